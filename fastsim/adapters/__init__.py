@@ -1,0 +1,1 @@
+"""Other people's interfaces; nothing here knows finance or learning."""

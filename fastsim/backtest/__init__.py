@@ -1,0 +1,1 @@
+"""What came of it: replaying decisions, measuring them, reporting them."""

@@ -1,0 +1,1 @@
+"""What happened: bars, the tape of tensors made from them, and what trading costs."""
