@@ -1,0 +1,120 @@
+"""Decisions played through the market once, from its first bar to its last, and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastsim.backtest.history import History
+from fastsim.env.environment import EnvConfig, PortfolioEnv, Transition
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.observe import Observation
+from fastsim.errors import ActionError, ConfigError
+from fastsim.market.tape import MarketTape
+
+Decide = Callable[[int, Observation], Tensor]
+"""Step number and observation of N portfolios to their actions [N, width]; NaN rows hold."""
+
+WHOLE_TAPE = EpisodeConfig(horizon=None, random_start=False, staggered=False)
+
+
+def replay(
+    tape: MarketTape, decide: Decide, names: Sequence[str], config: EnvConfig | None = None
+) -> History:
+    """Let N strategies trade from the tape's first bar to its last.
+
+    Parameters
+    ----------
+    decide
+        Called once per step for all strategies together.
+    names
+        The strategies, N of them.
+    config
+        Actions, costs and initial cash; its episode settings are ignored. A strategy that is
+        ruined keeps its last wealth and trades no more.
+    """
+    config = replace(config or EnvConfig(), episode=WHOLE_TAPE, autoreset="next_step")
+    env = PortfolioEnv(tape, len(names), config)
+    observation = env.reset()
+    steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
+    wealth = [env.state.portfolio.wealth]
+    for number in range(tape.last - tape.first):
+        transition = env.step(decide(number, observation))
+        observation = transition.observation
+        steps.append(_record(transition, alive))
+        wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
+        alive = alive & ~transition.terminated
+    weights, turnover, commission, spread, impact, borrow = (
+        torch.stack(column) for column in zip(*steps, strict=True)
+    )
+    return History(
+        names=tuple(names),
+        symbols=tape.symbols,
+        timestamps=tape.timestamps[tape.first : tape.last + 1],
+        wealth=torch.stack(wealth),
+        weights=weights,
+        turnover=turnover,
+        commission=commission,
+        spread=spread,
+        impact=impact,
+        borrow=borrow,
+    )
+
+
+def _record(transition: Transition, alive: Tensor) -> tuple[Tensor, ...]:
+    outcome = transition.outcome
+    risky = outcome.holdings / outcome.wealth_traded[:, None]
+    weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
+    columns = (outcome.turnover, *outcome.cost, outcome.borrow)
+    zero = torch.zeros_like(weights)
+    return (
+        torch.where(alive[:, None], weights, zero),
+        *(torch.where(alive, column, 0.0) for column in columns),
+    )
+
+
+def replay_schedule(
+    tape: MarketTape, schedule: Tensor, names: Sequence[str], config: EnvConfig | None = None
+) -> History:
+    """Replay given target weights [T, N, A], one row per step; a NaN row holds.
+
+    Raises
+    ------
+    ActionError
+        The schedule does not have one row per step, or not the tape's assets.
+    """
+    wanted = (tape.last - tape.first, len(names), tape.num_assets)
+    if tuple(schedule.shape) != wanted:
+        raise ActionError(
+            f"schedule must have shape {wanted} (steps, strategies, assets), "
+            f"got {tuple(schedule.shape)}"
+        )
+    config = config or EnvConfig()
+    if config.action == "logits":
+        raise ConfigError('a schedule holds weights: use action="weights" or "signed"')
+    return replay(tape, lambda number, _: schedule[number], names, config)
+
+
+def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:
+    """Names and target weights [T, N, A] of equal weight, buy and hold, and each asset alone."""
+    steps, assets = tape.last - tape.first, tape.num_assets
+    options = {"device": tape.device, "dtype": tape.dtype}
+    schedule = torch.full((steps, 2 + assets, assets), torch.nan, **options)  # type: ignore[call-overload]
+    schedule[:, 0] = schedule[0, 1] = 1.0 / assets
+    schedule[0, 2:] = torch.eye(assets, **options)  # type: ignore[call-overload]
+    return ("equal weight", "buy and hold", *tape.symbols), schedule
+
+
+def join(*histories: History) -> History:
+    """Put strategies that were replayed over the same bars side by side."""
+    first = histories[0]
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(history, name) for history in histories], dim=1)
+        for name in History._fields[3:]
+    }
+    names = tuple(name for history in histories for name in history.names)
+    return first._replace(names=names, **tensors)

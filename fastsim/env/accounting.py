@@ -1,0 +1,158 @@
+"""The books: how a portfolio goes from one close to the next. The reference for every backend.
+
+    h' = h (1 + r_before)          from close t to the fill
+    V- = sum h' + c                wealth before trading
+    V+ = V- - C(w V+ - h')         wealth after trading: weights w are exact after costs
+    h+ = w V+,  c+ = V+ - sum h+
+    c' = c+ (1 + interest) - borrow fee on shorts, over calendar days
+    h  = h+ (1 + r_after)          from the fill to close t + 1
+
+The third line is the self-financing equation (Jiang, Xu and Liang 2017, section 2.3, with a cost
+function in place of a constant rate). Everything is a function of tensors, of any device and
+floating-point type, and differentiable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
+from fastsim.market.tape import MarketTape
+
+NEWTON_STEPS = 4
+
+
+class Portfolio(NamedTuple):
+    """All there is to know of N accounts; wealth and weights follow."""
+
+    holdings: Tensor  # [N, A]  market value of each position, signed, account currency
+    cash: Tensor  # [N]
+
+    @property
+    def wealth(self) -> Tensor:
+        """Value of everything held [N]."""
+        return self.holdings.sum(-1) + self.cash
+
+
+class Conditions(NamedTuple):
+    """What N accounts meet between two closes."""
+
+    r_before: Tensor  # [N, A]  simple return from the close to the fill
+    r_after: Tensor  # [N, A]  simple return from the fill to the next close
+    tradable: Tensor  # [N, A]  bool
+    dollars: Tensor  # [N, A]  traded value of the bar of the fill
+    impact_scale: Tensor  # [N, A]  sigma / sqrt(average traded value)
+    years: Tensor  # [N]
+    interest: Tensor  # [N]  earned by a unit of cash
+
+
+class Outcome(NamedTuple):
+    """What happened between two closes, in account currency."""
+
+    wealth_before: Tensor  # [N]  at the close of the decision
+    wealth_at_fill: Tensor  # [N]  before trading
+    wealth_traded: Tensor  # [N]  after trading and its costs
+    wealth: Tensor  # [N]  at the next close
+    trade: Tensor  # [N, A]  bought (positive) and sold
+    holdings: Tensor  # [N, A]  right after the trade
+    cost: TradeCost
+    borrow: Tensor  # [N]
+    interest: Tensor  # [N]
+    ruined: Tensor  # [N]  bool: wealth was not positive at the fill or at the next close
+
+    @property
+    def turnover(self) -> Tensor:
+        """Traded value [N] relative to the wealth before the trade: sum |dw|, both sides."""
+        traded = self.trade.abs().sum(-1)
+        return torch.where(self.wealth_at_fill > 0, traded / self.wealth_at_fill, 0.0)
+
+
+def conditions_at(tape: MarketTape, bar: Tensor) -> Conditions:
+    """Look up what environments deciding at `bar` [N] will meet."""
+    known, following = tape.known, tape.next
+    return Conditions(
+        r_before=following.r_before[bar],
+        r_after=following.r_after[bar],
+        tradable=following.tradable[bar],
+        dollars=following.dollars[bar],
+        impact_scale=known.sigma[bar] * known.dollar_volume[bar].rsqrt(),
+        years=following.years[bar],
+        interest=following.interest[bar],
+    )
+
+
+def advance(
+    portfolio: Portfolio, weights: Tensor, hold: Tensor, market: Conditions, friction: Friction
+) -> tuple[Portfolio, Outcome]:
+    """Trade to `weights` [N, A] of the wealth left after costs, then let the market move.
+
+    An asset that cannot be traded keeps its position, cash pays for the rest, and the weights of
+    the others are still exact. Where `hold` [N] or where wealth is not positive nothing trades.
+    """
+    holdings = portfolio.holdings * (1.0 + market.r_before)  # [N, A]
+    before = holdings.sum(-1) + portfolio.cash  # [N]
+    frozen = ~market.tradable | (hold | (before <= 0))[:, None]
+    limit = friction.participation[:, None] * market.dollars
+    limit = torch.where(frozen, 0.0, limit)  # [N, A]
+    after = post_cost_wealth(before, holdings, weights, limit, market.impact_scale, friction)
+    trade = orders(after, holdings, weights, limit)
+    cost = trade_cost(trade, market.impact_scale, friction)
+    held = holdings + trade
+    cash = portfolio.cash - trade.sum(-1) - cost.total
+    interest = cash * market.interest
+    borrow = friction.borrow * market.years * (-held).clamp_min(0.0).sum(-1)
+    moved = Portfolio(held * (1.0 + market.r_after), cash + interest - borrow)
+    return moved, Outcome(
+        wealth_before=portfolio.wealth,
+        wealth_at_fill=before,
+        wealth_traded=before - cost.total,
+        wealth=moved.wealth,
+        trade=trade,
+        holdings=held,
+        cost=cost,
+        borrow=borrow,
+        interest=interest,
+        ruined=(before <= 0) | (moved.wealth <= 0),
+    )
+
+
+def orders(after: Tensor, holdings: Tensor, weights: Tensor, limit: Tensor) -> Tensor:
+    """Trades [N, A] that bring holdings to `weights` of `after` [N], within +-`limit` [N, A]."""
+    return (weights * after[:, None] - holdings).clamp(-limit, limit)
+
+
+def post_cost_wealth(
+    before: Tensor,
+    holdings: Tensor,
+    weights: Tensor,
+    limit: Tensor,
+    impact_scale: Tensor,
+    friction: Friction,
+) -> Tensor:
+    """Solve V+ = V- - C(w V+ - h) for V+ [N] by Newton's method from V-.
+
+    Without limits g(x) = x + C(w x - h) - V- is convex and increasing while marginal cost times
+    gross leverage is below one, so the iterates fall monotonically to the root. Only the last step
+    is differentiated, at a root that the others have found: by the implicit function theorem its
+    gradient is that of the root.
+    """
+
+    def excess(x: Tensor) -> Tensor:
+        trade = orders(x, holdings, weights, limit)
+        return x + trade_cost(trade, impact_scale, friction).total - before
+
+    def slope(x: Tensor) -> Tensor:
+        trade = orders(x, holdings, weights, limit)
+        moving = trade.abs() < limit
+        marginal = marginal_cost(trade, impact_scale, friction)
+        return 1.0 + torch.where(moving, marginal * weights, 0.0).sum(-1)
+
+    with torch.no_grad():
+        x = before
+        for _ in range(NEWTON_STEPS - 1):
+            x = x - excess(x) / slope(x)
+        steepness = slope(x)
+    return x - excess(x) / steepness

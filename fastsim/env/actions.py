@@ -1,0 +1,52 @@
+"""From what an agent says to target weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ActionMode = Literal["weights", "signed", "logits"]
+"""`weights`: long-only weights [A], the rest is cash. `signed`: weights [A], negative is short.
+`logits`: [A + 1], softmax over the assets and cash."""
+
+LOGIT_LIMIT = 10.0
+"""Bound of the action space for logits; the environment itself takes any finite logit."""
+
+
+def action_width(mode: ActionMode, num_assets: int) -> int:
+    """Numbers in one action."""
+    return num_assets + 1 if mode == "logits" else num_assets
+
+
+def action_bounds(mode: ActionMode) -> tuple[float, float]:
+    """Lowest and highest number of the action space."""
+    bounds = {"weights": (0.0, 1.0), "signed": (-1.0, 1.0), "logits": (-LOGIT_LIMIT, LOGIT_LIMIT)}
+    return bounds[mode]
+
+
+def target_weights(action: Tensor, mode: ActionMode, max_gross: float) -> tuple[Tensor, Tensor]:
+    """Admissible weights [N, A] of the risky assets, and which rows [N] hold instead.
+
+    A row with NaN or an infinity holds. Weights that ask for too much are scaled down together,
+    which keeps their ratios: to sum at most one, and, if signed, to gross leverage `max_gross`.
+    Negative long-only weights count as zero.
+    """
+    hold = ~action.isfinite().all(-1)  # [N]
+    action = torch.where(hold[:, None], 0.0, action)
+    if mode == "logits":
+        return torch.softmax(action, dim=-1)[:, :-1], hold
+    if mode == "weights":
+        weights = action.clamp_min(0.0)
+        return weights / weights.sum(-1, keepdim=True).clamp_min(1.0), hold
+    excess = torch.maximum(action.abs().sum(-1) / max_gross, action.sum(-1)).clamp_min(1.0)
+    return action / excess[:, None], hold
+
+
+def equal_weight_action(mode: ActionMode, num_assets: int) -> np.ndarray:
+    """The action [width] that spreads wealth evenly over the assets and keeps no cash."""
+    if mode == "logits":
+        return np.append(np.zeros(num_assets), -LOGIT_LIMIT).astype(np.float32)
+    return np.full(num_assets, 1.0 / num_assets, dtype=np.float32)

@@ -1,0 +1,65 @@
+"""Where episodes start and end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.config import require_between
+from fastsim.env.random import draw_integers
+from fastsim.errors import ConfigError
+from fastsim.market.tape import MarketTape
+
+START_STREAM, STAGGER_STREAM = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeConfig:
+    """Length and start of episodes."""
+
+    horizon: int | None = 252
+    """Steps until an episode is truncated; None runs to the end of the tape."""
+    random_start: bool = True
+    """Start anywhere that leaves room for the horizon, or always at the first bar."""
+    staggered: bool = True
+    """Cut each environment's first episode at random, so that later ends are spread out."""
+
+    def __post_init__(self) -> None:
+        if self.horizon is not None:
+            require_between(self, "horizon", 1)
+
+
+class Episode(NamedTuple):
+    """Where each of N environments is in its episode."""
+
+    bar: Tensor  # [N]  int64, the bar of the next decision
+    end: Tensor  # [N]  int64, the bar at which the episode is truncated
+    number: Tensor  # [N]  int64, episodes begun before this one
+    done: Tensor  # [N]  bool: ended, and begins anew at the next step
+
+
+def check_room(tape: MarketTape, config: EpisodeConfig) -> None:
+    """Raise ConfigError if the tape is shorter than the horizon."""
+    steps = tape.last - tape.first
+    if config.horizon is not None and config.horizon > steps:
+        raise ConfigError(
+            f"EpisodeConfig.horizon = {config.horizon} is longer than the tape's {steps} steps; "
+            f"use a shorter horizon, None, or more bars"
+        )
+
+
+def begin(
+    tape: MarketTape, config: EpisodeConfig, key: Tensor, number: Tensor, *, first: bool = False
+) -> Episode:
+    """Begin episode `number` [N] of the environments with these keys [N]."""
+    room = tape.last - tape.first - (config.horizon or 1)  # last start, relative to the first bar
+    start = torch.full_like(number, tape.first)
+    if config.random_start:
+        start = start + draw_integers(key, number, START_STREAM, room + 1)
+    end = torch.full_like(number, tape.last) if config.horizon is None else start + config.horizon
+    if first and config.staggered:
+        end = start + 1 + draw_integers(key, number, STAGGER_STREAM, end - start)
+    return Episode(start, end, number, torch.zeros_like(number, dtype=torch.bool))

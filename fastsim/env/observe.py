@@ -1,0 +1,79 @@
+"""What an agent sees: a bar of the shared market, and its own portfolio."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.env.accounting import Portfolio
+from fastsim.market.features import FEATURE_LIMIT
+from fastsim.market.tape import MarketTape
+
+PORTFOLIO_SCALARS = ("drawdown", "log_growth")
+WINDOW_CHANNELS = ("open", "high", "low", "close", "volume")
+
+
+class Observation(NamedTuple):
+    """An index into the market and what is the agent's own; all observations derive from it."""
+
+    bar: Tensor  # [N]  int64, row of the tape's tables
+    portfolio: Tensor  # [N, P]  weights of assets and cash, then `PORTFOLIO_SCALARS`
+
+
+def portfolio_names(tape: MarketTape) -> tuple[str, ...]:
+    """Names of the P columns of `Observation.portfolio`."""
+    weights = (f"weight.{symbol}" for symbol in (*tape.symbols, "cash"))
+    return (*weights, *PORTFOLIO_SCALARS)
+
+
+def feature_columns(tape: MarketTape) -> tuple[str, ...]:
+    """Names of the A x F columns of a bar's features, asset by asset."""
+    return tuple(f"{symbol}.{name}" for symbol in tape.symbols for name in tape.feature_names)
+
+
+def window_columns(tape: MarketTape, length: int) -> tuple[str, ...]:
+    """Names of the columns of a window of bars; `-3` is three bars ago."""
+    return tuple(
+        f"{symbol}.{channel}.{-age}"
+        for age in range(length - 1, -1, -1)
+        for symbol in tape.symbols
+        for channel in WINDOW_CHANNELS
+    )
+
+
+def observe_portfolio(portfolio: Portfolio, peak: Tensor, initial: float) -> Tensor:
+    """Portfolio columns [N, P]: weights at the close, drawdown from `peak` [N], growth so far."""
+    wealth = portfolio.wealth
+    positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
+    held = torch.cat([portfolio.holdings, portfolio.cash[:, None]], dim=-1)
+    columns = [
+        held / positive[:, None],
+        (1.0 - wealth / peak)[:, None],
+        (positive / initial).log()[:, None],
+    ]
+    return torch.cat(columns, dim=-1).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+
+
+def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
+    """Features of the bar and the portfolio [N, A F + P]."""
+    features = tape.known.features[observation.bar]
+    return torch.cat([features.flatten(1), observation.portfolio], dim=-1)
+
+
+def window_observation(tape: MarketTape, observation: Observation, length: int) -> Tensor:
+    """The last `length` bars and the portfolio [N, L A 5 + P]. Costly: it moves N L A 6 numbers.
+
+    Prices are log ratios to the bar's close; volume is the log ratio to its mean in the window.
+    Bars before the first and missing values are zero.
+    """
+    ages = torch.arange(length - 1, -1, -1, device=tape.device)
+    rows = observation.bar[:, None] - ages  # [N, L]
+    window = tape.known.bars[rows.clamp_min(0)][..., :5]  # [N, L, A, 5]
+    window = torch.where((rows >= 0)[:, :, None, None], window, torch.nan)
+    prices = (window[..., :4] / window[:, -1:, :, 3:4]).log()
+    volume = torch.log(window[..., 4:] / window[..., 4:].nanmean(1, keepdim=True))
+    relative = torch.cat([prices, volume], dim=-1).nan_to_num(nan=0.0)
+    columns = torch.cat([relative.flatten(1), observation.portfolio], dim=-1)
+    return columns.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)

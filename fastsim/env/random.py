@@ -1,0 +1,40 @@
+"""Counter-based randomness: a draw is a hash of (seed, environment, episode, stream).
+
+Nothing is stored and nothing advances, so a draw is the same on every device and backend, in any
+order and with any number of threads. The mixer is the 32-bit finaliser of MurmurHash3 (Appleby),
+whose every input bit flips every output bit with a probability near one half.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9
+
+
+def environment_keys(seed: int, env_ids: Tensor) -> Tensor:
+    """Keys [N] of the environments with these numbers [N] under this seed."""
+    low = torch.full_like(env_ids, seed & _MASK)
+    high = torch.full_like(env_ids, (seed >> 32) & _MASK)
+    return _mix(_mix(_mix(low) ^ high) + env_ids)
+
+
+def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int) -> Tensor:
+    """Integers [N] in [0, bound), one per environment and episode; `stream` tells uses apart.
+
+    Multiply-shift maps 32 random bits to the range (Lemire 2019); the bias is below bound / 2^32.
+    """
+    bits = _mix(_mix(key + episode * _GOLDEN) + stream)
+    return (bits * bound) >> 32
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """Finalise the low 32 bits of int64 numbers; the result is in [0, 2^32)."""
+    bits = bits & _MASK
+    bits = bits ^ (bits >> 16)
+    bits = (bits * 0x85EBCA6B) & _MASK
+    bits = bits ^ (bits >> 13)
+    bits = (bits * 0xC2B2AE35) & _MASK
+    return bits ^ (bits >> 16)

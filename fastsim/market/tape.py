@@ -1,0 +1,253 @@
+"""The market as tensors: what is known at a bar, and what happens after it.
+
+The market is shared: nothing here depends on an agent, so it is computed once and every
+environment is a row index into it. `known` holds only what the close of bar t reveals; `next` holds
+what an agent deciding at t will meet. Nothing that is observed may come from `next`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastsim.config import require_choice
+from fastsim.errors import ConfigError, DataError
+from fastsim.market.bars import Bars, FloatArray
+from fastsim.market.features import (
+    FeatureConfig,
+    clip_feature,
+    make_features,
+    rolling_mean,
+    trailing_volatility,
+)
+
+DAYS_PER_YEAR = 365.0
+Fill = Literal["next_open", "close"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TapeConfig:
+    """How bars become a market."""
+
+    fill: Literal["auto", "next_open", "close"] = "auto"
+    """Decide on the close of bar t, trade at the open of t + 1 or at that same close. "auto" takes
+    the next open where the data has opens."""
+    risk_free_rate: float = 0.0
+    """Simple annual rate that cash earns (and negative cash pays) over calendar days."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def __post_init__(self) -> None:
+        require_choice(self, "fill")
+        if not -0.1 <= self.risk_free_rate <= 1.0:
+            raise ConfigError(
+                f"TapeConfig.risk_free_rate is a yearly fraction such as 0.03, "
+                f"got {self.risk_free_rate!r}"
+            )
+
+
+class KnownTables(NamedTuple):
+    """Revealed by the close of bar t."""
+
+    features: Tensor  # [T, A, F]
+    sigma: Tensor  # [T, A]  trailing standard deviation of one-bar log returns
+    dollar_volume: Tensor  # [T, A]  trailing mean traded value per bar; infinite without volume
+    listed: Tensor  # [T, A]  bool: the asset traded at this bar
+    bars: Tensor  # [T, A, 6]  adjusted open, high, low, close; volume; traded value; NaN if missing
+
+
+class NextTables(NamedTuple):
+    """Met after the decision at bar t; the last row is never stepped on."""
+
+    r_before: Tensor  # [T, A]  simple return from the close of t to the fill
+    r_after: Tensor  # [T, A]  simple return from the fill to the close of t + 1
+    tradable: Tensor  # [T, A]  bool: the asset trades at the fill
+    dollars: Tensor  # [T, A]  traded value of the bar of the fill; infinite without volume
+    years: Tensor  # [T]  calendar time to the close of t + 1
+    interest: Tensor  # [T]  what a unit of cash earns over that time
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MarketTape:
+    """T bars of A assets on one device. `first` to `last` are the bars that episodes may use."""
+
+    symbols: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    timestamps: NDArray[np.datetime64]  # [T]
+    known: KnownTables
+    next: NextTables
+    fill: Fill
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    @property
+    def num_assets(self) -> int:
+        """A."""
+        return len(self.symbols)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables lie."""
+        return self.known.features.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the tables."""
+        return self.known.features.dtype
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether impact and participation limits apply; reads one value back to the host."""
+        return bool(self.known.dollar_volume.isfinite().any())
+
+    def between(self, rows: slice) -> MarketTape:
+        """Restrict episodes to these rows. Tables are shared, so features keep their history."""
+        start, stop, _ = rows.indices(len(self))
+        first, last = max(self.first, start), min(self.last, stop - 1)
+        if last - first < 1:
+            raise DataError(
+                f"bars {start} to {stop - 1} leave no step after the {self.first} bars of warm-up; "
+                f"use a longer span"
+            )
+        return replace(self, first=first, last=last)
+
+    def to(self, device: torch.device | str) -> MarketTape:
+        """Copy the tables to another device."""
+        return replace(
+            self,
+            known=KnownTables(*(table.to(device) for table in self.known)),
+            next=NextTables(*(table.to(device) for table in self.next)),
+        )
+
+
+def make_tape(
+    bars: Bars,
+    config: TapeConfig | None = None,
+    *,
+    extra_features: Mapping[str, FloatArray] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> MarketTape:
+    """Turn bars into a market.
+
+    Parameters
+    ----------
+    extra_features
+        Name to array [T, A]: whatever else is known at the close of each bar.
+
+    Raises
+    ------
+    DataError
+        Too few bars for the features, opens wanted where there are none, or an extra feature of
+        the wrong shape.
+    """
+    config = config or TapeConfig()
+    fill = _resolve_fill(config.fill, bars)
+    features = make_features(bars, config.features)
+    for name, values in (extra_features or {}).items():
+        if np.shape(values) != bars.close.shape:
+            raise DataError(
+                f"extra feature {name!r} must have the shape of the bars {bars.close.shape}, "
+                f"got {np.shape(values)}"
+            )
+        features[name] = clip_feature(np.asarray(values, dtype=np.float64))
+    if len(bars) < config.features.warmup + 2:
+        raise DataError(
+            f"{len(bars)} bars are too few: features need {config.features.warmup} bars of "
+            f"warm-up and an episode two more; use more bars or shorter FeatureConfig windows"
+        )
+
+    def tensor(values: FloatArray | NDArray[np.bool_]) -> Tensor:
+        result = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        return result.to(dtype) if result.is_floating_point() else result
+
+    known, following = _known_arrays(bars, features, config), _next_arrays(bars, fill, config)
+    return MarketTape(
+        symbols=bars.symbols,
+        feature_names=tuple(features),
+        timestamps=bars.timestamps,
+        known=KnownTables(*(tensor(values) for values in known)),
+        next=NextTables(*(tensor(values) for values in following)),
+        fill=fill,
+        first=config.features.warmup,
+        last=len(bars) - 1,
+    )
+
+
+def _resolve_fill(wanted: str, bars: Bars) -> Fill:
+    if wanted == "next_open" and bars.open is None:
+        raise DataError(
+            'fill="next_open" needs open prices; this data has closes only: use "close"'
+        )
+    if wanted == "close" or bars.open is None:
+        return "close"
+    return "next_open"
+
+
+def _known_arrays(
+    bars: Bars, features: Mapping[str, FloatArray], config: TapeConfig
+) -> tuple[FloatArray | NDArray[np.bool_], ...]:
+    window = config.features.volatility_window
+    dollars = bars.dollar_volume
+    if dollars is None:
+        average = np.full_like(bars.close, np.inf)
+    else:
+        average = rolling_mean(dollars, window)
+        average = np.where(average > 0, average, np.inf)
+    missing = np.full_like(bars.close, np.nan)
+    raw = [bars.adjusted(name) for name in ("open", "high", "low", "close")]
+    columns = [missing if column is None else column for column in (*raw, bars.volume, dollars)]
+    return (
+        np.stack(list(features.values()), axis=-1),
+        np.nan_to_num(trailing_volatility(bars, window)),
+        average,
+        np.isfinite(bars.close),
+        np.stack(columns, axis=-1),
+    )
+
+
+def _next_arrays(
+    bars: Bars, fill: Fill, config: TapeConfig
+) -> tuple[FloatArray | NDArray[np.bool_], ...]:
+    close = bars.adjusted("close")
+    assert close is not None
+    mark = _carry_forward(close)  # [T, A]  NaN before the first bar of an asset
+    total = np.zeros_like(close)
+    total[:-1] = np.nan_to_num(mark[1:] / mark[:-1] - 1.0)
+    dollars = bars.dollar_volume
+    dollars = np.full_like(close, np.inf) if dollars is None else np.nan_to_num(dollars)
+    before = np.zeros_like(close)
+    tradable = np.isfinite(close)
+    tradable[-1] = False
+    if fill == "next_open":
+        opens = bars.adjusted("open")
+        assert opens is not None
+        tradable = np.zeros_like(tradable)
+        tradable[:-1] = np.isfinite(opens[1:]) & np.isfinite(mark[:-1])
+        before[:-1] = np.where(tradable[:-1], opens[1:] / mark[:-1] - 1.0, 0.0)
+        dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
+    elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)
+    years = np.append(elapsed / (86_400e9 * DAYS_PER_YEAR), 0.0)
+    return (
+        before,
+        (1.0 + total) / (1.0 + before) - 1.0,
+        tradable,
+        dollars,
+        years,
+        years * config.risk_free_rate,
+    )
+
+
+def _carry_forward(prices: FloatArray) -> FloatArray:
+    """Last known price [T, A] at every bar, NaN before the first."""
+    rows = np.where(np.isfinite(prices), np.arange(len(prices))[:, None], 0)
+    rows = np.maximum.accumulate(rows, axis=0)
+    return np.take_along_axis(prices, rows, axis=0)
