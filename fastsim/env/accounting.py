@@ -47,6 +47,7 @@ class Conditions(NamedTuple):
     impact_scale: Tensor  # [N, A]  sigma / sqrt(average traded value)
     years: Tensor  # [N]
     interest: Tensor  # [N]  earned by a unit of cash
+    market_return: Tensor  # [N]  simple return of the equal-weighted market
 
 
 class Outcome(NamedTuple):
@@ -81,6 +82,7 @@ def conditions_at(tape: MarketTape, bar: Tensor) -> Conditions:
         impact_scale=known.sigma[bar] * known.dollar_volume[bar].rsqrt(),
         years=following.years[bar],
         interest=following.interest[bar],
+        market_return=following.market_return[bar],
     )
 
 

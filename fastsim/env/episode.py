@@ -24,7 +24,7 @@ class EpisodeConfig:
     """Steps until an episode is truncated; None runs to the end of the tape."""
     random_start: bool = True
     """Start anywhere that leaves room for the horizon, or always at the first bar."""
-    staggered: bool = True
+    staggered: bool = False
     """Cut each environment's first episode at random, so that later ends are spread out."""
 
     def __post_init__(self) -> None:

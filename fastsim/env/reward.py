@@ -15,7 +15,11 @@ RUIN_LOG_GROWTH = -10.0
 """Least log growth of one step: ruin would be minus infinity."""
 
 RewardKind = Literal[
-    "log_growth", "simple_return", "differential_sharpe", "drawdown_penalized_growth"
+    "log_growth",
+    "excess_log_growth",
+    "simple_return",
+    "differential_sharpe",
+    "drawdown_penalized_growth",
 ]
 
 
@@ -49,6 +53,7 @@ class Growth(NamedTuple):
     simple_return: Tensor  # [N]
     drawdown_before: Tensor  # [N]
     drawdown: Tensor  # [N]
+    market_return: Tensor  # [N]  simple return of the equal-weighted market, free of costs
 
 
 Reward = Callable[[Growth, RewardMemory, RewardConfig], tuple[Tensor, RewardMemory]]
@@ -62,7 +67,9 @@ def fresh_memory(like: Tensor) -> RewardMemory:
     return RewardMemory(torch.zeros_like(like), torch.full_like(like, INITIAL_VOLATILITY**2))
 
 
-def measure_growth(before: Tensor, after: Tensor, peak_before: Tensor, peak: Tensor) -> Growth:
+def measure_growth(
+    before: Tensor, after: Tensor, peak_before: Tensor, peak: Tensor, market_return: Tensor
+) -> Growth:
     """Compare wealth [N] at two closes, with the highest wealth up to each."""
     ratio = after / before
     floor = torch.tensor(RUIN_LOG_GROWTH, dtype=ratio.dtype, device=ratio.device)
@@ -71,6 +78,7 @@ def measure_growth(before: Tensor, after: Tensor, peak_before: Tensor, peak: Ten
         simple_return=ratio - 1.0,
         drawdown_before=1.0 - before / peak_before,
         drawdown=1.0 - after / peak,
+        market_return=market_return,
     )
 
 
@@ -79,6 +87,17 @@ def log_growth(
 ) -> tuple[Tensor, RewardMemory]:
     """Log of the wealth ratio; its sum over an episode is the log of total growth."""
     return growth.log_growth, memory
+
+
+def excess_log_growth(
+    growth: Growth, memory: RewardMemory, config: RewardConfig
+) -> tuple[Tensor, RewardMemory]:
+    """Log growth less that of the equal-weighted market.
+
+    No action moves the market, so the best policy is that of `log_growth`; what all portfolios have
+    in common is gone from the reward's variance.
+    """
+    return growth.log_growth - growth.market_return.log1p(), memory
 
 
 def simple_return(
@@ -114,6 +133,7 @@ def drawdown_penalized_growth(
 
 REWARDS: dict[str, Reward] = {
     "log_growth": log_growth,
+    "excess_log_growth": excess_log_growth,
     "simple_return": simple_return,
     "differential_sharpe": differential_sharpe,
     "drawdown_penalized_growth": drawdown_penalized_growth,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Bars:
     def take(self, rows: slice, columns: list[int] | None = None) -> Bars:
         """Keep these bars and, if given, these symbols, in the order given."""
         kept = list(range(len(self.symbols))) if columns is None else columns
-        arrays = {
+        arrays: dict[str, Any] = {
             name: None if (array := getattr(self, name)) is None else array[rows][:, kept]
             for name in ("open", "high", "low", "close", "volume", "adj_close")
         }

@@ -122,10 +122,11 @@ def trade_cost(trade: Tensor, impact_scale: Tensor, friction: Friction) -> Trade
     """Cost of trading `trade` [N, A] (buys positive), with `impact_scale` = sigma / sqrt(ADV)."""
     size = trade.abs()  # [N, A]
     notional, net = size.sum(-1), trade.sum(-1)  # [N]
+    root = size.clamp_min(torch.finfo(size.dtype).tiny).sqrt()  # sqrt has no slope at zero
     return TradeCost(
         commission=friction.fee * (notional + friction.half_spread * net),
         spread=friction.half_spread * notional,
-        impact=friction.impact * (impact_scale * size * size.sqrt()).sum(-1),
+        impact=friction.impact * (impact_scale * size * root).sum(-1),
     )
 
 

@@ -70,6 +70,7 @@ class NextTables(NamedTuple):
     dollars: Tensor  # [T, A]  traded value of the bar of the fill; infinite without volume
     years: Tensor  # [T]  calendar time to the close of t + 1
     interest: Tensor  # [T]  what a unit of cash earns over that time
+    market_return: Tensor  # [T]  mean simple return to the close of t + 1 of what is tradable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -236,6 +237,7 @@ def _next_arrays(
         dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
     elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)
     years = np.append(elapsed / (86_400e9 * DAYS_PER_YEAR), 0.0)
+    market = (total * tradable).sum(1) / np.maximum(tradable.sum(1), 1)
     return (
         before,
         (1.0 + total) / (1.0 + before) - 1.0,
@@ -243,6 +245,7 @@ def _next_arrays(
         dollars,
         years,
         years * config.risk_free_rate,
+        market,
     )
 
 

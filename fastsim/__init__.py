@@ -1,0 +1,18 @@
+"""fastsim: a vectorized reinforcement-learning market simulator.
+
+Thousands of portfolios are stepped at once as tensors on one device. Shapes stand as comments, with
+one legend for the whole package: N environments, A assets, T bars, L context length, F features,
+P columns of a portfolio, W numbers of an action, M rows of a batch.
+"""
+
+import gymnasium
+
+__version__ = "0.1.0"
+
+ENV_ID = "fastsim/Portfolio-v0"
+
+gymnasium.register(
+    id=ENV_ID,
+    entry_point="fastsim.adapters.gym_env:PortfolioGymEnv",
+    vector_entry_point="fastsim.adapters.gym_env:PortfolioVectorEnv",
+)

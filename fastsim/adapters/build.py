@@ -1,0 +1,109 @@
+"""From what a caller of `make` writes to an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastsim.config import from_mapping
+from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.errors import ConfigError
+from fastsim.market.bars import Bars
+from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.tape import MarketTape, TapeConfig, make_tape
+
+Market = str | Path | DataConfig | Bars | MarketTape
+"""A built-in sample's name, a file of bars, a data configuration, bars, or a ready tape."""
+
+
+def build_env(
+    num_envs: int,
+    market: Market = "us20",
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    device: str = "cpu",
+    tape: TapeConfig | Mapping[str, Any] | None = None,
+    config: EnvConfig | None = None,
+    **rules: Any,
+) -> PortfolioEnv:
+    """Build an environment.
+
+    Parameters
+    ----------
+    market
+        Where prices come from.
+    start, end
+        First and last day (ISO dates) that episodes may use; features may look further back.
+    tape
+        How bars become a market; not with a ready tape.
+    config, rules
+        The environment's rules: an `EnvConfig`, or its fields by keyword, nested ones as mappings:
+        `action="logits", costs={"fee_bps": 5}, episode={"horizon": 64}`.
+
+    Raises
+    ------
+    ConfigError
+        A rule that does not exist or is out of range.
+    DataError
+        Bars that cannot be had or cannot be used.
+    """
+    if isinstance(market, MarketTape):
+        if tape is not None:
+            raise ConfigError("tape settings do not apply to a ready MarketTape; drop one of them")
+        ready = market.to(device)
+    else:
+        ready = make_tape(_bars(market), _tape_config(tape), device=torch.device(device))
+    if start is not None or end is not None:
+        ready = ready.between(_rows(ready, start, end))
+    return PortfolioEnv(ready, num_envs, _env_config(config, rules))
+
+
+def _bars(market: str | Path | DataConfig | Bars) -> Bars:
+    if isinstance(market, Bars):
+        return market
+    if isinstance(market, DataConfig):
+        return load_bars(market)
+    if isinstance(market, str | Path):
+        return load_bars(DataConfig(source=str(market)))
+    raise ConfigError(
+        f"market must be a sample's name, a path, a DataConfig, Bars or a MarketTape, "
+        f"got {type(market).__name__}"
+    )
+
+
+def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | None:
+    return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
+
+
+def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:
+    if not rules:
+        return config or EnvConfig()
+    known = [field.name for field in fields(EnvConfig)]
+    for name in rules:
+        if name not in known:
+            raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}")
+    if config is not None:
+        raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")
+    return from_mapping(EnvConfig, rules)
+
+
+def _rows(tape: MarketTape, start: str | None, end: str | None) -> slice:
+    def day(text: str | None, name: str) -> np.datetime64 | None:
+        try:
+            return None if text is None else np.datetime64(text, "D")
+        except ValueError:
+            raise ConfigError(
+                f"{name} must be an ISO date such as 2015-01-31, got {text!r}"
+            ) from None
+
+    days = tape.timestamps.astype("datetime64[D]")
+    first, last = day(start, "start"), day(end, "end")
+    low = 0 if first is None else int(np.searchsorted(days, first, side="left"))
+    high = len(days) if last is None else int(np.searchsorted(days, last, side="right"))
+    return slice(low, max(low, high))

@@ -1,0 +1,169 @@
+"""Gymnasium: one environment in NumPy for `make`, many in torch for `make_vec`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastsim.adapters.build import Market, build_env
+from fastsim.env.actions import action_bounds
+from fastsim.env.environment import PortfolioEnv, Transition
+from fastsim.env.observe import Observation
+from fastsim.errors import ActionError
+from fastsim.market.features import FEATURE_LIMIT
+
+AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
+
+
+def action_space(env: PortfolioEnv) -> spaces.Box:
+    """Space of one environment's action."""
+    low, high = action_bounds(env.config.action)
+    return spaces.Box(low, high, (env.action_width,), np.float32)
+
+
+def observation_space(env: PortfolioEnv) -> spaces.Space[Any]:
+    """Space of one environment's observation: a box, or bar index and portfolio."""
+    width = len(env.observation_names)
+    columns = spaces.Box(-FEATURE_LIMIT, FEATURE_LIMIT, (width,), np.float32)
+    if env.config.observation == "index":
+        return spaces.Dict({"bar": spaces.Discrete(len(env.tape)), "portfolio": columns})
+    return columns
+
+
+class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
+    """One portfolio, NumPy in and out. Takes the arguments of `build_env` but `num_envs`.
+
+    An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
+    step after the episode's end.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
+
+    def __init__(
+        self, market: Market = "us20", *, render_mode: str | None = None, **arguments: Any
+    ) -> None:
+        self.env = build_env(1, market, **arguments)
+        self.render_mode = render_mode
+        self.action_space: spaces.Space[Any] = action_space(self.env)
+        self.observation_space = observation_space(self.env)
+        self.observation_names = self.env.observation_names
+        self._begun = self._over = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; with a seed, the first of that seed."""
+        super().reset(seed=seed)
+        observation = _begin(self, self.env, seed, begun=self._begun)
+        self._begun, self._over = True, False
+        return self._observation(observation), self._info(None)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Trade to `action` and move to the next close."""
+        if self._over or not self._begun:
+            raise ActionError("there is no episode under way: call reset() before step()")
+        values = np.asarray(action, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ActionError(f"action must be finite, got {values.tolist()}")
+        transition = self.env.step(torch.from_numpy(values.reshape(1, *values.shape)))
+        terminated, truncated = bool(transition.terminated), bool(transition.truncated)
+        self._over = terminated or truncated
+        return (
+            self._observation(transition.observation),
+            float(transition.reward),
+            terminated,
+            truncated,
+            self._info(transition),
+        )
+
+    def _observation(self, observation: Observation) -> Any:
+        columns = self.env.columns(observation)[0].float().numpy(force=True).copy()
+        if self.env.config.observation == "index":
+            return {"bar": np.int64(observation.bar[0].item()), "portfolio": columns}
+        return columns
+
+    def _info(self, transition: Transition | None) -> dict[str, Any]:
+        state = self.env.state
+        info: dict[str, Any] = {
+            "date": str(self.env.tape.timestamps[int(state.episode.bar)])[:19],
+            "wealth": float(state.portfolio.wealth),
+        }
+        if transition is not None:
+            outcome = transition.outcome
+            info |= {"turnover": float(outcome.turnover), "cost": float(outcome.cost.total)}
+        return info
+
+
+class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
+    """N portfolios, torch in and out, on one device. Takes the arguments of `build_env`.
+
+    Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
+    dense `final_obs` [N, width] and its mask `_final_obs` into the info. A row of actions that is
+    not finite holds its positions and is counted in the info's `invalid_actions`.
+    """
+
+    def __init__(self, num_envs: int = 1, market: Market = "us20", **arguments: Any) -> None:
+        self.env = build_env(num_envs, market, **arguments)
+        self.num_envs = num_envs
+        mode = AUTORESET_MODES[self.env.config.autoreset]
+        self.metadata = {"render_modes": [], "autoreset_mode": mode}
+        self.single_action_space = action_space(self.env)
+        self.single_observation_space = observation_space(self.env)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.observation_names = self.env.observation_names
+        self._begun = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode everywhere; with a seed, the first of that seed."""
+        super().reset(seed=seed)
+        observation = _begin(self, self.env, seed, begun=self._begun)
+        self._begun = True
+        return self._observation(observation), {"wealth": self.env.state.portfolio.wealth}
+
+    def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
+        rows = torch.as_tensor(actions, device=self.env.tape.device)
+        transition = self.env.step(rows)
+        outcome = transition.outcome
+        info: dict[str, Any] = {
+            "wealth": self.env.state.portfolio.wealth,
+            "turnover": outcome.turnover,
+            "cost": outcome.cost.total,
+            "invalid_actions": self.env.state.invalid_actions,
+        }
+        if transition.final_observation is not None:
+            info["final_obs"] = self._observation(transition.final_observation)
+            info["_final_obs"] = transition.terminated | transition.truncated
+        return (
+            self._observation(transition.observation),
+            transition.reward,
+            transition.terminated,
+            transition.truncated,
+            info,
+        )
+
+    def _observation(self, observation: Observation) -> Any:
+        columns = self.env.columns(observation)
+        if self.env.config.observation == "index":
+            return {"bar": observation.bar, "portfolio": columns}
+        return columns
+
+
+def _begin(
+    owner: PortfolioGymEnv | PortfolioVectorEnv, env: PortfolioEnv, seed: int | None, *, begun: bool
+) -> Observation:
+    """Reset with this seed; without one, go on, or begin from a random seed the first time."""
+    if seed is None and not begun:
+        seed = int(owner.np_random.integers(2**32))
+    return env.reset(seed)

@@ -1,0 +1,99 @@
+"""What a trained agent is worth on bars it never saw, beside what needs no agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fastsim.backtest.bootstrap import Interval, sharpe_difference
+from fastsim.backtest.history import History
+from fastsim.backtest.metrics import Summary, periods_per_year, summarize
+from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
+from fastsim.backtest.report import save_history, write_report
+from fastsim.env.environment import EnvConfig
+from fastsim.learn.policy import Policy
+from fastsim.learn.run import TrainConfig, load_policy, play
+from fastsim.market.sample import SAMPLES
+from fastsim.market.tape import MarketTape
+
+AGENT, BENCHMARK = "agent", "equal weight"
+Part = Literal["train", "validation", "test"]
+
+
+class Evaluation(NamedTuple):
+    """The agent and its benchmarks on one part of the data."""
+
+    part: Part
+    history: History
+    summary: Summary
+    interval: Interval  # of the agent's Sharpe ratio less the benchmark's
+    notes: tuple[str, ...]
+
+
+def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
+    """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
+    names, schedule = benchmark_schedule(tape)
+    rules = replace(env, action="weights", max_gross=1.0)
+    return join(play(policy, tape, env, AGENT), replay_schedule(tape, schedule, names, rules))
+
+
+def evaluate(
+    folder: Path, part: Part = "test", checkpoint: Literal["best", "latest"] = "best"
+) -> Evaluation:
+    """Evaluate a run and leave curves, weights and an HTML report in its folder."""
+    config, markets, policy = load_policy(folder, checkpoint)
+    tape: MarketTape = getattr(markets, part)
+    history = compare(policy, tape, config.env)
+    bars_per_year = periods_per_year(history.timestamps)
+    returns = history.simple_returns
+    evaluation = Evaluation(
+        part=part,
+        history=history,
+        summary=summarize(history, periods_per_year=bars_per_year),
+        interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
+        notes=tuple(_notes(config, tape, part)),
+    )
+    _write(folder, config, evaluation)
+    return evaluation
+
+
+def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
+    suffix = "" if evaluation.part == "test" else f"-{evaluation.part}"
+    history = evaluation.history
+    save_history(history, folder / f"curves{suffix}")
+    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
+    costs = config.env.costs
+    write_report(
+        history,
+        folder / f"report{suffix}.html",
+        title=f"{folder.name}: PPO on {Path(config.data.source).name}",
+        subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
+        focus=AGENT,
+        benchmark=BENCHMARK,
+        interval=evaluation.interval,
+        notes=evaluation.notes,
+        settings={
+            "environment steps": f"{config.total_steps:,}",
+            "seed": str(config.seed),
+            "reward": config.env.reward.kind,
+            "commission": f"{costs.fee_bps:g} bp",
+            "half spread": f"{costs.half_spread_bps:g} bp",
+            "initial cash": f"{config.env.initial_cash:,.0f}",
+        },
+    )
+
+
+def _notes(config: TrainConfig, tape: MarketTape, part: Part) -> Sequence[str]:
+    notes = [
+        f"Trades are filled at the {'next open' if tape.fill == 'next_open' else 'same close'}. "
+        f"Every strategy pays the same costs."
+    ]
+    if not tape.has_volume:
+        notes.append("The data has no volume: market impact and participation limits are off.")
+    if part != "test":
+        notes.append(f"These are {part} bars: the agent or its selection has seen them.")
+    if config.data.source in SAMPLES:
+        notes.append(SAMPLES[config.data.source])
+    return notes

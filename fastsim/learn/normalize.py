@@ -1,0 +1,51 @@
+"""Running moments, for observations and rewards of unknown scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+OBSERVATION_LIMIT = 5.0
+"""Normalised observations are clipped to this many standard deviations."""
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of everything seen so far, per column, in float64.
+
+    Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979).
+    """
+
+    mean: Tensor  # [P]
+    square_sum: Tensor  # [P]  sum of squared deviations
+    count: Tensor  # []
+
+    def __init__(self, columns: int, *, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        for name, shape in (("mean", (columns,)), ("square_sum", (columns,)), ("count", ())):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64, device=device))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation [P]; one for a column that has not varied."""
+        std = (self.square_sum / self.count.clamp_min(1.0)).sqrt()
+        return torch.where(std > 1e-6, std, 1.0)
+
+    @torch.no_grad()
+    def update(self, values: Tensor, valid: Tensor | None = None) -> None:
+        """Take in `values` [M, P], or only their rows where `valid` [M]."""
+        rows = values.double()
+        weight = rows.new_ones(len(rows), 1) if valid is None else valid.double()[:, None]
+        count = weight.sum()
+        mean = (rows * weight).sum(0) / count.clamp_min(1.0)
+        square_sum = ((rows - mean).square() * weight).sum(0)
+        total = self.count + count
+        delta = mean - self.mean
+        share = count / total.clamp_min(1.0)
+        self.square_sum += square_sum + delta.square() * self.count * share
+        self.mean += delta * share
+        self.count.copy_(total)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Standardise `values` [..., P] and clip them."""
+        scaled = (values - self.mean.to(values.dtype)) / self.std.to(values.dtype)
+        return scaled.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)

@@ -1,0 +1,218 @@
+"""Proximal policy optimisation (Schulman et al. 2017), on the device where the market lies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastsim.config import require_between, require_choice
+from fastsim.errors import ConfigError
+from fastsim.learn.normalize import RunningMoments
+from fastsim.learn.policy import Policy
+from fastsim.learn.rollout import Rollout, gae
+from fastsim.market.tape import MarketTape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPOConfig:
+    """Hyper-parameters of one iteration: a rollout, then epochs of minibatch updates."""
+
+    num_envs: int = 256
+    rollout_steps: int = 32
+    epochs: int = 4
+    minibatches: int = 4
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to zero over the run."""
+    discount: float = 0.95
+    trace: float = 0.9
+    """Lambda of generalised advantage estimation."""
+    clip: float = 0.2
+    value_clip: float | None = None
+    """Clip value updates to this distance too, in units of the scaled reward; None does not."""
+    value_weight: float = 0.5
+    entropy_weight: float = 0.0
+    max_grad_norm: float = 0.5
+    target_kl: float | None = 0.03
+    """End an iteration's updates once the policy has moved this far; None never does."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
+            require_between(self, name, 1)
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            require_between(self, name, 0, open_low=True)
+        for name in ("discount", "trace"):
+            require_between(self, name, 0, 1)
+        for name in ("value_weight", "entropy_weight"):
+            require_between(self, name, 0)
+        for name in ("value_clip", "target_kl"):
+            if getattr(self, name) is not None:
+                require_between(self, name, 0, open_low=True)
+        require_choice(self, "schedule")
+        if self.minibatches > self.num_envs * self.rollout_steps:
+            raise ConfigError(
+                f"PPOConfig.minibatches = {self.minibatches} exceeds the "
+                f"{self.num_envs * self.rollout_steps} samples of an iteration"
+            )
+
+
+class Batch(NamedTuple):
+    """Samples of a rollout, flattened to M = T N rows."""
+
+    bar: Tensor  # [M]
+    portfolio: Tensor  # [M, P]
+    action: Tensor  # [M, W]
+    log_prob: Tensor  # [M]
+    value: Tensor  # [M]
+    advantage: Tensor  # [M]  standardised over the batch
+    value_target: Tensor  # [M]
+    valid: Tensor  # [M]  1 where the action counted, else 0
+
+
+class Losses(NamedTuple):
+    """Means over the valid samples of a minibatch."""
+
+    policy: Tensor  # []
+    value: Tensor  # []
+    entropy: Tensor  # []
+    kl: Tensor  # []  estimate of KL(old || new): mean of (ratio - 1) - log ratio
+    clip_fraction: Tensor  # []
+
+
+class RewardScale(nn.Module):
+    """Divides rewards by the running deviation of their discounted sums.
+
+    Values are then of order one whatever the reward. The mean is left alone: shifting rewards
+    would change the task.
+    """
+
+    running: Tensor  # [N]
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        super().__init__()
+        self.moments = RunningMoments(1, device=device)
+        self.register_buffer("running", torch.zeros(num_envs, dtype=torch.float64, device=device))
+
+    @torch.no_grad()
+    def update(self, rollout: Rollout, discount: float) -> Tensor:
+        """Take in a rollout's rewards and return them scaled [T, N]."""
+        sums = []
+        for step, reward in enumerate(rollout.reward):
+            self.running.mul_(discount).add_(reward)
+            sums.append(self.running.clone())
+            ended = rollout.terminated[step] | rollout.truncated[step]
+            self.running.masked_fill_(ended, 0.0)
+        self.moments.update(torch.stack(sums).view(-1, 1), rollout.valid.view(-1))
+        return rollout.reward / self.moments.std.to(rollout.reward.dtype)
+
+
+def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
+    """Estimate advantages from scaled rewards [T, N] and flatten everything."""
+    advantage = gae(
+        reward,
+        rollout.value,
+        rollout.terminated,
+        rollout.truncated,
+        discount=config.discount,
+        trace=config.trace,
+    )
+    target = advantage + rollout.value[:-1]
+    valid = rollout.valid.to(reward.dtype)
+    mean = _mean(advantage, valid)
+    deviation = _mean((advantage - mean).square(), valid).sqrt()
+    return Batch(
+        bar=rollout.bar[:-1].flatten(),
+        portfolio=rollout.portfolio[:-1].flatten(0, 1),
+        action=rollout.action.flatten(0, 1),
+        log_prob=rollout.log_prob.flatten(),
+        value=rollout.value[:-1].flatten(),
+        advantage=((advantage - mean) / (deviation + 1e-8)).flatten(),
+        value_target=target.flatten(),
+        valid=valid.flatten(),
+    )
+
+
+def ppo_losses(policy: Policy, market: Tensor, batch: Batch, config: PPOConfig) -> Losses:
+    """Clipped surrogate and value losses of a minibatch; `market` [M, A, F] are its bars."""
+    output = policy(policy.encode(market), batch.portfolio)
+    log_ratio = output.log_prob(batch.action) - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+    surrogate = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
+    error = (output.value - batch.value_target).square()
+    if config.value_clip is not None:
+        near = batch.value + (output.value - batch.value).clamp(
+            -config.value_clip, config.value_clip
+        )
+        error = torch.maximum(error, (near - batch.value_target).square())
+    with torch.no_grad():
+        kl = _mean(ratio - 1.0 - log_ratio, batch.valid)
+        outside = ((ratio - 1.0).abs() > config.clip).to(ratio.dtype)
+    return Losses(
+        policy=-_mean(surrogate, batch.valid),
+        value=_mean(error, batch.valid),
+        entropy=output.entropy(),
+        kl=kl,
+        clip_fraction=_mean(outside, batch.valid),
+    )
+
+
+def update(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    tape: MarketTape,
+    batch: Batch,
+    config: PPOConfig,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Run the epochs of one iteration; returns the means of the losses over its minibatches."""
+    history: list[Losses] = []
+    size = len(batch.bar)
+    for _ in range(config.epochs):
+        order = torch.randperm(size, generator=generator, device=batch.bar.device)
+        for rows in order.tensor_split(config.minibatches):
+            minibatch = Batch(*(column[rows] for column in batch))
+            losses = ppo_losses(policy, tape.known.features[minibatch.bar], minibatch, config)
+            if config.target_kl is not None and float(losses.kl) > config.target_kl:
+                return _means([*history, losses])
+            total = (
+                losses.policy
+                + config.value_weight * losses.value
+                - config.entropy_weight * losses.entropy
+            )
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            optimizer.step()
+            history.append(Losses(*(loss.detach() for loss in losses)))
+    return _means(history)
+
+
+def learning_rate(config: PPOConfig, done: float) -> float:
+    """Learning rate after a share `done` in [0, 1] of the run."""
+    if config.schedule == "linear":
+        return config.learning_rate * (1.0 - done)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.learning_rate
+
+
+def explained_variance(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Share [] of the targets' variance that the values explain; 1 is perfect, 0 a constant."""
+    residual = target - prediction
+    spread = _mean((target - _mean(target, valid)).square(), valid)
+    unexplained = _mean((residual - _mean(residual, valid)).square(), valid)
+    return 1.0 - unexplained / spread.clamp_min(1e-12)
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    return (values * valid).sum() / valid.sum().clamp_min(1.0)
+
+
+def _means(history: list[Losses]) -> dict[str, float]:
+    stacked = torch.stack([torch.stack(losses) for losses in history]).mean(0)
+    return dict(zip(Losses._fields, stacked.tolist(), strict=True))

@@ -1,0 +1,130 @@
+"""Collecting experience, and what its actions were worth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.observe import Observation, portfolio_names
+from fastsim.learn.policy import Policy
+
+
+class Rollout(NamedTuple):
+    """T steps of N environments. Market features are not stored: `bar` finds them."""
+
+    bar: Tensor  # [T + 1, N]  int64
+    portfolio: Tensor  # [T + 1, N, P]
+    action: Tensor  # [T, N, W]
+    log_prob: Tensor  # [T, N]
+    value: Tensor  # [T + 1, N]  of the state before each step, and of the last
+    reward: Tensor  # [T, N]
+    terminated: Tensor  # [T, N]  bool
+    truncated: Tensor  # [T, N]  bool
+    restarted: Tensor  # [T, N]  bool: the environment ignored this action
+    log_growth: Tensor  # [T, N]
+    turnover: Tensor  # [T, N]
+    cost: Tensor  # [T, N]  relative to wealth before the trade
+
+    @property
+    def valid(self) -> Tensor:
+        """Steps [T, N] in which the action counted."""
+        return ~self.restarted
+
+
+def empty_rollout(env: PortfolioEnv, steps: int) -> Rollout:
+    """Room for `steps` steps, to be filled again and again."""
+    tape = env.tape
+
+    def room(*extra: int, rows: int = steps, dtype: torch.dtype = tape.dtype) -> Tensor:
+        return torch.empty(rows, env.num_envs, *extra, device=tape.device, dtype=dtype)
+
+    return Rollout(
+        bar=room(rows=steps + 1, dtype=torch.int64),
+        portfolio=room(len(portfolio_names(tape)), rows=steps + 1),
+        action=room(env.action_width),
+        log_prob=room(),
+        value=room(rows=steps + 1),
+        reward=room(),
+        terminated=room(dtype=torch.bool),
+        truncated=room(dtype=torch.bool),
+        restarted=room(dtype=torch.bool),
+        log_growth=room(),
+        turnover=room(),
+        cost=room(),
+    )
+
+
+@torch.no_grad()
+def collect(
+    env: PortfolioEnv,
+    policy: Policy,
+    observation: Observation,
+    rollout: Rollout,
+    generator: torch.Generator,
+) -> Observation:
+    """Fill `rollout` by acting from `observation`; returns the observation after the last step.
+
+    The environment must restart at the next step, so that the observation after a step is always
+    the true last state of an episode and its value needs no second pass.
+    """
+    assert env.config.autoreset == "next_step"
+    market = policy.encode(env.tape.known.features)  # [bars, E]
+    steps = len(rollout.action)
+    noise = torch.empty_like(rollout.action[0])
+    for step in range(steps):
+        output = policy(market[observation.bar], observation.portfolio)
+        noise.normal_(generator=generator)
+        action = output.mean + output.log_std.exp() * noise
+        transition = env.step(action)
+        outcome = transition.outcome
+        growth = outcome.wealth / outcome.wealth_before
+        record = {
+            "bar": observation.bar,
+            "portfolio": observation.portfolio,
+            "action": action,
+            "log_prob": output.log_prob(action),
+            "value": output.value,
+            "reward": transition.reward,
+            "terminated": transition.terminated,
+            "truncated": transition.truncated,
+            "restarted": transition.restarted,
+            "log_growth": growth.clamp_min(1e-6).log(),
+            "turnover": outcome.turnover,
+            "cost": outcome.cost.total / outcome.wealth_at_fill,
+        }
+        for name, values in record.items():
+            getattr(rollout, name)[step] = values
+        observation = transition.observation
+    rollout.bar[steps] = observation.bar
+    rollout.portfolio[steps] = observation.portfolio
+    rollout.value[steps] = policy(market[observation.bar], observation.portfolio).value
+    return observation
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    discount: float,
+    trace: float,
+) -> Tensor:
+    """Generalised advantage estimates [T, N] (Schulman et al. 2016, equation 16).
+
+    `value` [T + 1, N] holds the values of the states before each step and after the last. A
+    truncated episode bootstraps from the value of its true last state, a terminated one from zero;
+    neither lets the next episode's advantage flow back.
+    """
+    advantage = torch.empty_like(reward)
+    running = torch.zeros_like(reward[0])
+    for step in range(len(reward) - 1, -1, -1):
+        ahead = value[step + 1] * ~terminated[step]
+        delta = reward[step] + discount * ahead - value[step]
+        going_on = ~(terminated[step] | truncated[step])
+        running = delta + discount * trace * running * going_on
+        advantage[step] = running
+    return advantage

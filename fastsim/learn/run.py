@@ -1,0 +1,233 @@
+"""A run: one folder that holds its configuration, checkpoints, curves and report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from fastsim.backtest.history import History
+from fastsim.backtest.metrics import periods_per_year, summarize
+from fastsim.backtest.replay import replay
+from fastsim.config import load_yaml, require_between, require_choice, save_yaml
+from fastsim.env.environment import EnvConfig
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.reward import RewardConfig
+from fastsim.errors import CheckpointError, ConfigError
+from fastsim.learn.policy import Policy, PolicyConfig
+from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.trainer import Trainer
+from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.split import split_by_date
+from fastsim.market.tape import MarketTape, TapeConfig, make_tape
+
+log = logging.getLogger(__name__)
+
+
+def _default_env() -> EnvConfig:
+    return EnvConfig(
+        action="logits",
+        reward=RewardConfig(kind="excess_log_growth"),
+        episode=EpisodeConfig(staggered=True),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Everything a training run depends on; `config.yaml` in its folder repeats it."""
+
+    name: str | None = None
+    """Folder of the run; by default the data's name and the time."""
+    runs_dir: str = "runs"
+    """Where the folders of runs are kept."""
+    seed: int = 0
+    """Of weights, episodes, exploration and minibatches; same seed, same run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where everything lies and runs; "auto" takes a GPU where there is one."""
+    total_steps: int = 2_000_000
+    """Environment steps to train for, over all environments."""
+    evaluations: int = 20
+    """How often the policy is tried on the validation bars; the best one is kept."""
+    validation_start: str = "2014-01-01"
+    """Day from which bars choose the best policy instead of training it."""
+    test_start: str = "2017-01-01"
+    """Day from which bars are kept for the final evaluation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tape: TapeConfig = field(default_factory=TapeConfig)
+    env: EnvConfig = field(default_factory=_default_env)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+
+    def __post_init__(self) -> None:
+        require_choice(self, "device")
+        require_between(self, "total_steps", self.ppo.num_envs * self.ppo.rollout_steps)
+        require_between(self, "evaluations", 1)
+        require_between(self, "seed", 0, 2**53)
+        if self.env.autoreset != "next_step":
+            raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ConfigError(f"TrainConfig.name must be a plain folder name, got {self.name!r}")
+
+    @property
+    def iterations(self) -> int:
+        """Rollouts and updates in the run."""
+        return self.total_steps // (self.ppo.num_envs * self.ppo.rollout_steps)
+
+
+class Markets(NamedTuple):
+    """One tape, restricted to the bars of each part."""
+
+    train: MarketTape
+    validation: MarketTape
+    test: MarketTape
+
+
+def load_markets(config: TrainConfig) -> Markets:
+    """Read the data and lay out the three parts on the run's device."""
+    bars = load_bars(config.data)
+    tape = make_tape(bars, config.tape, device=resolve_device(config.device))
+    split = split_by_date(bars.timestamps, config.validation_start, config.test_start)
+    return Markets(*(tape.between(rows) for rows in split))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that was asked for; ConfigError where CUDA is wanted and there is none."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ConfigError('device "cuda" was asked for, but PyTorch finds no GPU; use "cpu"')
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def start_run(config: TrainConfig) -> Path:
+    """Make the folder of a new run and write its configuration."""
+    source = Path(config.data.source).stem
+    name = config.name or f"{source}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(config.runs_dir) / name
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
+    save_yaml(config, folder / "config.yaml")
+    return folder
+
+
+def train(config: TrainConfig, *, console: Console | None = None) -> Path:
+    """Train from the beginning; returns the run's folder."""
+    markets = load_markets(config)
+    trainer = make_trainer(config, markets)
+    return _train(config, markets, trainer, start_run(config), console, best=float("-inf"))
+
+
+def resume(folder: Path, *, console: Console | None = None) -> Path:
+    """Go on with a run from its latest checkpoint, exactly as if it had never stopped."""
+    config = load_yaml(TrainConfig, folder / "config.yaml")
+    markets = load_markets(config)
+    trainer = make_trainer(config, markets)
+    latest = folder / "checkpoints" / "latest.pt"
+    best = float("-inf")
+    if latest.exists():
+        best = float(trainer.load(latest)["best"])
+    return _train(config, markets, trainer, folder, console, best=best)
+
+
+def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
+    """Put the parts of a run together."""
+    return Trainer(
+        markets.train,
+        config.env,
+        config.ppo,
+        config.policy,
+        iterations=config.iterations,
+        seed=config.seed,
+    )
+
+
+def load_policy(folder: Path, checkpoint: str = "best") -> tuple[TrainConfig, Markets, Policy]:
+    """Configuration, markets and trained policy of a run."""
+    config = load_yaml(TrainConfig, folder / "config.yaml")
+    markets = load_markets(config)
+    trainer = make_trainer(config, markets)
+    trainer.load(folder / "checkpoints" / f"{checkpoint}.pt")
+    return config, markets, trainer.policy
+
+
+def play(policy: Policy, tape: MarketTape, env: EnvConfig, name: str = "agent") -> History:
+    """Let the policy trade the whole tape once, without exploration."""
+    return replay(tape, lambda _, observation: policy.act(tape, observation), [name], env)
+
+
+def _train(
+    config: TrainConfig,
+    markets: Markets,
+    trainer: Trainer,
+    folder: Path,
+    console: Console | None,
+    *,
+    best: float,
+) -> Path:
+    checkpoints = folder / "checkpoints"
+    every = max(1, config.iterations // config.evaluations)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration)
+    try:
+        with _progress(console, config.iterations, trainer.iteration) as report:
+            while trainer.iteration < config.iterations:
+                figures = trainer.iterate()
+                last = trainer.iteration == config.iterations
+                if last or trainer.iteration % every == 0:
+                    validation = _validate(trainer.policy, markets.validation, config.env)
+                    figures |= validation
+                    score = validation["validation/log_growth"]
+                    if score > best:
+                        best = score
+                        trainer.save(checkpoints / "best.pt", best=best)
+                    trainer.save(checkpoints / "latest.pt", best=best)
+                for name, value in figures.items():
+                    writer.add_scalar(name, value, trainer.iteration)
+                report(trainer.iteration, figures)
+    finally:
+        writer.close()
+    if not (checkpoints / "best.pt").exists():
+        raise CheckpointError(f"{folder}: no policy had a finite growth on the validation bars")
+    return folder
+
+
+def _validate(policy: Policy, tape: MarketTape, env: EnvConfig) -> dict[str, float]:
+    history = play(policy, tape, env)
+    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
+    growth = (history.wealth[-1, 0] / history.wealth[0, 0]).clamp_min(1e-9).log()
+    return {
+        "validation/log_growth": float(growth),
+        "validation/sharpe_ratio": float(summary.sharpe_ratio[0]),
+        "validation/max_drawdown": float(summary.max_drawdown[0]),
+        "validation/turnover": float(summary.turnover[0]),
+    }
+
+
+@contextmanager
+def _progress(console: Console | None, total: int, done: int) -> Iterator[Any]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} iterations"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[validation]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=total, completed=done, rate="", validation="")
+
+        def report(iteration: int, figures: dict[str, float]) -> None:
+            fields = {"rate": f"{figures['time/steps_per_second']:,.0f} steps/s"}
+            if "validation/sharpe_ratio" in figures:
+                sharpe = figures["validation/sharpe_ratio"]
+                fields["validation"] = f"validation Sharpe {sharpe:.2f}"
+            progress.update(task, completed=iteration, **fields)  # type: ignore[arg-type]
+
+        yield report

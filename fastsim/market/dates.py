@@ -1,0 +1,45 @@
+"""Dates as people write them and as error messages show them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+
+from fastsim.errors import DataError
+
+DAY = np.timedelta64(1, "D")
+
+
+def iso_date(text: str, name: str) -> np.datetime64:
+    """Midnight UTC of an ISO date such as 2020-01-31.
+
+    Raises
+    ------
+    DataError
+        `text` is not an ISO date; `name` says which argument it was.
+    """
+    try:
+        day = date.fromisoformat(text)
+        if not 1678 <= day.year <= 2261:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise DataError(f"{name} must be an ISO date such as '2020-01-31', got {text!r}") from None
+    return np.datetime64(day, "ns")
+
+
+def check_range(
+    start: str | None, end: str | None
+) -> tuple[np.datetime64 | None, np.datetime64 | None]:
+    """Parse two ISO dates, either of which may be left open; DataError if in the wrong order."""
+    first = None if start is None else iso_date(start, "start")
+    last = None if end is None else iso_date(end, "end")
+    if first is not None and last is not None and first > last:
+        raise DataError(f"start {start} is after end {end}")
+    return first, last
+
+
+def show(stamp: np.datetime64) -> str:
+    """Write a timestamp as a date, with the time of day only where there is one."""
+    text = np.datetime_as_string(stamp, unit="s")
+    return str(text).removesuffix("T00:00:00")

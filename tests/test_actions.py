@@ -1,0 +1,117 @@
+"""Actions: what an agent says becomes admissible weights, and no more is changed than must be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import tensors, weights_of
+
+from fastsim.env.actions import (
+    action_bounds,
+    action_width,
+    equal_weight_action,
+    target_weights,
+)
+from fastsim.env.environment import EnvConfig
+from fastsim.errors import ConfigError
+
+TINY = 1e-12
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 6))
+
+
+@given(shapes.flatmap(lambda shape: weights_of(shape, signed=False)))
+def test_admissible_long_only_weights_are_not_changed(weights):
+    # Scaled by a hair, because a sum that rounds to just above one is brought to one.
+    weights = weights * (1 - 1e-15)
+    target, hold = target_weights(weights, "weights", 1.0)
+    assert torch.equal(target, weights) and not hold.any()
+
+
+@given(shapes.flatmap(lambda shape: weights_of(shape, gross=2.0)))
+def test_admissible_signed_weights_are_not_changed(weights):
+    weights = weights * (1 - 1e-15)
+    target, hold = target_weights(weights, "signed", 2.0)
+    assert torch.equal(target, weights) and not hold.any()
+
+
+@given(shapes.flatmap(lambda shape: tensors(shape, -3, 3)))
+def test_long_only_weights_are_never_negative_and_sum_to_at_most_one(action):
+    target, _ = target_weights(action, "weights", 1.0)
+    assert (target >= 0).all() and (target.sum(-1) <= 1 + TINY).all()
+    assert not target[action <= 0].any()
+    # Asking for too much is asking for everything, in the same proportions.
+    wanted = action.clamp_min(0.0)
+    greedy = wanted.sum(-1) > 1
+    share = wanted / wanted.sum(-1, keepdim=True)
+    torch.testing.assert_close(target[greedy], share[greedy], rtol=TINY, atol=TINY)
+
+
+@pytest.mark.parametrize("gross", [0.5, 1.0, 2.0, 4.0])
+@given(action=shapes.flatmap(lambda shape: tensors(shape, -3, 3)))
+def test_signed_weights_keep_gross_and_net_within_bounds_and_their_ratios(gross, action):
+    target, _ = target_weights(action, "signed", gross)
+    assert (target.abs().sum(-1) <= gross + TINY).all()
+    assert (target.sum(-1) <= 1 + TINY).all()
+    scale = (target * action).sum(-1) / (action * action).sum(-1).clamp_min(1e-30)
+    torch.testing.assert_close(target, scale[:, None] * action, rtol=1e-9, atol=TINY)
+    # What is scaled down touches one of the two bounds.
+    shrunk = scale < 1 - 1e-9
+    shrunk &= action.any(-1)
+    touches = torch.maximum(target.abs().sum(-1) / gross, target.sum(-1))
+    torch.testing.assert_close(touches[shrunk], torch.ones_like(touches[shrunk]))
+
+
+@given(shapes.flatmap(lambda shape: tensors((shape[0], shape[1] + 1), -30, 30)))
+def test_logits_are_a_softmax_over_the_assets_and_cash(action):
+    target, hold = target_weights(action, "logits", 1.0)
+    exponents = np.exp(action.numpy())
+    expected = exponents / exponents.sum(-1, keepdims=True)
+    np.testing.assert_allclose(target, expected[:, :-1], rtol=1e-12)
+    assert not hold.any()
+
+
+@given(
+    tensors((3, 4), -5, 5), st.sampled_from([-100.0, 3.0]), st.sampled_from(["logits"])
+)
+def test_adding_the_same_to_all_logits_changes_nothing(action, shift, mode):
+    torch.testing.assert_close(
+        target_weights(action, mode, 1.0), target_weights(action + shift, mode, 1.0)
+    )
+
+
+@pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_holds_and_leaves_the_others_alone(mode, bad):
+    action = torch.tensor([[0.2, 0.3, 0.1], [0.2, bad, 0.1], [0.5, 0.0, 0.2]])
+    target, hold = target_weights(action, mode, 1.0)
+    assert hold.tolist() == [False, True, False]
+    assert target.isfinite().all()
+    kept, _ = target_weights(action[[0, 2]], mode, 1.0)
+    assert torch.equal(target[[0, 2]], kept)
+
+
+@pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
+def test_gradients_of_a_holding_row_are_zero_and_of_the_others_finite(mode):
+    action = torch.tensor([[0.2, 0.3, 0.1], [0.2, torch.nan, 0.1]], requires_grad=True)
+    target, _ = target_weights(action, mode, 1.0)
+    (gradient,) = torch.autograd.grad(target[:, 0].sum(), action)
+    assert gradient.isfinite().all() and not gradient[1].any() and gradient[0].any()
+
+
+@pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
+def test_the_equal_weight_action_spreads_wealth_evenly(mode):
+    action = torch.from_numpy(equal_weight_action(mode, 7))[None]
+    assert action.shape == (1, action_width(mode, 7))
+    low, high = action_bounds(mode)
+    assert (low <= action).all() and (action <= high).all()
+    target, _ = target_weights(action, mode, 1.0)
+    torch.testing.assert_close(target, torch.full((1, 7), 1 / 7), rtol=1e-4, atol=0)
+
+
+def test_leverage_needs_signed_weights():
+    with pytest.raises(ConfigError, match=r"max_gross = 2.0 needs action=\"signed\""):
+        EnvConfig(max_gross=2.0)
+    assert EnvConfig(action="signed", max_gross=2.0).max_gross == 2.0
