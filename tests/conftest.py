@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 
 settings.register_profile(
-    "fastsim", derandomize=True, deadline=None, database=None, max_examples=60
+    "fastsim", derandomize=True, deadline=None, database=None, max_examples=30
 )
 settings.load_profile("fastsim")
 

@@ -73,9 +73,7 @@ def test_logits_are_a_softmax_over_the_assets_and_cash(action):
     assert not hold.any()
 
 
-@given(
-    tensors((3, 4), -5, 5), st.sampled_from([-100.0, 3.0]), st.sampled_from(["logits"])
-)
+@given(tensors((3, 4), -5, 5), st.sampled_from([-100.0, 3.0]), st.sampled_from(["logits"]))
 def test_adding_the_same_to_all_logits_changes_nothing(action, shift, mode):
     torch.testing.assert_close(
         target_weights(action, mode, 1.0), target_weights(action + shift, mode, 1.0)

@@ -28,10 +28,13 @@ def equal_sharpe_pair(length, seed, **options):
 
 
 @pytest.mark.parametrize("persistence", [0.0, 0.3])
-def test_the_interval_covers_a_true_difference_of_zero_about_as_often_as_it_says(persistence):
+def test_the_interval_covers_a_true_difference_of_zero_about_as_often_as_it_says(
+    persistence, threads
+):
+    threads(1)  # many small tensors
     trials = 200
-    pairs = equal_sharpe_pairs(1000, trials, seed=20, persistence=persistence)
-    settings = {"block_length": 10, "resamples": 150, "level": 0.9}
+    pairs = equal_sharpe_pairs(600, trials, seed=20, persistence=persistence)
+    settings = {"block_length": 6, "resamples": 150, "level": 0.9}
     intervals = [
         sharpe_difference(*pairs[:, trial].unbind(-1), seed=trial, **settings)
         for trial in range(trials)
@@ -39,6 +42,16 @@ def test_the_interval_covers_a_true_difference_of_zero_about_as_often_as_it_says
     # Two standard errors of 200 trials are 4.2 points. A percentile interval of 100 blocks is
     # itself a few points narrow (0.87 over many seeds), so more is allowed below 0.9 than above.
     assert 0.82 <= sum(interval.contains_zero for interval in intervals) / trials <= 0.945
+
+
+@pytest.mark.parametrize(("level", "deviates"), [(0.8, 1.2816), (0.9, 1.6449), (0.95, 1.96)])
+def test_the_interval_of_independent_days_is_as_wide_as_the_normal_law_says(level, deviates):
+    first, second = equal_sharpe_pair(2000, seed=10)
+    interval = sharpe_difference(first, second, block_length=1, level=level)
+    # For small ratios the variance of the difference is (2 - 2 rho) / T per period.
+    rho = float(torch.corrcoef(torch.stack([first, second]))[0, 1])
+    error = math.sqrt(252 * (2 - 2 * rho) / 2000)
+    assert interval.high - interval.low == pytest.approx(2 * deviates * error, rel=0.08)
 
 
 def test_an_interval_of_days_taken_singly_misses_dependence_that_blocks_keep():

@@ -97,11 +97,14 @@ def test_the_bar_itself_does_move_what_is_known_and_observed_at_it(name):
     assert not torch.equal(one.known.bars[bar], other.known.bars[bar])
     if name != "open":  # no feature is made of opens
         assert not torch.equal(one.known.features[bar], other.known.features[bar])
-    until_then = [record[-1][1] for record in (observed(b, "close", bar)[: bar - 4] for b in (
-        bars, moved
-    ))]
-    if name != "open":
-        assert not torch.equal(*until_then)
+    seen, seen_after_the_change = observed(bars, "close", bar), observed(moved, "close", bar)
+    each = len(seen) // len(OBSERVATIONS)
+    for place, kind in enumerate(OBSERVATIONS):
+        last, before = (place + 1) * each - 1, (place + 1) * each - 2
+        shows_it = kind == "window" or name == "close" or (kind == "flat" and name != "open")
+        same = torch.equal(seen[last][1], seen_after_the_change[last][1])
+        assert same is not shows_it
+        assert_same_bits(seen[before], seen_after_the_change[before])
 
 
 def test_an_extra_feature_is_known_at_its_own_bar_and_bounded():
@@ -134,10 +137,8 @@ def test_features_are_their_formulas():
             logs = np.log(close[:, asset])
             daily = np.diff(logs)[:bar]  # up to the return that ends at this bar
             sigma = np.std(daily[-6:])
-            ratio = bars.adj_close[:, asset] / bars.close[:, asset]
-            span = np.log(bars.high * 1.0 / bars.low)[:, asset]
-            assert np.isfinite(ratio).all()
-            sigmas = [np.std(np.diff(logs)[: b][-6:]) for b in range(bar - 3, bar + 1)]
+            span = np.log(bars.high / bars.low)[:, asset]
+            sigmas = [np.std(np.diff(logs)[:b][-6:]) for b in range(bar - 3, bar + 1)]
             sizes = np.log1p(bars.volume[bar - 5 : bar + 1, asset])
             expected = {
                 "scaled_log_return_1": daily[-1] / sigma,
@@ -183,8 +184,9 @@ def test_features_are_complete_from_the_first_bar_an_episode_may_use():
         longer = random_bars(LENGTH, 3, seed=6)
         joined = replace(
             bars,
-            timestamps=np.concatenate([longer.timestamps - np.timedelta64(90, "D"),
-                                       bars.timestamps]),
+            timestamps=np.concatenate(
+                [longer.timestamps - np.timedelta64(90, "D"), bars.timestamps]
+            ),
             **{
                 name: np.concatenate([getattr(longer, name), getattr(bars, name)])
                 for name in ("open", "high", "low", "close", "volume")
@@ -193,8 +195,10 @@ def test_features_are_complete_from_the_first_bar_an_episode_may_use():
         with_history = make_tape(joined, TapeConfig(features=config), dtype=torch.float64)
         first = tape.first
         torch.testing.assert_close(
-            tape.known.features[first:], with_history.known.features[LENGTH + first :],
-            rtol=1e-6, atol=1e-6,
+            tape.known.features[first:],
+            with_history.known.features[LENGTH + first :],
+            rtol=1e-6,
+            atol=1e-6,
         )
 
 

@@ -194,8 +194,14 @@ def test_a_restart_touches_only_finished_rows(autoreset):
             untouched &= ~ended.truncated
         else:
             untouched &= ~ended.restarted
-        rows = [(env.state.portfolio, endless.state.portfolio), (env.state.peak, endless.state.peak)]
-        rows += [(env.state.memory, endless.state.memory), (ended.reward, endless_transition.reward)]
+        rows = [
+            (env.state.portfolio, endless.state.portfolio),
+            (env.state.peak, endless.state.peak),
+        ]
+        rows += [
+            (env.state.memory, endless.state.memory),
+            (ended.reward, endless_transition.reward),
+        ]
         rows += [(ended.observation, endless_transition.observation)]
         for one, other in rows:
             kept = [leaf[untouched] for leaf in leaves(one)]
@@ -354,9 +360,7 @@ def test_ruin_terminates_pays_the_floor_and_begins_anew(autoreset):
     for prices in (bars.open, bars.high, bars.low, bars.close):
         prices[:7], prices[7:] = 100.0, 180.0
     tape = make_tape(bars, TapeConfig(fill="close", features=SHORT_FEATURES))
-    config = EnvConfig(
-        action="signed", max_gross=2.0, episode=FROM_THE_START, autoreset=autoreset
-    )
+    config = EnvConfig(action="signed", max_gross=2.0, episode=FROM_THE_START, autoreset=autoreset)
     env = PortfolioEnv(tape, 2, config)
     script = torch.tensor([[-2.0], [0.0]])
     env.step(script)
@@ -373,9 +377,7 @@ def test_ruin_terminates_pays_the_floor_and_begins_anew(autoreset):
 def test_a_step_reads_no_value_back_to_the_host(autoreset, observation):
     # On the meta device there are no values: whoever asks for one fails.
     tape = small_tape().to("meta")
-    config = EnvConfig(
-        autoreset=autoreset, observation=observation, episode=staggered(5)
-    )
+    config = EnvConfig(autoreset=autoreset, observation=observation, episode=staggered(5))
     env = PortfolioEnv(tape, 4, config)
     transition = env.step(torch.zeros(4, 3, device="meta"))
     width = len(env.observation_names)

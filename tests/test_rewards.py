@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def rewards_of(kind, paths=PATHS, market=MARKET, **parameters):
 
 
 def steps(path):
-    return list(zip(path, path[1:], strict=False))
+    return list(pairwise(path))
 
 
 def test_log_growth_is_the_log_of_the_wealth_ratio():
@@ -113,17 +114,21 @@ def test_drawdown_penalized_growth_charges_only_for_a_deepening_drawdown():
             new = 1 - after / max(path[: bar + 2])
             expected.append(math.log(after / before) - penalty * max(0.0, new - old))
         assert paid == pytest.approx(expected, rel=1e-11)
-        assert any(a < math.log(after / before) for a, (before, after) in zip(
-            paid, steps(path), strict=True
-        ))
+        assert any(
+            a < math.log(after / before)
+            for a, (before, after) in zip(paid, steps(path), strict=True)
+        )
 
 
 @pytest.mark.parametrize("kind", ["log_growth", "drawdown_penalized_growth", "excess_log_growth"])
 @pytest.mark.parametrize("left", [0.0, -50.0, 1e-9])
 def test_ruin_pays_the_floor_of_log_growth(kind, left):
-    paid = rewards_of(kind, [[100.0, left]], [0.0], **(
-        {"drawdown_penalty": 0.0} if kind == "drawdown_penalized_growth" else {}
-    ))
+    paid = rewards_of(
+        kind,
+        [[100.0, left]],
+        [0.0],
+        **({"drawdown_penalty": 0.0} if kind == "drawdown_penalized_growth" else {}),
+    )
     assert paid == [[RUIN_LOG_GROWTH]]
 
 
@@ -141,9 +146,7 @@ def test_every_reward_is_finite_whatever_happens(kind, dtype):
 
 @pytest.mark.parametrize("kind", list(REWARDS))
 def test_the_environment_pays_the_reward_it_is_asked_for(kind):
-    tape = make_tape(
-        random_bars(20, 3), TapeConfig(features=SHORT_FEATURES), dtype=torch.float64
-    )
+    tape = make_tape(random_bars(20, 3), TapeConfig(features=SHORT_FEATURES), dtype=torch.float64)
     config = EnvConfig(
         reward=RewardConfig(kind=kind),
         costs=FREE,

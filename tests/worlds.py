@@ -17,9 +17,7 @@ from fastsim.market.features import FeatureConfig
 SHORT_FEATURES = FeatureConfig(
     return_windows=(1, 2), momentum_window=5, momentum_skip=2, short_window=2, volatility_window=4
 )
-FREE = CostConfig(
-    fee_bps=0, half_spread_bps=0, impact=0, participation=1e12, borrow_bps_per_year=0
-)
+FREE = CostConfig(fee_bps=0, half_spread_bps=0, impact=0, participation=1e12, borrow_bps_per_year=0)
 
 
 def weekdays(length, start="2020-01-01"):

@@ -108,11 +108,11 @@ def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
 
 
 def weights_chart(history: History, focus: int) -> go.Figure:
-    """Stack the weights one strategy held; shorts stack below zero and cash is then a line."""
+    """Stack the weights one strategy held; with shorts or debt, cash is a line of its own."""
     weights = to_array(history.weights[:, focus])  # [T, A + 1]
     bins = Bins.of(len(weights), MAX_WEIGHT_POINTS)
     dates = _dates(history.timestamps[1:])[bins.ends]
-    signed = bool((weights[:, :-1] < -1e-9).any())
+    signed = bool((weights < -1e-9).any())
     figure = _figure()
     for name, colour, series in _shown_assets(history.symbols, weights[bins.ends, :-1]):
         figure.add_trace(_area(dates, series.clip(min=0.0), name, colour, "long"))

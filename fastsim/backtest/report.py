@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -346,8 +347,9 @@ def _settings_html(settings: Mapping[str, str]) -> str:
 def _footer(history: History) -> str:
     first, last = (np.datetime_as_string(history.timestamps[row], unit="D") for row in (0, -1))
     steps = len(history.turnover)
+    counted = f"{steps:,} {'step' if steps == 1 else 'steps'}"
     return (
-        f"{steps:,} steps from {first} to {last}, {len(history.symbols)} assets, "
+        f"{counted} from {first} to {last}, {len(history.symbols)} assets, "
         f"{len(history.names)} strategies. Made with fastsim. Past returns, simulated or real, "
         "say little about future ones."
     )
@@ -406,8 +408,8 @@ def _unusual(value: float) -> str:
 
 
 def _typeset(text: str) -> str:
-    """Give numbers a real minus sign in HTML."""
-    return text.replace("-", "&minus;")
+    """Give negative numbers a real minus sign in HTML; hyphens in names stay."""
+    return re.sub(r"(?<![\w.])-(?=\d|inf)", "&minus;", text)
 
 
 def _column(history: History, role: str, name: str) -> int:

@@ -47,7 +47,9 @@ class FeatureConfig:
     @property
     def warmup(self) -> int:
         """Bars before the first at which every feature is complete."""
-        return max(*self.return_windows, self.momentum_window, self.volatility_window)
+        # The range is averaged over bars that are each scaled by a complete volatility.
+        scaled_range = self.volatility_window + self.short_window - 1
+        return max(*self.return_windows, self.momentum_window, scaled_range)
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
