@@ -30,7 +30,7 @@ from fastsim.env.accounting import (
 from fastsim.env.environment import EnvConfig, PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.market.bars import Bars
-from fastsim.market.costs import CostConfig, make_friction, trade_cost
+from fastsim.market.costs import CostConfig, Friction, make_friction, trade_cost
 from fastsim.market.tape import TapeConfig, make_tape
 
 FROM_THE_START = EpisodeConfig(horizon=None, random_start=False, staggered=False)
@@ -145,6 +145,36 @@ def bisected_wealth(moment, outcome):
 def test_newton_finds_the_root_that_bisection_finds(moment):
     _, outcome = moment.advance()
     close(outcome.wealth_traded, bisected_wealth(moment, outcome), outcome.wealth_at_fill, 1e-13)
+
+
+def test_weights_are_exact_at_crushing_costs_and_leverage():
+    rows, assets = 20_000, 5
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    def levered():
+        raw = 2 * uniform(rows, assets) - 1
+        return raw / torch.maximum(raw.abs().sum(-1) / 4, raw.sum(-1)).clamp_min(1.0)[:, None]
+
+    held, weights, ones = levered(), levered(), torch.ones(rows).double()
+    friction = Friction(0.01 * uniform(rows), 0.01 * uniform(rows), ones, ones, 0 * ones)
+    market = still_market(rows, assets, impact_scale=0.1 * uniform(rows, assets))
+    _, outcome = Moment(Portfolio(held, 1 - held.sum(-1)), weights, market, friction).advance()
+    assert outcome.cost.total.max() > 0.4  # of wealth
+    reached = outcome.holdings / outcome.wealth_traded[:, None]
+    torch.testing.assert_close(reached, weights, rtol=0, atol=1e-12)
+
+
+@given(moments())
+def test_interest_is_on_the_cash_after_the_trade_and_borrow_on_the_shorts_after_it(moment):
+    _, outcome = moment.advance()
+    market, friction = moment.market, moment.friction
+    cash = outcome.wealth_traded - outcome.holdings.sum(-1)
+    shorts = torch.where(outcome.holdings < 0, -outcome.holdings, 0.0).sum(-1)
+    close(outcome.interest, market.interest * cash, outcome.wealth_at_fill)
+    close(outcome.borrow, friction.borrow * market.years * shorts, outcome.wealth_at_fill)
 
 
 @given(moments())
@@ -317,6 +347,16 @@ def test_an_asset_without_a_price_keeps_its_position_and_the_others_are_exact(fi
     still = (7, 8, 9)
     frozen = [held[bar] for bar in still]
     assert frozen[1] == frozen[2] and (fill == "close" or frozen[0] == frozen[1])
+
+
+def test_a_bar_without_a_close_did_not_trade_even_if_it_has_an_open():
+    bars = random_bars(20, 1, seed=7)
+    bars.open[10], bars.close[10] = 0.8 * bars.close[9], np.nan
+    config = TapeConfig(fill="next_open", features=SHORT_FEATURES)
+    following = make_tape(bars, config, dtype=torch.float64).next
+    # Else one could buy at that open and be marked at the dearer close of the bar before.
+    assert not following.tradable[9] and following.tradable[8]
+    assert following.r_before[9] == 0 and following.r_after[9] == 0
 
 
 def two_bar_market(fill):

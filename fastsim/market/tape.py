@@ -232,7 +232,8 @@ def _next_arrays(
         opens = bars.adjusted("open")
         assert opens is not None
         tradable = np.zeros_like(tradable)
-        tradable[:-1] = np.isfinite(opens[1:]) & np.isfinite(mark[:-1])
+        traded = np.isfinite(opens[1:]) & np.isfinite(close[1:])  # a bar without a close did not
+        tradable[:-1] = traded & np.isfinite(mark[:-1])
         before[:-1] = np.where(tradable[:-1], opens[1:] / mark[:-1] - 1.0, 0.0)
         dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
     elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)

@@ -1,0 +1,57 @@
+"""Advantages, with the arithmetic shown."""
+
+import torch
+
+from fastsim.learn.rollout import gae
+
+NEVER = torch.zeros(3, 1, dtype=torch.bool)
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def at(step: int) -> torch.Tensor:
+    flags = NEVER.clone()
+    flags[step] = True
+    return flags
+
+
+def estimate(terminated: torch.Tensor, truncated: torch.Tensor) -> list[float]:
+    reward, value = column(1.0, 2.0, 3.0), column(10.0, 20.0, 30.0, 40.0)
+    advantage = gae(reward, value, terminated, truncated, discount=0.5, trace=0.8)
+    return advantage[:, 0].tolist()
+
+
+def test_an_episode_that_goes_on_bootstraps_from_the_last_value():
+    last = 3.0 + 0.5 * 40.0 - 30.0
+    middle = (2.0 + 0.5 * 30.0 - 20.0) + 0.5 * 0.8 * last
+    first = (1.0 + 0.5 * 20.0 - 10.0) + 0.5 * 0.8 * middle
+    assert estimate(NEVER, NEVER) == [first, middle, last]
+
+
+def test_a_terminated_episode_is_worth_nothing_after_its_end():
+    last = 3.0 + 0.5 * 40.0 - 30.0
+    middle = 2.0 - 20.0
+    first = (1.0 + 0.5 * 20.0 - 10.0) + 0.5 * 0.8 * middle
+    assert estimate(at(1), NEVER) == [first, middle, last]
+
+
+def test_a_truncated_episode_is_worth_its_true_last_state_and_no_more():
+    last = 3.0 + 0.5 * 40.0 - 30.0
+    middle = 2.0 + 0.5 * 30.0 - 20.0
+    first = (1.0 + 0.5 * 20.0 - 10.0) + 0.5 * 0.8 * middle
+    assert estimate(NEVER, at(1)) == [first, middle, last]
+
+
+def test_with_trace_one_advantages_are_discounted_returns_less_values():
+    generator = torch.Generator().manual_seed(0)
+    reward = torch.randn(50, 7, generator=generator, dtype=torch.float64)
+    value = torch.randn(51, 7, generator=generator, dtype=torch.float64)
+    flags = torch.zeros(50, 7, dtype=torch.bool)
+    returns, rows = value[-1], []
+    for step in range(49, -1, -1):
+        returns = reward[step] + 0.9 * returns
+        rows.insert(0, returns - value[step])
+    advantage = gae(reward, value, flags, flags, discount=0.9, trace=1.0)
+    torch.testing.assert_close(advantage, torch.stack(rows), rtol=1e-12, atol=1e-12)
