@@ -12,10 +12,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fastsim.backtest.report import metrics_table
+from fastsim.backtest.report import metrics_table, sharpe_sentence
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError, FastsimError
-from fastsim.learn.evaluate import Evaluation, evaluate
+from fastsim.learn.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
 from fastsim.learn.run import TrainConfig, resume, train
 from fastsim.market.bars import Bars
 from fastsim.market.read import write_bars
@@ -138,21 +138,14 @@ class DataCommand:
 
 def show(evaluation: Evaluation, folder: Path, console: Console) -> None:
     """Print the metrics table, the verdict and where the rest is."""
-    table = metrics_table(evaluation.summary, evaluation.history.names)
+    table = metrics_table(*headline(evaluation))
     table.title = f"{evaluation.part} bars, {dates(evaluation.history.timestamps)}"
     console.print(table)
-    interval = evaluation.interval
-    verdict = (
-        "no evidence of a difference" if interval.low <= 0 <= interval.high else "a difference"
-    )
-    console.print(
-        f"Sharpe ratio of the agent less that of equal weight: {interval.estimate:+.2f}, "
-        f"{interval.level:.0%} interval {interval.low:+.2f} to {interval.high:+.2f}: {verdict}.",
-        highlight=False,
-    )
+    sentence = sharpe_sentence(evaluation.interval, AGENT, BENCHMARK)
+    console.print(sentence, highlight=False)
     for note in evaluation.notes:
         console.print(f"- {note}", highlight=False)
-    console.print(f"Report: {folder}/report.html", highlight=False, soft_wrap=True)
+    console.print(f"Report: {evaluation.report}", highlight=False, soft_wrap=True)
 
 
 def describe(bars: Bars, console: Console) -> None:

@@ -74,9 +74,7 @@ def test_rows_that_restart_are_out_of_the_loss(experience):
         advantage=torch.where(batch.valid > 0, batch.advantage, 1e6),
         value_target=torch.where(batch.valid > 0, batch.value_target, 1e6),
     )
-    for before, after in zip(
-        loss, ppo_losses(policy, market, poisoned, PPOConfig()), strict=True
-    ):
+    for before, after in zip(loss, ppo_losses(policy, market, poisoned, PPOConfig()), strict=True):
         torch.testing.assert_close(after, before)
 
 
@@ -129,9 +127,7 @@ def test_rewards_are_scaled_to_unit_deviation_of_their_discounted_sums(experienc
     ratio = rollout.reward[rollout.reward != 0] / scaled[rollout.reward != 0]
     assert float(ratio.std()) == pytest.approx(0.0, abs=1e-6)
     running, sums = torch.zeros(16), []
-    for reward, ended in zip(
-        rollout.reward, rollout.terminated | rollout.truncated, strict=True
-    ):
+    for reward, ended in zip(rollout.reward, rollout.terminated | rollout.truncated, strict=True):
         running = 0.9 * running + reward
         sums.append(running)
         running = torch.where(ended, 0.0, running)

@@ -68,7 +68,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(tmp_path):
     assert not same(weights_of(tmp_path / "killed"), weights_of(whole))
     resume(tmp_path / "killed")
     assert same(weights_of(tmp_path / "killed"), weights_of(whole))
-    best = [load_checkpoint(run / "checkpoints" / "best.pt") for run in (whole, tmp_path / "killed")]
+    best = [
+        load_checkpoint(run / "checkpoints" / "best.pt") for run in (whole, tmp_path / "killed")
+    ]
     assert best[0]["iteration"] == best[1]["iteration"]
 
 

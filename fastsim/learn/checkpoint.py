@@ -104,4 +104,3 @@ def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
     if isinstance(like, Tensor):
         return next(leaves)
     return type(like)(*(_fill(part, leaves) for part in like))
-

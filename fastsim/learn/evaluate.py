@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
+from torch import Tensor
+
 from fastsim.backtest.bootstrap import Interval, sharpe_difference
 from fastsim.backtest.history import History
-from fastsim.backtest.metrics import Summary, periods_per_year, summarize
+from fastsim.backtest.metrics import Costs, Summary, periods_per_year, summarize
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import save_history, write_report
 from fastsim.env.environment import EnvConfig
@@ -30,6 +33,24 @@ class Evaluation(NamedTuple):
     summary: Summary
     interval: Interval  # of the agent's Sharpe ratio less the benchmark's
     notes: tuple[str, ...]
+    report: Path  # the HTML page
+
+
+def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
+    """The agent, equal weight, buy and hold, and the mean of every figure over single assets."""
+    count = len(evaluation.history.names) - len(evaluation.history.symbols)
+
+    def shorten(figure: Tensor) -> Tensor:
+        return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
+
+    summary = evaluation.summary
+    figures = {
+        name: shorten(figure)
+        for name, figure in summary._asdict().items()
+        if isinstance(figure, Tensor)
+    }
+    short = summary._replace(costs=Costs(*map(shorten, summary.costs)), **figures)
+    return short, (*evaluation.history.names[:count], "single asset, mean")
 
 
 def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
@@ -54,20 +75,20 @@ def evaluate(
         summary=summarize(history, periods_per_year=bars_per_year),
         interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
         notes=tuple(_notes(config, tape, part)),
+        report=folder / f"report{_suffix(part)}.html",
     )
     _write(folder, config, evaluation)
     return evaluation
 
 
 def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
-    suffix = "" if evaluation.part == "test" else f"-{evaluation.part}"
     history = evaluation.history
-    save_history(history, folder / f"curves{suffix}")
+    save_history(history, folder / f"curves{_suffix(evaluation.part)}")
     first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
     costs = config.env.costs
     write_report(
         history,
-        folder / f"report{suffix}.html",
+        evaluation.report,
         title=f"{folder.name}: PPO on {Path(config.data.source).name}",
         subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
         focus=AGENT,
@@ -83,6 +104,10 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
             "initial cash": f"{config.env.initial_cash:,.0f}",
         },
     )
+
+
+def _suffix(part: Part) -> str:
+    return "" if part == "test" else f"-{part}"
 
 
 def _notes(config: TrainConfig, tape: MarketTape, part: Part) -> Sequence[str]:

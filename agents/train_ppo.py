@@ -1,0 +1,37 @@
+"""Train fastsim's own PPO from Python: the same run as `fastsim train`, with choices of your own."""
+
+from fastsim.env.environment import EnvConfig
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.reward import RewardConfig
+from fastsim.learn.evaluate import evaluate, headline
+from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.run import TrainConfig, train
+from fastsim.market.costs import CostConfig
+
+CONFIG = TrainConfig(
+    total_steps=300_000,
+    evaluations=5,
+    env=EnvConfig(
+        action="logits",
+        reward=RewardConfig(kind="excess_log_growth"),
+        episode=EpisodeConfig(horizon=126, staggered=True),
+        costs=CostConfig(fee_bps=1.0, half_spread_bps=2.0),
+    ),
+    ppo=PPOConfig(num_envs=256, rollout_steps=32),
+)
+
+
+def main() -> None:
+    """Train, evaluate on the test bars, and print what came of it."""
+    folder = train(CONFIG)
+    evaluation = evaluate(folder)
+    summary, names = headline(evaluation)
+    for name, growth, sharpe in zip(
+        names, summary.total_return.tolist(), summary.sharpe_ratio.tolist(), strict=True
+    ):
+        print(f"{name:20} {growth:8.1%} total return, Sharpe ratio {sharpe:5.2f}")
+    print(f"Report: {evaluation.report}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What a user of Gymnasium expects."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import fastsim
+from fastsim.errors import ActionError, ConfigError, DataError
+from fastsim.market.sample import sample_bars
+from fastsim.market.tape import make_tape
+
+EPISODE = {"horizon": 20}
+ACTION = np.full(20, 0.05, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"action": "signed"},
+        {"observation": "index"},
+        {"market": "tech4"},
+        {"market": "tech4", "observation": "window"},
+        {"market": "tech4", "tape": {"fill": "close"}, "start": "2010-01-01", "end": "2011-12-31"},
+    ],
+)
+def test_gymnasium_finds_nothing_to_complain_about(arguments):
+    check_env(gymnasium.make(fastsim.ENV_ID, **arguments).unwrapped, skip_render_check=True)
+
+
+def test_an_environment_made_twice_with_one_seed_runs_the_same():
+    def run() -> list[np.ndarray]:
+        env = gymnasium.make(fastsim.ENV_ID, episode=EPISODE)
+        env.action_space.seed(1)
+        observations = [env.reset(seed=5)[0]]
+        for _ in range(60):
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            observations.append(env.reset()[0] if terminated or truncated else observation)
+        return observations
+
+    assert all(np.array_equal(*pair) for pair in zip(run(), run(), strict=True))
+
+
+def test_make_is_the_first_row_of_make_vec():
+    single = gymnasium.make(fastsim.ENV_ID, episode=EPISODE)
+    many = gymnasium.make_vec(fastsim.ENV_ID, num_envs=3, episode=EPISODE)
+    alone, _ = single.reset(seed=7)
+    together, _ = many.reset(seed=7)
+    actions = torch.full((3, 20), 0.03)
+    for _ in range(50):
+        assert np.array_equal(alone, together[0].numpy())
+        alone, reward, terminated, truncated, _ = single.step(actions[0].numpy())
+        together, rewards, _, truncations, _ = many.step(actions)
+        assert reward == float(rewards[0])
+        assert truncated == bool(truncations[0])
+        if terminated or truncated:
+            alone, _ = single.reset()
+            together, *_ = many.step(actions)  # the restart takes a step of its own
+
+
+def test_make_vec_steps_torch_tensors_and_names_its_autoreset_mode():
+    env = gymnasium.make_vec(fastsim.ENV_ID, num_envs=64, device="cpu", episode=EPISODE)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == env.observation_space.shape
+    observation, reward, terminated, truncated, info = env.step(torch.rand(64, 20))
+    assert all(isinstance(value, torch.Tensor) for value in (observation, reward, truncated))
+    assert terminated.dtype == truncated.dtype == torch.bool
+    assert info["wealth"].shape == (64,)
+
+
+def test_same_step_gives_a_dense_final_observation():
+    env = gymnasium.make_vec(
+        fastsim.ENV_ID, num_envs=4, autoreset="same_step", episode={"horizon": 3}
+    )
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.reset(seed=0)
+    for step in range(1, 7):
+        observation, _, _, truncated, info = env.step(torch.full((4, 20), 0.05))
+        assert bool(truncated.all()) == (step % 3 == 0)
+        assert torch.equal(info["_final_obs"], truncated)
+        changed = (info["final_obs"] != observation).any(1)
+        assert torch.equal(changed, truncated)
+
+
+def test_dates_bound_the_episodes_and_features_still_look_further_back():
+    env = gymnasium.make(
+        fastsim.ENV_ID, start="2020-01-01", end="2020-12-31", episode={"horizon": None}
+    )
+    _, info = env.reset(seed=0)
+    assert info["date"].startswith("2020")
+    tape = env.unwrapped.env.tape
+    assert str(tape.timestamps[tape.last])[:10] == "2020-12-31"
+    whole = make_tape(sample_bars("us20"))
+    assert torch.equal(tape.known.features, whole.known.features)
+
+
+def test_an_unseeded_environment_differs_from_run_to_run():
+    starts = {gymnasium.make(fastsim.ENV_ID).reset()[1]["date"] for _ in range(5)}
+    assert len(starts) > 1
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.full(20, np.nan, dtype=np.float32), "finite"),
+        (np.full(20, np.inf, dtype=np.float32), "finite"),
+        (np.zeros(19, dtype=np.float32), r"\(1, 20\)"),
+        (np.zeros((2, 20), dtype=np.float32), r"\(1, 20\)"),
+    ],
+)
+def test_a_bad_action_is_an_error_for_one_person(action, message):
+    env = gymnasium.make(fastsim.ENV_ID, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ActionError, match=message):
+        env.step(action)
+
+
+def test_stepping_before_reset_or_after_the_end_is_an_error():
+    env = gymnasium.make(fastsim.ENV_ID, episode={"horizon": 1}).unwrapped
+    with pytest.raises(ActionError, match="call reset"):
+        env.step(ACTION)
+    env.reset(seed=0)
+    assert env.step(ACTION)[3]
+    with pytest.raises(ActionError, match="call reset"):
+        env.step(ACTION)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "culprit"),
+    [
+        ({"market": "us21"}, DataError, "us21"),
+        ({"market": 3}, ConfigError, "int"),
+        ({"actoin": "logits"}, ConfigError, "actoin"),
+        ({"action": "softmax"}, ConfigError, "softmax"),
+        ({"costs": {"fee_bps": -1}}, ConfigError, "fee_bps"),
+        ({"costs": {"fees": 1}}, ConfigError, "fees"),
+        ({"costs": {"fee_bps": "cheap"}}, ConfigError, "cheap"),
+        ({"episode": {"horizon": 0}}, ConfigError, "horizon"),
+        ({"episode": {"horizon": 10**6}}, ConfigError, "1000000"),
+        ({"max_gross": 2.0}, ConfigError, "max_gross"),
+        ({"action": "signed", "max_gross": 9.0}, ConfigError, "max_gross"),
+        ({"initial_cash": 0}, ConfigError, "initial_cash"),
+        ({"reward": {"kind": "sharpe"}}, ConfigError, "sharpe"),
+        ({"autoreset": "never"}, ConfigError, "never"),
+        ({"observation": "image"}, ConfigError, "image"),
+        ({"window_length": 0}, ConfigError, "window_length"),
+        ({"start": "soon"}, ConfigError, "soon"),
+        ({"start": "2022-12-28"}, DataError, "longer span"),
+        ({"tape": {"fill": "next_open"}}, DataError, "open"),
+        ({"tape": {"fill": "never"}}, ConfigError, "never"),
+        ({"tape": {"risk_free_rate": 5.0}}, ConfigError, "risk_free_rate"),
+        ({"tape": {"features": {"momentum_skip": 500}}}, ConfigError, "momentum_skip"),
+        ({"tape": {"features": {"return_windows": [0]}}}, ConfigError, "return_windows"),
+        ({"tape": {"features": {"momentum_window": 9000}}}, DataError, "5785 bars"),
+    ],
+)
+def test_bad_arguments_are_named_in_one_line(arguments, error, culprit):
+    with pytest.raises(error, match=culprit) as caught:
+        gymnasium.make(fastsim.ENV_ID, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_of_none_is_an_error():
+    with pytest.raises(ConfigError, match="num_envs"):
+        gymnasium.make_vec(fastsim.ENV_ID, num_envs=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_steps_to_what_the_cpu_steps_to():
+    def run(device: str) -> torch.Tensor:
+        env = gymnasium.make_vec(fastsim.ENV_ID, num_envs=64, device=device, episode=EPISODE)
+        env.reset(seed=0)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(60):
+            actions = torch.rand(64, 20, generator=generator).to(device)
+            observation, *_ = env.step(actions)
+        return observation.cpu()
+
+    torch.testing.assert_close(run("cuda"), run("cpu"), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,89 @@
+"""The house: imports point one way, and the README's tree is the disk's."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fastsim"
+LAYERS = ("errors", "config", "market", "env", "backtest", "learn", "adapters", "cli")
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "market": {"errors", "config"},
+    "env": {"errors", "config", "market"},
+    "backtest": {"errors", "config", "market", "env"},
+    "learn": {"errors", "config", "market", "env", "backtest"},
+    "adapters": {"errors", "config", "market", "env"},
+    "cli": {"errors", "config", "market", "backtest", "learn"},
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("fastsim.")}
+    return rooms
+
+
+def test_imports_point_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        room = room_of(path)
+        if room == "__init__":
+            continue
+        foreign = imports_of(path) - {room} - MAY_IMPORT[room]
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_every_room_has_its_layer():
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(LAYERS)
+
+
+def test_optional_packages_are_not_imported_with_the_package():
+    code = (
+        "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
+        "print(sorted({'stable_baselines3', 'yfinance', 'ccxt', 'pandas'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_tree_in_the_readme_is_the_tree_on_disk():
+    text = (ROOT / "README.md").read_text()
+    tree = text.split("## The tree")[1].split("```")[1]
+    named, folders = set(), []
+    for line in tree.splitlines()[1:]:
+        match = re.match(r"( *)([\w./-]+)", line)
+        if not match:
+            continue
+        depth, name = len(match[1]) // 2, match[2]
+        folders = [*folders[:depth], name.rstrip("/")]
+        if not name.endswith("/"):
+            named.add("/".join(folders))
+    listed = subprocess.run(
+        ["git", "ls-files", "fastsim", "agents", "benchmarks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    on_disk = {
+        path
+        for path in listed
+        if not path.endswith(("__init__.py", "py.typed", ".json")) and (ROOT / path).exists()
+    }
+    assert named == on_disk
