@@ -1,4 +1,4 @@
-"""Train fastsim's own PPO from Python: the same run as `fastsim train`, with choices of your own."""
+"""Train fastsim's own PPO from Python: what `fastsim train` does, with choices of your own."""
 
 from fastsim.env.environment import EnvConfig
 from fastsim.env.episode import EpisodeConfig
@@ -17,7 +17,7 @@ CONFIG = TrainConfig(
         episode=EpisodeConfig(horizon=126, staggered=True),
         costs=CostConfig(fee_bps=1.0, half_spread_bps=2.0),
     ),
-    ppo=PPOConfig(num_envs=256, rollout_steps=32),
+    ppo=PPOConfig(num_envs=512, rollout_steps=16),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from planted import RULES, planted_tape
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastsim.config import load_yaml, save_yaml
 from fastsim.errors import CheckpointError, ConfigError
@@ -198,8 +199,6 @@ def test_a_policy_is_not_put_to_work_on_other_assets(finished):
 def test_what_a_run_leaves_behind(finished):
     events = list((finished / "tensorboard").glob("events.out.tfevents.*"))
     assert events
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     log = EventAccumulator(str(finished / "tensorboard"))
     log.Reload()
     wanted = {

@@ -15,6 +15,9 @@ ActionMode = Literal["weights", "signed", "logits"]
 LOGIT_LIMIT = 10.0
 """Bound of the action space for logits; the environment itself takes any finite logit."""
 
+LARGEST = 1e6
+"""Numbers beyond this are cut to it, so that sums of huge ones stay finite."""
+
 
 def action_width(mode: ActionMode, num_assets: int) -> int:
     """Numbers in one action."""
@@ -35,7 +38,7 @@ def target_weights(action: Tensor, mode: ActionMode, max_gross: float) -> tuple[
     Negative long-only weights count as zero.
     """
     hold = ~action.isfinite().all(-1)  # [N]
-    action = torch.where(hold[:, None], 0.0, action)
+    action = torch.where(hold[:, None], 0.0, action).clamp(-LARGEST, LARGEST)
     if mode == "logits":
         return torch.softmax(action, dim=-1)[:, :-1], hold
     if mode == "weights":

@@ -130,9 +130,8 @@ def trade_and_move(
     market = conditions_at(tape, state.episode.bar)
     portfolio, outcome = advance(state.portfolio, weights, hold, market, friction)
     peak = torch.maximum(state.peak, outcome.wealth)
-    growth = measure_growth(
-        outcome.wealth_before, outcome.wealth, state.peak, peak, market.market_return
-    )
+    left = torch.where(outcome.ruined, 0.0, outcome.wealth)  # ruin is final, whatever comes after
+    growth = measure_growth(outcome.wealth_before, left, state.peak, peak, market.market_return)
     reward, memory = REWARDS[config.reward.kind](growth, state.memory, config.reward)
     bar = state.episode.bar + 1
     done = outcome.ruined | (bar >= state.episode.end)

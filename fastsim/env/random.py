@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
-_GOLDEN = 0x9E3779B9
+_GOLDEN = (
+    0x9E3779B9  # 2^32 over the golden ratio: the mixer maps zero to zero, so nothing starts there
+)
 
 
 def environment_keys(seed: int, env_ids: Tensor) -> Tensor:
     """Keys [N] of the environments with these numbers [N] under this seed."""
     low = torch.full_like(env_ids, seed & _MASK)
     high = torch.full_like(env_ids, (seed >> 32) & _MASK)
-    return _mix(_mix(_mix(low) ^ high) + env_ids)
+    return _mix(_mix(_mix(low + _GOLDEN) ^ high) + env_ids)
 
 
 def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int) -> Tensor:

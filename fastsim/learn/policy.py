@@ -26,7 +26,7 @@ class PolicyConfig:
 
     hidden: int = 64
     """Width of both hidden layers."""
-    initial_std: float = 0.1
+    initial_std: float = 0.3
     """Standard deviation of the Gaussian on each action at the start. On logits, 1 would turn the
     whole portfolio over at every step."""
 

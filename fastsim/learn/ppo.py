@@ -21,8 +21,8 @@ from fastsim.market.tape import MarketTape
 class PPOConfig:
     """Hyper-parameters of one iteration: a rollout, then epochs of minibatch updates."""
 
-    num_envs: int = 256
-    rollout_steps: int = 32
+    num_envs: int = 1024
+    rollout_steps: int = 16
     epochs: int = 4
     minibatches: int = 4
     learning_rate: float = 1e-3
