@@ -61,7 +61,12 @@ def to_mapping(config: object) -> dict[str, Any]:
 
 def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError."""
-    rules = dacite.Config(strict=True, cast=[tuple, Path], type_hooks={float: _as_float})
+    hooks: dict[Any, Any] = {
+        float: _as_float,
+        tuple[str, ...]: _as_tuple,
+        tuple[int, ...]: _as_tuple,
+    }
+    rules = dacite.Config(strict=True, type_hooks=hooks)
     try:
         return dacite.from_dict(cls, dict(mapping), rules)
     except dacite.DaciteError as error:
@@ -76,6 +81,11 @@ def _as_float(value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError):
         return value
+
+
+def _as_tuple(value: Any) -> Any:
+    """Let YAML's lists stand for tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def save_yaml(config: object, path: Path) -> None:

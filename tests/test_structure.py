@@ -1,6 +1,7 @@
 """The house: imports point one way, and the README's tree is the disk's."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsim"
+FOLDERS = ("fastsim", "agents", "benchmarks")
 LAYERS = ("errors", "config", "market", "env", "backtest", "learn", "adapters", "cli")
 MAY_IMPORT = {
     "errors": set(),
@@ -75,7 +77,7 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk():
         if not name.endswith("/"):
             named.add("/".join(folders))
     listed = subprocess.run(
-        ["git", "ls-files", "fastsim", "agents", "benchmarks"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *FOLDERS],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -87,3 +89,24 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk():
         if not path.endswith(("__init__.py", "py.typed", ".json")) and (ROOT / path).exists()
     }
     assert named == on_disk
+
+
+def test_the_table_in_the_readme_is_made_from_the_results():
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    text = (ROOT / "README.md").read_text()
+    assert "environments" in table.env_table("env-cpu")
+    assert table.with_tables(text) == text
+
+
+def test_the_ten_lines_in_the_readme_run():
+    code = (ROOT / "README.md").read_text().split("```python")[1].split("```")[0]
+    small = code.replace("num_envs=4096", "num_envs=64").replace("range(100)", "range(3)")
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", small], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "AAPL" in result.stdout

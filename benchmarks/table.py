@@ -1,0 +1,40 @@
+"""Write the README's table from the results: python benchmarks/table.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def env_table(name: str) -> str:
+    """Markdown table of one file of environment results: assets and observation by environments."""
+    rows = [json.loads(line) for line in (RESULTS / f"{name}.json").read_text().splitlines()]
+    counts = sorted({row["num_envs"] for row in rows})
+    cases = sorted(
+        {(row["num_assets"], row["observation"], row["observation_width"]) for row in rows}
+    )
+    rates = {
+        (row["num_assets"], row["observation"], row["num_envs"]): row["env_steps_per_s"]
+        for row in rows
+    }
+    head = ["assets", "observation", *(f"{count:,} environments" for count in counts)]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+    for assets, observation, width in cases:
+        cells = [f"{rates[assets, observation, count]:,.0f}" for count in counts]
+        lines.append(f"| {assets} | {observation}, {width} wide | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """The README's text with every marked table made anew."""
+    marked = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda match: f"{match[1]}{env_table(match[2])}\n{match[3]}", text)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_tables(readme.read_text()))
