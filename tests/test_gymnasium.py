@@ -31,8 +31,9 @@ def test_gymnasium_finds_nothing_to_complain_about(arguments):
     check_env(gymnasium.make(fastsim.ENV_ID, **arguments).unwrapped, skip_render_check=True)
 
 
-def test_an_environment_made_twice_with_one_seed_runs_the_same():
-    def run() -> list[np.ndarray]:
+def test_an_environment_made_twice_with_one_seed_runs_the_same_at_any_thread_count(threads):
+    def run(count: int) -> list[np.ndarray]:
+        threads(count)
         env = gymnasium.make(fastsim.ENV_ID, episode=EPISODE)
         env.action_space.seed(1)
         observations = [env.reset(seed=5)[0]]
@@ -41,7 +42,7 @@ def test_an_environment_made_twice_with_one_seed_runs_the_same():
             observations.append(env.reset()[0] if terminated or truncated else observation)
         return observations
 
-    assert all(np.array_equal(*pair) for pair in zip(run(), run(), strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(run(1), run(2), strict=True))
 
 
 def test_make_is_the_first_row_of_make_vec():
@@ -96,6 +97,23 @@ def test_dates_bound_the_episodes_and_features_still_look_further_back():
     assert str(tape.timestamps[tape.last])[:10] == "2020-12-31"
     whole = make_tape(sample_bars("us20"))
     assert torch.equal(tape.known.features, whole.known.features)
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_a_run_is_the_same_to_the_bit_at_one_thread_and_at_two(threads, autoreset):
+    def run(count: int) -> list[torch.Tensor]:
+        threads(count)
+        env = gymnasium.make_vec(
+            fastsim.ENV_ID, num_envs=2048, autoreset=autoreset, episode={"horizon": 5}
+        )
+        kept = [env.reset(seed=9)[0]]
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(12):
+            observation, reward, *_ = env.step(torch.rand(2048, 20, generator=generator))
+            kept += [observation, reward]
+        return kept
+
+    assert all(torch.equal(*pair) for pair in zip(run(1), run(2), strict=True))
 
 
 def test_an_unseeded_environment_differs_from_run_to_run():

@@ -57,14 +57,18 @@ def test_only_finished_rows_are_touched_in_a_persistent_list_of_infos():
     assert dones > 0
 
 
-def test_it_runs_the_same_as_gymnasium_from_the_same_seed():
+@pytest.mark.parametrize("count", [1, 2])
+def test_it_runs_the_same_as_gymnasium_from_the_same_seed_at_any_thread_count(threads, count):
+    threads(1)
     ours = PortfolioVectorEnv(3, autoreset="same_step", **SHORT)
     theirs = SB3VecEnv(3, **SHORT)
     theirs.seed(11)
     assert np.array_equal(ours.reset(seed=11)[0].numpy(), theirs.reset())
     actions = np.random.default_rng(0).random((25, 3, 4), dtype=np.float32)
     for action in actions:
+        threads(1)
         expected, reward, *_ = ours.step(torch.from_numpy(action))
+        threads(count)
         observation, rewards, *_ = theirs.step(action)
         assert np.array_equal(expected.numpy(), observation)
         assert np.array_equal(reward.numpy(), rewards)
