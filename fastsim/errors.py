@@ -22,3 +22,7 @@ class ActionError(FastsimError):
 
 class CheckpointError(FastsimError):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class ForecastError(FastsimError):
+    """A forecast cannot be made: weights cannot be had, or the context or horizon does not fit."""

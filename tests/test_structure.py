@@ -10,16 +10,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsim"
 FOLDERS = ("fastsim", "agents", "benchmarks")
-LAYERS = ("errors", "config", "market", "env", "backtest", "learn", "adapters", "cli")
+LAYERS = ("errors", "config", "market", "env", "forecast", "backtest", "learn", "adapters", "cli")
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "market": {"errors", "config"},
     "env": {"errors", "config", "market"},
+    "forecast": {"errors", "config", "market"},
     "backtest": {"errors", "config", "market", "env"},
-    "learn": {"errors", "config", "market", "env", "backtest"},
+    "learn": {"errors", "config", "market", "env", "forecast", "backtest"},
     "adapters": {"errors", "config", "market", "env"},
-    "cli": {"errors", "config", "market", "backtest", "learn"},
+    "cli": {"errors", "config", "market", "forecast", "backtest", "learn"},
 }
 
 

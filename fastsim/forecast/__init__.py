@@ -1,0 +1,1 @@
+"""What may come: forecasting models behind one interface."""

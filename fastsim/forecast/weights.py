@@ -1,0 +1,92 @@
+"""Getting official weights: from a local path, or from the hub by id and pinned revision."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fastsim.errors import ForecastError
+
+_NO_FILE = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError)
+
+
+def find_weights(
+    name: str, filename: str, *, hub_id: str | None, revision: str | None, path: str | Path | None
+) -> Path:
+    """Find a file of `name`'s weights on disk, or fetch it.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder that holds `filename`, as the hub would give it; None asks the hub's
+        cache, then the hub. HF_HUB_OFFLINE=1 keeps to the cache.
+
+    Raises
+    ------
+    ForecastError
+        The file cannot be had; says how to get it.
+    """
+    if path is not None:
+        found = Path(path) / filename if Path(path).is_dir() else Path(path)
+        if not found.is_file():
+            raise ForecastError(f"{name}: no weights at {found}; expected {filename} of {hub_id}")
+        return found
+    if hub_id is None:
+        raise ForecastError(f"{name} is on no hub: give the path of its weights")
+    try:
+        return Path(hf_hub_download(hub_id, filename, revision=revision))
+    except _NO_FILE as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ForecastError(
+            f"{name}: {filename} of {hub_id} is not cached and cannot be fetched; run "
+            f"`hf download {hub_id}` where there is network, or give a local path ({reason})"
+        ) from None
+
+
+def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
+    """Read a state dict; ForecastError if the file is damaged or no safetensors at all."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ForecastError(
+            f"{name}: {path} is damaged or no safetensors file ({reason})"
+        ) from None
+
+
+def load_exactly(name: str, module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load every weight and nothing else; ForecastError naming the first that does not fit."""
+    wanted = module.state_dict()
+    for key, tensor in wanted.items():
+        if key not in state:
+            raise ForecastError(f"{name}: {path} lacks {key}: it is not this architecture")
+        if state[key].shape != tensor.shape:
+            raise ForecastError(
+                f"{name}: {key} in {path} is {tuple(state[key].shape)}, not {tuple(tensor.shape)}: "
+                f"it is not this architecture"
+            )
+    extra = sorted(set(state) - set(wanted))
+    if extra:
+        raise ForecastError(
+            f"{name}: {path} has weights this architecture lacks, such as {extra[0]}"
+        )
+    module.load_state_dict(state)
+
+
+def require_parameters(name: str, module: nn.Module, count: int) -> None:
+    """Raise ForecastError unless `module` has exactly `count` parameters."""
+    found = sum(parameter.numel() for parameter in module.parameters())
+    if found != count:
+        raise ForecastError(f"{name} has {count:,} parameters, these weights have {found:,}")
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
