@@ -182,6 +182,30 @@ def test_bad_arguments_are_named_in_one_line(arguments, error, culprit):
     assert "\n" not in str(caught.value)
 
 
+def test_costs_can_differ_between_environments():
+    fees = torch.tensor([0.0, 10.0, 1000.0])
+    env = gymnasium.make_vec(
+        fastsim.ENV_ID, num_envs=3, costs_per_env={"fee_bps": fees}, costs={"half_spread_bps": 0}
+    )
+    env.reset(seed=0)
+    *_, info = env.step(torch.full((3, 20), 0.05))
+    paid = info["cost"] / 1e6
+    torch.testing.assert_close(paid, fees * 1e-4 / (1 + fees * 1e-4), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("costs", "culprit"),
+    [
+        ({"fee_bps": torch.zeros(4)}, r"\(3,\)"),
+        ({"fee_bps": torch.tensor([0.0, -1.0, 0.0])}, "fee_bps"),
+        ({"fees": torch.zeros(3)}, "fees"),
+    ],
+)
+def test_wrong_costs_per_environment_are_named(costs, culprit):
+    with pytest.raises(ConfigError, match=culprit):
+        gymnasium.make_vec(fastsim.ENV_ID, num_envs=3, costs_per_env=costs)
+
+
 def test_a_batch_of_none_is_an_error():
     with pytest.raises(ConfigError, match="num_envs"):
         gymnasium.make_vec(fastsim.ENV_ID, num_envs=0)

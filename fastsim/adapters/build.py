@@ -14,6 +14,7 @@ from fastsim.config import from_mapping
 from fastsim.env.environment import EnvConfig, PortfolioEnv
 from fastsim.errors import ConfigError
 from fastsim.market.bars import Bars
+from fastsim.market.costs import make_friction
 from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 
@@ -30,6 +31,7 @@ def build_env(
     device: str = "cpu",
     tape: TapeConfig | Mapping[str, Any] | None = None,
     config: EnvConfig | None = None,
+    costs_per_env: Mapping[str, torch.Tensor] | None = None,
     **rules: Any,
 ) -> PortfolioEnv:
     """Build an environment.
@@ -45,6 +47,8 @@ def build_env(
     config, rules
         The environment's rules: an `EnvConfig`, or its fields by keyword, nested ones as mappings:
         `action="logits", costs={"fee_bps": 5}, episode={"horizon": 64}`.
+    costs_per_env
+        Costs that differ between environments: fields of `CostConfig` to tensors [num_envs].
 
     Raises
     ------
@@ -61,7 +65,11 @@ def build_env(
         ready = make_tape(_bars(market), _tape_config(tape), device=torch.device(device))
     if start is not None or end is not None:
         ready = ready.between(_rows(ready, start, end))
-    return PortfolioEnv(ready, num_envs, _env_config(config, rules))
+    settled = _env_config(config, rules)
+    friction = make_friction(
+        settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
+    )
+    return PortfolioEnv(ready, num_envs, settled, friction=friction)
 
 
 def _bars(market: str | Path | DataConfig | Bars) -> Bars:
