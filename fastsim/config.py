@@ -35,6 +35,12 @@ def require_between(
     raise ConfigError(f"{type(config).__name__}.{name} must be {wanted}, got {value!r}")
 
 
+def require_positive(name: str, value: float) -> None:
+    """Raise ConfigError unless an argument called `name` is a finite number above zero."""
+    if not (isfinite(value) and value > 0):
+        raise ConfigError(f"{name} must be > 0, got {value!r}")
+
+
 def require_choice(config: object, name: str) -> None:
     """Raise ConfigError unless `config.name` is one of the values its `Literal` type lists."""
     value = getattr(config, name)

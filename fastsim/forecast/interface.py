@@ -202,15 +202,19 @@ class ModuleForecaster:
             The horizon is below 1 or beyond the model's, or a series has too few known closes.
         """
         check_request(self.card, context, horizon)
-        length = self.card.max_context
-        bars = context.bars[:, -length:].to(self.device, torch.float32)
-        inputs = (
-            (bars[..., CLOSE],)
-            if self.card.inputs == "close"
-            else (bars, context.timestamps[:, -length:].to(self.device))
-        )
+        inputs = model_inputs(self.card, context, self.card.max_context, self.device)
         quantiles = self.model(*inputs, horizon=horizon)
         return Forecast(quantiles.float().sort(-1).values, self.card.levels)
+
+
+def model_inputs(
+    card: ModelCard, context: Context, length: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """What a model reads of the last `length` bars: closes, or bars and timestamps, float32."""
+    bars = context.bars[:, -length:].to(device, torch.float32)
+    if card.inputs == "close":
+        return (bars[..., CLOSE].contiguous(),)
+    return bars, context.timestamps[:, -length:].to(device)
 
 
 def check_request(card: ModelCard, context: Context, horizon: int) -> None:

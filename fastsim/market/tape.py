@@ -20,6 +20,7 @@ from fastsim.config import require_choice
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.bars import Bars, FloatArray
 from fastsim.market.features import (
+    FEATURE_LIMIT,
     FeatureConfig,
     clip_feature,
     make_features,
@@ -119,6 +120,25 @@ class MarketTape:
                 f"use a longer span"
             )
         return replace(self, first=first, last=last)
+
+    def with_features(self, features: Mapping[str, Tensor]) -> MarketTape:
+        """Add named features [T, A], known at the close of each bar, clipped into bounds."""
+        for name, values in features.items():
+            if values.shape != self.known.sigma.shape:
+                raise DataError(
+                    f"feature {name!r} must have the shape of the market "
+                    f"{tuple(self.known.sigma.shape)}, got {tuple(values.shape)}"
+                )
+        table = self.known.features
+        added = [
+            values.to(table)[..., None].clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+            for values in features.values()
+        ]
+        return replace(
+            self,
+            feature_names=(*self.feature_names, *features),
+            known=self.known._replace(features=torch.cat([table, *added], dim=-1)),
+        )
 
     def to(self, device: torch.device | str) -> MarketTape:
         """Copy the tables to another device."""
