@@ -270,8 +270,9 @@ def _random_windows(windows: Context) -> Context:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch.jit's deprecation and the tracer's remarks, and nothing else."""
+    """Silence torch's own deprecations (jit's; export's of its tree types) and tracer remarks."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r".*torch\.jit\..*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield
