@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fastsim.backtest.history import History
@@ -20,9 +21,12 @@ from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.replay import replay
 from fastsim.config import load_yaml, require_between, require_choice, save_yaml
 from fastsim.env.environment import EnvConfig
-from fastsim.env.episode import EpisodeConfig
+from fastsim.env.episode import EpisodeConfig, check_room
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import CheckpointError, ConfigError
+from fastsim.forecast.interface import Precision
+from fastsim.forecast.models import load_ensemble, parse_names, parse_weights
+from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -39,6 +43,23 @@ def _default_env() -> EnvConfig:
         reward=RewardConfig(kind="excess_log_growth"),
         episode=EpisodeConfig(staggered=True),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastConfig:
+    """How forecasts become observations."""
+
+    horizons: tuple[int, ...] = (1, 5, 21)
+    """Bars ahead; each gives an expected return, a dispersion and a probability of a rise."""
+    context_length: int = 512
+    """Bars that a forecast looks back on."""
+    precision: Precision = "float32"
+    batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        require_choice(self, "precision")
+        require_between(self, "context_length", 1)
+        require_between(self, "batch_size", 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +82,11 @@ class TrainConfig:
     """Day from which bars choose the best policy instead of training it."""
     test_start: str = "2017-01-01"
     """Day from which bars are kept for the final evaluation."""
+    forecaster: str = "fastsim-prior"
+    """Whose forecasts are observed: names or artefacts, separated by commas, or "none"."""
+    weights: str = ""
+    """Weights of several forecasters, such as 0.4,0.4,0.2; equal if empty."""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tape: TapeConfig = field(default_factory=TapeConfig)
     env: EnvConfig = field(default_factory=_default_env)
@@ -74,6 +100,8 @@ class TrainConfig:
         require_between(self, "seed", 0, 2**53)
         if self.env.autoreset != "next_step":
             raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
+        parse_names(self.forecaster)
+        parse_weights(self.weights)
         if self.name is not None and Path(self.name).name != self.name:
             raise ConfigError(f"TrainConfig.name must be a plain folder name, got {self.name!r}")
 
@@ -91,12 +119,38 @@ class Markets(NamedTuple):
     test: MarketTape
 
 
-def load_markets(config: TrainConfig) -> Markets:
-    """Read the data and lay out the three parts on the run's device."""
+def load_markets(config: TrainConfig, *, console: Console | None = None) -> Markets:
+    """Read the data, forecast it, and lay out the three parts on the run's device."""
     bars = load_bars(config.data)
-    tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     split = split_by_date(bars.timestamps, config.validation_start, config.test_start)
-    return Markets(*(tape.between(rows) for rows in split))
+    tape = make_tape(bars, config.tape, device=resolve_device(config.device))
+    parts = [tape.between(rows) for rows in split]
+    check_room(parts[0], config.env.episode)
+    features = forecast_features(config, tape, console)
+    return Markets(*(part.with_features(features) for part in parts))
+
+
+def forecast_features(
+    config: TrainConfig, tape: MarketTape, console: Console | None
+) -> dict[str, Tensor]:
+    """Features [T, A] of the run's forecaster, tabulated once beside the runs; none for "none"."""
+    names = parse_names(config.forecaster)
+    if not names:
+        return {}
+    settings = config.forecast
+    forecaster = load_ensemble(
+        names, parse_weights(config.weights), precision=settings.precision, device=tape.device
+    )
+    table = build_forecast_tape(
+        tape,
+        forecaster,
+        Path(config.runs_dir) / "forecasts",
+        horizons=settings.horizons,
+        context_length=min(settings.context_length, forecaster.card.max_context),
+        batch_size=settings.batch_size,
+        console=console,
+    )
+    return table.features(tape)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -107,11 +161,14 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
+def start_name(config: TrainConfig) -> str:
+    """Name of the run's folder: its own, or the data's with the time."""
+    return config.name or f"{Path(config.data.source).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
 def start_run(config: TrainConfig) -> Path:
     """Make the folder of a new run and write its configuration."""
-    source = Path(config.data.source).stem
-    name = config.name or f"{source}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = Path(config.runs_dir) / name
+    folder = Path(config.runs_dir) / start_name(config)
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
     save_yaml(config, folder / "config.yaml")
@@ -120,7 +177,7 @@ def start_run(config: TrainConfig) -> Path:
 
 def train(config: TrainConfig, *, console: Console | None = None) -> Path:
     """Train from the beginning; returns the run's folder."""
-    markets = load_markets(config)
+    markets = load_markets(config, console=console)
     trainer = make_trainer(config, markets)
     return _train(config, markets, trainer, start_run(config), console, best=float("-inf"))
 
@@ -128,7 +185,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> Path:
 def resume(folder: Path, *, console: Console | None = None) -> Path:
     """Go on with a run from its latest checkpoint, exactly as if it had never stopped."""
     config = load_yaml(TrainConfig, folder / "config.yaml")
-    markets = load_markets(config)
+    markets = load_markets(config, console=console)
     trainer = make_trainer(config, markets)
     latest = folder / "checkpoints" / "latest.pt"
     best = float("-inf")

@@ -1,0 +1,245 @@
+"""Forecasts per second of one model: a table for people, then one JSON object.
+
+    python benchmarks/benchmark_forecaster.py --model fastsim-prior
+    python benchmarks/benchmark_forecaster.py --model toto2-4m --random-weights --batch-size 32
+    python benchmarks/benchmark_forecaster.py --artifact tirex-float16.pt --device cuda
+
+Latency is that of one call on distinct series, measured after a warm-up and synchronised. The
+matrix rate is the best of square float products in the same run; FLOPs are counted by PyTorch's own
+counter on the eager model, for matrix products and convolutions. Look-ups are what the cache of
+tabulated forecasts serves, reported apart: they are not forecasts.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import fastsim
+from fastsim.errors import ConfigError
+from fastsim.forecast.cache import MarketForecasts
+from fastsim.forecast.export import SUFFIX, export, load_artifact
+from fastsim.forecast.interface import (
+    DTYPES,
+    Context,
+    Forecaster,
+    ModuleForecaster,
+    Precision,
+)
+from fastsim.forecast.models import find_model, load_forecaster, random_model
+from fastsim.forecast.windows import context_at
+from fastsim.market.sample import sample_bars
+from fastsim.market.tape import MarketTape, make_tape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What to measure."""
+
+    model: str = "fastsim-prior"
+    """A name that `fastsim models` lists."""
+    artifact: Path | None = None
+    """An exported file, instead of a model."""
+    path: Path | None = None
+    """Local weights, instead of the hub's."""
+    batch_size: int = 32
+    num_iterations: int = 20
+    context: int = 512
+    horizon: int = 64
+    precision: Precision = "float32"
+    device: str = "cpu"
+    format: Literal["eager", "torchscript", "aoti"] = "eager"
+    random_weights: bool = False
+    """The real architecture with random weights: its speed is real, its forecasts are not."""
+    json: Path | None = None
+    """Also write the result to this file."""
+
+
+def forecaster(case: Benchmark, windows: Context) -> tuple[Forecaster, str]:
+    """What is to be measured, and whose weights it has."""
+    if case.artifact is not None:
+        return load_artifact(case.artifact, case.device), "artifact"
+    model = find_model(case.model)
+    shipped = model.card.hub_id is None
+    if case.random_weights:
+        loaded, weights = random_model(case.model), "random"
+    else:
+        loaded, weights = model.load(case.path), "shipped" if shipped else "official"
+    if case.format == "eager":
+        return ModuleForecaster(loaded, precision=case.precision, device=case.device), weights
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{SUFFIX[case.format]}"
+        export(
+            loaded,
+            path,
+            windows=windows,
+            horizon=case.horizon,
+            precision=case.precision,
+            format=case.format,
+        )
+        return load_artifact(path, case.device), weights
+
+
+def measure(case: Benchmark) -> dict[str, object]:
+    """Latencies, rates and memory of one case."""
+    tape = make_tape(sample_bars("us20"), device="cpu")
+    windows = _windows(tape, max(case.batch_size, 33), case.context)
+    found, weights = forecaster(case, windows)
+    batch = Context(windows.bars[: case.batch_size], windows.timestamps[: case.batch_size])
+    batch = Context(*(column.to(case.device) for column in batch))
+
+    def once() -> None:
+        found.forecast(batch, case.horizon)
+
+    warm = _seconds(once, case.device)
+    latencies = [_seconds(once, case.device) for _ in range(case.num_iterations)]
+    rate = case.batch_size / statistics.median(latencies)
+    flops = _flops(case, batch)
+    matrix = matrix_rate(case.device, case.precision)
+    per_second = flops / statistics.median(latencies) if flops else None
+    return {
+        "benchmark": "forecaster",
+        "version": fastsim.__version__,
+        "date": date.today().isoformat(),
+        "model": found.card.name,
+        "weights": weights,
+        "format": "artifact" if case.artifact else case.format,
+        "precision": case.precision,
+        "device": _device_name(case.device),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "batch_size": case.batch_size,
+        "context": case.context,
+        "horizon": case.horizon,
+        "warm_up_s": round(warm, 4),
+        "latency_ms": {
+            "mean": _milliseconds(statistics.fmean(latencies)),
+            "p50": _milliseconds(statistics.median(latencies)),
+            "p95": _milliseconds(_percentile(latencies, 0.95)),
+            "p99": _milliseconds(_percentile(latencies, 0.99)),
+        },
+        "forecasts_per_s": round(rate, 1),
+        "look_ups_per_s": round(look_up_rate(tape, found, case), 1),
+        "peak_memory_mb": round(_peak_memory(case.device), 1),
+        "flop_per_forecast": round(flops / case.batch_size) if flops else None,
+        "flop_per_s": round(per_second) if per_second else None,
+        "matrix_flop_per_s": round(matrix),
+        "matrix_rate_share": round(per_second / matrix, 4) if per_second else None,
+    }
+
+
+def look_up_rate(tape: MarketTape, found: Forecaster, case: Benchmark) -> float:
+    """Forecasts a second served from the cache, one bar of every asset at a time."""
+    forecasts = MarketForecasts(tape, found, context_length=case.context, horizon=case.horizon)
+    bar = case.context + 10
+    forecasts.at(bar)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < 0.5:
+        forecasts.at(bar)
+        count += tape.num_assets
+    elapsed = time.perf_counter() - started
+    forecasts.close()
+    return count / elapsed
+
+
+def matrix_rate(device: str, precision: Precision, size: int = 0) -> float:
+    """Best FLOP/s of square matrix products in this precision on this device."""
+    cuda = torch.device(device).type == "cuda"
+    size = size or (8192 if cuda else 1024)
+    left, right = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+
+    product()
+    return 2.0 * size**3 / min(_seconds(product, device) for _ in range(10))
+
+
+def main(case: Benchmark) -> None:
+    """Measure and print."""
+    if min(case.batch_size, case.num_iterations) < 1:
+        raise ConfigError("batch_size and num_iterations must be >= 1")
+    result = measure(case)
+    table = Table("Figure", "Value")
+    for name, value in result.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    console = Console(width=100)
+    console.print(table)
+    if result["weights"] == "random":
+        console.print("Random weights: the speed is real, the forecasts are not.")
+    print(json.dumps(result))
+    if case.json is not None:
+        case.json.parent.mkdir(parents=True, exist_ok=True)
+        case.json.write_text(json.dumps(result) + "\n")
+
+
+def _windows(tape: MarketTape, count: int, length: int) -> Context:
+    bars = -(-count // tape.num_assets)
+    rows = context_at(tape, slice(length + 1, length + 1 + bars), length)
+    return Context(rows.bars[:count], rows.timestamps[:count])
+
+
+def _flops(case: Benchmark, batch: Context) -> int | None:
+    """FLOPs of one eager call; None for an artefact, whose code is not Python's to count."""
+    if case.artifact is not None:
+        return None
+    loaded = random_model(case.model) if case.random_weights else None
+    eager = (
+        load_forecaster(case.model, path=case.path, device=case.device)
+        if loaded is None
+        else ModuleForecaster(loaded, device=case.device)
+    )
+    with FlopCounterMode(display=False) as counter:
+        eager.forecast(batch, case.horizon)
+    total: int = counter.get_total_flops()
+    return total or None
+
+
+def _seconds(call: Callable[[], None], device: str) -> float:
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    call()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(share))
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1e3 * seconds, 3)
+
+
+def _peak_memory(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmark))

@@ -1,0 +1,123 @@
+"""`fastsim data`: list, check or download bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fastsim.market.bars import Bars
+from fastsim.market.read import write_bars
+from fastsim.market.sample import SAMPLES
+from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.vendors import fetch_ccxt, fetch_yfinance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListCommand:
+    """List the data that comes with fastsim."""
+
+    def __call__(self, console: Console) -> None:
+        """Show every sample with its extent."""
+        for name, description in SAMPLES.items():
+            console.print(f"[bold]{name}[/bold]: {description}", highlight=False)
+            describe(load_bars(DataConfig(source=name)), console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckCommand:
+    """Read bars, say what is in them, and keep them as Parquet if asked to."""
+
+    source: tyro.conf.Positional[str]
+    """A sample's name, or a CSV or Parquet file."""
+    repair: bool = False
+    """Mend what can be mended, and say how often."""
+    out: Path | None = None
+    """Write the bars to this Parquet file."""
+
+    def __call__(self, console: Console) -> None:
+        """Read, describe, write."""
+        bars = load_bars(DataConfig(source=self.source, repair=self.repair))
+        describe(bars, console)
+        keep(bars, self.out, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchCommand:
+    """Download bars of these symbols to a Parquet file."""
+
+    vendor: tyro.conf.Positional[Literal["yfinance", "ccxt"]]
+    symbols: tyro.conf.Positional[tuple[str, ...]]
+    start: str
+    """First day, as 2015-01-31."""
+    end: str
+    """Last day."""
+    out: Path
+    """The Parquet file to write."""
+    exchange: str = "binance"
+    """For ccxt: the exchange."""
+    interval: str = "1d"
+    """Length of a bar."""
+
+    def __call__(self, console: Console) -> None:
+        """Fetch, describe, write."""
+        start, end, interval = self.start, self.end, self.interval
+        if self.vendor == "yfinance":
+            bars = fetch_yfinance(self.symbols, start=start, end=end, interval=interval)
+        else:
+            bars = fetch_ccxt(self.exchange, self.symbols, start=start, end=end, timeframe=interval)
+        describe(bars, console)
+        keep(bars, self.out, console)
+
+
+DataAction = (
+    Annotated[ListCommand, tyro.conf.subcommand("list", prefix_name=False)]
+    | Annotated[CheckCommand, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[FetchCommand, tyro.conf.subcommand("fetch", prefix_name=False)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCommand:
+    """List, check or download bars."""
+
+    action: Annotated[DataAction, tyro.conf.arg(name="")]
+
+    def __call__(self, console: Console) -> None:
+        """Run the action."""
+        self.action(console)
+
+
+def describe(bars: Bars, console: Console) -> None:
+    """Print the extent of bars, and every repair."""
+    fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
+    console.print(
+        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {dates(bars.timestamps)}; "
+        f"close{', ' if fields else ' only'}{', '.join(fields)}",
+        highlight=False,
+    )
+    if bars.repairs:
+        table = Table("Repaired", "Symbol", "Cells", "First")
+        for repair in bars.repairs:
+            table.add_row(repair.problem, repair.symbol, str(repair.cells), str(repair.first)[:19])
+        console.print(table)
+
+
+def keep(bars: Bars, path: Path | None, console: Console) -> None:
+    """Write bars, where a path was given."""
+    if path is not None:
+        write_bars(bars, path)
+        console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+
+
+def dates(timestamps: Any) -> str:
+    """First and last day."""
+    return f"{str(timestamps[0])[:10]} to {str(timestamps[-1])[:10]}"
+
+
+def _has(bars: Bars, name: str) -> bool:
+    return getattr(bars, name) is not None

@@ -1,0 +1,252 @@
+"""`fastsim models`, `forecast` and `export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fastsim.errors import ConfigError, DataError, ForecastError
+from fastsim.forecast.baselines import ewma_random_walk, trailing_random_walk
+from fastsim.forecast.evaluate import relative, rolling_origins, spaced_origins, summarise
+from fastsim.forecast.export import SUFFIX, Format, export
+from fastsim.forecast.interface import Context, Forecast, Forecaster, Precision
+from fastsim.forecast.models import (
+    MODELS,
+    find_model,
+    load_ensemble,
+    parse_names,
+    parse_weights,
+    where_weights_are,
+)
+from fastsim.forecast.windows import context_at
+from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.tape import MarketTape, make_tape
+
+GATE_WINDOWS = 64
+"""Real contexts that an export is held against."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsCommand:
+    """List the forecasters: licence, size, context, horizon, and where their weights are."""
+
+    def __call__(self, console: Console) -> None:
+        """Show them."""
+        table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
+        for name, model in MODELS.items():
+            card = model.card
+            table.add_row(
+                name,
+                card.licence,
+                f"{card.parameters:,}",
+                f"{card.max_context:,}",
+                f"{card.max_horizon:,}",
+                where_weights_are(model),
+            )
+        console.print(table)
+        for model in MODELS.values():
+            if model.card.attribution:
+                console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowCommand:
+    """Forecast one asset from one bar: a table, and a fan chart if asked for."""
+
+    symbol: tyro.conf.Positional[str]
+    source: str = "us20"
+    """A sample's name, or a CSV or Parquet file."""
+    forecaster: str = "fastsim-prior"
+    """Names separated by commas."""
+    weights: str = ""
+    """Of several forecasters."""
+    date: str | None = None
+    """Forecast from this day's close; by default the last."""
+    horizon: int = 21
+    context: int = 512
+    """Bars to look back on."""
+    plot: Path | None = None
+    """Write a fan chart to this HTML file."""
+
+    def __call__(self, console: Console) -> None:
+        """Forecast and show."""
+        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        column, bar = self._place(tape)
+        forecaster = load_ensemble(parse_names(self.forecaster), parse_weights(self.weights))
+        rows = context_at(tape, slice(bar, bar + 1), self.context)
+        context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
+        forecast = forecaster.forecast(context, self.horizon)
+        day = str(tape.timestamps[bar])[:10]
+        console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
+        if self.plot is not None:
+            _fan_chart(
+                forecast, context, f"{self.symbol}: {forecaster.card.name} from {day}"
+            ).write_html(self.plot, include_plotlyjs=True)
+            console.print(f"Wrote {self.plot}", highlight=False, soft_wrap=True)
+
+    def _place(self, tape: MarketTape) -> tuple[int, int]:
+        if self.symbol not in tape.symbols:
+            raise DataError(f"no symbol {self.symbol!r}; there are {', '.join(tape.symbols)}")
+        if self.date is None:
+            return tape.symbols.index(self.symbol), len(tape) - 1
+        try:
+            day = np.datetime64(self.date, "D")
+        except ValueError:
+            raise ConfigError(f"date must be as 2015-01-31, got {self.date!r}") from None
+        days = tape.timestamps.astype("datetime64[D]")
+        bar = int(np.searchsorted(days, day, side="right")) - 1
+        if bar < 0:
+            raise DataError(f"{self.date} lies before the first bar, {days[0]}")
+        return tape.symbols.index(self.symbol), bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCommand:
+    """Score forecasters over rolling origins beside random walks."""
+
+    forecaster: str = "fastsim-prior"
+    """Names separated by commas; each is scored on its own."""
+    source: str = "us20"
+    """A sample's name, or a CSV or Parquet file."""
+    horizons: tuple[int, ...] = (1, 2, 3, 5, 8, 13, 21)
+    context: int = 512
+    step: int = 21
+    """Bars between origins."""
+
+    def __call__(self, console: Console) -> None:
+        """Score and show."""
+        bars = load_bars(DataConfig(source=self.source))
+        origins = spaced_origins(
+            bars, context=self.context, horizon=max(self.horizons), step=self.step
+        )
+        walk = trailing_random_walk(60)
+        forecasters: list[Forecaster] = [walk, ewma_random_walk()]
+        forecasters += [load_ensemble([name]) for name in parse_names(self.forecaster)]
+        scores = {
+            forecaster.card.name: rolling_origins(
+                bars, forecaster, self.horizons, origins, self.context
+            )
+            for forecaster in forecasters
+        }
+        reference = scores[walk.card.name]
+        table = Table("Forecaster", "Quantile loss / walk", "MASE", "RMSE", "80 % band", "Hit rate")
+        for name, score in scores.items():
+            summary = summarise(score)
+            table.add_row(
+                name,
+                str(relative(score, reference)),
+                str(summary.mase),
+                str(summary.rmse),
+                str(summary.coverage),
+                str(summary.hit_rate),
+            )
+        console.print(table)
+        console.print(
+            f"{len(origins)} origins, horizons {', '.join(map(str, self.horizons))}; brackets are "
+            f"95 % bootstrap intervals over origins. Below 1 beats the random walk.",
+            highlight=False,
+        )
+
+
+ForecastAction = (
+    Annotated[ShowCommand, tyro.conf.subcommand("show", prefix_name=False)]
+    | Annotated[ScoreCommand, tyro.conf.subcommand("evaluate", prefix_name=False)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastCommand:
+    """Forecast an asset, or score forecasters."""
+
+    action: Annotated[ForecastAction, tyro.conf.arg(name="")]
+
+    def __call__(self, console: Console) -> None:
+        """Run the action."""
+        self.action(console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Write a model as an artefact that needs neither its code nor the hub."""
+
+    model: tyro.conf.Positional[str]
+    """Its name; `fastsim models` lists them."""
+    path: Path | None = None
+    """Local weights, instead of the hub's."""
+    out: Path | None = None
+    """The artefact; by default MODEL-PRECISION and the format's ending, here."""
+    precision: Precision = "float16"
+    format: Format = "torchscript"
+    horizon: int = 64
+    context: int = 512
+    source: str = "us20"
+    """Whose bars are the real windows of the parity gate."""
+
+    def __call__(self, console: Console) -> None:
+        """Export through the gate."""
+        entry = find_model(self.model)
+        out = self.out or Path(f"{self.model}-{self.precision}{SUFFIX[self.format]}")
+        horizon = min(self.horizon, entry.card.max_horizon)
+        length = min(self.context, entry.card.max_context)
+        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
+        if len(tape) < origins.stop:
+            raise ForecastError(f"{self.source} has too few bars for contexts of {length}")
+        rows = context_at(tape, origins, length)
+        parity = export(
+            entry.load(self.path),
+            out,
+            windows=Context(rows.bars[:GATE_WINDOWS], rows.timestamps[:GATE_WINDOWS]),
+            horizon=horizon,
+            precision=self.precision,
+            format=self.format,
+        )
+        console.print(
+            f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
+            f"the eager model, by {parity.against_float32:.2g} from the eager model in float32",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
+    table = Table("Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=title)
+    price = context.close[:, -1]
+    rise = forecast.probability_of_rise(price)[0].tolist()
+    bands = [forecast.at(level)[0].tolist() for level in (0.1, 0.5, 0.9)]
+    steps = len(rise)
+    for step in sorted({1, 2, 3, 5, 10, 21, 42, 64, steps} & set(range(1, steps + 1))):
+        cells = [f"{band[step - 1]:,.2f}" for band in bands]
+        table.add_row(str(step), *cells, f"{rise[step - 1]:.1%}")
+    return table
+
+
+def _fan_chart(forecast: Forecast, context: Context, title: str) -> go.Figure:
+    past = context.close[0, -126:].tolist()
+    ahead = list(range(0, forecast.quantiles.shape[1] + 1))
+    figure = go.Figure(go.Scatter(x=list(range(1 - len(past), 1)), y=past, name="close"))
+    last = torch.tensor([past[-1]])
+    for low, high, shade in ((0.1, 0.9, 0.15), (0.25, 0.75, 0.3)):
+        lower, upper = (
+            torch.cat([last, forecast.at(level)[0].cpu()]).tolist() for level in (low, high)
+        )
+        figure.add_scatter(x=ahead, y=upper, line={"width": 0}, showlegend=False)
+        figure.add_scatter(
+            x=ahead,
+            y=lower,
+            fill="tonexty",
+            fillcolor=f"rgba(31,119,180,{shade})",
+            line={"width": 0},
+            name=f"{low:.0%} to {high:.0%}",
+        )
+    median = torch.cat([last, forecast.median[0].cpu()]).tolist()
+    figure.add_scatter(x=ahead, y=median, name="median", line={"dash": "dot"})
+    return figure.update_layout(title=title, xaxis_title="bars", template="plotly_white")

@@ -1,0 +1,85 @@
+"""`fastsim train`, `evaluate` and `ablate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fastsim.backtest.report import metrics_table, sharpe_sentence
+from fastsim.cli.data import dates
+from fastsim.errors import ConfigError
+from fastsim.learn.ablate import ablate
+from fastsim.learn.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
+from fastsim.learn.run import TrainConfig, resume, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Train a PPO agent, evaluate it on bars it never saw, and write a report."""
+
+    config: Path | None = None
+    """YAML of an earlier run to repeat; other options override it."""
+    resume: Path | None = None
+    """Folder of a run that stopped, to go on with from its latest checkpoint."""
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def __call__(self, console: Console) -> None:
+        """Train, then evaluate."""
+        if self.resume is not None and self.run != TrainConfig():
+            raise ConfigError("--resume goes on with the run's own configuration: drop the others")
+        if self.resume is not None:
+            folder = resume(self.resume, console=console)
+        else:
+            folder = train(self.run, console=console)
+        show(evaluate(folder), folder, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Evaluate a trained run beside equal weight, buy and hold, and each asset."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    part: Literal["train", "validation", "test"] = "test"
+    """Which bars."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """The best on the validation bars, or the last."""
+
+    def __call__(self, console: Console) -> None:
+        """Evaluate and show."""
+        show(evaluate(self.run, self.part, self.checkpoint), self.run, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateCommand:
+    """Train with and without forecasts over several seeds, and report the difference."""
+
+    seeds: int = 5
+    """Runs of each kind."""
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def __call__(self, console: Console) -> None:
+        """Train, compare, say what came of it."""
+        result = ablate(self.run, self.seeds, console=console)
+        table = Table("Seed", "Sharpe with forecasts", "without")
+        for seed, pair in enumerate(zip(result.with_forecasts, result.without, strict=True)):
+            table.add_row(str(self.run.seed + seed), *(f"{sharpe:.3f}" for sharpe in pair))
+        console.print(table)
+        console.print(result.sentence, highlight=False)
+
+
+def show(evaluation: Evaluation, folder: Path, console: Console) -> None:
+    """Print the metrics table, the verdict and where the rest is."""
+    table = metrics_table(*headline(evaluation))
+    table.title = f"{evaluation.part} bars, {dates(evaluation.history.timestamps)}"
+    console.print(table)
+    sentence = sharpe_sentence(evaluation.interval, AGENT, BENCHMARK)
+    console.print(sentence, highlight=False)
+    for note in evaluation.notes:
+        console.print(f"- {note}", highlight=False)
+    console.print(f"Report: {evaluation.report}", highlight=False, soft_wrap=True)

@@ -1,0 +1,233 @@
+"""How good forecasts are: rolling origins over bars, against a random walk, with intervals.
+
+Windows of one origin share their days, and so their luck. Scores are therefore kept per origin, and
+an interval comes from resampling blocks of origins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastsim.errors import ForecastError
+from fastsim.forecast.interface import CLOSE, INNER_BAND, MEDIAN, Context, Forecast, Forecaster
+from fastsim.market.bars import Bars
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BLOCK = 6
+"""Origins per resampled block."""
+RESAMPLES = 2000
+INTERVAL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A figure and the interval, at INTERVAL, that resampled origins put around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+class Scores(NamedTuple):
+    """Means over the windows and horizons of each of R origins that have a window.
+
+    Losses are divided by each window's mean absolute one-bar change over the context, the scale of
+    Hyndman and Koehler (2006), so that cheap and dear, calm and wild assets weigh alike. Horizons
+    are not scaled: 21 bars weigh more than one.
+    """
+
+    quantile_loss: Tensor  # [R]  pinball loss, doubled, mean over DECILES
+    crps: Tensor  # [R]  over the forecaster's own levels
+    absolute: Tensor  # [R]  error of the median: its mean is MASE
+    square: Tensor  # [R]  error of the mean: the root of its mean is the scaled RMSE
+    covered: Tensor  # [R]  share of outcomes in the 80 % band
+    hits: Tensor  # [R]  share of medians on the same side of the last close as the outcome
+    misses: Tensor  # [R]  share on the other side; a median at the last close is neither
+    pit: Tensor  # [R, 10]  share of outcomes between neighbouring DECILES, ideally 0.1 each
+    windows: Tensor  # [R]  how many
+
+
+class Summary(NamedTuple):
+    """What a forecaster is worth; losses as in `Scores`."""
+
+    quantile_loss: Estimate
+    crps: Estimate
+    mase: Estimate
+    rmse: Estimate
+    coverage: Estimate
+    hit_rate: Estimate
+    """Hits among hits and misses; NaN for a random walk, which takes no side."""
+    pit: tuple[float, ...]
+    windows: int
+
+
+def spaced_origins(bars: Bars, *, context: int, horizon: int, step: int) -> NDArray[np.int64]:
+    """Rows [R] to forecast from, `step` apart, with a whole context before and horizon after."""
+    origins: NDArray[np.int64] = np.arange(context - 1, len(bars) - horizon, step, dtype=np.int64)
+    return origins
+
+
+def rolling_origins(
+    bars: Bars,
+    forecaster: Forecaster,
+    horizons: Sequence[int],
+    origins: Sequence[int] | NDArray[np.int64],
+    context: int,
+) -> Scores:
+    """Forecast every asset from every origin, and score the closes that came.
+
+    A window counts if its last close, its outcomes and enough of its context are known.
+
+    Parameters
+    ----------
+    horizons
+        In bars; all are scored, with equal weight.
+    origins
+        Rows of `bars`, increasing; a forecast knows the row and the `context - 1` before it.
+
+    Raises
+    ------
+    ForecastError
+        An origin lacks a context before it or an outcome after it, or there is no window at all.
+    """
+    longest = max(horizons)
+    for row in origins:
+        if not context - 1 <= row < len(bars) - longest:
+            raise ForecastError(
+                f"origin {row} lacks {context} bars up to it or {longest} after it: use rows "
+                f"{context - 1} to {len(bars) - longest - 1}"
+            )
+    table = _bar_columns(bars)  # [A, T, 6]
+    seconds = torch.from_numpy(bars.timestamps.astype("datetime64[s]").astype(np.int64))
+    ahead = torch.tensor(list(horizons))
+    least = max(forecaster.card.min_context, 2)
+    scores = []
+    for row in (int(origin) for origin in origins):
+        span = slice(row + 1 - context, row + 1)
+        past, outcome = table[:, span], table[:, row + ahead, CLOSE]  # [A, L, 6], [A, h]
+        known = past[..., CLOSE].isfinite()  # [A, L]
+        usable = known[:, -1] & (known.sum(1) >= least) & outcome.isfinite().all(1)
+        if not bool(usable.any()):
+            continue
+        past, outcome = past[usable], outcome[usable]
+        stamps = seconds[span].expand(len(past), -1)
+        forecast = forecaster.forecast(Context(past, stamps), longest)
+        chosen = forecast.quantiles.cpu().double()[:, ahead - 1]
+        scores.append(score(Forecast(chosen, forecast.levels), past[..., CLOSE], outcome))
+    if not scores:
+        raise ForecastError("no origin has an asset whose context and outcomes are known")
+    return Scores(*(torch.stack(column) for column in zip(*scores, strict=True)))
+
+
+def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
+    """Scores, without their dimension R, of forecasts [B, h, Q] for `outcome` [B, h].
+
+    `closes` [B, L] are the context, whose last is known.
+    """
+    last = closes[:, -1:]
+    scale = closes.diff().abs().nanmean(1, keepdim=True)  # [B, 1]
+    deciles = Forecast(torch.stack([forecast.at(level) for level in DECILES], -1), DECILES)
+    low, high = (forecast.at(level) for level in INNER_BAND)
+    median = forecast.at(MEDIAN)
+    # Forecasts are float32: so must be the close that a median is held against.
+    side = (median - last.float()).sign() * (outcome - last).sign()
+    rank = (deciles.quantiles < outcome[..., None]).sum(-1)  # [B, h]
+    pit = torch.bincount(rank.flatten(), minlength=len(DECILES) + 1).double() / rank.numel()
+    return Scores(
+        quantile_loss=(2.0 * deciles.quantile_loss(outcome).mean(-1) / scale).mean(),
+        crps=(forecast.crps(outcome) / scale).mean(),
+        absolute=((outcome - median).abs() / scale).mean(),
+        square=((outcome - forecast.mean) / scale).square().mean(),
+        covered=((low <= outcome) & (outcome <= high)).double().mean(),
+        hits=(side > 0).double().mean(),
+        misses=(side < 0).double().mean(),
+        pit=pit,
+        windows=torch.tensor(float(len(closes)), dtype=torch.float64),
+    )
+
+
+def summarise(scores: Scores) -> Summary:
+    """Means over origins, with intervals."""
+
+    def over(*names: str, of: Callable[..., Tensor]) -> Estimate:
+        columns = torch.stack([getattr(scores, name) for name in names], -1)
+        return resampled(columns, scores.windows, of)
+
+    share = scores.windows / scores.windows.sum()
+    return Summary(
+        quantile_loss=over("quantile_loss", of=_same),
+        crps=over("crps", of=_same),
+        mase=over("absolute", of=_same),
+        rmse=over("square", of=torch.sqrt),
+        coverage=over("covered", of=_same),
+        hit_rate=over("hits", "misses", of=lambda hits, misses: hits / (hits + misses)),
+        pit=tuple((share @ scores.pit).tolist()),
+        windows=int(scores.windows.sum()),
+    )
+
+
+def relative(
+    scores: Scores,
+    baseline: Scores,
+    loss: Literal["quantile_loss", "crps", "absolute"] = "quantile_loss",
+) -> Estimate:
+    """Ratio of a loss to the baseline's on the same windows; below 1 is better.
+
+    Raises
+    ------
+    ForecastError
+        The two were not scored on the same windows.
+    """
+    if not torch.equal(scores.windows, baseline.windows):
+        raise ForecastError(
+            f"scores of {int(scores.windows.sum())} and {int(baseline.windows.sum())} windows: "
+            f"score both forecasters on the same origins and context"
+        )
+    columns = torch.stack([getattr(scores, loss), getattr(baseline, loss)], -1)
+    return resampled(columns, scores.windows, torch.divide)
+
+
+def resampled(
+    values: Tensor, windows: Tensor, statistic: Callable[..., Tensor], *, seed: int = 0
+) -> Estimate:
+    """Estimate `statistic` of the mean of each column of `values` [R, C], weighted by `windows`.
+
+    The interval is the circular block bootstrap's (Politis and Romano 1992): blocks of BLOCK
+    neighbouring origins, the last followed by the first, because good and bad times come in spells.
+    """
+    weight = windows[:, None]
+    sums = torch.cat([values * weight, weight], 1)  # [R, C + 1]
+    rows = len(values)
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(rows, (RESAMPLES, -(-rows // BLOCK)), generator=generator)
+    drawn = ((starts[..., None] + torch.arange(BLOCK)) % rows).flatten(1)[:, :rows]
+
+    def value(total: Tensor) -> Tensor:
+        return statistic(*(total[..., :-1] / total[..., -1:]).unbind(-1))
+
+    draws = value(sums[drawn].sum(1))  # [RESAMPLES]
+    tail = (1.0 - INTERVAL) / 2.0
+    low, high = draws.nanquantile(draws.new_tensor([tail, 1.0 - tail])).tolist()
+    return Estimate(float(value(sums.sum(0))), low, high)
+
+
+def _same(mean: Tensor) -> Tensor:
+    return mean
+
+
+def _bar_columns(bars: Bars) -> Tensor:
+    """Bars as forecasters take them [A, T, 6], NaN for what the data lack."""
+    missing = np.full_like(bars.close, np.nan)
+    prices = (bars.adjusted(name) for name in ("open", "high", "low", "close"))
+    columns = [missing if column is None else column for column in (*prices, bars.volume)]
+    dollars = bars.dollar_volume
+    columns.append(missing if dollars is None else dollars)
+    return torch.from_numpy(np.stack(columns, axis=-1)).transpose(0, 1).contiguous()
