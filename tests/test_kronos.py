@@ -236,6 +236,19 @@ def test_the_same_call_gives_the_same_forecast_and_horizons_nest(model):
     torch.testing.assert_close(model(bars, times, horizon=5), long[:, :5], rtol=1e-6, atol=0)
 
 
+def test_context_is_cut_so_that_paths_fit_the_window_unless_it_may_slide(model):
+    bars, times = bars_of(2, WINDOW + 9), times_of(2, WINDOW + 9)
+    cut = model(bars[:, -(WINDOW - 6) :], times[:, -(WINDOW - 6) :], horizon=6)
+    assert torch.equal(model(bars, times, horizon=6), cut)
+    sliding = random_kronos(
+        CONFIG, TOKENIZER, seed=0, max_context=WINDOW, sampling=Sampling(slide=True)
+    )
+    sliding.load_state_dict(model.state_dict())
+    whole = sliding(bars, times, horizon=6)
+    assert torch.equal(whole, sliding(bars[:, -WINDOW:], times[:, -WINDOW:], horizon=6))
+    assert (whole != cut).any()
+
+
 def test_noise_changes_paths(model):
     bars, times = bars_of(2, 30), times_of(2, 30)
     noises = [torch.rand(2, 4, 6, 2, generator=torch.Generator().manual_seed(s)) for s in (1, 2)]

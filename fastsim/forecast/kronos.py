@@ -16,8 +16,9 @@ Where the official predictor is followed and where not:
   close before, without volume. Bars before the first close are masked.
 - Official forecasts are told the future timestamps; here they follow the context's last by its
   median spacing, so daily forecasts run through weekends. Calendar fields are UTC.
-- Once context and horizon exceed `max_context`, the window slides as it does officially, exactly
-  but at the official cost: a whole window is read again for each further bar of each path.
+- The last `max_context - horizon` bars are read, so that a path never outgrows the window. With
+  `slide`, the last `max_context` are, and the window slides as it does officially: exactly, but at
+  the official cost of reading a whole window again for each further bar of each path.
 - Where the official predictor averages its paths, their quantiles are returned.
 """
 
@@ -55,6 +56,8 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 0.9
     """Draw from the likeliest tokens, up to the first that takes their probability past this."""
+    slide: bool = False
+    """Read `max_context` bars, not `horizon` fewer, and slide the window: slow."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -228,9 +231,8 @@ class KronosProgram(nn.Module):
             _append(trunk[1], sampled[1])[:, start:],
         )
         stamp = stamps[:, start:end].repeat_interleave(paths, 0)
-        seen = nn.functional.pad(known, [0, step], value=True)[:, start:].repeat_interleave(
-            paths, 0
-        )
+        seen = nn.functional.pad(known, [0, step], value=True)[:, start:]
+        seen = seen.repeat_interleave(paths, 0)
         hidden, memory = self.network(window, stamp, seen)
         branch = empty_branch(memory[-1], 1, 0)
         noise = uniform.reshape(batch * paths, 1, 2)
@@ -268,7 +270,7 @@ class KronosModel(ForecastModel):
         ----------
         inputs
             Bars [B, L, 6], NaN where missing, and timestamps [B, L], int64 seconds since 1970 UTC.
-            The last `max_context` bars are read.
+            The last `max_context - horizon` bars are read, or `max_context` with `slide`.
         noise
             Uniform [B, S, horizon, 2] in [0, 1), for s1 and s2; 0 takes the likeliest token.
 
@@ -277,12 +279,12 @@ class KronosModel(ForecastModel):
         ForecastError
             The horizon or the shape of the noise does not fit.
         """
-        length = self.card.max_context
-        bars, timestamps = (column[:, -length:] for column in inputs)
         if not 1 <= horizon <= self.card.max_horizon:
             raise ForecastError(
                 f"{self.card.name} forecasts 1 to {self.card.max_horizon} bars ahead, not {horizon}"
             )
+        length = self.card.max_context - (0 if self.sampling.slide else horizon)
+        bars, timestamps = (column[:, -length:] for column in inputs)
         fitting = (len(bars), horizon, 2)
         if noise is not None and (noise.dim() != 4 or (len(noise), *noise.shape[2:]) != fitting):
             raise ForecastError(
@@ -415,6 +417,7 @@ def load_kronos(
     *,
     temperature: float = 1.0,
     top_p: float = 0.9,
+    slide: bool = False,
     seed: int = 0,
 ) -> KronosModel:
     """Kronos with its official weights, on the CPU in float32.
@@ -431,6 +434,8 @@ def load_kronos(
         Of the model on the hub; None is the pinned one.
     samples
         Paths that the quantiles are taken over.
+    temperature, top_p, slide, seed
+        As in `Sampling`.
 
     Raises
     ------
@@ -457,7 +462,7 @@ def load_kronos(
     network, tokenizer = Kronos(config), KronosTokenizer(tokenizer_config)
     _fill(card.name, network, release, weights)
     _fill(f"{card.name}'s tokenizer", tokenizer, tokenizer_release, tokenizer_weights)
-    sampling = Sampling(paths=samples, temperature=temperature, top_p=top_p, seed=seed)
+    sampling = Sampling(paths=samples, temperature=temperature, top_p=top_p, slide=slide, seed=seed)
     return KronosModel(network, tokenizer, card, sampling).eval()
 
 
