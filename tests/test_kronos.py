@@ -12,6 +12,7 @@ from kronos_finance._vendor.kronos_model import KronosTokenizer as OfficialToken
 from kronos_finance._vendor.kronos_model.kronos import auto_regressive_inference
 
 from fastsim.errors import ForecastError
+from fastsim.forecast.export import export, load_artifact
 from fastsim.forecast.interface import Context, ModuleForecaster
 from fastsim.forecast.kronos import (
     CARDS,
@@ -429,3 +430,13 @@ def test_what_cannot_be_forecast_is_refused(model):
     for wrong in ({"paths": 0}, {"temperature": 0.0}, {"top_p": 1.5}):
         with pytest.raises(ForecastError, match=next(iter(wrong))):
             Sampling(**wrong)
+
+
+def test_an_artefact_samples_what_its_model_does(tmp_path):
+    model = random_kronos(CONFIG, TOKENIZER, seed=0, max_context=64, sampling=Sampling(paths=3))
+    context = Context(bars_of(40, WINDOW), times_of(40, WINDOW))
+    parity = export(model, tmp_path / "kronos.pt", windows=context, horizon=4, precision="float32")
+    assert parity.against_float32 <= 1e-5
+    artifact = load_artifact(tmp_path / "kronos.pt")
+    eager = ModuleForecaster(model).forecast(context, 4).quantiles
+    torch.testing.assert_close(artifact.forecast(context, 4).quantiles, eager, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,7 @@ An artefact is written only if it agrees with the eager model: the parity gate.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -27,6 +28,7 @@ from fastsim.forecast.interface import (
     Context,
     Forecast,
     ForecastModel,
+    Looping,
     ModelCard,
     Precision,
     check_request,
@@ -125,9 +127,9 @@ def export(
     contexts = [windows, _random_windows(windows)]
     inputs = [model_inputs(card, context, length, torch.device("cpu")) for context in contexts]
     exact = Program(model.to(device="cpu", dtype=torch.float32).eval(), horizon)
-    with torch.inference_mode():
+    with torch.no_grad():
         wanted = [exact(*columns) for columns in inputs]
-    program = Program(model.to(DTYPES[precision]).eval(), horizon)
+    program = Program(model.to(DTYPES[precision]).eval().requires_grad_(False), horizon)
     metadata = {
         "model": asdict(card),
         "revision": revision or card.revision or "",
@@ -171,19 +173,23 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
 def _pack(
     program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
 ) -> bytes:
-    name = metadata["model"]["name"]
+    label = metadata["model"]["name"]
     buffer = io.BytesIO()
     try:
-        with torch.inference_mode(), _quiet():
+        with torch.no_grad(), _quiet():
             if format == "torchscript":
+                program = copy.deepcopy(program)
+                for name, part in program.model.named_children():
+                    if isinstance(part, Looping):
+                        setattr(program.model, name, torch.jit.script(part))
                 traced = torch.jit.trace(program, inputs, check_trace=False)  # type: ignore[no-untyped-call]
                 extra = {_METADATA: json.dumps(metadata)}
-                torch.jit.save(traced, buffer, _extra_files=extra)  # type: ignore[no-untyped-call]
+                torch.jit.save(traced, buffer, _extra_files=extra)
                 return buffer.getvalue()
         return _compile(program, inputs, metadata)
-    except (RuntimeError, torch.jit.Error) as error:  # type: ignore[attr-defined]
+    except (RuntimeError, torch.jit.Error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ForecastError(f"{name} cannot be exported as {format}: {reason}") from error
+        raise ForecastError(f"{label} cannot be exported as {format}: {reason}") from error
 
 
 def _compile(program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any]) -> bytes:
@@ -222,7 +228,7 @@ def _measure(
     program: Program, artifact: Any, inputs: list[tuple[Tensor, ...]], wanted: list[Tensor]
 ) -> Parity:
     same = rounding = 0.0
-    with torch.inference_mode():
+    with torch.no_grad():
         for columns, exact in zip(inputs, wanted, strict=True):
             spread = _deviation(columns[0])[:, None, None]
             for size in GATE_BATCHES:

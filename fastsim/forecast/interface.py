@@ -150,6 +150,10 @@ class ForecastModel(nn.Module, ABC):
         """Quantiles [B, horizon, Q] in float32, in the unit of the close."""
 
 
+class Looping(nn.Module):
+    """A part of a model with a loop whose length is data: an export compiles it, not unrolls it."""
+
+
 class Forecaster(Protocol):
     """Whatever turns contexts into forecasts."""
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import CLOSE, ForecastModel, ModelCard
+from fastsim.forecast.interface import CLOSE, ForecastModel, Looping, ModelCard
 from fastsim.forecast.kronos_network import Kronos, KronosConfig
 from fastsim.forecast.kronos_tokenizer import KronosTokenizer, TokenizerConfig, empty_branch
 from fastsim.forecast.weights import (
@@ -141,7 +141,7 @@ CARDS = {size: _card(size) for size in CONFIGS}
 """By size. The parameters are those of the decoder, as officially named, and of its tokenizer."""
 
 
-class KronosProgram(nn.Module):
+class KronosProgram(Looping):
     """From bars to quantiles, with nothing but tensors and loops: one TorchScript program."""
 
     def __init__(

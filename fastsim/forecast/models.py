@@ -32,7 +32,7 @@ class Model(NamedTuple):
     card: ModelCard
     load: Callable[[Path | None], ForecastModel]
     random: Callable[[], ForecastModel] | None
-    """The architecture at full size with random weights, for benchmarks; None where weights ship."""
+    """Full size with random weights, for benchmarks; None where weights ship."""
     weights_file: str
 
 
