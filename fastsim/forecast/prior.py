@@ -3,7 +3,13 @@
 It reads closes, looks at the returns in units of their own trailing volatility through
 exponentially weighted moments, and gives quantiles of the cumulative log return. It has seen no
 market (`prior_paths` says what it has seen), so no test period can have leaked into it. What it
-knows is how wide and how skewed the distribution is; of the direction it knows next to nothing.
+knows is how wide and how skewed the distribution is, and that prices drift up a little; of the
+direction it knows nothing else.
+
+On the built-in us20 (5,020 windows from 251 origins, horizons 1 to 21, context 512) its scaled
+quantile loss is 0.980 [0.972, 0.988] of that of a Gaussian random walk with trailing 60-day
+volatility, and its 80 % band covers 0.820 [0.807, 0.832]. us20 are survivors, which flatters any
+upward drift: a driftless Gaussian of the same width has 0.989 [0.982, 0.995].
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastsim.errors import ForecastError
 from fastsim.forecast.interface import MEDIAN, ForecastModel, ModelCard
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 from fastsim.forecast.weights import load_exactly, read_safetensors
@@ -68,9 +75,10 @@ class PriorModel(ForecastModel):
     """From closes to quantiles: fixed moments, a small network, curves over horizons.
 
     Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
-    last bar, and the price starts from the last one known. Multiplying closes by a constant
-    multiplies the quantiles; multiplying log returns by a constant multiplies the quantiles of the
-    log return. Parameters and constants may be half; arithmetic outside the layers is float32.
+    last bar and the price starts from the last one known, so that a gap at the very end is not
+    allowed for in the spread. Multiplying closes by a constant multiplies the quantiles;
+    multiplying log returns by a constant multiplies the quantiles of the log return. Parameters
+    and constants may be half; arithmetic outside the layers is float32.
     """
 
     card = CARD
@@ -212,6 +220,8 @@ def load_prior(path: str | Path | None = None) -> PriorModel:
         with as_file(files("fastsim.forecast") / "data" / "prior.safetensors") as shipped:
             return load_prior(shipped)
     path, model = Path(path), PriorModel()
+    if not path.is_file():
+        raise ForecastError(f"{CARD.name}: no weights at {path}; without a path it loads its own")
     load_exactly(CARD.name, model, read_safetensors(CARD.name, path), path)
     return model.eval()
 
