@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast import kronos, prior, tirex, toto, toto2
+from fastsim.forecast import fracast, kronos, prior, tirex, toto, toto2
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.export import SUFFIX, load_artifact
 from fastsim.forecast.interface import (
@@ -68,6 +69,7 @@ MODELS: dict[str, Model] = {
     "kronos-mini": _kronos("mini"),
     "kronos": _kronos("small"),
     "kronos-base": _kronos("base"),
+    "fracast": Model(fracast.CARD, fracast.load_fracast, None, ""),
 }
 _announced: set[str] = set()
 
@@ -141,6 +143,8 @@ def parse_weights(text: str) -> tuple[float, ...] | None:
 def where_weights_are(model: Model) -> str:
     """Where a model's weights lie: in the package, in the hub's cache, or not here."""
     card = model.card
+    if card.name == fracast.CARD.name:
+        return "in its own package" if find_spec("fracast") else "pip install 'fastsim-rl[fracast]'"
     if card.hub_id is None:
         return "in the package"
     found = try_to_load_from_cache(card.hub_id, model.weights_file, revision=card.revision)

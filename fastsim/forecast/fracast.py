@@ -1,0 +1,57 @@
+"""Fracast, a small model of another maker whose wheel brings its weights: a reference to hold to.
+
+Needs the package `fracast` (Apache-2.0); its code runs unchanged, in float32, with its float32
+weights: the quantised ones that it takes by default are off by more than a per cent of the span.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastsim.errors import ForecastError
+from fastsim.forecast.interface import ForecastModel, ModelCard
+
+CARD = ModelCard(
+    name="fracast",
+    licence="Apache-2.0",
+    revision="0.1.0",
+    parameters=85_001,
+    max_context=2048,
+    max_horizon=48,
+    levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+)
+
+
+class FracastModel(ForecastModel):
+    """The package's model behind our interface."""
+
+    card = CARD
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        try:
+            package = import_module("fracast")
+        except ImportError:
+            raise ForecastError(
+                "fracast is not installed: pip install 'fastsim-rl[fracast]'"
+            ) from None
+        try:
+            self._official = package.FracastModel.from_pretrained(path, weights="fp32")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ForecastError(f"fracast: no usable weights at {path} ({reason})") from None
+
+    def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
+        """Quantiles [B, horizon, 9] of closes [B, L], NaN where missing."""
+        closes = inputs[0].float()
+        forecast = self._official.forecast_batch(closes.numpy(force=True), horizon=horizon)
+        return torch.from_numpy(forecast).to(closes.device, torch.float32)
+
+
+def load_fracast(path: Path | None = None) -> FracastModel:
+    """Fracast with the weights of its wheel, or of a folder; ForecastError without the package."""
+    return FracastModel(path)
