@@ -5,14 +5,34 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+Row = dict[str, Any]
 
 
-def env_table(name: str) -> str:
-    """Markdown table of one file of environment results: assets and observation by environments."""
+def table_of(name: str) -> str:
+    """Markdown table of one file of results."""
     rows = [json.loads(line) for line in (RESULTS / f"{name}.json").read_text().splitlines()]
+    make = {"env": env_table, "official_forecasters": official_table}
+    return make[rows[0]["benchmark"]](rows)
+
+
+def official_table(rows: list[Row]) -> str:
+    """Our forecasters beside the official packages."""
+    lines = [
+        "| model | batch | ours, forecasts/s | official | ratio |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        names = ("case", "batch_size", "forecasts_per_s", "official_forecasts_per_s", "ratio")
+        lines.append("| " + " | ".join(str(row[name]) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def env_table(rows: list[Row]) -> str:
+    """Environment steps per second: assets and observation by number of environments."""
     counts = sorted({row["num_envs"] for row in rows})
     cases = sorted(
         {(row["num_assets"], row["observation"], row["observation_width"]) for row in rows}
@@ -32,7 +52,7 @@ def env_table(name: str) -> str:
 def with_tables(text: str) -> str:
     """The README's text with every marked table made anew."""
     marked = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return marked.sub(lambda match: f"{match[1]}{env_table(match[2])}\n{match[3]}", text)
+    return marked.sub(lambda match: f"{match[1]}{table_of(match[2])}\n{match[3]}", text)
 
 
 if __name__ == "__main__":

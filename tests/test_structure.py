@@ -99,7 +99,7 @@ def test_the_table_in_the_readme_is_made_from_the_results():
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     text = (ROOT / "README.md").read_text()
-    assert "environments" in table.env_table("env-cpu")
+    assert "environments" in table.table_of("env-cpu")
     assert table.with_tables(text) == text
 
 
