@@ -1,6 +1,7 @@
 """The command line: what a person types, and what they are told when it is wrong."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 
 from fastsim.cli import main
 from fastsim.config import load_yaml
-from fastsim.learn.run import TrainConfig
+from fastsim.learn.run import TrainConfig, load_markets
 
 TINY = [
     *(
@@ -66,6 +67,20 @@ def test_a_run_leaves_everything_an_owner_wants(run):
         "KO",
         "PG",
     }
+
+
+def test_forecasts_are_observations_by_default_and_can_be_left_out(run):
+    config = load_yaml(TrainConfig, run / "config.yaml")
+    having = load_markets(config).train
+    lacking = load_markets(replace(config, forecaster="none")).train
+    added = set(having.feature_names) - set(lacking.feature_names)
+    assert added == {
+        *(f"scaled_forecast_return_{h}" for h in (1, 5, 21)),
+        *(f"scaled_forecast_dispersion_{h}" for h in (1, 5, 21)),
+        *(f"forecast_rise_{h}" for h in (1, 5, 21)),
+    }
+    forecasts = having.known.features[having.first :, :, -9:]
+    assert (forecasts.std(0) > 0).all()
 
 
 def test_training_ends_with_the_table_and_the_verdict(tmp_path, capsys):

@@ -54,6 +54,15 @@ def test_its_metadata_travel_inside_and_its_figures_beside(tmp_path):
     assert 0 < parity.against_float32 <= report["bounds"][1]
 
 
+def test_artefacts_of_other_weights_have_other_keys(tmp_path):
+    keys = set()
+    for seed in (0, 1):
+        path = tmp_path / f"{seed}.pt"
+        export(TinyModel(seed), path, windows=WINDOWS, horizon=8, precision="float32")
+        keys.add(load_artifact(path).key)
+    assert len(keys) == 2
+
+
 class Forgetful(TinyModel):
     """Bakes the batch of the trace into the artefact: right at that size alone."""
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fastsim.cli import main
 from fastsim.errors import ConfigError, ForecastError
@@ -67,6 +68,17 @@ def test_names_and_weights_are_read_as_typed():
         parse_weights("1,two")
     with pytest.raises(ConfigError, match="2 weights"):
         load_ensemble(["fastsim-prior", "fastsim-prior"], [1.0])
+
+
+def test_other_weights_of_one_model_have_another_key(tmp_path):
+    shipped = load_forecaster("fastsim-prior")
+    state = {name: weight.clone() for name, weight in shipped.model.state_dict().items()}
+    name = next(name for name, weight in state.items() if weight.is_floating_point())
+    state[name] += 1e-3
+    save_file(state, tmp_path / "prior.safetensors")
+    other = load_forecaster("fastsim-prior", path=tmp_path / "prior.safetensors")
+    assert shipped.key != other.key
+    assert shipped.key == load_forecaster("fastsim-prior").key
 
 
 def test_several_names_are_an_ensemble():

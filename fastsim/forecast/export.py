@@ -8,6 +8,7 @@ An artefact is written only if it agrees with the eager model: the parity gate.
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import warnings
@@ -80,8 +81,9 @@ class ArtifactForecaster:
 
     @property
     def key(self) -> str:
-        """Model, revision and precision, and the weights' fingerprint where it is known."""
-        return f"{self.card.name}@{self.metadata['revision']}/{self.metadata['precision']}/artifact"
+        """Model and precision, and the fingerprint of the artefact itself."""
+        mark = self.metadata["fingerprint"][:16]
+        return f"{self.card.name}@{mark}/{self.metadata['precision']}/artifact"
 
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
@@ -162,7 +164,9 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
     if path.suffix not in formats:
         raise ForecastError(f"{path}: an artefact ends in {' or '.join(formats)}")
     place = torch.device(device)
-    program, metadata = _unpack(path.read_bytes(), formats[path.suffix], path, place)
+    content = path.read_bytes()
+    program, metadata = _unpack(content, formats[path.suffix], path, place)
+    metadata["fingerprint"] = hashlib.sha256(content).hexdigest()
     fields = metadata["model"] | {
         "levels": tuple(metadata["model"]["levels"]),
         "max_horizon": metadata["horizon"],

@@ -23,6 +23,7 @@ from fastsim.forecast.interface import (
     ModuleForecaster,
     Precision,
 )
+from fastsim.forecast.weights import fingerprint
 
 NO_FORECASTER = "none"
 
@@ -102,7 +103,8 @@ def load_forecaster(
     model = find_model(name)
     loaded = model.load(path)
     _announce(model.card)
-    return ModuleForecaster(loaded, precision=precision, device=device)
+    revision = f"{model.card.revision or ''}#{fingerprint(loaded)[:16]}"
+    return ModuleForecaster(loaded, precision=precision, device=device, revision=revision)
 
 
 def load_ensemble(

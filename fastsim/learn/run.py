@@ -54,7 +54,8 @@ class ForecastConfig:
     context_length: int = 512
     """Bars that a forecast looks back on."""
     precision: Precision = "float32"
-    batch_size: int = 1024
+    batch_size: int = 256
+    """Forecasts asked for at once; larger batches fall out of a CPU's cache."""
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
