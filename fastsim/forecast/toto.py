@@ -11,11 +11,10 @@ first patch is then what it would be if the mean came true, which is less than t
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,10 @@ from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.toto2 import running_moments
 from fastsim.forecast.weights import (
-    find_weights,
+    find_checkpoint,
     load_exactly,
+    pick_settings,
+    read_json,
     read_safetensors,
     require_parameters,
 )
@@ -42,7 +43,6 @@ CARD = ModelCard(
     max_horizon=256,
     levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 SCALER, DISTRIBUTION = "CausalPatchStdMeanScaler", "MixtureOfStudentTsOutput"
 """Classes that the official configuration must name."""
@@ -420,11 +420,8 @@ def load_toto(path: str | Path | None = None, revision: str | None = None) -> To
     ForecastError
         The files cannot be had, are damaged, or are not this architecture.
     """
-    hub_id, revision = CARD.hub_id, revision or CARD.revision
-    weights = find_weights(CARD.name, WEIGHTS, hub_id=hub_id, revision=revision, path=path)
-    folder = None if path is None else weights.parent
-    sizes = find_weights(CARD.name, CONFIG, hub_id=hub_id, revision=revision, path=folder)
-    config = read_config(sizes)
+    weights, settings = find_checkpoint(CARD, path, revision)
+    config = read_config(settings)
     state = rename(read_safetensors(CARD.name, weights))
     model = TotoModel(config)
     load_exactly(CARD.name, model, state, weights)
@@ -446,10 +443,7 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_config(path: Path) -> TotoConfig:
     """Read the official config.json; ForecastError unless it describes this architecture."""
-    try:
-        given: dict[str, Any] = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ForecastError(f"{CARD.name}: {path} is no JSON object ({error})") from None
+    given = read_json(CARD.name, path)
     given |= given.get("output_distribution_kwargs") or {}
     for name, wanted in (("scaler_cls", SCALER), ("output_distribution_classes", DISTRIBUTION)):
         if wanted not in str(given.get(name)):
@@ -457,13 +451,10 @@ def read_config(path: Path) -> TotoConfig:
                 f"{CARD.name}: {name} is {given.get(name)!r} in {path}, "
                 f"this architecture has {wanted}"
             )
-    names = [field.name for field in fields(TotoConfig)]
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise ForecastError(f"{CARD.name}: {path} lacks {missing[0]}: it is not this architecture")
+    config = pick_settings(CARD.name, TotoConfig, given, path)
     if given.get("stride", given["patch_size"]) != given["patch_size"]:
         raise ForecastError(
             f"{CARD.name}: stride is {given['stride']!r} in {path}, "
             f"this architecture has the patch size, {given['patch_size']!r}"
         )
-    return TotoConfig(**{name: given[name] for name in names})
+    return config

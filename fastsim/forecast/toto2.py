@@ -10,11 +10,10 @@ patch is the forecast of the next.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,10 @@ from torch.nn import functional as F  # noqa: N812
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import (
-    find_weights,
+    find_checkpoint,
     load_exactly,
+    pick_settings,
+    read_json,
     read_safetensors,
     require_parameters,
 )
@@ -40,7 +41,6 @@ CARD = ModelCard(
     max_horizon=768,
     levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 OPTIONS = {
     "attn_bias": (False, True),
@@ -453,10 +453,8 @@ def load_toto2(path: str | Path | None = None, revision: str | None = None) -> T
     ForecastError
         The files cannot be had, are damaged, or are not this architecture.
     """
-    source = {"hub_id": CARD.hub_id, "revision": revision or CARD.revision}
-    weights = find_weights(CARD.name, WEIGHTS, path=path, **source)
-    folder = None if path is None else weights.parent
-    config = read_config(find_weights(CARD.name, CONFIG, path=folder, **source))
+    weights, settings = find_checkpoint(CARD, path, revision)
+    config = read_config(settings)
     state = read_safetensors(CARD.name, weights)
     model = Toto2Model(config)
     load_exactly(CARD.name, model, state, weights)
@@ -466,18 +464,11 @@ def load_toto2(path: str | Path | None = None, revision: str | None = None) -> T
 
 def read_config(path: Path) -> Toto2Config:
     """Read the official config.json; ForecastError unless it describes this architecture."""
-    try:
-        given: dict[str, Any] = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ForecastError(f"{CARD.name}: {path} is no JSON object ({error})") from None
+    given = read_json(CARD.name, path)
     for name, (default, ours) in OPTIONS.items():
         theirs = given.get(name, default)
         if theirs != ours:
             raise ForecastError(
                 f"{CARD.name}: {name} is {theirs!r} in {path}, this architecture has {ours!r}"
             )
-    names = [field.name for field in fields(Toto2Config)]
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise ForecastError(f"{CARD.name}: {path} lacks {missing[0]}: it is not this architecture")
-    return Toto2Config(**{name: given[name] for name in names})
+    return pick_settings(CARD.name, Toto2Config, given, path)

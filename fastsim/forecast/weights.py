@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -13,6 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
+from fastsim.forecast.interface import ModelCard
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 _NO_FILE = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError)
 
@@ -48,6 +58,33 @@ def find_weights(
             f"{name}: {filename} of {hub_id} is not cached and cannot be fetched; run "
             f"`hf download {hub_id}` where there is network, or give a local path ({reason})"
         ) from None
+
+
+def find_checkpoint(
+    card: ModelCard, path: str | Path | None, revision: str | None
+) -> tuple[Path, Path]:
+    """Find `model.safetensors` and the `config.json` beside it, as `find_weights` does."""
+    source = {"hub_id": card.hub_id, "revision": revision or card.revision}
+    weights = find_weights(card.name, "model.safetensors", path=path, **source)
+    folder = None if path is None else weights.parent
+    return weights, find_weights(card.name, "config.json", path=folder, **source)
+
+
+def read_json(name: str, path: Path) -> dict[str, Any]:
+    """Read a JSON object; ForecastError if the file holds none."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ForecastError(f"{name}: {path} is no JSON object ({error})") from None
+
+
+def pick_settings(name: str, cls: type[Settings], given: Mapping[str, Any], path: Path) -> Settings:
+    """Build the dataclass `cls` from the official settings that it names; none may lack."""
+    names = [field.name for field in fields(cls)]
+    missing = [wanted for wanted in names if wanted not in given]
+    if missing:
+        raise ForecastError(f"{name}: {path} lacks {missing[0]}: it is not this architecture")
+    return cls(**{wanted: given[wanted] for wanted in names})
 
 
 def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
