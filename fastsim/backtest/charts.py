@@ -85,7 +85,7 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
         name = escape(history.names[column])
         line = _line(dates[rows], growth[rows, column], name, style)
         figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
-    figure.update_yaxes(type="log", title="Wealth, start = 1", tickformat="~g")
+    figure.update_yaxes(type="log", title="Wealth, start = 1", tickformat="~g", dtick="D2")
     return figure
 
 

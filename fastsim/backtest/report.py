@@ -95,7 +95,7 @@ def save_history(history: History, folder: Path) -> None:
 
 def metrics_table(summary: Summary, names: Sequence[str]) -> Table:
     """Lay out a summary for a terminal of 120 columns, one row per strategy."""
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(COLUMNS[0], no_wrap=True, overflow="ellipsis", max_width=24)
     for column in COLUMNS[1:]:
         header = column.replace(" ", "\n", 1)
@@ -382,7 +382,7 @@ def _metric_cells(summary: Summary) -> list[list[str]]:
     )
     formatted = [[write(value) for value in values.tolist()] for values, write in columns]
     paid = zip(summary.costs.total.tolist(), summary.relative_costs.total.tolist(), strict=True)
-    formatted.append([f"{_money(money)} ({_percent(share, 2)})" for money, share in paid])
+    formatted.append([f"{_money(money)} ({_percent(share)})" for money, share in paid])
     return [list(row) for row in zip(*formatted, strict=True)]
 
 

@@ -99,6 +99,7 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
             "environment steps": f"{config.total_steps:,}",
             "seed": str(config.seed),
             "reward": config.env.reward.kind,
+            "forecasts": config.forecaster,
             "commission": f"{costs.fee_bps:g} bp",
             "half spread": f"{costs.half_spread_bps:g} bp",
             "initial cash": f"{config.env.initial_cash:,.0f}",
