@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 from worlds import tensors, weights_of
 
 from fastsim.env.actions import (
-    action_bounds,
-    action_width,
-    equal_weight_action,
     target_weights,
 )
 from fastsim.env.environment import EnvConfig
@@ -97,16 +94,6 @@ def test_gradients_of_a_holding_row_are_zero_and_of_the_others_finite(mode):
     target, _ = target_weights(action, mode, 1.0)
     (gradient,) = torch.autograd.grad(target[:, 0].sum(), action)
     assert gradient.isfinite().all() and not gradient[1].any() and gradient[0].any()
-
-
-@pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
-def test_the_equal_weight_action_spreads_wealth_evenly(mode):
-    action = torch.from_numpy(equal_weight_action(mode, 7))[None]
-    assert action.shape == (1, action_width(mode, 7))
-    low, high = action_bounds(mode)
-    assert (low <= action).all() and (action <= high).all()
-    target, _ = target_weights(action, mode, 1.0)
-    torch.testing.assert_close(target, torch.full((1, 7), 1 / 7), rtol=1e-4, atol=0)
 
 
 def test_leverage_needs_signed_weights():

@@ -125,6 +125,16 @@ def test_a_finished_run_can_be_evaluated_on_other_bars(run, capsys):
     assert (run / "report-validation.html").exists()
 
 
+def test_a_run_that_was_moved_with_its_forecasts_needs_no_new_ones(run, tmp_path, monkeypatch):
+    shutil.copytree(run.parent, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    tables = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert tables
+    main(["evaluate", "moved/first"])
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert after == tables
+
+
 def test_data_can_be_listed_checked_and_kept(tmp_path, capsys):
     main(["data", "list"])
     told = capsys.readouterr().out

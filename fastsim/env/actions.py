@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,10 +45,3 @@ def target_weights(action: Tensor, mode: ActionMode, max_gross: float) -> tuple[
         return weights / weights.sum(-1, keepdim=True).clamp_min(1.0), hold
     excess = torch.maximum(action.abs().sum(-1) / max_gross, action.sum(-1)).clamp_min(1.0)
     return action / excess[:, None], hold
-
-
-def equal_weight_action(mode: ActionMode, num_assets: int) -> np.ndarray:
-    """The action [width] that spreads wealth evenly over the assets and keeps no cash."""
-    if mode == "logits":
-        return np.append(np.zeros(num_assets), -LOGIT_LIMIT).astype(np.float32)
-    return np.full(num_assets, 1.0 / num_assets, dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -185,7 +185,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> Path:
 
 def resume(folder: Path, *, console: Console | None = None) -> Path:
     """Go on with a run from its latest checkpoint, exactly as if it had never stopped."""
-    config = load_yaml(TrainConfig, folder / "config.yaml")
+    config = read_run(folder)
     markets = load_markets(config, console=console)
     trainer = make_trainer(config, markets)
     latest = folder / "checkpoints" / "latest.pt"
@@ -193,6 +193,12 @@ def resume(folder: Path, *, console: Console | None = None) -> Path:
     if latest.exists():
         best = float(trainer.load(latest)["best"])
     return _train(config, markets, trainer, folder, console, best=best)
+
+
+def read_run(folder: Path) -> TrainConfig:
+    """Configuration of a run, wherever its folder is now: forecasts are looked up beside it."""
+    config = load_yaml(TrainConfig, folder / "config.yaml")
+    return replace(config, runs_dir=str(folder.resolve().parent))
 
 
 def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
@@ -209,7 +215,7 @@ def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
 
 def load_policy(folder: Path, checkpoint: str = "best") -> tuple[TrainConfig, Markets, Policy]:
     """Configuration, markets and trained policy of a run."""
-    config = load_yaml(TrainConfig, folder / "config.yaml")
+    config = read_run(folder)
     markets = load_markets(config)
     trainer = make_trainer(config, markets)
     trainer.load(folder / "checkpoints" / f"{checkpoint}.pt")

@@ -46,9 +46,6 @@ class CostConfig:
         require_between(self, "borrow_bps_per_year", 0, 1e5)
 
 
-NO_COSTS = CostConfig(fee_bps=0.0, half_spread_bps=0.0, impact=0.0, borrow_bps_per_year=0.0)
-
-
 class Friction(NamedTuple):
     """The costs of N environments, each its own. Fractions, not basis points."""
 
