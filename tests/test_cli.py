@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from rich.console import Console
 
 from fastsim.cli import main
 from fastsim.config import load_yaml
@@ -81,6 +83,15 @@ def test_forecasts_are_observations_by_default_and_can_be_left_out(run):
     }
     forecasts = having.known.features[having.first :, :, -9:]
     assert (forecasts.std(0) > 0).all()
+
+
+def test_weights_of_an_ensemble_can_be_fitted_on_the_validation_bars(run):
+    config = load_yaml(TrainConfig, run / "config.yaml")
+    twins = replace(config, forecaster="fastsim-prior,fastsim-prior", weights="fit")
+    told = Console(record=True, width=100)
+    fitted = load_markets(twins, console=told).train.known.features
+    assert "Fitted weights: 0.500 fastsim-prior, 0.500 fastsim-prior" in told.export_text()
+    torch.testing.assert_close(fitted, load_markets(config).train.known.features)
 
 
 def test_training_ends_with_the_table_and_the_verdict(tmp_path, capsys):

@@ -1,14 +1,19 @@
 """Several forecasters as one."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from forecasters import LEVELS, Counting, random_context
 
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast.ensemble import Ensemble, fit_weights
+from fastsim.forecast.baselines import trailing_random_walk
+from fastsim.forecast.ensemble import Ensemble, fit_on_market, fit_weights
+from fastsim.forecast.evaluate import DECILES
 from fastsim.forecast.interface import Forecast
+from fastsim.market.sample import sample_bars
+from fastsim.market.tape import make_tape
 
 
 def test_quantiles_are_averaged_by_weight():
@@ -88,3 +93,22 @@ def test_a_useless_member_gets_no_weight():
     good = Forecast(target[..., None] * 0.9 + 0.1 * spread, levels)
     bad = Forecast(10.0 + torch.zeros(2000, 1, 1) + spread, levels)
     assert fit_weights([good, bad], target)[0] > 0.98
+
+
+def test_weights_are_fitted_on_the_rows_that_are_given_and_no_others():
+    tape = make_tape(sample_bars("tech4"))
+    rows, settings = slice(700, 1200), {"horizons": (1, 5), "context_length": 64}
+    members = [trailing_random_walk(20), Counting(name="off", shift=0.2, levels=DECILES)]
+    weights = fit_on_market(members, tape, rows, **settings)
+    assert weights[0] > 0.95
+    assert sum(weights) == pytest.approx(1.0, abs=2e-3)
+    bars = tape.known.bars.clone()
+    bars[1200:] *= 3.0
+    altered = replace(tape, known=tape.known._replace(bars=bars))
+    assert fit_on_market(members, altered, rows, **settings) == weights
+
+
+def test_rows_without_an_outcome_cannot_fit_weights():
+    tape = make_tape(sample_bars("tech4"))
+    with pytest.raises(ForecastError, match="no window with a known outcome"):
+        fit_on_market([Counting()], tape, slice(700, 710), horizons=(21,), context_length=64)

@@ -15,12 +15,18 @@ from torch import Tensor
 
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import (
+    CLOSE,
     Context,
     Forecast,
     Forecaster,
     ModelCard,
     check_request,
 )
+from fastsim.forecast.windows import context_at
+from fastsim.market.tape import MarketTape
+
+FIT_WINDOWS = 2000
+"""Windows that weights are fitted on, about."""
 
 log = logging.getLogger(__name__)
 
@@ -169,3 +175,56 @@ def fit_weights(
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return tuple(torch.softmax(logits, 0).tolist())
+
+
+def fit_on_market(
+    members: Sequence[Forecaster],
+    tape: MarketTape,
+    rows: slice,
+    *,
+    horizons: Sequence[int],
+    context_length: int,
+) -> tuple[float, ...]:
+    """Weights by CRPS on the closes of `rows`, as shares of each window's last close.
+
+    About FIT_WINDOWS windows are forecast, spread evenly over the bars and assets; their outcomes
+    lie in `rows` too, so that bars after them stay unseen. Rounded to a thousandth.
+
+    Raises
+    ------
+    ForecastError
+        A member cannot forecast these windows, or the rows hold none with a known outcome.
+    """
+    start, stop, _ = rows.indices(len(tape))
+    ahead = torch.tensor(list(horizons), device=tape.device)
+    reach, length = max(horizons), context_length
+    every = max(1, (stop - start) * tape.num_assets // FIT_WINDOWS)
+    least = max(member.card.min_context for member in members)
+    close = tape.known.bars[..., CLOSE]  # [T, A]
+    forecasts: list[list[Tensor]] = [[] for _ in members]
+    targets = []
+    for bar in range(start, stop - reach, every):
+        context = context_at(tape, slice(bar, bar + 1), length)
+        price, outcome = close[bar], close[bar + ahead].T  # [A], [A, h]
+        known = context.close.isfinite().sum(1) >= least
+        usable = known & price.isfinite() & outcome.isfinite().all(1)
+        if not bool(usable.any()):
+            continue
+        window = Context(context.bars[usable], context.timestamps[usable])
+        last = price[usable, None]
+        targets.append((outcome[usable] / last).cpu())
+        for member, found in zip(members, forecasts, strict=True):
+            quantiles = member.forecast(window, reach).quantiles[:, ahead - 1]
+            found.append((quantiles.to(last) / last[..., None]).cpu())
+    if not targets:
+        raise ForecastError(
+            f"bars {start} to {stop - 1} hold no window with a known outcome: weights need more"
+        )
+    weights = fit_weights(
+        [
+            Forecast(torch.cat(found), member.card.levels)
+            for member, found in zip(members, forecasts, strict=True)
+        ],
+        torch.cat(targets),
+    )
+    return tuple(round(weight, 3) for weight in weights)

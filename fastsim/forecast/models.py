@@ -26,6 +26,8 @@ from fastsim.forecast.interface import (
 from fastsim.forecast.weights import fingerprint
 
 NO_FORECASTER = "none"
+FITTED = "fit"
+"""In place of weights: those that minimise the CRPS on bars that neither train nor test."""
 
 
 class Model(NamedTuple):
@@ -135,11 +137,13 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def parse_weights(text: str) -> tuple[float, ...] | None:
-    """Weights from `0.4,0.4,0.2`; None from an empty text."""
+    """Weights from `0.4,0.4,0.2`; None, for equal ones, from an empty text."""
     try:
         return tuple(float(part) for part in text.split(",")) if text.strip() else None
     except ValueError:
-        raise ConfigError(f"weights must be numbers such as 0.4,0.4,0.2, got {text!r}") from None
+        raise ConfigError(
+            f'weights must be numbers such as 0.4,0.4,0.2, or "{FITTED}", got {text!r}'
+        ) from None
 
 
 def where_weights_are(model: Model) -> str:

@@ -24,8 +24,9 @@ from fastsim.env.environment import EnvConfig
 from fastsim.env.episode import EpisodeConfig, check_room
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.forecast.interface import Precision
-from fastsim.forecast.models import load_ensemble, parse_names, parse_weights
+from fastsim.forecast.ensemble import Ensemble, fit_on_market
+from fastsim.forecast.interface import Forecaster, Precision
+from fastsim.forecast.models import FITTED, load_ensemble, parse_names, parse_weights
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
@@ -86,7 +87,8 @@ class TrainConfig:
     forecaster: str = "fastsim-prior"
     """Whose forecasts are observed: names or artefacts, separated by commas, or "none"."""
     weights: str = ""
-    """Weights of several forecasters, such as 0.4,0.4,0.2; equal if empty."""
+    """Weights of several forecasters, such as 0.4,0.4,0.2; equal if empty; "fit" finds those that
+    forecast the validation bars best."""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tape: TapeConfig = field(default_factory=TapeConfig)
@@ -102,7 +104,8 @@ class TrainConfig:
         if self.env.autoreset != "next_step":
             raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
         parse_names(self.forecaster)
-        parse_weights(self.weights)
+        if self.weights != FITTED:
+            parse_weights(self.weights)
         if self.name is not None and Path(self.name).name != self.name:
             raise ConfigError(f"TrainConfig.name must be a plain folder name, got {self.name!r}")
 
@@ -127,21 +130,22 @@ def load_markets(config: TrainConfig, *, console: Console | None = None) -> Mark
     tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
-    features = forecast_features(config, tape, console)
+    features = forecast_features(config, tape, split.validation, console)
     return Markets(*(part.with_features(features) for part in parts))
 
 
 def forecast_features(
-    config: TrainConfig, tape: MarketTape, console: Console | None
+    config: TrainConfig, tape: MarketTape, validation: slice, console: Console | None
 ) -> dict[str, Tensor]:
     """Features [T, A] of the run's forecaster, tabulated once beside the runs; none for "none"."""
     names = parse_names(config.forecaster)
     if not names:
         return {}
     settings = config.forecast
-    forecaster = load_ensemble(
-        names, parse_weights(config.weights), precision=settings.precision, device=tape.device
-    )
+    weights = None if config.weights == FITTED else parse_weights(config.weights)
+    forecaster = load_ensemble(names, weights, precision=settings.precision, device=tape.device)
+    if config.weights == FITTED:
+        forecaster = _fitted(forecaster, config.forecast, tape, validation, console)
     table = build_forecast_tape(
         tape,
         forecaster,
@@ -152,6 +156,29 @@ def forecast_features(
         console=console,
     )
     return table.features(tape)
+
+
+def _fitted(
+    forecaster: Forecaster,
+    settings: ForecastConfig,
+    tape: MarketTape,
+    validation: slice,
+    console: Console | None,
+) -> Forecaster:
+    """The same members with the weights that forecast the validation bars best."""
+    if not isinstance(forecaster, Ensemble):
+        return forecaster
+    weights = fit_on_market(
+        forecaster.members,
+        tape,
+        validation,
+        horizons=settings.horizons,
+        context_length=settings.context_length,
+    )
+    shares = zip(weights, forecaster.members, strict=True)
+    text = ", ".join(f"{weight:.3f} {member.card.name}" for weight, member in shares)
+    (console or Console(stderr=True)).print(f"Fitted weights: {text}", highlight=False)
+    return Ensemble(forecaster.members, weights, on_failure=forecaster.on_failure)
 
 
 def resolve_device(device: str) -> torch.device:
