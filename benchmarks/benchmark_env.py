@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import fastsim
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.market.bars import Bars
 from fastsim.market.tape import MarketTape, make_tape

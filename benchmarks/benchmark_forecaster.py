@@ -2,12 +2,15 @@
 
     python benchmarks/benchmark_forecaster.py --model fastsim-prior
     python benchmarks/benchmark_forecaster.py --model toto2-4m --random-weights --batch-size 32
+    python benchmarks/benchmark_forecaster.py --model toto --random-weights --format torchscript \
+        --precision int8
     python benchmarks/benchmark_forecaster.py --artifact tirex-float16.pt --device cuda
 
 Latency is that of one call on distinct series, measured after a warm-up and synchronised. The
 matrix rate is the best of square float products in the same run; FLOPs are counted by PyTorch's own
-counter on the eager model, for matrix products and convolutions. Look-ups are what the cache of
-tabulated forecasts serves, reported apart: they are not forecasts.
+counter on the eager model, for matrix products and convolutions; int8 is held against float32
+products. Look-ups are what the cache of tabulated forecasts serves, reported apart: they are not
+forecasts.
 """
 
 from __future__ import annotations
@@ -33,13 +36,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastsim
 from fastsim.errors import ConfigError
 from fastsim.forecast.cache import MarketForecasts
-from fastsim.forecast.export import SUFFIX, export, load_artifact
+from fastsim.forecast.export import export, load_artifact
+from fastsim.forecast.formats import SUFFIX, ArtifactPrecision
 from fastsim.forecast.interface import (
     DTYPES,
     Context,
     Forecaster,
     ModuleForecaster,
-    Precision,
 )
 from fastsim.forecast.models import find_model, load_forecaster, random_model
 from fastsim.forecast.windows import context_at
@@ -61,9 +64,10 @@ class Benchmark:
     num_iterations: int = 20
     context: int = 512
     horizon: int = 64
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
+    """int8 is for the format torchscript; of an artefact it is what the file says."""
     device: str = "cpu"
-    format: Literal["eager", "torchscript", "aoti"] = "eager"
+    format: Literal["eager", "torchscript", "aoti", "onnx"] = "eager"
     random_weights: bool = False
     """The real architecture with random weights: its speed is real, its forecasts are not."""
     json: Path | None = None
@@ -81,6 +85,8 @@ def forecaster(case: Benchmark, windows: Context) -> tuple[Forecaster, str]:
     else:
         loaded, weights = model.load(case.path), "shipped" if shipped else "official"
     if case.format == "eager":
+        if case.precision == "int8":
+            raise ConfigError("eager models have no int8: add --format torchscript")
         return ModuleForecaster(loaded, precision=case.precision, device=case.device), weights
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"model{SUFFIX[case.format]}"
@@ -100,6 +106,7 @@ def measure(case: Benchmark) -> dict[str, object]:
     tape = make_tape(sample_bars("us20"), device="cpu")
     windows = _windows(tape, max(case.batch_size, 33), case.context)
     found, weights = forecaster(case, windows)
+    precision = found.metadata["precision"] if case.artifact else case.precision
     batch = Context(windows.bars[: case.batch_size], windows.timestamps[: case.batch_size])
     batch = Context(*(column.to(case.device) for column in batch))
 
@@ -110,7 +117,7 @@ def measure(case: Benchmark) -> dict[str, object]:
     latencies = [_seconds(once, case.device) for _ in range(case.num_iterations)]
     rate = case.batch_size / statistics.median(latencies)
     flops = _flops(case, batch)
-    matrix = matrix_rate(case.device, case.precision)
+    matrix = matrix_rate(case.device, precision)
     per_second = flops / statistics.median(latencies) if flops else None
     return {
         "benchmark": "forecaster",
@@ -119,7 +126,7 @@ def measure(case: Benchmark) -> dict[str, object]:
         "model": found.card.name,
         "weights": weights,
         "format": "artifact" if case.artifact else case.format,
-        "precision": case.precision,
+        "precision": precision,
         "device": _device_name(case.device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -157,11 +164,12 @@ def look_up_rate(tape: MarketTape, found: Forecaster, case: Benchmark) -> float:
     return count / elapsed
 
 
-def matrix_rate(device: str, precision: Precision, size: int = 0) -> float:
-    """Best FLOP/s of square matrix products in this precision on this device."""
+def matrix_rate(device: str, precision: ArtifactPrecision, size: int = 0) -> float:
+    """Best FLOP/s of square matrix products in this precision on this device; int8 as float32."""
+    dtype = DTYPES.get(precision, torch.float32)
     cuda = torch.device(device).type == "cuda"
     size = size or (8192 if cuda else 1024)
-    left, right = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
     def product() -> None:
         torch.mm(left, right)

@@ -1,4 +1,4 @@
-"""Write the README's table from the results: python benchmarks/table.py."""
+"""Write the tables of the READMEs from the results: python benchmarks/table.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 Row = dict[str, Any]
 
 
 def table_of(name: str) -> str:
     """Markdown table of one file of results."""
     rows = [json.loads(line) for line in (RESULTS / f"{name}.json").read_text().splitlines()]
-    make = {"env": env_table, "official_forecasters": official_table}
+    make = {"env": env_table, "official_forecasters": official_table, "accuracy": accuracy_table}
     return make[rows[0]["benchmark"]](rows)
 
 
@@ -28,6 +29,36 @@ def official_table(rows: list[Row]) -> str:
     for row in rows:
         names = ("case", "batch_size", "forecasts_per_s", "official_forecasts_per_s", "ratio")
         lines.append("| " + " | ".join(str(row[name]) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def accuracy_table(rows: list[Row]) -> str:
+    """Forecasters by losses relative to a random walk and to GARCH, with intervals, and the PIT."""
+    head = [
+        "forecaster",
+        "quantile loss / walk",
+        "CRPS / walk",
+        "quantile loss / garch-t",
+        "CRPS / garch-t",
+        "80 % band holds",
+        "PIT in tenths, %",
+        "failed fits",
+        "ms a window",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+    for entry in rows[0]["forecasters"]:
+        ratios = [
+            entry["relative"][reference][loss]
+            for reference in ("random-walk-60", "garch-t")
+            for loss in ("quantile_loss", "crps")
+        ]
+        cells = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ratios]
+        low, high = entry["coverage"][1:]
+        cells.append(f"{entry['coverage'][0]:.1%} [{low:.1%}, {high:.1%}]")
+        cells.append(" ".join(f"{100 * share:.0f}" for share in entry["pit"]))
+        cells.append(f"{entry['fallbacks']:,}")
+        cells.append(f"{1000 * entry['seconds'] / entry['windows']:,.1f}")
+        lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -50,11 +81,11 @@ def env_table(rows: list[Row]) -> str:
 
 
 def with_tables(text: str) -> str:
-    """The README's text with every marked table made anew."""
+    """A README's text with every marked table made anew."""
     marked = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda match: f"{match[1]}{table_of(match[2])}\n{match[3]}", text)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

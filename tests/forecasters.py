@@ -36,7 +36,7 @@ class TinyModel(ForecastModel):
         mean = closes.nanmean(1, keepdim=True)
         deviation = (closes - mean).square().nanmean(1, keepdim=True).sqrt().clamp_min(1e-12)
         recent = ((closes - mean) / deviation)[:, -8:].nan_to_num(nan=0.0)
-        scaled = self.layer(recent.to(self.layer.weight.dtype)).float()[:, None]
+        scaled = self.layer(recent.to(self.layer.bias.dtype)).float()[:, None]
         steps = torch.arange(1, horizon + 1, device=closes.device)[None, :, None]
         return (last + mean)[:, None] + deviation[:, None] * scaled.sort(-1).values * steps.sqrt()
 

@@ -6,7 +6,7 @@ follow the large ones, and to sit still through the small ones.
 
 import numpy as np
 
-from fastsim.env.environment import EnvConfig
+from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.market.bars import Bars

@@ -27,7 +27,8 @@ from fastsim.env.accounting import (
     orders,
     post_cost_wealth,
 )
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.market.bars import Bars
 from fastsim.market.costs import CostConfig, Friction, make_friction, trade_cost

@@ -12,7 +12,7 @@ from worlds import tensors, weights_of
 from fastsim.env.actions import (
     target_weights,
 )
-from fastsim.env.environment import EnvConfig
+from fastsim.env.core import EnvConfig
 from fastsim.errors import ConfigError
 
 TINY = 1e-12

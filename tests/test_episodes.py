@@ -10,7 +10,8 @@ import pytest
 import torch
 from worlds import SHORT_FEATURES, assert_same_bits, leaves, random_bars
 
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.reward import RUIN_LOG_GROWTH
@@ -325,7 +326,7 @@ def test_an_invalid_action_holds_and_is_counted():
     bad[1, 2], bad[2, 0] = torch.nan, torch.inf
     transition = env.step(bad)
     assert env.state.invalid_actions.tolist() == [0, 1, 1]
-    assert transition.outcome.trade[0].any() and not transition.outcome.trade[1:].any()
+    assert transition.outcome.turnover[0] > 0 and not transition.outcome.turnover[1:].any()
     assert transition.reward.isfinite().all()
     env.step(bad)
     assert env.state.invalid_actions.tolist() == [0, 2, 2]

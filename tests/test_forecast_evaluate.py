@@ -12,6 +12,7 @@ from fastsim.forecast import evaluate
 from fastsim.forecast.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.evaluate import (
     DECILES,
+    Centred,
     relative,
     resampled,
     rolling_origins,
@@ -113,6 +114,17 @@ def test_a_drift_foreseen_is_hit_and_a_random_walk_takes_no_side(walk):
     assert leaning.hit_rate.value > 0.99
     none = summarise(rolling_origins(rising, trailing_random_walk(), [5], origins, CONTEXT))
     assert math.isnan(none.hit_rate.value)
+
+
+def test_a_centred_law_has_no_drift_and_the_same_width(walk):
+    leaning, driftless = Knowing(drift=0.005), Knowing()
+    context = context_of(torch.from_numpy(walk.close[:CONTEXT].T))
+    told = Centred(leaning).forecast(context, 5).quantiles
+    torch.testing.assert_close(told, driftless.forecast(context, 5).quantiles)
+    scores = rolling_origins(walk, Centred(leaning), [5], [500], CONTEXT)
+    assert (float(scores.hits), float(scores.misses)) == (0.0, 0.0)
+    assert Centred(leaning).card.name == "knowing, centred"
+    assert Centred(leaning).key != leaning.key
 
 
 def test_the_forecaster_sees_the_origin_and_nothing_after(walk):

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.market.costs import CostConfig
 from fastsim.market.sample import sample_bars

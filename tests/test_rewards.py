@@ -9,7 +9,8 @@ import pytest
 import torch
 from worlds import FREE, SHORT_FEATURES, random_bars
 
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import (
     INITIAL_VOLATILITY,

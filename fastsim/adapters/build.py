@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from fastsim.config import from_mapping
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.errors import ConfigError
 from fastsim.market.bars import Bars
 from fastsim.market.costs import make_friction

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.env.actions import action_bounds
-from fastsim.env.environment import PortfolioEnv, Transition
+from fastsim.env.core import Transition
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError
 from fastsim.market.features import FEATURE_LIMIT
@@ -91,7 +92,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return columns
 
     def _info(self, transition: Transition | None) -> dict[str, Any]:
-        state = self.env.state
+        state = self.env.stepper.state
         info: dict[str, Any] = {
             "date": str(self.env.tape.timestamps[int(state.episode.bar)])[:19],
             "wealth": float(state.portfolio.wealth),
@@ -107,7 +108,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
 
     Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
     dense `final_obs` [N, width] and its mask `_final_obs` into the info. A row of actions that is
-    not finite holds its positions and is counted in the info's `invalid_actions`.
+    not finite holds its positions and is counted in the info's `invalid_actions`. The info's
+    `wealth` is that at the close, before any restart in the same step.
     """
 
     def __init__(self, num_envs: int = 1, market: Market = "us20", **arguments: Any) -> None:
@@ -137,10 +139,12 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         transition = self.env.step(rows)
         outcome = transition.outcome
         info: dict[str, Any] = {
-            "wealth": self.env.state.portfolio.wealth,
+            "wealth": torch.where(
+                transition.restarted, self.env.config.initial_cash, outcome.wealth
+            ),
             "turnover": outcome.turnover,
             "cost": outcome.cost.total,
-            "invalid_actions": self.env.state.invalid_actions,
+            "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
         }
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)

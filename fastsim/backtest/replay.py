@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastsim.backtest.history import History
-from fastsim.env.environment import EnvConfig, PortfolioEnv, Transition
+from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
@@ -67,6 +68,7 @@ def replay(
 
 def _record(transition: Transition, alive: Tensor) -> tuple[Tensor, ...]:
     outcome = transition.outcome
+    assert outcome.holdings is not None  # the reference keeps them
     risky = outcome.holdings / outcome.wealth_traded[:, None]
     weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
     columns = (outcome.turnover, *outcome.cost, outcome.borrow)

@@ -10,14 +10,17 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
 from fastsim.errors import ConfigError, DataError, ForecastError
-from fastsim.forecast.baselines import ewma_random_walk, trailing_random_walk
-from fastsim.forecast.evaluate import relative, rolling_origins, spaced_origins, summarise
-from fastsim.forecast.export import SUFFIX, Format, export
-from fastsim.forecast.interface import Context, Forecast, Forecaster, Precision
+from fastsim.forecast.classical import load_baselines
+from fastsim.forecast.evaluate import Centred, spaced_origins
+from fastsim.forecast.export import export
+from fastsim.forecast.formats import SUFFIX, ArtifactPrecision, Format
+from fastsim.forecast.interface import Context, Forecast
 from fastsim.forecast.models import (
     MODELS,
     find_model,
@@ -27,6 +30,7 @@ from fastsim.forecast.models import (
     where_weights_are,
 )
 from fastsim.forecast.windows import context_at
+from fastsim.market.bars import Bars
 from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.tape import MarketTape, make_tape
 
@@ -110,50 +114,60 @@ class ShowCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCommand:
-    """Score forecasters over rolling origins beside random walks."""
+    """Score forecasters over rolling origins beside random walks and classical models."""
 
     forecaster: str = "fastsim-prior"
     """Names separated by commas; each is scored on its own."""
+    baselines: str = "random-walk-60,random-walk-ewma-0.94"
+    """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
+    theta, which are fitted to every window, slowly. The first random walk is always scored."""
+    centred: bool = False
+    """Score each forecaster once more with its median at the last close: its gain without drift."""
     source: str = "us20"
     """A sample's name, or a CSV or Parquet file."""
     horizons: tuple[int, ...] = (1, 2, 3, 5, 8, 13, 21)
     context: int = 512
     step: int = 21
     """Bars between origins."""
+    json: Path | None = None
+    """Write all figures, their intervals and the settings to this file, as one JSON object."""
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
+        if self.json is not None and self.json.is_dir():
+            raise ConfigError(f"json must be a file to write, {self.json} is a folder")
         bars = load_bars(DataConfig(source=self.source))
         origins = spaced_origins(
             bars, context=self.context, horizon=max(self.horizons), step=self.step
         )
-        walk = trailing_random_walk(60)
-        forecasters: list[Forecaster] = [walk, ewma_random_walk()]
-        forecasters += [load_ensemble([name]) for name in parse_names(self.forecaster)]
-        scores = {
-            forecaster.card.name: rolling_origins(
-                bars, forecaster, self.horizons, origins, self.context
-            )
-            for forecaster in forecasters
-        }
-        reference = scores[walk.card.name]
-        table = Table("Forecaster", "Quantile loss / walk", "MASE", "RMSE", "80 % band", "Hit rate")
-        for name, score in scores.items():
-            summary = summarise(score)
-            table.add_row(
-                name,
-                str(relative(score, reference)),
-                str(summary.mase),
-                str(summary.rmse),
-                str(summary.coverage),
-                str(summary.hit_rate),
-            )
-        console.print(table)
+        models = [load_ensemble([name]) for name in parse_names(self.forecaster)]
+        forecasters = [*load_baselines(f"{WALK},{self.baselines}"), *models]
+        forecasters += [Centred(model) for model in models if self.centred]
+        entries = score_all(bars, forecasters, self.horizons, origins, self.context, console)
+        for table in score_tables(entries):
+            console.print(table)
         console.print(
             f"{len(origins)} origins, horizons {', '.join(map(str, self.horizons))}; brackets are "
-            f"95 % bootstrap intervals over origins. Below 1 beats the random walk.",
+            f"95 % bootstrap intervals over origins. A ratio below 1 beats what it is held "
+            f"against. PIT: share of outcomes in each tenth of the forecast, flat if calibrated.",
             highlight=False,
         )
+        if self.json is not None:
+            write_scores(entries, self._settings(bars, origins), self.json)
+            console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
+
+    def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
+        days = bars.timestamps[origins].astype("datetime64[D]")
+        return {
+            "source": self.source,
+            "assets": len(bars.symbols),
+            "first_origin": str(days[0]),
+            "last_origin": str(days[-1]),
+            "origins": len(origins),
+            "step": self.step,
+            "context": self.context,
+            "horizons": list(self.horizons),
+        }
 
 
 ForecastAction = (
@@ -183,8 +197,10 @@ class ExportCommand:
     """Local weights, instead of the hub's."""
     out: Path | None = None
     """The artefact; by default MODEL-PRECISION and the format's ending, here."""
-    precision: Precision = "float16"
+    precision: ArtifactPrecision = "float16"
+    """int8 is for torchscript; onnx has float32 and float16."""
     format: Format = "torchscript"
+    """Ends in .pt, .pt2 or .onnx; the last needs `pip install 'fastsim-rl[onnx]'`."""
     horizon: int = 64
     context: int = 512
     source: str = "us20"

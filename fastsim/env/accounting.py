@@ -51,24 +51,22 @@ class Conditions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What happened between two closes, in account currency."""
+    """What happened between two closes, in account currency.
+
+    Single orders are kept by the reference alone: fused backends leave `trade` and `holdings` None.
+    """
 
     wealth_before: Tensor  # [N]  at the close of the decision
     wealth_at_fill: Tensor  # [N]  before trading
     wealth_traded: Tensor  # [N]  after trading and its costs
     wealth: Tensor  # [N]  at the next close
-    trade: Tensor  # [N, A]  bought (positive) and sold
-    holdings: Tensor  # [N, A]  right after the trade
+    turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides
     cost: TradeCost
     borrow: Tensor  # [N]
     interest: Tensor  # [N]
     ruined: Tensor  # [N]  bool: wealth was not positive at the fill or at the next close
-
-    @property
-    def turnover(self) -> Tensor:
-        """Traded value [N] relative to the wealth before the trade: sum |dw|, both sides."""
-        traded = self.trade.abs().sum(-1)
-        return torch.where(self.wealth_at_fill > 0, traded / self.wealth_at_fill, 0.0)
+    trade: Tensor | None = None  # [N, A]  bought (positive) and sold
+    holdings: Tensor | None = None  # [N, A]  right after the trade
 
 
 def conditions_at(tape: MarketTape, bar: Tensor) -> Conditions:
@@ -112,12 +110,13 @@ def advance(
         wealth_at_fill=before,
         wealth_traded=before - cost.total,
         wealth=moved.wealth,
-        trade=trade,
-        holdings=held,
+        turnover=torch.where(before > 0, trade.abs().sum(-1) / before, 0.0),
         cost=cost,
         borrow=borrow,
         interest=interest,
         ruined=(before <= 0) | (moved.wealth <= 0),
+        trade=trade,
+        holdings=held,
     )
 
 

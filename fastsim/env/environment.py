@@ -1,189 +1,26 @@
-"""The environment: N portfolios on one shared market, as a pure step and as an object around it.
-
-`step` is a function from state and action to state and transition, differentiable and free of host
-reads. `PortfolioEnv` keeps the state for callers that want an environment with `reset` and `step`.
-"""
+"""The environment as an object: N portfolios that keep their state, with `reset` and `step`."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
-from fastsim.env.accounting import Outcome, Portfolio, advance, conditions_at
-from fastsim.env.actions import ActionMode, action_width, target_weights
-from fastsim.env.episode import Episode, EpisodeConfig, begin, check_room
+from fastsim.env.actions import action_width
+from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, copy, observe
+from fastsim.env.episode import check_room
+from fastsim.env.kernels.choose import Backend, make_stepper
 from fastsim.env.observe import (
     Observation,
     feature_columns,
     flat_observation,
-    observe_portfolio,
     portfolio_names,
     window_columns,
     window_observation,
 )
 from fastsim.env.random import environment_keys
-from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
 from fastsim.errors import ActionError, ConfigError
-from fastsim.market.costs import CostConfig, Friction, make_friction
+from fastsim.market.costs import Friction, make_friction
 from fastsim.market.tape import MarketTape
-
-Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...]")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnvConfig:
-    """Everything an agent's world is made of, apart from the market itself."""
-
-    action: ActionMode = "weights"
-    max_gross: float = 1.0
-    """Gross leverage, sum |w|, of signed weights."""
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
-    costs: CostConfig = field(default_factory=CostConfig)
-    initial_cash: float = 1_000_000.0
-    observation: Literal["flat", "index", "window"] = "flat"
-    """Features of the bar; only its index; or the last `window_length` bars (costly)."""
-    window_length: int = 32
-    autoreset: Literal["next_step", "same_step"] = "next_step"
-
-    def __post_init__(self) -> None:
-        for name in ("action", "observation", "autoreset"):
-            require_choice(self, name)
-        require_between(self, "max_gross", 0, 4, open_low=True)
-        require_between(self, "initial_cash", 0, open_low=True)
-        require_between(self, "window_length", 1)
-        if self.action != "signed" and self.max_gross != 1.0:
-            raise ConfigError(
-                f'EnvConfig.max_gross = {self.max_gross!r} needs action="signed", '
-                f"got action={self.action!r}"
-            )
-
-
-class EnvState(NamedTuple):
-    """Everything that changes, for N environments."""
-
-    portfolio: Portfolio
-    episode: Episode
-    peak: Tensor  # [N]  highest wealth of the episode
-    memory: RewardMemory
-    invalid_actions: Tensor  # [N]  int64, actions that were not finite, since the last reset
-    key: Tensor  # [N]  int64, identity under the seed
-
-
-class Transition(NamedTuple):
-    """What a step returns."""
-
-    observation: Observation  # of the next decision
-    reward: Tensor  # [N]
-    terminated: Tensor  # [N]  bool: ruined
-    truncated: Tensor  # [N]  bool: horizon or end of the tape
-    restarted: Tensor  # [N]  bool: the row ignored its action and began an episode (next_step)
-    final_observation: Observation | None  # where an episode ended, before its restart (same_step)
-    outcome: Outcome  # of every row, a restarted row's to be ignored
-
-
-class World(NamedTuple):
-    """What does not change: the market, the frictions and the rules."""
-
-    tape: MarketTape
-    friction: Friction
-    config: EnvConfig
-
-
-def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
-    """All cash, at the start of episode `number` [N] of the environments `key` [N]."""
-    tape, config = world.tape, world.config
-    cash = torch.full(key.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
-    return EnvState(
-        portfolio=Portfolio(cash.new_zeros(len(key), tape.num_assets), cash),
-        episode=begin(tape, config.episode, key, number, first=first),
-        peak=cash,
-        memory=fresh_memory(cash),
-        invalid_actions=torch.zeros_like(number),
-        key=key,
-    )
-
-
-def restart(world: World, state: EnvState) -> EnvState:
-    """The next episode of every environment."""
-    fresh = begin_state(world, state.key, state.episode.number + 1)
-    return fresh._replace(invalid_actions=state.invalid_actions)
-
-
-def observe(world: World, state: EnvState) -> Observation:
-    """What the agents see of this state."""
-    columns = observe_portfolio(state.portfolio, state.peak, world.config.initial_cash)
-    return Observation(state.episode.bar, columns)
-
-
-def trade_and_move(
-    world: World, state: EnvState, action: Tensor
-) -> tuple[EnvState, Tensor, Outcome]:
-    """Carry every environment from one close to the next; returns state, reward [N], outcome."""
-    tape, friction, config = world
-    weights, hold = target_weights(action, config.action, config.max_gross)
-    market = conditions_at(tape, state.episode.bar)
-    portfolio, outcome = advance(state.portfolio, weights, hold, market, friction)
-    peak = torch.maximum(state.peak, outcome.wealth)
-    left = torch.where(outcome.ruined, 0.0, outcome.wealth)  # ruin is final, whatever comes after
-    growth = measure_growth(outcome.wealth_before, left, state.peak, peak, market.market_return)
-    reward, memory = REWARDS[config.reward.kind](growth, state.memory, config.reward)
-    bar = state.episode.bar + 1
-    done = outcome.ruined | (bar >= state.episode.end)
-    moved = state._replace(
-        portfolio=portfolio,
-        episode=state.episode._replace(bar=bar, done=done),
-        peak=peak,
-        memory=memory,
-        invalid_actions=state.invalid_actions + hold,
-    )
-    return moved, reward, outcome
-
-
-def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Transition]:
-    """Step every environment once; `action` is [N, A], or [N, A + 1] for logits.
-
-    Under `next_step`, an environment whose episode has ended ignores its action and begins the
-    next, with reward 0. Under `same_step` it begins the next in the step that ended it, and the
-    last observation of the old episode is `final_observation`.
-    """
-    moved, reward, outcome = trade_and_move(world, state, action)
-    done = moved.episode.done
-    final = None
-    if world.config.autoreset == "next_step":
-        restarted = state.episode.done
-        after = select(restarted, restart(world, state), moved)
-        done = done & ~restarted
-        reward = torch.where(restarted, 0.0, reward)
-    else:
-        restarted = torch.zeros_like(done)
-        final = observe(world, moved)
-        after = select(done, restart(world, moved), moved)
-    terminated = outcome.ruined & done
-    return after, Transition(
-        observation=observe(world, after),
-        reward=reward,
-        terminated=terminated,
-        truncated=done & ~terminated,
-        restarted=restarted,
-        final_observation=final,
-        outcome=outcome,
-    )
-
-
-def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
-    """Rows of `chosen` where `mask` [N], else rows of `other`, through nested named tuples."""
-    if isinstance(chosen, Tensor):
-        rows = mask.view(-1, *(1,) * (chosen.dim() - 1))
-        return cast(Nested, torch.where(rows, chosen, cast(Tensor, other)))
-    pairs = zip(chosen, cast(tuple[Any, ...], other), strict=True)
-    build = cast(Callable[..., Nested], type(chosen))
-    return build(*(select(mask, new, old) for new, old in pairs))
 
 
 class PortfolioEnv:
@@ -203,6 +40,10 @@ class PortfolioEnv:
         Number of the first environment. Randomness depends on an environment's number alone, so
         row 7 of a batch equals a single environment with `first_env=7`.
 
+    backend
+        Who steps: the reference in torch, a fused kernel in numba (CPU) or Triton (CUDA), or the
+        fastest of them that fits ("auto").
+
     Raises
     ------
     ConfigError
@@ -218,6 +59,7 @@ class PortfolioEnv:
         friction: Friction | None = None,
         first_env: int = 0,
         seed: int = 0,
+        backend: Backend = "auto",
     ) -> None:
         config = config or EnvConfig()
         if num_envs < 1:
@@ -232,7 +74,16 @@ class PortfolioEnv:
         self.world = World(tape, friction, config)
         self.num_envs = num_envs
         self.first_env = first_env
-        self.state = self._first_state(seed)
+        self.stepper = make_stepper(self.world, self._first_state(seed), backend)
+
+    @property
+    def state(self) -> EnvState:
+        """Everything that changes, as it is now: a copy, the caller's to keep."""
+        return copy(self.stepper.state)
+
+    @state.setter
+    def state(self, state: EnvState) -> None:
+        self.stepper.load(state)
 
     @property
     def tape(self) -> MarketTape:
@@ -283,8 +134,7 @@ class PortfolioEnv:
                 f'actions for action="{self.config.action}" must have shape '
                 f"({self.num_envs}, {self.action_width}), got {tuple(action.shape)}"
             )
-        self.state, transition = step(self.world, self.state, action.to(self.tape.dtype))
-        return transition
+        return self.stepper.step(action.to(self.tape.dtype))
 
     def columns(self, observation: Observation) -> Tensor:
         """Lay an observation out as the numbers [N, width] that `config.observation` asks for."""

@@ -20,6 +20,7 @@ class Observation(NamedTuple):
 
     bar: Tensor  # [N]  int64, row of the tape's tables
     portfolio: Tensor  # [N, P]  weights of assets and cash, then `PORTFOLIO_SCALARS`
+    flat: Tensor | None = None  # [N, A F + P]  laid out already, by a fused backend
 
 
 def portfolio_names(tape: MarketTape) -> tuple[str, ...]:
@@ -58,6 +59,8 @@ def observe_portfolio(portfolio: Portfolio, peak: Tensor, initial: float) -> Ten
 
 def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
     """Features of the bar and the portfolio [N, A F + P]."""
+    if observation.flat is not None:
+        return observation.flat
     features = tape.known.features[observation.bar]
     return torch.cat([features.flatten(1), observation.portfolio], dim=-1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
-_GOLDEN = (
+GOLDEN = (
     0x9E3779B9  # 2^32 over the golden ratio: the mixer maps zero to zero, so nothing starts there
 )
 
@@ -20,7 +20,7 @@ def environment_keys(seed: int, env_ids: Tensor) -> Tensor:
     """Keys [N] of the environments with these numbers [N] under this seed."""
     low = torch.full_like(env_ids, seed & _MASK)
     high = torch.full_like(env_ids, (seed >> 32) & _MASK)
-    return _mix(_mix(_mix(low + _GOLDEN) ^ high) + env_ids)
+    return _mix(_mix(_mix(low + GOLDEN) ^ high) + env_ids)
 
 
 def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int) -> Tensor:
@@ -28,7 +28,7 @@ def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int
 
     Multiply-shift maps 32 random bits to the range (Lemire 2019); the bias is below bound / 2^32.
     """
-    bits = _mix(_mix(key + episode * _GOLDEN) + stream)
+    bits = _mix(_mix(key + episode * GOLDEN) + stream)
     return (bits * bound) >> 32
 
 

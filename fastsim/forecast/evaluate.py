@@ -7,6 +7,7 @@ an interval comes from resampling blocks of origins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -69,10 +70,34 @@ class Summary(NamedTuple):
     windows: int
 
 
+class Centred:
+    """Another forecaster's law with its median at the last close: what its score owes to no drift.
+
+    Quantiles are multiplied by last close / median at every horizon, so that widths and shape in
+    log prices stay. Series whose last close is missing have no forecast: NaN.
+    """
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        self.forecaster = forecaster
+        self.card = replace(forecaster.card, name=f"{forecaster.card.name}, centred")
+        self.key = f"{forecaster.key}/centred"
+
+    def forecast(self, context: Context, horizon: int) -> Forecast:
+        """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
+        told = self.forecaster.forecast(context, horizon)
+        last = context.close[:, -1, None, None].to(told.quantiles)  # [B, 1, 1]
+        # The median divided by itself is one exactly, so that it takes no side.
+        return Forecast(told.quantiles / told.median[..., None] * last, told.levels)
+
+
 def spaced_origins(bars: Bars, *, context: int, horizon: int, step: int) -> NDArray[np.int64]:
     """Rows [R] to forecast from, `step` apart, with a whole context before and horizon after."""
     origins: NDArray[np.int64] = np.arange(context - 1, len(bars) - horizon, step, dtype=np.int64)
     return origins
+
+
+def _nothing() -> None:
+    """Do nothing: progress that nobody watches."""
 
 
 def rolling_origins(
@@ -81,6 +106,8 @@ def rolling_origins(
     horizons: Sequence[int],
     origins: Sequence[int] | NDArray[np.int64],
     context: int,
+    *,
+    after_origin: Callable[[], object] = _nothing,
 ) -> Scores:
     """Forecast every asset from every origin, and score the closes that came.
 
@@ -92,6 +119,8 @@ def rolling_origins(
         In bars; all are scored, with equal weight.
     origins
         Rows of `bars`, increasing; a forecast knows the row and the `context - 1` before it.
+    after_origin
+        Called when an origin is done, to show progress.
 
     Raises
     ------
@@ -116,12 +145,14 @@ def rolling_origins(
         known = past[..., CLOSE].isfinite()  # [A, L]
         usable = known[:, -1] & (known.sum(1) >= least) & outcome.isfinite().all(1)
         if not bool(usable.any()):
+            after_origin()
             continue
         past, outcome = past[usable], outcome[usable]
         stamps = seconds[span].expand(len(past), -1)
         forecast = forecaster.forecast(Context(past, stamps), longest)
         chosen = forecast.quantiles.cpu().double()[:, ahead - 1]
         scores.append(score(Forecast(chosen, forecast.levels), past[..., CLOSE], outcome))
+        after_origin()
     if not scores:
         raise ForecastError("no origin has an asset whose context and outcomes are known")
     return Scores(*(torch.stack(column) for column in zip(*scores, strict=True)))

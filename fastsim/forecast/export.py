@@ -1,69 +1,61 @@
 """Models as artefacts: one file that forecasts without the model's code or the hub.
 
-TorchScript (`.pt`) is the product's format. `torch.jit` is deprecated in favour of `torch.export`,
-whose AOTInductor package (`.pt2`) stands beside it; all that knows either is in this file.
-An artefact is written only if it agrees with the eager model: the parity gate.
+An artefact is written only if it agrees with the eager model: the parity gate. What the file is,
+`fastsim.forecast.formats` knows.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import io
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fastsim
 from fastsim.config import write_whole
 from fastsim.errors import ForecastError
+from fastsim.forecast.formats import (
+    SUFFIX,
+    ArtifactPrecision,
+    Format,
+    Program,
+    check_format,
+    pack,
+    unpack,
+)
+from fastsim.forecast.int8 import quantised
 from fastsim.forecast.interface import (
     DTYPES,
     Context,
     Forecast,
     ForecastModel,
-    Looping,
     ModelCard,
-    Precision,
     check_request,
     model_inputs,
 )
 
-Format = Literal["torchscript", "aoti"]
-SUFFIX: dict[Format, str] = {"torchscript": ".pt", "aoti": ".pt2"}
 GATE_BATCHES = (1, 2, 7, 33)
-SAME_PRECISION_BOUND = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
-"""Largest difference between artefact and eager model, in deviations of the series."""
-ROUNDING_BOUND = {"float32": 1e-5, "float16": 0.05, "bfloat16": 0.15}
+SAME_PRECISION_BOUND = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
+"""Largest difference between artefact and eager model, in deviations of the series.
+
+A step of int8 is 1/127 of a row's largest number, twice a step of bfloat16 (1/256 of the number
+itself) at best: its bounds are twice those of bfloat16, set before anything was measured."""
+ROUNDING_BOUND = {"float32": 1e-5, "float16": 0.05, "bfloat16": 0.15, "int8": 0.3}
 """Largest difference between the artefact and the eager model in float32, likewise."""
-_METADATA = "fastsim.json"
+ROUNDINGS = 4
+"""Roundings of a price in float32 that are no difference: a calm series far from zero deviates by
+so few of them that the bounds above would be finer than the prices themselves."""
 
 
 class Parity(NamedTuple):
-    """What the gate measured, in deviations of the series."""
+    """What the gate measured, in deviations of the series, beyond the rounding of prices."""
 
     against_same_precision: float
     against_float32: float
-
-
-class Program(nn.Module):
-    """A model over a fixed horizon, positional inputs only: what is traced or exported."""
-
-    def __init__(self, model: ForecastModel, horizon: int) -> None:
-        super().__init__()
-        self.model, self.horizon = model, horizon
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Quantiles [B, horizon, Q]."""
-        quantiles: Tensor = self.model(*inputs, horizon=self.horizon)
-        return quantiles
 
 
 class ArtifactForecaster:
@@ -100,7 +92,7 @@ def export(
     *,
     windows: Context,
     horizon: int = 64,
-    precision: Precision = "float16",
+    precision: ArtifactPrecision = "float16",
     revision: str = "",
     format: Format = "torchscript",
 ) -> Parity:
@@ -109,21 +101,24 @@ def export(
     Parameters
     ----------
     path
-        The artefact, `.pt` or `.pt2`; the gate's figures go to `<path>.json`.
+        The artefact, `.pt`, `.pt2` or `.onnx`; the gate's figures go to `<path>.json`.
     windows
         Real contexts [>= 33, L, 6], of the length that the artefact will take.
     horizon
         Bars ahead; shorter horizons can be asked of the artefact.
+    precision
+        Of the parameters; int8, of linear layers, is for torchscript on a CPU.
 
     Raises
     ------
     ForecastError
         The artefact disagrees with the model beyond the bounds of this file, or the format cannot
-        hold this model. Nothing is written then.
+        hold this model in this precision. Nothing is written then.
     """
     if path.suffix != SUFFIX[format]:
         raise ForecastError(f"{path}: a {format} artefact must end in {SUFFIX[format]}")
     card, length = model.card, windows.bars.shape[1]
+    check_format(model, format, precision)
     if len(windows.bars) < max(GATE_BATCHES):
         raise ForecastError(f"the parity gate needs {max(GATE_BATCHES)} contexts")
     contexts = [windows, _random_windows(windows)]
@@ -131,7 +126,8 @@ def export(
     exact = Program(model.to(device="cpu", dtype=torch.float32).eval(), horizon)
     with torch.no_grad():
         wanted = [exact(*columns) for columns in inputs]
-    program = Program(model.to(DTYPES[precision]).eval().requires_grad_(False), horizon)
+    cast = quantised(model) if precision == "int8" else model.to(DTYPES[precision])
+    program = Program(cast.eval().requires_grad_(False), horizon)
     metadata = {
         "model": asdict(card),
         "revision": revision or card.revision or "",
@@ -140,8 +136,8 @@ def export(
         "horizon": horizon,
         "fastsim": fastsim.__version__,
     }
-    content = _pack(program, inputs[0], metadata, format)
-    artifact = _unpack(content, format, path, torch.device("cpu"))[0]
+    content = pack(program, inputs[0], metadata, format)
+    artifact = unpack(content, format, path, torch.device("cpu")).program
     parity = _measure(program, artifact, inputs, wanted)
     _gate(card, parity, precision)
     write_whole(path, content)
@@ -156,76 +152,23 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
     Raises
     ------
     ForecastError
-        The file is missing, damaged, or no artefact of fastsim.
+        The file is missing, damaged, or no artefact of fastsim; or it does not run on the device,
+        where only torchscript in floating point runs on any.
     """
     if not path.is_file():
         raise ForecastError(f"{path}: no such artefact; make it with `fastsim export`")
-    formats: dict[str, Format] = {".pt": "torchscript", ".pt2": "aoti"}
+    formats = {suffix: format for format, suffix in SUFFIX.items()}
     if path.suffix not in formats:
         raise ForecastError(f"{path}: an artefact ends in {' or '.join(formats)}")
     place = torch.device(device)
     content = path.read_bytes()
-    program, metadata = _unpack(content, formats[path.suffix], path, place)
+    program, metadata = unpack(content, formats[path.suffix], path, place)
     metadata["fingerprint"] = hashlib.sha256(content).hexdigest()
     fields = metadata["model"] | {
         "levels": tuple(metadata["model"]["levels"]),
         "max_horizon": metadata["horizon"],
     }
     return ArtifactForecaster(program, ModelCard(**fields), metadata, place)
-
-
-def _pack(
-    program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
-) -> bytes:
-    label = metadata["model"]["name"]
-    buffer = io.BytesIO()
-    try:
-        with torch.no_grad(), _quiet():
-            if format == "torchscript":
-                program = copy.deepcopy(program)
-                for name, part in program.model.named_children():
-                    if isinstance(part, Looping):
-                        setattr(program.model, name, torch.jit.script(part))
-                traced = torch.jit.trace(program, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-                extra = {_METADATA: json.dumps(metadata)}
-                torch.jit.save(traced, buffer, _extra_files=extra)
-                return buffer.getvalue()
-        return _compile(program, inputs, metadata)
-    except (RuntimeError, torch.jit.Error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ForecastError(f"{label} cannot be exported as {format}: {reason}") from error
-
-
-def _compile(program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any]) -> bytes:
-    batch = torch.export.Dim("batch", min=1, max=65536)
-    with _quiet(), torch.no_grad():
-        exported = torch.export.export(
-            program, inputs, dynamic_shapes={"inputs": tuple({0: batch} for _ in inputs)}
-        )
-        buffer = io.BytesIO()
-        settings = {"aot_inductor.metadata": {_METADATA: json.dumps(metadata)}}
-        torch._inductor.aoti_compile_and_package(
-            exported, package_path=buffer, inductor_configs=settings
-        )
-    return buffer.getvalue()
-
-
-def _unpack(
-    content: bytes, format: Format, path: Path, device: torch.device
-) -> tuple[Any, dict[str, Any]]:
-    try:
-        with _quiet():
-            if format == "torchscript":
-                extra = {_METADATA: ""}
-                loaded: Any = torch.jit.load(io.BytesIO(content), device, _extra_files=extra)  # type: ignore[no-untyped-call]
-                found = extra[_METADATA]
-            else:
-                loaded = torch._inductor.aoti_load_package(io.BytesIO(content))
-                found = loaded.get_metadata()[_METADATA]
-        return loaded, json.loads(found)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
 
 
 def _measure(
@@ -239,12 +182,18 @@ def _measure(
                 rows = tuple(column[:size] for column in columns)
                 found, scale = artifact(*rows), spread[:size]
                 eager = program(*rows)
-                same = max(same, float(((found - eager).abs() / scale).max()))
-                rounding = max(rounding, float(((found - exact[:size]).abs() / scale).max()))
+                same = max(same, _difference(found, eager, scale))
+                rounding = max(rounding, _difference(found, exact[:size], scale))
     return Parity(same, rounding)
 
 
-def _gate(card: ModelCard, parity: Parity, precision: Precision) -> None:
+def _difference(found: Tensor, wanted: Tensor, scale: Tensor) -> float:
+    """Largest difference in deviations, beyond `ROUNDINGS` of the price; NaN where one is NaN."""
+    rounding = ROUNDINGS * torch.finfo(torch.float32).eps * wanted.abs()
+    return float((((found - wanted).abs() - rounding).clamp_min(0.0) / scale).max())
+
+
+def _gate(card: ModelCard, parity: Parity, precision: ArtifactPrecision) -> None:
     for found, bound in zip(parity, _bounds(precision), strict=True):
         if not found <= bound:
             raise ForecastError(
@@ -253,7 +202,7 @@ def _gate(card: ModelCard, parity: Parity, precision: Precision) -> None:
             )
 
 
-def _bounds(precision: Precision) -> tuple[float, float]:
+def _bounds(precision: ArtifactPrecision) -> tuple[float, float]:
     return SAME_PRECISION_BOUND[precision], ROUNDING_BOUND[precision]
 
 
@@ -276,13 +225,3 @@ def _random_windows(windows: Context) -> Context:
     gaps[:, -1] = False
     bars[gaps] = torch.nan
     return Context(bars, windows.timestamps)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's own deprecations (jit's; export's of its tree types) and tracer remarks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        yield

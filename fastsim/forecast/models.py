@@ -13,9 +13,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast import fracast, kronos, prior, tirex, toto, toto2
+from fastsim.forecast import fracast, kronos, prior, tirex, tirex2, toto, toto2
 from fastsim.forecast.ensemble import Ensemble
-from fastsim.forecast.export import SUFFIX, load_artifact
+from fastsim.forecast.export import load_artifact
+from fastsim.forecast.formats import SUFFIX
 from fastsim.forecast.interface import (
     Forecaster,
     ForecastModel,
@@ -56,6 +57,12 @@ MODELS: dict[str, Model] = {
         tirex.load_tirex,
         lambda: tirex.TiRexModel.random(tirex.TiRexConfig(), 0),
         tirex.CHECKPOINT,
+    ),
+    "tirex2": Model(
+        tirex2.CARD,
+        tirex2.load_tirex2,
+        lambda: tirex2.random_tirex2(tirex2.official_settings(), 0),
+        tirex2.CHECKPOINT,
     ),
     "toto": Model(
         toto.CARD,

@@ -168,7 +168,7 @@ class PriorModel(ForecastModel):
         neighbouring quantiles are softplus, hence positive; untrained they are a normal's.
         """
         features = (features - self.feature_mean.float()) / self.feature_deviation.float()
-        features = features.clamp(-FEATURE_LIMIT, FEATURE_LIMIT).to(self.first.weight.dtype)
+        features = features.clamp(-FEATURE_LIMIT, FEATURE_LIMIT).to(self.first.bias.dtype)
         hidden = functional.silu(self.first(features))
         hidden = hidden + functional.silu(self.second(hidden))
         hidden = hidden + functional.silu(self.third(hidden))

@@ -42,6 +42,7 @@ CARD = ModelCard(
 )
 CHECKPOINT = "model.ckpt"
 
+_Parts = tuple[Tensor, ...]
 _Scan = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 
 _RMS_EPS = 1e-6
@@ -89,8 +90,17 @@ class _Scale(NamedTuple):
     deviation: Tensor  # [B, 1]
 
 
+class _State(NamedTuple):
+    """What an sLSTM cell holds, every field [E, B, W]."""
+
+    output: Tensor
+    cell: Tensor
+    normaliser: Tensor
+    maximum: Tensor
+
+
 class _History(NamedTuple):
-    """What an sLSTM cell held after each token, every field [E, S, B, W]."""
+    """What it held after each token, every field [E, S, B, W]."""
 
     output: Tensor
     cell: Tensor
@@ -157,7 +167,11 @@ class _Recurrence(nn.Module):
         heads = inputs.shape[0]
         bias = self._bias_.float().reshape(heads, 1, 1, -1)
         kernel = self._recurrent_kernel_.float()
-        scan = _scripted_scan() if _is_tracing() else _scan
+        scan: _Scan = _scan
+        if _is_tracing():
+            scan = _scripted_scan()
+        elif torch.compiler.is_exporting():
+            scan = _exported_scan
         return _History(*scan(inputs.float() + bias, kernel, state))
 
 
@@ -464,29 +478,54 @@ def _scan(inputs: Tensor, kernel: Tensor, state: Tensor) -> tuple[Tensor, Tensor
     -------
     Output, cell, normaliser and maximum after each token, [E, S, B, W].
     """
-    output, cell, normaliser, maximum = state.unbind(0)
+    held = _State(state[0], state[1], state[2], state[3])
     outputs, cells, normalisers, maxima = [], [], [], []
     for token in inputs.unbind(1):
-        gates = torch.baddbmm(token, output, kernel)
-        log_input, forget, candidate, gate = gates.chunk(4, -1)
-        # Beyond 15 log sigmoid is zero to float32; official inference clamps there too.
-        log_forget = maximum + F.logsigmoid(forget.clamp(max=15.0))
-        maximum = torch.maximum(log_input, log_forget)
-        keep = torch.exp(log_forget - maximum)
-        take = torch.exp(log_input - maximum)
-        cell = keep * cell + take * torch.tanh(candidate)
-        normaliser = keep * normaliser + take
-        output = torch.sigmoid(gate) * cell / normaliser
-        outputs.append(output)
-        cells.append(cell)
-        normalisers.append(normaliser)
-        maxima.append(maximum)
+        held = _step(held, token, kernel)
+        outputs.append(held.output)
+        cells.append(held.cell)
+        normalisers.append(held.normaliser)
+        maxima.append(held.maximum)
     return (
         torch.stack(outputs, 1),
         torch.stack(cells, 1),
         torch.stack(normalisers, 1),
         torch.stack(maxima, 1),
     )
+
+
+def _step(held: _State, token: Tensor, kernel: Tensor) -> _State:
+    """The state after a token's gate inputs [E, B, 4W]."""
+    gates = torch.baddbmm(token, held.output, kernel)
+    log_input, forget, candidate, gate = gates.chunk(4, -1)
+    # Beyond 15 log sigmoid is zero to float32; official inference clamps there too.
+    log_forget = held.maximum + F.logsigmoid(forget.clamp(max=15.0))
+    maximum = torch.maximum(log_input, log_forget)
+    keep = torch.exp(log_forget - maximum)
+    take = torch.exp(log_input - maximum)
+    cell = keep * held.cell + take * torch.tanh(candidate)
+    normaliser = keep * held.normaliser + take
+    return _State(torch.sigmoid(gate) * cell / normaliser, cell, normaliser, maximum)
+
+
+def _exported_scan(
+    inputs: Tensor, kernel: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_scan` as one operator of torch.export, which would unroll a Python loop."""
+    # Private still, but what torch.onnx and AOTInductor know a loop by.
+    from torch._higher_order_ops.scan import scan  # noqa: PLC0415
+
+    batch = inputs.shape[2]
+
+    def step(held: _Parts, token: Tensor) -> tuple[_Parts, _Parts]:
+        # Naming the batch here binds it, without which AOTInductor knows only that of the example.
+        after = tuple(_step(_State(*held), token.expand(-1, batch, -1), kernel))
+        return after, tuple(part.clone() for part in after)
+
+    start = tuple(part.contiguous() for part in state.unbind(0))
+    _, history = scan(step, start, inputs.transpose(0, 1).contiguous())
+    output, cell, normaliser, maximum = (part.transpose(0, 1) for part in history)
+    return output, cell, normaliser, maximum
 
 
 @functools.cache

@@ -360,7 +360,7 @@ class TotoModel(ForecastModel):
         patch = self.config.patch_size
         series = enlarge(F.pad(close.double(), (-close.shape[-1] % patch, 0), value=math.nan))
         values, known = series.values, series.known
-        dtype, levels = self.model.unembed.weight.dtype, self.tenths / 10.0
+        dtype, levels = self.model.unembed.bias.dtype, self.tenths / 10.0
         pieces, ahead = [], -(-horizon // patch)
         for piece in range(ahead):
             scaled, mean, scale = standardise(values, known, series.near, patch)

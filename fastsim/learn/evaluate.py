@@ -15,7 +15,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.metrics import Costs, Summary, periods_per_year, summarize
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import save_history, write_report
-from fastsim.env.environment import EnvConfig
+from fastsim.env.core import EnvConfig
 from fastsim.learn.policy import Policy
 from fastsim.learn.run import TrainConfig, load_policy, play
 from fastsim.market.sample import SAMPLES

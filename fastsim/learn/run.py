@@ -20,7 +20,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.replay import replay
 from fastsim.config import load_yaml, require_between, require_choice, save_yaml
-from fastsim.env.environment import EnvConfig
+from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig, check_room
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import CheckpointError, ConfigError

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from fastsim.env.environment import EnvConfig, PortfolioEnv
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation, observe_portfolio
 from fastsim.learn.checkpoint import (
     flatten,

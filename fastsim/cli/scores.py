@@ -1,0 +1,181 @@
+"""Scores of forecasters: made with a progress bar, shown as tables, written as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import fastsim
+from fastsim.config import write_whole
+from fastsim.forecast.classical import WindowFitted
+from fastsim.forecast.evaluate import (
+    BLOCK,
+    INTERVAL,
+    RESAMPLES,
+    Estimate,
+    Scores,
+    Summary,
+    relative,
+    rolling_origins,
+    summarise,
+)
+from fastsim.forecast.interface import Forecaster
+from fastsim.market.bars import Bars
+
+WALK = "random-walk-60"
+GARCH = "garch-t"
+REFERENCES = (WALK, GARCH)
+"""Forecasters that all others are divided by, where they are scored."""
+PACKAGES = ("torch", "numpy", "scipy", "arch", "statsforecast")
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class Entry(NamedTuple):
+    """A forecaster's scores, and what they took."""
+
+    name: str
+    key: str
+    scores: Scores
+    seconds: float
+    fallbacks: int
+    """Windows on which a fit failed: see `fastsim.forecast.classical`."""
+
+
+def score_all(
+    bars: Bars,
+    forecasters: Sequence[Forecaster],
+    horizons: Sequence[int],
+    origins: NDArray[np.int64],
+    context: int,
+    console: Console,
+) -> dict[str, Entry]:
+    """Score forecasters by `rolling_origins`, with a progress bar each on a terminal."""
+    entries = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for forecaster in forecasters:
+            name = forecaster.card.name
+            task = progress.add_task(name, total=len(origins))
+            start = time.perf_counter()
+            scores = rolling_origins(
+                bars,
+                forecaster,
+                horizons,
+                origins,
+                context,
+                after_origin=lambda task=task: progress.advance(task),  # type: ignore[misc]
+            )
+            seconds = time.perf_counter() - start
+            fallbacks = forecaster.fallbacks if isinstance(forecaster, WindowFitted) else 0
+            entries[name] = Entry(name, forecaster.key, scores, seconds, fallbacks)
+    return entries
+
+
+def score_tables(entries: dict[str, Entry]) -> tuple[Table, Table]:
+    """Losses beside the references', and calibration; either fits 120 columns."""
+    references = [name for name in REFERENCES if name in entries]
+    short = {WALK: "walk", GARCH: GARCH}
+    losses = Table(
+        "Forecaster",
+        *(f"Quantile loss\n/ {short[name]}" for name in references),
+        "CRPS\n/ walk",
+        "MASE",
+    )
+    calibration = Table("Forecaster", "RMSE", "80 % band", "Hit rate", "PIT")
+    for name, entry in entries.items():
+        summary = summarise(entry.scores)
+        ratios = [relative(entry.scores, entries[other].scores) for other in references]
+        crps = relative(entry.scores, entries[WALK].scores, "crps")
+        losses.add_row(name, *map(_cell, (*ratios, crps, summary.mase)))
+        cells = map(_cell, (summary.rmse, summary.coverage, summary.hit_rate))
+        calibration.add_row(name, *cells, sparkline(summary.pit))
+    return losses, calibration
+
+
+def sparkline(shares: Sequence[float]) -> str:
+    """Ten shares as bars: half the height is the even share, the full height twice that."""
+    even = 1.0 / len(shares)
+    steps = (round(share / even * len(BARS) / 2) for share in shares)
+    return "".join(BARS[min(max(step, 1), len(BARS)) - 1] for step in steps)
+
+
+def write_scores(entries: dict[str, Entry], settings: dict[str, Any], path: Path) -> None:
+    """Write scores, their intervals, settings and versions as one JSON object, in one piece.
+
+    `relative` holds each loss divided by that of every reference scored, on the same windows;
+    estimates are [value, low, high], null where undefined.
+    """
+    references = [name for name in REFERENCES if name in entries]
+    record = {
+        "benchmark": "accuracy",
+        "version": fastsim.__version__,
+        "date": date.today().isoformat(),
+        "device": f"{platform.machine()} CPU",
+        "python": platform.python_version(),
+        "packages": _versions(),
+        **settings,
+        "interval": INTERVAL,
+        "block_origins": BLOCK,
+        "resamples": RESAMPLES,
+        "forecasters": [
+            _entry_record(entry, [entries[name] for name in references])
+            for entry in entries.values()
+        ],
+    }
+    write_whole(path, (json.dumps(record, allow_nan=False) + "\n").encode())
+
+
+def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
+    summary: Summary = summarise(entry.scores)
+    figures = {
+        name: _figures(value) if isinstance(value, Estimate) else value
+        for name, value in summary._asdict().items()
+    }
+    figures["pit"] = [round(share, 6) for share in summary.pit]
+    ratios = {
+        other.name: {
+            "quantile_loss": _figures(relative(entry.scores, other.scores, "quantile_loss")),
+            "crps": _figures(relative(entry.scores, other.scores, "crps")),
+        }
+        for other in references
+    }
+    return {
+        "name": entry.name,
+        "key": entry.key,
+        **figures,
+        "relative": ratios,
+        "fallbacks": entry.fallbacks,
+        "seconds": round(entry.seconds, 1),
+    }
+
+
+def _figures(estimate: Estimate) -> list[float | None]:
+    return [round(value, 6) if math.isfinite(value) else None for value in estimate]
+
+
+def _cell(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "none"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,40 @@
+"""Where each number of an environment stands in the blocks of `fastsim.env.kernels.buffers`."""
+
+# Rows of `Market.moves`.
+R_BEFORE, R_AFTER, DOLLARS, IMPACT_SCALE = range(4)
+# Columns of `Market.bars`.
+YEARS, INTEREST, MARKET_RETURN = range(3)
+# Columns of `State.money`.
+CASH, PEAK, MEAN, SQUARE = range(4)
+# Columns of `State.counters`.
+BAR, END, NUMBER, INVALID, KEY = range(5)
+# Columns of `Market.friction`.
+FEE, HALF_SPREAD, IMPACT, PARTICIPATION, BORROW = range(5)
+# Columns of `Results.figures`.
+(
+    REWARD,
+    WEALTH_BEFORE,
+    WEALTH_AT_FILL,
+    WEALTH_TRADED,
+    WEALTH,
+    TURNOVER,
+    COMMISSION,
+    SPREAD,
+    IMPACT_COST,
+    BORROWED,
+    INTEREST_EARNED,
+) = range(11)
+NUM_FIGURES = 11
+# Columns of `Results.flags`.
+TERMINATED, TRUNCATED, RESTARTED, RUINED = range(4)
+# Entries of `Rules.whole` and `Rules.real`.
+ACTION, REWARD_KIND, SAME_STEP, FLAT, FIRST, LAST, HORIZON, RANDOM_START = range(8)
+MAX_GROSS, INITIAL_CASH, ADAPTATION, DRAWDOWN_PENALTY = range(4)
+ACTION_CODES: dict[str, int] = {"weights": 0, "signed": 1, "logits": 2}
+REWARD_CODES: dict[str, int] = {
+    "log_growth": 0,
+    "excess_log_growth": 1,
+    "simple_return": 2,
+    "differential_sharpe": 3,
+    "drawdown_penalized_growth": 4,
+}

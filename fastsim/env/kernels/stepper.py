@@ -1,0 +1,46 @@
+"""What carries N environments from one close to the next: one signature for every backend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from fastsim.env.core import EnvState, Transition, World, step
+
+
+class Stepper(Protocol):
+    """Keeps the state of N environments and steps them."""
+
+    name: str
+
+    @property
+    def state(self) -> EnvState:
+        """The state now. A fused backend's next step writes into these tensors."""
+        ...
+
+    def load(self, state: EnvState) -> None:
+        """Go on from this state, which is copied."""
+        ...
+
+    def step(self, action: Tensor) -> Transition:
+        """Step every environment once; the tensors returned are the caller's to keep."""
+        ...
+
+
+class TorchStepper:
+    """The reference: any device, any floating-point type, a new state at every step."""
+
+    name = "torch"
+
+    def __init__(self, world: World, state: EnvState) -> None:
+        self.world, self.state = world, state
+
+    def load(self, state: EnvState) -> None:
+        """Go on from this state."""
+        self.state = state
+
+    def step(self, action: Tensor) -> Transition:
+        """Step every environment once."""
+        self.state, transition = step(self.world, self.state, action)
+        return transition
