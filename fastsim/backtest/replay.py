@@ -39,7 +39,7 @@ def replay(
         ruined keeps its last wealth and trades no more.
     """
     config = replace(config or EnvConfig(), episode=WHOLE_TAPE, autoreset="next_step")
-    env = PortfolioEnv(tape, len(names), config)
+    env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
     observation = env.reset()
     steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
     wealth = [env.state.portfolio.wealth]

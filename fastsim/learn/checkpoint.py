@@ -15,7 +15,7 @@ from torch import Tensor
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 PARTS = (
     "iteration",
     "symbols",
@@ -24,6 +24,7 @@ PARTS = (
     "optimizer",
     "reward_scale",
     "env",
+    "observation",
     "extra",
 )
 """What a trainer saves, and needs to go on."""

@@ -1,7 +1,8 @@
-"""The actor and critic: an encoder of the shared market, and two heads that see the portfolio.
+"""The actor and critic: what the shared market says, once per bar, and what the portfolio adds.
 
-The market encoder is a function of a bar alone. It runs on a table of bars, `encode`, whose rows
-are then gathered: during a rollout once per bar of the tape rather than once per sample.
+The hidden layer of both heads is linear in an encoding of the bar and in the portfolio, so its
+market part is a function of the bar alone. `encode` computes that part for a table of bars, whose
+rows are then gathered: once per bar of the tape, not once per sample.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from fastsim.config import require_between
 from fastsim.env.observe import Observation, portfolio_names
@@ -53,6 +55,13 @@ class PolicyOutput(NamedTuple):
         return (self.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
 
 
+class MarketTable(NamedTuple):
+    """Standardised features of the bars that episodes use; no parameter changes them."""
+
+    rows: Tensor  # [B, A F]
+    first: int  # bar of the first row
+
+
 class Policy(nn.Module):
     """Gaussian policy over actions of width W, with value function.
 
@@ -68,34 +77,57 @@ class Policy(nn.Module):
         self.market_moments = RunningMoments(features)
         self.portfolio_moments = RunningMoments(portfolio)
         self.market_encoder = nn.Sequential(_linear(features, width), nn.Tanh())
-        self.actor = nn.Sequential(
-            _linear(width + portfolio, width), nn.Tanh(), _linear(width, action_width, gain=0.01)
-        )
-        self.critic = nn.Sequential(
-            _linear(width + portfolio, width), nn.Tanh(), _linear(width, 1, gain=1.0)
-        )
+        self.market_hidden = nn.Linear(width, 2 * width)
+        self.portfolio_hidden = nn.Linear(portfolio, 2 * width, bias=False)
+        self.actor = _linear(width, action_width, gain=0.01)
+        self.critic = _linear(width, 1, gain=1.0)
         self.log_std = nn.Parameter(torch.full((action_width,), math.log(config.initial_std)))
+        self._begin_hidden()
         self.to(tape.device)
-        rows = tape.known.features[tape.first : tape.last + 1].flatten(1)
-        self.market_moments.update(rows)
+        self.market_moments.update(_rows(tape))
 
-    def encode(self, features: Tensor) -> Tensor:
-        """Encode features of bars [M, A, F] as [M, E]."""
-        encoded: Tensor = self.market_encoder(self.market_moments(features.flatten(1)))
-        return encoded
+    def standardize(self, tape: MarketTape) -> MarketTable:
+        """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
+        return MarketTable(self.market_moments(_rows(tape)), tape.first)
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
+        hidden: Tensor = self.market_hidden(self.market_encoder(rows))
+        return hidden
+
+    def look_up(self, table: MarketTable, bar: Tensor) -> Tensor:
+        """Market part [M, 2 hidden] of samples at `bar` [M]: of each bar or sample, the fewer."""
+        index = bar - table.first
+        if len(bar) < len(table.rows):
+            return self.encode(table.rows[index])
+        return embedding(index, self.encode(table.rows))  # its gradient is one pass over the rows
 
     def forward(self, market: Tensor, portfolio: Tensor) -> PolicyOutput:
-        """Decide from encoded bars [N, E] and portfolios [N, P]."""
-        joint = torch.cat([market, self.portfolio_moments(portfolio)], dim=-1)
-        return PolicyOutput(self.actor(joint), self.log_std, self.critic(joint).squeeze(-1))
+        """Decide from the market parts [N, 2 hidden] and portfolios [N, P]."""
+        own = self.portfolio_hidden(self.portfolio_moments(portfolio))
+        actor, critic = torch.tanh(market + own).chunk(2, dim=-1)
+        mean, value = self.actor(actor).float(), self.critic(critic).float()
+        return PolicyOutput(mean, self.log_std, value.squeeze(-1))
 
     @torch.no_grad()
     def act(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Most likely action [N, W] for observations of `tape`, without exploration."""
-        output: PolicyOutput = self(
-            self.encode(tape.known.features[observation.bar]), observation.portfolio
-        )
+        rows = self.market_moments(tape.known.features[observation.bar].flatten(1))
+        output: PolicyOutput = self(self.encode(rows), observation.portfolio)
         return output.mean
+
+    def _begin_hidden(self) -> None:
+        """Start each head's hidden layer orthogonal in its joint inputs, market and portfolio."""
+        width = self.market_hidden.in_features
+        for rows in (slice(0, width), slice(width, 2 * width)):
+            joint = _linear(width + self.portfolio_hidden.in_features, width).weight.detach()
+            self.market_hidden.weight.data[rows] = joint[:, :width]
+            self.portfolio_hidden.weight.data[rows] = joint[:, width:]
+        nn.init.zeros_(self.market_hidden.bias)
+
+
+def _rows(tape: MarketTape) -> Tensor:
+    return tape.known.features[tape.first : tape.last + 1].flatten(1)
 
 
 def check_tape(tape: MarketTape, symbols: tuple[str, ...], feature_names: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 from fastsim.config import require_between, require_choice
 from fastsim.errors import ConfigError
 from fastsim.learn.normalize import RunningMoments
-from fastsim.learn.policy import Policy
+from fastsim.learn.policy import MarketTable, Policy
 from fastsim.learn.rollout import Rollout, gae
-from fastsim.market.tape import MarketTape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,8 @@ class PPOConfig:
     max_grad_norm: float = 0.5
     target_kl: float | None = 0.03
     """End an iteration's updates once the policy has moved this far; None never does."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products; log-probabilities, values and the optimiser are float32 in any case."""
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
@@ -52,7 +54,8 @@ class PPOConfig:
         for name in ("value_clip", "target_kl"):
             if getattr(self, name) is not None:
                 require_between(self, name, 0, open_low=True)
-        require_choice(self, "schedule")
+        for name in ("schedule", "precision"):
+            require_choice(self, name)
         if self.minibatches > self.num_envs * self.rollout_steps:
             raise ConfigError(
                 f"PPOConfig.minibatches = {self.minibatches} exceeds the "
@@ -110,6 +113,15 @@ class RewardScale(nn.Module):
         return rollout.reward / self.moments.std.to(rollout.reward.dtype)
 
 
+def empty_batch(rollout: Rollout) -> Batch:
+    """Room for the samples of a rollout."""
+    columns = (
+        *(rollout.bar[1:], rollout.portfolio[1:], rollout.action, rollout.log_prob),
+        *(rollout.value[1:], *[rollout.reward] * 3),
+    )
+    return Batch(*(torch.zeros_like(column.flatten(0, 1)) for column in columns))
+
+
 def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
     """Estimate advantages from scaled rewards [T, N] and flatten everything."""
     advantage = gae(
@@ -122,8 +134,8 @@ def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
     )
     target = advantage + rollout.value[:-1]
     valid = rollout.valid.to(reward.dtype)
-    mean = _mean(advantage, valid)
-    deviation = _mean((advantage - mean).square(), valid).sqrt()
+    mean = mean_where(advantage, valid)
+    deviation = mean_where((advantage - mean).square(), valid).sqrt()
     return Batch(
         bar=rollout.bar[:-1].flatten(),
         portfolio=rollout.portfolio[:-1].flatten(0, 1),
@@ -136,9 +148,46 @@ def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
     )
 
 
-def ppo_losses(policy: Policy, market: Tensor, batch: Batch, config: PPOConfig) -> Losses:
-    """Clipped surrogate and value losses of a minibatch; `market` [M, A, F] are its bars."""
-    output = policy(policy.encode(market), batch.portfolio)
+class Tally(NamedTuple):
+    """What an iteration's updates leave behind, on the device."""
+
+    sums: Tensor  # [5]  of the minibatches' `Losses`
+    terms: Tensor  # []  minibatches in them
+    stopped: Tensor  # []  1 once the policy has moved too far, else 0
+
+    @property
+    def means(self) -> Tensor:
+        """Means [5] over the minibatches."""
+        return self.sums / self.terms
+
+
+def empty_tally(device: torch.device) -> Tally:
+    """Nothing yet."""
+    return Tally(*(torch.zeros(shape, device=device) for shape in (5, (), ())))
+
+
+def make_optimizer(policy: Policy, config: PPOConfig) -> torch.optim.Adam:
+    """Adam whose learning rate and step stay on the device; its moments exist from the start."""
+    device = policy.log_std.device
+    rate = torch.tensor(config.learning_rate, device=device)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=rate, eps=1e-5, fused=True)
+    for parameter in policy.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    _skip_if(optimizer, torch.ones((), device=device))
+    optimizer.step()
+    return optimizer
+
+
+def matmul_precision(config: PPOConfig, device: torch.device) -> torch.autocast:
+    """Within this context matrix products run in the precision of the configuration."""
+    wanted = config.precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def ppo_losses(policy: Policy, table: MarketTable, batch: Batch, config: PPOConfig) -> Losses:
+    """Clipped surrogate and value losses of a minibatch."""
+    with matmul_precision(config, batch.bar.device):
+        output = policy(policy.look_up(table, batch.bar), batch.portfolio)
     log_ratio = output.log_prob(batch.action) - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
@@ -150,46 +199,59 @@ def ppo_losses(policy: Policy, market: Tensor, batch: Batch, config: PPOConfig) 
         )
         error = torch.maximum(error, (near - batch.value_target).square())
     with torch.no_grad():
-        kl = _mean(ratio - 1.0 - log_ratio, batch.valid)
+        kl = mean_where(ratio - 1.0 - log_ratio, batch.valid)
         outside = ((ratio - 1.0).abs() > config.clip).to(ratio.dtype)
     return Losses(
-        policy=-_mean(surrogate, batch.valid),
-        value=_mean(error, batch.valid),
+        policy=-mean_where(surrogate, batch.valid),
+        value=mean_where(error, batch.valid),
         entropy=output.entropy(),
         kl=kl,
-        clip_fraction=_mean(outside, batch.valid),
+        clip_fraction=mean_where(outside, batch.valid),
     )
 
 
-def update(
+def learn(
     policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    tape: MarketTape,
+    optimizer: torch.optim.Adam,
+    table: MarketTable,
     batch: Batch,
     config: PPOConfig,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """Run the epochs of one iteration; returns the means of the losses over its minibatches."""
-    history: list[Losses] = []
-    size = len(batch.bar)
+    tally: Tally,
+) -> None:
+    """Take one step on a minibatch, unless the policy has moved too far; reads nothing back.
+
+    The minibatch on which the divergence passes its target still counts in the tally.
+    """
+    losses = ppo_losses(policy, table, batch, config)
+    counts = 1.0 - tally.stopped
+    if config.target_kl is not None:
+        tally.stopped.copy_(torch.maximum(tally.stopped, (losses.kl > config.target_kl).float()))
+    total = (
+        losses.policy + config.value_weight * losses.value - config.entropy_weight * losses.entropy
+    )
+    optimizer.zero_grad(set_to_none=False)
+    total.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    _skip_if(optimizer, tally.stopped)
+    optimizer.step()
+    tally.sums.add_(counts * torch.stack(losses).detach())
+    tally.terms.add_(counts)
+
+
+def minibatches(size: int, config: PPOConfig, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows of every minibatch of every epoch, of equal size; what does not fill one is left out."""
+    rows = size // config.minibatches
     for _ in range(config.epochs):
-        order = torch.randperm(size, generator=generator, device=batch.bar.device)
-        for rows in order.tensor_split(config.minibatches):
-            minibatch = Batch(*(column[rows] for column in batch))
-            losses = ppo_losses(policy, tape.known.features[minibatch.bar], minibatch, config)
-            if config.target_kl is not None and float(losses.kl) > config.target_kl:
-                return _means([*history, losses])
-            total = (
-                losses.policy
-                + config.value_weight * losses.value
-                - config.entropy_weight * losses.entropy
-            )
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-            optimizer.step()
-            history.append(Losses(*(loss.detach() for loss in losses)))
-    return _means(history)
+        order = torch.randperm(size, generator=generator, device=generator.device)
+        yield from order[: rows * config.minibatches].view(-1, rows)
+
+
+def _skip_if(optimizer: torch.optim.Adam, stopped: Tensor) -> None:
+    """Let the next step change nothing where `stopped` [] is 1, without reading it back.
+
+    It is how gradient scaling tells a fused optimiser that a gradient was infinite.
+    """
+    optimizer.found_inf = stopped  # type: ignore[attr-defined]
 
 
 def learning_rate(config: PPOConfig, done: float) -> float:
@@ -204,15 +266,11 @@ def learning_rate(config: PPOConfig, done: float) -> float:
 def explained_variance(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Share [] of the targets' variance that the values explain; 1 is perfect, 0 a constant."""
     residual = target - prediction
-    spread = _mean((target - _mean(target, valid)).square(), valid)
-    unexplained = _mean((residual - _mean(residual, valid)).square(), valid)
+    spread = mean_where((target - mean_where(target, valid)).square(), valid)
+    unexplained = mean_where((residual - mean_where(residual, valid)).square(), valid)
     return 1.0 - unexplained / spread.clamp_min(1e-12)
 
 
-def _mean(values: Tensor, valid: Tensor) -> Tensor:
+def mean_where(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean [] of `values` where `valid` is 1, both of one shape."""
     return (values * valid).sum() / valid.sum().clamp_min(1.0)
-
-
-def _means(history: list[Losses]) -> dict[str, float]:
-    stacked = torch.stack([torch.stack(losses) for losses in history]).mean(0)
-    return dict(zip(Losses._fields, stacked.tolist(), strict=True))

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation, portfolio_names
-from fastsim.learn.policy import Policy
+from fastsim.learn.policy import MarketTable, Policy
 
 
 class Rollout(NamedTuple):
-    """T steps of N environments. Market features are not stored: `bar` finds them."""
+    """T steps of N environments. Market features are not stored: `bar` finds them.
+
+    The last row of `bar` and `portfolio` is where the next rollout begins.
+    """
 
     bar: Tensor  # [T + 1, N]  int64
     portfolio: Tensor  # [T + 1, N, P]
@@ -57,33 +60,42 @@ def empty_rollout(env: PortfolioEnv, steps: int) -> Rollout:
     )
 
 
+def begin_rollout(rollout: Rollout, observation: Observation) -> None:
+    """Let the next rollout begin at this observation."""
+    rollout.bar[-1] = observation.bar
+    rollout.portfolio[-1] = observation.portfolio
+
+
 @torch.no_grad()
 def collect(
     env: PortfolioEnv,
     policy: Policy,
-    observation: Observation,
+    table: MarketTable,
     rollout: Rollout,
     generator: torch.Generator,
-) -> Observation:
-    """Fill `rollout` by acting from `observation`; returns the observation after the last step.
+) -> None:
+    """Fill `rollout` by acting from where it ended.
 
     The environment must restart at the next step, so that the observation after a step is always
     the true last state of an episode and its value needs no second pass.
     """
     assert env.config.autoreset == "next_step"
-    market = policy.encode(env.tape.known.features)  # [bars, E]
+    market = policy.encode(table.rows)  # [B, 2 hidden]
     steps = len(rollout.action)
+    rollout.bar[0] = rollout.bar[steps]
+    rollout.portfolio[0] = rollout.portfolio[steps]
     noise = torch.empty_like(rollout.action[0])
+    deviation = policy.log_std.exp()
     for step in range(steps):
-        output = policy(market[observation.bar], observation.portfolio)
+        output = policy(market[rollout.bar[step] - table.first], rollout.portfolio[step])
         noise.normal_(generator=generator)
-        action = output.mean + output.log_std.exp() * noise
+        action = torch.addcmul(output.mean, deviation, noise)
         transition = env.step(action)
         outcome = transition.outcome
         growth = outcome.wealth / outcome.wealth_before
+        rollout.bar[step + 1] = transition.observation.bar
+        rollout.portfolio[step + 1] = transition.observation.portfolio
         record = {
-            "bar": observation.bar,
-            "portfolio": observation.portfolio,
             "action": action,
             "log_prob": output.log_prob(action),
             "value": output.value,
@@ -97,11 +109,9 @@ def collect(
         }
         for name, values in record.items():
             getattr(rollout, name)[step] = values
-        observation = transition.observation
-    rollout.bar[steps] = observation.bar
-    rollout.portfolio[steps] = observation.portfolio
-    rollout.value[steps] = policy(market[observation.bar], observation.portfolio).value
-    return observation
+    rollout.value[steps] = policy(
+        market[rollout.bar[steps] - table.first], rollout.portfolio[steps]
+    ).value
 
 
 def gae(
