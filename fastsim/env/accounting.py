@@ -19,6 +19,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.env.impact import (
+    Displacement,
+    ImpactConfig,
+    drift,
+    liquidation_value,
+    mean_price,
+    push,
+)
 from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
 from fastsim.market.tape import MarketTape
 
@@ -94,23 +102,17 @@ def advance(
     """
     holdings = portfolio.holdings * (1.0 + market.r_before)  # [N, A]
     before = holdings.sum(-1) + portfolio.cash  # [N]
-    frozen = ~market.tradable | (hold | (before <= 0))[:, None]
-    limit = friction.participation[:, None] * market.dollars
-    limit = torch.where(frozen, 0.0, limit)  # [N, A]
-    after = post_cost_wealth(before, holdings, weights, limit, market.impact_scale, friction)
-    trade = orders(after, holdings, weights, limit)
-    cost = trade_cost(trade, market.impact_scale, friction)
+    trade, cost = rebalance(before, holdings, weights, hold, market, friction)
     held = holdings + trade
     cash = portfolio.cash - trade.sum(-1) - cost.total
-    interest = cash * market.interest
-    borrow = friction.borrow * market.years * (-held).clamp_min(0.0).sum(-1)
-    moved = Portfolio(held * (1.0 + market.r_after), cash + interest - borrow)
+    cash, interest, borrow = accrue(cash, held, market, friction)
+    moved = Portfolio(held * (1.0 + market.r_after), cash)
     return moved, Outcome(
         wealth_before=portfolio.wealth,
         wealth_at_fill=before,
         wealth_traded=before - cost.total,
         wealth=moved.wealth,
-        turnover=torch.where(before > 0, trade.abs().sum(-1) / before, 0.0),
+        turnover=turnover(trade, before),
         cost=cost,
         borrow=borrow,
         interest=interest,
@@ -118,6 +120,95 @@ def advance(
         trade=trade,
         holdings=held,
     )
+
+
+def advance_with_impact(
+    portfolio: Portfolio,
+    displacement: Displacement,
+    weights: Tensor,
+    hold: Tensor,
+    market: Conditions,
+    friction: Friction,
+    config: ImpactConfig,
+) -> tuple[Portfolio, Displacement, Outcome]:
+    """`advance` where trades move prices: N = M P players, P of them in each of M markets.
+
+    Orders of a market meet at once, net, and fill at one price. Wealth is liquidation value; an
+    order does not change its player's own, so the self-financing equation is that of `advance`.
+    """
+    players = len(weights) // len(displacement.rate)
+
+    def each(values: Tensor) -> Tensor:  # [M, A] to [N, A]
+        return values.repeat_interleave(players, 0)
+
+    start = worth(portfolio, each(displacement.rate))
+    gross_return = (1.0 + market.r_before)[::players]
+    displacement, growth = drift(displacement, gross_return, config)
+    holdings = portfolio.holdings * each(growth)
+    before = worth(Portfolio(holdings, portfolio.cash), each(displacement.rate))
+    trade, cost = rebalance(before, holdings, weights, hold, market, friction)
+    net = trade.view(-1, players, trade.shape[-1]).sum(1)  # [M, A]
+    displacement, moved = push(displacement, net, config)
+    cash = portfolio.cash - (trade * each(mean_price(moved))).sum(-1) - cost.total
+    held = (holdings + trade) * each(moved.exp())
+    traded = worth(Portfolio(held, cash), each(displacement.rate))
+    cash, interest, borrow = accrue(cash, held, market, friction)
+    after = Portfolio(held * (1.0 + market.r_after), cash)
+    displacement = displacement._replace(rate=displacement.rate / (1.0 + market.r_after)[::players])
+    wealth = worth(after, each(displacement.rate))
+    return (
+        after,
+        displacement,
+        Outcome(
+            wealth_before=start,
+            wealth_at_fill=before,
+            wealth_traded=traded,
+            wealth=wealth,
+            turnover=turnover(trade, before),
+            cost=cost,
+            borrow=borrow,
+            interest=interest,
+            ruined=(before <= 0) | (wealth <= 0),
+            trade=trade,
+            holdings=held,
+        ),
+    )
+
+
+def worth(portfolio: Portfolio, rate: Tensor) -> Tensor:
+    """Wealth [N] with positions at what selling them now would bring; see `impact`."""
+    return liquidation_value(portfolio.holdings, rate).sum(-1) + portfolio.cash
+
+
+def rebalance(
+    before: Tensor,
+    holdings: Tensor,
+    weights: Tensor,
+    hold: Tensor,
+    market: Conditions,
+    friction: Friction,
+) -> tuple[Tensor, TradeCost]:
+    """Trades [N, A] to `weights` of what their cost leaves of `before` [N], and that cost."""
+    frozen = ~market.tradable | (hold | (before <= 0))[:, None]
+    limit = friction.participation[:, None] * market.dollars
+    limit = torch.where(frozen, 0.0, limit)  # [N, A]
+    after = post_cost_wealth(before, holdings, weights, limit, market.impact_scale, friction)
+    trade = orders(after, holdings, weights, limit)
+    return trade, trade_cost(trade, market.impact_scale, friction)
+
+
+def accrue(
+    cash: Tensor, held: Tensor, market: Conditions, friction: Friction
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cash after interest and the borrow fee on shorts, and both of them [N]."""
+    interest = cash * market.interest
+    borrow = friction.borrow * market.years * (-held).clamp_min(0.0).sum(-1)
+    return cash + interest - borrow, interest, borrow
+
+
+def turnover(trade: Tensor, before: Tensor) -> Tensor:
+    """Traded value over wealth before the trade [N]; 0 where there is none."""
+    return torch.where(before > 0, trade.abs().sum(-1) / before, 0.0)
 
 
 def orders(after: Tensor, holdings: Tensor, weights: Tensor, limit: Tensor) -> Tensor:

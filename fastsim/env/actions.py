@@ -29,6 +29,14 @@ def action_bounds(mode: ActionMode) -> tuple[float, float]:
     return bounds[mode]
 
 
+def actions_for(weights: Tensor, mode: ActionMode) -> Tensor:
+    """Actions that ask for these long-only weights [N, A]: what `target_weights` undoes."""
+    if mode != "logits":
+        return weights
+    cash = 1.0 - weights.sum(-1, keepdim=True)
+    return torch.cat([weights, cash], dim=-1).clamp_min(1e-9).log()
+
+
 def target_weights(action: Tensor, mode: ActionMode, max_gross: float) -> tuple[Tensor, Tensor]:
     """Admissible weights [N, A] of the risky assets, and which rows [N] hold instead.
 

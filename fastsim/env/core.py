@@ -14,13 +14,22 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_between, require_choice
-from fastsim.env.accounting import Outcome, Portfolio, advance, conditions_at
+from fastsim.env.accounting import (
+    Outcome,
+    Portfolio,
+    advance,
+    advance_with_impact,
+    conditions_at,
+    worth,
+)
 from fastsim.env.actions import ActionMode, target_weights
 from fastsim.env.episode import Episode, EpisodeConfig, begin
+from fastsim.env.impact import Displacement, ImpactConfig, undisturbed
 from fastsim.env.observe import Observation, observe_portfolio
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, Friction
+from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
 Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...]")
@@ -36,7 +45,13 @@ class EnvConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     costs: CostConfig = field(default_factory=CostConfig)
+    impact: ImpactConfig = field(default_factory=ImpactConfig)
+    """How trades move prices; off by default."""
+    players: int = 1
+    """Environments that share a market: rows 0 to P - 1 trade in the first, and so on."""
     initial_cash: float = 1_000_000.0
+    initial_invested: float = 0.0
+    """Share of the initial cash that episodes begin with in assets, equally, bought for nothing."""
     observation: Literal["flat", "index", "window"] = "flat"
     """Features of the bar; only its index; or the last `window_length` bars (costly)."""
     window_length: int = 32
@@ -47,7 +62,9 @@ class EnvConfig:
             require_choice(self, name)
         require_between(self, "max_gross", 0, 4, open_low=True)
         require_between(self, "initial_cash", 0, open_low=True)
+        require_between(self, "initial_invested", 0, 1)
         require_between(self, "window_length", 1)
+        require_between(self, "players", 1)
         if self.action != "signed" and self.max_gross != 1.0:
             raise ConfigError(
                 f'EnvConfig.max_gross = {self.max_gross!r} needs action="signed", '
@@ -59,11 +76,20 @@ class EnvState(NamedTuple):
     """Everything that changes, for N environments."""
 
     portfolio: Portfolio
+    displacement: Displacement
     episode: Episode
     peak: Tensor  # [N]  highest wealth of the episode
     memory: RewardMemory
     invalid_actions: Tensor  # [N]  int64, actions that were not finite, since the last reset
-    key: Tensor  # [N]  int64, identity under the seed
+    key: Tensor  # [N]  int64, identity under the seed; players of a market share theirs
+
+    @property
+    def wealth(self) -> Tensor:
+        """Value of everything held [N]: what selling it now would bring, where that differs."""
+        if not self.displacement.exists:
+            return self.portfolio.wealth
+        players = len(self.key) // len(self.displacement.rate)
+        return worth(self.portfolio, self.displacement.rate.repeat_interleave(players, 0))
 
 
 class Transition(NamedTuple):
@@ -77,6 +103,11 @@ class Transition(NamedTuple):
     final_observation: Observation | None  # where an episode ended, before its restart (same_step)
     outcome: Outcome  # of every row, a restarted row's to be ignored
 
+    @property
+    def ignored(self) -> Tensor:
+        """Rows [N] whose action did nothing: restarted, or ruined and waiting for their market."""
+        return self.restarted | (self.outcome.wealth_before <= 0)
+
 
 class World(NamedTuple):
     """What does not change: the market, the frictions and the rules."""
@@ -87,17 +118,35 @@ class World(NamedTuple):
 
 
 def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
-    """All cash, at the start of episode `number` [N] of the environments `key` [N]."""
+    """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
     tape, config = world.tape, world.config
-    cash = torch.full(key.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
-    return EnvState(
-        portfolio=Portfolio(cash.new_zeros(len(key), tape.num_assets), cash),
-        episode=begin(tape, config.episode, key, number, first=first),
-        peak=cash,
-        memory=fresh_memory(cash),
+    episode = begin(tape, config.episode, key, number, first=first)
+    markets = episode.bar[:: config.players]  # [M]
+    known = tape.known
+    displacement = undisturbed(config.impact, known.sigma[markets], known.dollar_volume[markets])
+    portfolio = _endowment(world, episode.bar)
+    state = EnvState(
+        portfolio=portfolio,
+        displacement=displacement,
+        episode=episode,
+        peak=portfolio.cash,
+        memory=fresh_memory(portfolio.cash),
         invalid_actions=torch.zeros_like(number),
         key=key,
     )
+    return state._replace(peak=state.wealth)
+
+
+def _endowment(world: World, bar: Tensor) -> Portfolio:
+    tape, config = world.tape, world.config
+    cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
+    holdings = cash.new_zeros(len(bar), tape.num_assets)
+    if config.initial_invested > 0:
+        listed = tape.known.listed[bar].to(cash.dtype)
+        each = config.initial_invested * cash / listed.sum(-1).clamp_min(1.0)
+        holdings = listed * each[:, None]
+        cash = cash - holdings.sum(-1)
+    return Portfolio(holdings, cash)
 
 
 def restart(world: World, state: EnvState) -> EnvState:
@@ -108,8 +157,17 @@ def restart(world: World, state: EnvState) -> EnvState:
 
 def observe(world: World, state: EnvState) -> Observation:
     """What the agents see of this state."""
-    columns = observe_portfolio(state.portfolio, state.peak, world.config.initial_cash)
-    return Observation(state.episode.bar, columns)
+    own = observe_portfolio(state.portfolio, state.wealth, state.peak, world.config.initial_cash)
+    if state.displacement.exists:
+        own = torch.cat([own, observe_displacement(state, world.config.players)], dim=-1)
+    return Observation(state.episode.bar, own)
+
+
+def observe_displacement(state: EnvState, players: int) -> Tensor:
+    """Transient displacement of each asset's price [N, A], in hundredths, as agents see it."""
+    return (100.0 * state.displacement.transient).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)[
+        torch.arange(len(state.key), device=state.key.device) // players
+    ]
 
 
 def trade_and_move(
@@ -117,23 +175,51 @@ def trade_and_move(
 ) -> tuple[EnvState, Tensor, Outcome]:
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
     tape, friction, config = world
-    weights, hold = target_weights(action, config.action, config.max_gross)
+    weights, invalid = target_weights(action, config.action, config.max_gross)
+    hold = invalid
+    bar = state.episode.bar + 1
+    last = bar >= state.episode.end
+    if config.episode.liquidate_at_end:
+        weights, hold = torch.where(last[:, None], 0.0, weights), invalid & ~last
     market = conditions_at(tape, state.episode.bar)
-    portfolio, outcome = advance(state.portfolio, weights, hold, market, friction)
+    displacement = state.displacement
+    if displacement.exists:
+        portfolio, displacement, outcome = advance_with_impact(
+            state.portfolio, displacement, weights, hold, market, friction, config.impact
+        )
+    else:
+        portfolio, outcome = advance(state.portfolio, weights, hold, market, friction)
+    if config.players > 1:
+        portfolio = _close_accounts(portfolio, outcome.ruined)
     peak = torch.maximum(state.peak, outcome.wealth)
     left = torch.where(outcome.ruined, 0.0, outcome.wealth)  # ruin is final, whatever comes after
     growth = measure_growth(outcome.wealth_before, left, state.peak, peak, market.market_return)
     reward, memory = REWARDS[config.reward.kind](growth, state.memory, config.reward)
-    bar = state.episode.bar + 1
-    done = outcome.ruined | (bar >= state.episode.end)
     moved = state._replace(
         portfolio=portfolio,
-        episode=state.episode._replace(bar=bar, done=done),
+        displacement=displacement,
+        episode=state.episode._replace(bar=bar, done=_over(outcome.ruined, config.players) | last),
         peak=peak,
         memory=memory,
-        invalid_actions=state.invalid_actions + hold,
+        invalid_actions=state.invalid_actions + invalid,
     )
-    return moved, reward, outcome
+    return moved, torch.where(outcome.wealth_before > 0, reward, 0.0), outcome
+
+
+def _close_accounts(portfolio: Portfolio, ruined: Tensor) -> Portfolio:
+    """Take all from the ruined [N], or prices could bring back to life who waits for the others.
+
+    Their positions are taken over at no cost and without an order: they move no price.
+    """
+    return Portfolio(
+        torch.where(ruined[:, None], 0.0, portfolio.holdings),
+        torch.where(ruined, 0.0, portfolio.cash),
+    )
+
+
+def _over(ruined: Tensor, players: int) -> Tensor:
+    """Which episodes [N] end for want of players: those of markets where everyone is ruined."""
+    return ruined.view(-1, players).all(1).repeat_interleave(players)
 
 
 def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Transition]:
@@ -141,7 +227,8 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
 
     Under `next_step`, an environment whose episode has ended ignores its action and begins the
     next, with reward 0. Under `same_step` it begins the next in the step that ended it, and the
-    last observation of the old episode is `final_observation`.
+    last observation of the old episode is `final_observation`. A player who is ruined among others
+    is terminated then, trades no more, and begins again with its market.
     """
     moved, reward, outcome = trade_and_move(world, state, action)
     done = moved.episode.done
@@ -155,12 +242,12 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
         restarted = torch.zeros_like(done)
         final = observe(world, moved)
         after = select(done, restart(world, moved), moved)
-    terminated = outcome.ruined & done
+    alive = (outcome.wealth_before > 0) & ~restarted
     return after, Transition(
         observation=observe(world, after),
         reward=reward,
-        terminated=terminated,
-        truncated=done & ~terminated,
+        terminated=outcome.ruined & alive,
+        truncated=done & ~outcome.ruined,
         restarted=restarted,
         final_observation=final,
         outcome=outcome,
@@ -170,6 +257,7 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
 def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
     """Rows of `chosen` where `mask` [N], else rows of `other`, through nested named tuples."""
     if isinstance(chosen, Tensor):
+        mask = mask[:: len(mask) // max(len(chosen), 1)]  # one row per market, or per environment
         rows = mask.view(-1, *(1,) * (chosen.dim() - 1))
         return cast(Nested, torch.where(rows, chosen, cast(Tensor, other)))
     pairs = zip(chosen, cast(tuple[Any, ...], other), strict=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
 from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, copy, observe
 from fastsim.env.episode import check_room
+from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
 from fastsim.env.observe import (
     Observation,
@@ -64,6 +69,14 @@ class PortfolioEnv:
         config = config or EnvConfig()
         if num_envs < 1:
             raise ConfigError(f"num_envs must be >= 1, got {num_envs!r}")
+        if num_envs % config.players:
+            raise ConfigError(
+                f"num_envs = {num_envs} players do not fill markets of {config.players}"
+            )
+        if first_env % config.players:
+            raise ConfigError(
+                f"first_env = {first_env} is not the first of {config.players} players of a market"
+            )
         check_room(tape, config.episode)
         if friction is None:
             friction = make_friction(config.costs, num_envs, device=tape.device, dtype=tape.dtype)
@@ -75,6 +88,9 @@ class PortfolioEnv:
         self.num_envs = num_envs
         self.first_env = first_env
         self.stepper = make_stepper(self.world, self._first_state(seed), backend)
+        self._action_shape = (num_envs, self.action_width)
+        in_arrays = isinstance(self.stepper, ArrayStepper) and config.observation != "window"
+        self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
 
     @property
     def state(self) -> EnvState:
@@ -101,9 +117,18 @@ class PortfolioEnv:
         return action_width(self.config.action, self.tape.num_assets)
 
     @property
+    def portfolio_width(self) -> int:
+        """P, columns of `Observation.portfolio`: more of them where trades move prices."""
+        return len(self._portfolio_names)
+
+    @property
+    def _portfolio_names(self) -> tuple[str, ...]:
+        return portfolio_names(self.tape, moves_prices=self.config.impact.moves_prices)
+
+    @property
     def observation_names(self) -> tuple[str, ...]:
         """Names of the columns that `columns` returns."""
-        own = portfolio_names(self.tape)
+        own = self._portfolio_names
         if self.config.observation == "index":
             return own
         if self.config.observation == "window":
@@ -113,13 +138,13 @@ class PortfolioEnv:
     def reset(self, seed: int | None = None) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed."""
         if seed is None:
-            number = self.state.episode.number + 1
-            self.state = begin_state(self.world, self.state.key, number, first=True)
+            old = self.stepper.state
+            state = begin_state(self.world, old.key, old.episode.number + 1, first=True)
         else:
-            self.state = self._first_state(seed)
-        return observe(self.world, self.state)
+            state = self._first_state(seed)
+        self.stepper.load(state)
+        return observe(self.world, state)
 
-    @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
         """Step every environment once.
 
@@ -129,12 +154,24 @@ class PortfolioEnv:
             The action's shape is not [N, width]. Values are never read back to the host: a row
             that is not finite holds its positions and is counted in `state.invalid_actions`.
         """
-        if action.shape != (self.num_envs, self.action_width):
-            raise ActionError(
-                f'actions for action="{self.config.action}" must have shape '
-                f"({self.num_envs}, {self.action_width}), got {tuple(action.shape)}"
-            )
-        return self.stepper.step(action.to(self.tape.dtype))
+        self._check_shape(action.shape)
+        return self.stepper.step(action.detach().to(self.tape.dtype))
+
+    def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
+        """Step every environment once, in NumPy; the observation is laid out as `columns` does.
+
+        For callers on the host. Where the market lies on one, it spares the tensors, which are most
+        of the time that a single environment takes.
+
+        Raises
+        ------
+        ActionError
+            The action's shape is not [N, width].
+        """
+        self._check_shape(action.shape)
+        if self._fused is not None:
+            return self._fused.step_arrays(action)
+        return on_host(self.step(torch.tensor(action, device=self.tape.device)), self.columns)
 
     def columns(self, observation: Observation) -> Tensor:
         """Lay an observation out as the numbers [N, width] that `config.observation` asks for."""
@@ -144,7 +181,14 @@ class PortfolioEnv:
             return window_observation(self.tape, observation, self.config.window_length)
         return flat_observation(self.tape, observation)
 
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self._action_shape:
+            raise ActionError(
+                f'actions for action="{self.config.action}" must have shape '
+                f"{self._action_shape}, got {tuple(shape)}"
+            )
+
     def _first_state(self, seed: int) -> EnvState:
         numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env
-        key = environment_keys(seed, numbers)
+        key = environment_keys(seed, numbers // self.config.players)
         return begin_state(self.world, key, torch.zeros_like(key), first=True)

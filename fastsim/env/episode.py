@@ -13,7 +13,7 @@ from fastsim.env.random import draw_integers
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 
-START_STREAM, STAGGER_STREAM = 0, 1
+START_STREAM, STAGGER_STREAM, WORLD_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,8 @@ class EpisodeConfig:
     """Start anywhere that leaves room for the horizon, or always at the first bar."""
     staggered: bool = False
     """Cut each environment's first episode at random, so that later ends are spread out."""
+    liquidate_at_end: bool = False
+    """Sell everything at the last fill of an episode that reaches its end."""
 
     def __post_init__(self) -> None:
         if self.horizon is not None:
@@ -54,12 +56,17 @@ def check_room(tape: MarketTape, config: EpisodeConfig) -> None:
 def begin(
     tape: MarketTape, config: EpisodeConfig, key: Tensor, number: Tensor, *, first: bool = False
 ) -> Episode:
-    """Begin episode `number` [N] of the environments with these keys [N]."""
+    """Begin episode `number` [N] of the environments with these keys [N], each in some world."""
     room = tape.last - tape.first - (config.horizon or 1)  # last start, relative to the first bar
-    start = torch.full_like(number, tape.first)
+    first_bar = torch.full_like(number, tape.first)
+    if tape.worlds > 1:
+        world = draw_integers(key, number, WORLD_STREAM, tape.worlds)
+        first_bar = first_bar + world * tape.bars_per_world
+    start = first_bar
     if config.random_start:
         start = start + draw_integers(key, number, START_STREAM, room + 1)
-    end = torch.full_like(number, tape.last) if config.horizon is None else start + config.horizon
+    steps = tape.last - tape.first
+    end = first_bar + steps if config.horizon is None else start + config.horizon
     if first and config.staggered:
         end = start + 1 + draw_integers(key, number, STAGGER_STREAM, end - start)
     return Episode(start, end, number, torch.zeros_like(number, dtype=torch.bool))

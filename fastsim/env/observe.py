@@ -23,10 +23,11 @@ class Observation(NamedTuple):
     flat: Tensor | None = None  # [N, A F + P]  laid out already, by a fused backend
 
 
-def portfolio_names(tape: MarketTape) -> tuple[str, ...]:
-    """Names of the P columns of `Observation.portfolio`."""
+def portfolio_names(tape: MarketTape, *, moves_prices: bool = False) -> tuple[str, ...]:
+    """Names of the P columns of `Observation.portfolio`, displacements included if there are."""
     weights = (f"weight.{symbol}" for symbol in (*tape.symbols, "cash"))
-    return (*weights, *PORTFOLIO_SCALARS)
+    moved = (f"displacement.{symbol}" for symbol in tape.symbols if moves_prices)
+    return (*weights, *PORTFOLIO_SCALARS, *moved)
 
 
 def feature_columns(tape: MarketTape) -> tuple[str, ...]:
@@ -44,9 +45,8 @@ def window_columns(tape: MarketTape, length: int) -> tuple[str, ...]:
     )
 
 
-def observe_portfolio(portfolio: Portfolio, peak: Tensor, initial: float) -> Tensor:
+def observe_portfolio(portfolio: Portfolio, wealth: Tensor, peak: Tensor, initial: float) -> Tensor:
     """Portfolio columns [N, P]: weights at the close, drawdown from `peak` [N], growth so far."""
-    wealth = portfolio.wealth
     positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
     held = torch.cat([portfolio.holdings, portfolio.cash[:, None]], dim=-1)
     columns = [
@@ -55,6 +55,12 @@ def observe_portfolio(portfolio: Portfolio, peak: Tensor, initial: float) -> Ten
         (positive / initial).log()[:, None],
     ]
     return torch.cat(columns, dim=-1).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+
+
+def rows_of(observation: Observation, rows: Tensor) -> Observation:
+    """The observation of these environments alone; `rows` [M] are their numbers."""
+    flat = None if observation.flat is None else observation.flat[rows]
+    return Observation(observation.bar[rows], observation.portfolio[rows], flat)
 
 
 def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
@@ -74,7 +80,8 @@ def window_observation(tape: MarketTape, observation: Observation, length: int) 
     ages = torch.arange(length - 1, -1, -1, device=tape.device)
     rows = observation.bar[:, None] - ages  # [N, L]
     window = tape.known.bars[rows.clamp_min(0)][..., :5]  # [N, L, A, 5]
-    window = torch.where((rows >= 0)[:, :, None, None], window, torch.nan)
+    begun = observation.bar // tape.bars_per_world * tape.bars_per_world  # [N]  of its world
+    window = torch.where((rows >= begun[:, None])[:, :, None, None], window, torch.nan)
     prices = (window[..., :4] / window[:, -1:, :, 3:4]).log()
     volume = torch.log(window[..., 4:] / window[..., 4:].nanmean(1, keepdim=True))
     relative = torch.cat([prices, volume], dim=-1).nan_to_num(nan=0.0)

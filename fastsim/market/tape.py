@@ -76,7 +76,11 @@ class NextTables(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MarketTape:
-    """T bars of A assets on one device. `first` to `last` are the bars that episodes may use."""
+    """T bars of A assets on one device. `first` to `last` are the bars that episodes may use.
+
+    A tape can hold several worlds of the same calendar, one after the other; `first` and `last`
+    then count within each, and an episode stays in the one it begins in.
+    """
 
     symbols: tuple[str, ...]
     feature_names: tuple[str, ...]
@@ -86,9 +90,15 @@ class MarketTape:
     fill: Fill
     first: int
     last: int
+    worlds: int = 1
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    @property
+    def bars_per_world(self) -> int:
+        """Bars of each world."""
+        return len(self) // self.worlds
 
     @property
     def num_assets(self) -> int:
@@ -112,7 +122,7 @@ class MarketTape:
 
     def between(self, rows: slice) -> MarketTape:
         """Restrict episodes to these rows. Tables are shared, so features keep their history."""
-        start, stop, _ = rows.indices(len(self))
+        start, stop, _ = rows.indices(self.bars_per_world)
         first, last = max(self.first, start), min(self.last, stop - 1)
         if last - first < 1:
             raise DataError(
@@ -120,6 +130,58 @@ class MarketTape:
                 f"use a longer span"
             )
         return replace(self, first=first, last=last)
+
+    def world(self, number: int) -> MarketTape:
+        """One world of several, as a tape of its own; DataError if there is none of this number."""
+        if not 0 <= number < self.worlds:
+            raise DataError(f"no world {number}: the tape has {self.worlds}, numbered from 0")
+        rows = slice(number * self.bars_per_world, (number + 1) * self.bars_per_world)
+        return replace(
+            self,
+            timestamps=self.timestamps[rows],
+            known=KnownTables(*(table[rows] for table in self.known)),
+            next=NextTables(*(table[rows] for table in self.next)),
+            worlds=1,
+        )
+
+    def fold(self, worlds: int) -> MarketTape:
+        """Make `worlds` worlds of A assets of a tape of `worlds` x A, world by world in columns.
+
+        Features of many worlds are so computed at once. Symbols are those of the first world.
+
+        Raises
+        ------
+        DataError
+            The assets cannot be shared out equally.
+        """
+        if worlds < 1 or self.num_assets % worlds or self.worlds > 1:
+            raise DataError(f"{self.num_assets} assets do not make {worlds} worlds of equal size")
+        bars, assets = len(self), self.num_assets // worlds
+
+        def stack(table: Tensor) -> Tensor:  # [T, M A, ...] to [M T, A, ...]
+            split = table.reshape(bars, worlds, assets, *table.shape[2:]).transpose(0, 1)
+            return split.reshape(worlds * bars, assets, *table.shape[2:])
+
+        known = KnownTables(*(stack(table) for table in self.known))
+        per_asset = {
+            name: stack(table) for name, table in self.next._asdict().items() if table.dim() == 2
+        }
+        total = (1.0 + per_asset["r_before"]) * (1.0 + per_asset["r_after"]) - 1.0
+        tradable = per_asset["tradable"]
+        following = NextTables(
+            **per_asset,
+            years=self.next.years.repeat(worlds),
+            interest=self.next.interest.repeat(worlds),
+            market_return=(total * tradable).sum(1) / tradable.sum(1).clamp_min(1),
+        )
+        return replace(
+            self,
+            symbols=self.symbols[:assets],
+            timestamps=np.tile(self.timestamps, worlds),
+            known=known,
+            next=following,
+            worlds=worlds,
+        )
 
     def with_features(self, features: Mapping[str, Tensor]) -> MarketTape:
         """Add named features [T, A], known at the close of each bar, clipped into bounds."""

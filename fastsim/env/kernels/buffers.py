@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,6 +17,7 @@ from torch.nn.functional import pad
 from fastsim.env.accounting import Outcome, Portfolio
 from fastsim.env.core import EnvState, Transition, World
 from fastsim.env.episode import Episode
+from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation, portfolio_names
 from fastsim.env.reward import RewardMemory
@@ -36,7 +38,7 @@ class Market(NamedTuple):
 class Rules(NamedTuple):
     """Settings, as kernels read them."""
 
-    whole: Tensor  # [8]  int64; a horizon of 0 is none
+    whole: Tensor  # [10]  int64; a horizon of 0 is none
     real: Tensor  # [4]
 
 
@@ -50,7 +52,9 @@ class State(NamedTuple):
 
     def nested(self, assets: int) -> EnvState:
         """The same memory under the names of the reference."""
+        nothing = self.holdings[:, :0]
         return EnvState(
+            displacement=Displacement(nothing, nothing),
             portfolio=Portfolio(self.holdings[:, :assets], self.money[:, c.CASH]),
             episode=Episode(
                 self.counters[:, c.BAR],
@@ -156,6 +160,8 @@ def pack_rules(world: World) -> Rules:
         tape.last,
         episode.horizon or 0,
         episode.random_start,
+        tape.worlds,
+        tape.bars_per_world,
     ]
     real = [config.max_gross, config.initial_cash, reward.adaptation, reward.drawdown_penalty]
     device = tape.device
@@ -198,9 +204,19 @@ def numpy_blocks(blocks: Blocks) -> Blocks:
     return type(blocks)(*(block.numpy() for block in blocks))
 
 
+def empty_like(arrays: Blocks) -> Blocks:
+    """Arrays of the same sizes, under the same names."""
+    return type(arrays)(*map(np.empty_like, arrays))
+
+
+def torch_blocks(blocks: Blocks) -> Blocks:
+    """The same memory as tensors, under the same names."""
+    return type(blocks)(*map(torch.from_numpy, blocks))
+
+
 def portfolio_width(world: World) -> int:
     """P."""
-    return len(portfolio_names(world.tape))
+    return len(portfolio_names(world.tape, moves_prices=world.config.impact.moves_prices))
 
 
 def seen_width(world: World) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 
-from fastsim.env.core import EnvState, World
+from fastsim.env.core import EnvConfig, EnvState, World
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.errors import ConfigError
 
-Backend = Literal["auto", "torch", "numba"]
+Backend = Literal["auto", "torch", "numba", "triton"]
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,40 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
         log.info("environment steps run on %s%s", backend, reason)
     if backend == "torch":
         return TorchStepper(world, state)
+    left_out = _left_out(world.config)
+    if left_out:
+        raise ConfigError(f'backend "{backend}" leaves out {left_out}; use backend="torch"')
+    if backend == "triton" and find_spec("triton") is None:
+        raise ConfigError(
+            'backend "triton" needs the package triton, which comes with CUDA builds of torch; '
+            'install one, or use backend="auto"'
+        )
     # Kernels are imported when they are wanted: numba alone takes half a second.
     stepper: Stepper = import_module(f"fastsim.env.kernels.{backend}_step").make(world, state)
     return stepper
 
 
 def _fastest(world: World) -> tuple[Backend, str]:
-    tape = world.tape
-    if tape.device.type != "cpu":
+    tape, left_out = world.tape, _left_out(world.config)
+    if left_out:
+        return "torch", f": fused steps leave out {left_out}"
+    if tape.device.type not in ("cpu", "cuda"):
         return "torch", f": the market lies on {tape.device}"
     if tape.dtype != torch.float32:
         return "torch", f": the market is {tape.dtype}, fused steps are for float32"
-    return "numba", ""
+    if tape.device.type == "cpu":
+        return "numba", ""
+    if find_spec("triton") is None:
+        return "torch", ": the package triton, which comes with CUDA builds of torch, is missing"
+    return "triton", ""
+
+
+def _left_out(config: EnvConfig) -> str:
+    """What the reference does and fused steps do not, if the configuration asks for it."""
+    asked = {
+        "impact on prices": config.impact.moves_prices,
+        "players who share a market": config.players > 1,
+        "an invested start": config.initial_invested > 0,
+        "liquidation at the end": config.episode.liquidate_at_end,
+    }
+    return ", ".join(name for name, wanted in asked.items() if wanted)

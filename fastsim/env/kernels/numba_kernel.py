@@ -18,7 +18,7 @@ import numpy as np
 
 from fastsim.env.accounting import NEWTON_STEPS
 from fastsim.env.actions import LARGEST
-from fastsim.env.episode import START_STREAM
+from fastsim.env.episode import START_STREAM, WORLD_STREAM
 from fastsim.env.kernels import columns as c
 from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
@@ -266,12 +266,17 @@ def restart(n, state, rules):
     money[n, c.MEAN] = real(0.0)
     money[n, c.SQUARE] = real(INITIAL_VOLATILITY**2)
     counters[n, c.NUMBER] += 1
-    start = whole[c.FIRST]
+    first = whole[c.FIRST]
+    if whole[c.WORLDS] > 1:
+        key, number = counters[n, c.KEY], counters[n, c.NUMBER]
+        first += whole[c.SPAN] * draw_integer(key, number, WORLD_STREAM, whole[c.WORLDS])
+    start = first
     if whole[c.RANDOM_START]:
         room = whole[c.LAST] - whole[c.FIRST] - max(whole[c.HORIZON], 1)
         start += draw_integer(counters[n, c.KEY], counters[n, c.NUMBER], START_STREAM, room + 1)
     counters[n, c.BAR] = start
-    counters[n, c.END] = start + whole[c.HORIZON] if whole[c.HORIZON] else whole[c.LAST]
+    steps = whole[c.LAST] - whole[c.FIRST]
+    counters[n, c.END] = start + whole[c.HORIZON] if whole[c.HORIZON] else first + steps
     state.done[n] = False
 
 

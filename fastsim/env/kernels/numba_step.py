@@ -7,17 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.env.actions import action_width
 from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
+    Results,
+    empty_like,
     empty_results,
     empty_state,
     numpy_blocks,
     pack_market,
     pack_rules,
     portfolio_width,
+    torch_blocks,
 )
 from fastsim.env.kernels.numba_kernel import step_block
 from fastsim.errors import ConfigError
@@ -53,17 +61,26 @@ class NumbaStepper:
         self.num_envs, self._assets = state.portfolio.holdings.shape
         self._state = empty_state(world, self.num_envs, VECTOR)
         self._state.load(state)
-        self._world, self._portfolio_width = world, portfolio_width(world)
-        self._arrays = numpy_blocks(self._state)
-        self._market = numpy_blocks(pack_market(world, VECTOR))
-        self._rules = numpy_blocks(pack_rules(world))
+        self._portfolio_width = portfolio_width(world)
+        self._blank = numpy_blocks(empty_results(world, self.num_envs))
+        self._fixed = tuple(
+            numpy_blocks(blocks)
+            for blocks in (self._state, pack_market(world, VECTOR), pack_rules(world))
+        )
         # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
         # something else runs on the machine; threads of Python's wait quietly.
         self._threads = 1
         if self.num_envs * self._assets >= SERIAL_BELOW:
             self._threads = torch.get_num_threads()
-        shape = (self._threads, 2, self._arrays.holdings.shape[1])
-        self._scratch = torch.empty(shape, dtype=world.tape.dtype).numpy()
+        bounds = [part * self.num_envs // self._threads for part in range(self._threads + 1)]
+        shape = (self._threads, 2, self._state.holdings.shape[1])
+        scratch = torch.empty(shape, dtype=world.tape.dtype).numpy()
+        self._parts = list(zip(bounds, bounds[1:], map(tuple, scratch), strict=False))
+        self._real = scratch.dtype
+        width = action_width(world.config.action, self._assets)
+        call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
+        # To look up the types of all blocks at every call takes longer than to step an environment.
+        self._step_block = step_block.compile(tuple(map(numba.typeof, call)))
 
     @property
     def state(self) -> EnvState:
@@ -76,22 +93,30 @@ class NumbaStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results = empty_results(self._world, self.num_envs)
-        rows = action.detach().contiguous().numpy()
-        self._step_blocks(rows, self._arrays, self._market, self._rules, numpy_blocks(results))
+        results: Results = torch_blocks(self._step(action.detach().numpy()))
         return results.transition(self._portfolio_width)
 
-    def _step_blocks(self, *world: Any) -> None:
+    def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
+        """Step every environment once; the arrays returned are the caller's to keep."""
+        seen, bar, figures, flags, final_seen, _ = self._step(action)
+        return StepArrays(seen, bar, figures, flags, final_seen)
+
+    def _step(self, action: NDArray[Any]) -> Any:
         """Share the environments among threads; this one takes the last part."""
-        bounds = [part * self.num_envs // self._threads for part in range(self._threads + 1)]
-        parts = [
-            (start, stop, *world, *scratch)
-            for start, stop, scratch in zip(bounds, bounds[1:], self._scratch, strict=False)
-        ]
-        others = [_pool(self._threads).submit(step_block, *part) for part in parts[:-1]]
-        step_block(*parts[-1])
+        results = empty_like(self._blank)
+        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results)
+        others = [_pool(self._threads).submit(self._step_block, *call) for call in calls]
+        self._step_block(*last)
         for other in others:
             other.result()
+        return results
+
+    def _calls(self, action: NDArray[Any], results: Results) -> list[tuple[Any, ...]]:
+        """Arguments of the kernel, thread by thread."""
+        return [
+            (start, stop, action, *self._fixed, results, *scratch)
+            for start, stop, scratch in self._parts
+        ]
 
 
 make = NumbaStepper

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fastsim.env.core import EnvState, Transition, World, step
@@ -40,6 +41,7 @@ class TorchStepper:
         """Go on from this state."""
         self.state = state
 
+    @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
         self.state, transition = step(self.world, self.state, action)

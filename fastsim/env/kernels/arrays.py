@@ -1,0 +1,60 @@
+"""A step in NumPy, for callers who live on the host and take few environments at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastsim.env.core import Transition
+from fastsim.env.kernels.stepper import Stepper
+from fastsim.env.observe import Observation
+
+
+class StepArrays(NamedTuple):
+    """What a step returns: its numbers stand where `fastsim.env.kernels.columns` says."""
+
+    seen: NDArray[np.floating[Any]]  # [N, width]  observation of the next decision
+    bar: NDArray[np.int64]  # [N]
+    figures: NDArray[np.floating[Any]]  # [N, 11]
+    flags: NDArray[np.bool_]  # [N, 4]
+    final_seen: NDArray[np.floating[Any]]  # [N, width]  before a restart; [0, width] if next_step
+
+
+@runtime_checkable
+class ArrayStepper(Stepper, Protocol):
+    """A backend that steps in NumPy, without a tensor in between."""
+
+    def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
+        """Step every environment once; the arrays returned are the caller's to keep."""
+        ...
+
+
+def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) -> StepArrays:
+    """A transition as arrays; `columns` lays out an observation as numbers [N, width]."""
+    outcome, final = transition.outcome, transition.final_observation
+    seen = columns(transition.observation)
+    figures = [
+        transition.reward,
+        outcome.wealth_before,
+        outcome.wealth_at_fill,
+        outcome.wealth_traded,
+        outcome.wealth,
+        outcome.turnover,
+        *outcome.cost,
+        outcome.borrow,
+        outcome.interest,
+    ]
+    flags = [transition.terminated, transition.truncated, transition.restarted, outcome.ruined]
+    blocks = (
+        seen,
+        transition.observation.bar,
+        torch.stack(figures, dim=1),
+        torch.stack(flags, dim=1),
+        seen[:0] if final is None else columns(final),
+    )
+    return StepArrays(*(block.numpy(force=True) for block in blocks))

@@ -1,0 +1,138 @@
+"""The backend for GPUs: one fused kernel per step, and a step captured as a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastsim.env.actions import action_width
+from fastsim.env.core import EnvState, Transition, World, copy
+from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.buffers import (
+    empty_results,
+    empty_state,
+    pack_market,
+    pack_rules,
+    portfolio_width,
+    seen_width,
+)
+from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
+from fastsim.errors import ConfigError
+
+VECTOR = 4
+"""Assets are padded to a multiple of this: rows of tables then start at multiples of 16 bytes."""
+SMALLEST_BLOCK = 32
+"""Lanes of a program at least: the threads of one warp."""
+LANES_PER_WARP = 256
+"""Up to 8 assets per thread; programs of one warp need no barrier to add their lanes up."""
+
+
+class TritonStepper:
+    """Steps environments on a GPU, in place, with one kernel and no word to the host.
+
+    Raises
+    ------
+    ConfigError
+        The market does not lie on a CUDA device, and kernels are not interpreted.
+    """
+
+    name = "triton"
+
+    def __init__(self, world: World, state: EnvState) -> None:
+        device = world.tape.device
+        if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
+            raise ConfigError(
+                f'backend "triton" runs on CUDA, not on {device}: move the market with '
+                f'tape.to("cuda"), or set TRITON_INTERPRET=1 to try the kernel on a CPU'
+            )
+        self.num_envs, self._assets = state.portfolio.holdings.shape
+        self._state = empty_state(world, self.num_envs, VECTOR)
+        self._state.load(state)
+        self._world, self._portfolio_width = world, portfolio_width(world)
+        self._market = pack_market(world, VECTOR)
+        self._real = pack_rules(world).real
+        self._constants = constants(world)
+
+    @property
+    def state(self) -> EnvState:
+        """The state now, updated in place by every step."""
+        return self._state.nested(self._assets)
+
+    @property
+    def action_shape(self) -> tuple[int, int]:
+        """Shape [N, width] of the actions that `step` takes."""
+        return self.num_envs, action_width(self._world.config.action, self._assets)
+
+    def load(self, state: EnvState) -> None:
+        """Go on from a copy of this state."""
+        self._state.load(state)
+
+    def step(self, action: Tensor) -> Transition:
+        """Step every environment once."""
+        results = empty_results(self._world, self.num_envs)
+        with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
+            step_kernel[(self.num_envs,)](
+                action.contiguous(),
+                self._state,
+                self._market,
+                self._real,
+                results,
+                **self._constants,
+            )
+        return results.transition(self._portfolio_width)
+
+
+class CapturedStep:
+    """The step of a `TritonStepper` as a CUDA graph: one launch, without Python's share of it.
+
+    Call it with an action [N, width]. What it returns is overwritten by the next call. The
+    stepper's own `step` and `load` stay usable in between.
+    """
+
+    def __init__(self, stepper: TritonStepper) -> None:
+        device = stepper.state.key.device
+        state = copy(stepper.state)
+        self.action = torch.zeros(
+            stepper.action_shape, device=device, dtype=state.portfolio.cash.dtype
+        )
+        stepper.step(self.action)  # a kernel is compiled at its first launch, not within a capture
+        stepper.load(state)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device), torch.cuda.graph(self._graph):
+            self.transition = stepper.step(self.action)
+
+    def __call__(self, action: Tensor) -> Transition:
+        """Step every environment once."""
+        self.action.copy_(action)
+        self._graph.replay()
+        return self.transition
+
+
+def constants(world: World) -> dict[str, Any]:
+    """What the kernel is compiled for: shapes, rules, and how many warps share an environment."""
+    tape, config = world.tape, world.config
+    assets, horizon = tape.num_assets, config.episode.horizon
+    block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
+    return {
+        "assets": assets,
+        "padded": assets + -assets % VECTOR,
+        "block": block,
+        "features": seen_width(world) - portfolio_width(world),
+        "mode": c.ACTION_CODES[config.action],
+        "kind": c.REWARD_CODES[config.reward.kind],
+        "same_step": config.autoreset == "same_step",
+        "first": tape.first,
+        "starts": tape.last - tape.first - (horizon or 1) + 1 if config.episode.random_start else 1,
+        "horizon": horizon or 0,
+        "last": tape.last,
+        "worlds": tape.worlds,
+        "span": tape.bars_per_world,
+        "enough": 100.0 * torch.finfo(tape.dtype).eps,
+        "num_warps": min(max(block // LANES_PER_WARP, 1), 16),
+        "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
+    }
+
+
+make = TritonStepper

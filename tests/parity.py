@@ -1,0 +1,151 @@
+"""Runs of one environment in two backends, and what makes them the same."""
+
+import torch
+from hypothesis import strategies as st
+from worlds import SHORT_FEATURES, random_bars
+
+from fastsim.env.actions import action_width
+from fastsim.env.core import EnvConfig
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.reward import RewardConfig
+from fastsim.market.costs import CostConfig, Friction
+from fastsim.market.tape import TapeConfig, make_tape
+
+ENVS, STEPS = 5, 40
+REWARD_KINDS = (
+    "log_growth",
+    "excess_log_growth",
+    "simple_return",
+    "differential_sharpe",
+    "drawdown_penalized_growth",
+)
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+
+
+@st.composite
+def tapes(draw, dtype, length=60):
+    """Markets with holes or without, with volume and opens or without."""
+    opens, volume, holes = (draw(st.booleans()) for _ in range(3))
+    bars = random_bars(
+        length, draw(st.integers(3, 18)), draw(st.integers(0, 9)), opens=opens, volume=volume,
+        holes=holes,
+    )  # fmt: skip
+    rate = draw(st.sampled_from([0.0, 0.05]))
+    return make_tape(bars, TapeConfig(features=SHORT_FEATURES, risk_free_rate=rate), dtype=dtype)
+
+
+@st.composite
+def configs(draw):
+    """Any combination of the rules."""
+    action = draw(st.sampled_from(["weights", "signed", "logits"]))
+    costs = CostConfig(
+        fee_bps=draw(st.sampled_from([0.0, 1.0, 100.0])),
+        half_spread_bps=draw(st.sampled_from([0.0, 2.0, 50.0])),
+        impact=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        participation=draw(st.sampled_from([1e-3, 0.05, 1e9])),
+        borrow_bps_per_year=draw(st.sampled_from([0.0, 500.0])),
+    )
+    return EnvConfig(
+        action=action,
+        max_gross=draw(st.sampled_from([0.5, 1.0, 4.0])) if action == "signed" else 1.0,
+        reward=RewardConfig(
+            kind=draw(st.sampled_from(REWARD_KINDS)),
+            adaptation=0.05,
+            drawdown_penalty=draw(st.sampled_from([0.0, 2.0])),
+        ),
+        episode=EpisodeConfig(
+            horizon=draw(st.sampled_from([1, 7, None])),
+            random_start=draw(st.booleans()),
+            staggered=draw(st.booleans()),
+        ),
+        costs=costs,
+        initial_cash=draw(st.sampled_from([1e3, 1e6])),
+        observation=draw(st.sampled_from(["flat", "index", "window"])),
+        window_length=3,
+        autoreset=draw(st.sampled_from(["next_step", "same_step"])),
+    )
+
+
+def soaring_tape(length=60, jump=30):
+    """A market in which one asset is worth eight times as much overnight: ruin for the short."""
+    bars = random_bars(length, 3, seed=4, volume=False)
+    for prices in (bars.open, bars.high, bars.low, bars.close):
+        prices[jump:, 0] *= 8.0
+    return make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=torch.float64)
+
+
+def actions(tape, config, seed, envs=ENVS, steps=STEPS):
+    """Random actions [steps, envs, width], some of them out of bounds, some not finite."""
+    generator = torch.Generator().manual_seed(seed)
+    width = action_width(config.action, tape.num_assets)
+    rows = 2.0 * torch.randn(steps, envs, width, generator=generator, dtype=tape.dtype)
+    rows[3, 1, 0], rows[4, 2, -1], rows[5, 3] = torch.nan, torch.inf, 1e30
+    rows[6, 4] = 0.0
+    return rows
+
+
+def run(tape, config, seed, backend, friction=None, *, envs=ENVS, steps=STEPS, device="cpu"):
+    """Observations, transitions and states of one run on this device, brought to the host."""
+    if friction is not None:
+        friction = Friction(*(costs.to(device) for costs in friction))
+    there = tape.to(device)
+    env = PortfolioEnv(there, envs, config, friction=friction, seed=seed, backend=backend)
+    record = [(env.columns(env.reset(seed)).cpu(), None, None)]
+    for action in actions(tape, config, seed, envs, steps):
+        transition = env.step(action.to(device))
+        columns, state = env.columns(transition.observation), [*_numbers(env.state)]
+        record.append((columns.cpu(), _on_host(transition), [leaf.cpu() for leaf in state]))
+    return record
+
+
+def _on_host(nested):
+    if nested is None or isinstance(nested, torch.Tensor):
+        return nested if nested is None else nested.cpu()
+    return type(nested)(*map(_on_host, nested))
+
+
+def _numbers(state):
+    episode = state.episode
+    return (
+        *(episode.bar, episode.end, episode.number, episode.done, state.invalid_actions, state.key),
+        *(state.portfolio.holdings, state.portfolio.cash, state.peak, *state.memory),
+    )
+
+
+def assert_same_run(reference, other, wealth, tolerance):
+    """Equal to rounding in everything that is not a count."""
+
+    def near(found, wanted, scale=1.0):
+        torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance * scale)
+
+    near(other[0][0], reference[0][0])
+    for (columns, found, state), (wanted_columns, wanted, wanted_state) in zip(
+        other[1:], reference[1:], strict=True
+    ):
+        near(columns, wanted_columns, 10.0)
+        for name in ("terminated", "truncated", "restarted"):
+            assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+        assert torch.equal(found.observation.bar, wanted.observation.bar)
+        near(found.observation.portfolio, wanted.observation.portfolio, 10.0)
+        assert (found.final_observation is None) == (wanted.final_observation is None)
+        if wanted.final_observation is not None:
+            assert torch.equal(found.final_observation.bar, wanted.final_observation.bar)
+            near(found.final_observation.portfolio, wanted.final_observation.portfolio, 10.0)
+        live = ~wanted.restarted
+        near(found.reward, wanted.reward, 300.0)  # a Sharpe difference divides by small variances
+        outcome, expected = found.outcome, wanted.outcome
+        assert torch.equal(outcome.ruined[live], expected.ruined[live])
+        near(outcome.turnover[live], expected.turnover[live], 10.0)
+        for name in ("wealth_before", "wealth_at_fill", "wealth_traded", "wealth"):
+            near(getattr(outcome, name)[live], getattr(expected, name)[live], wealth)
+        for part, share in zip(outcome.cost, expected.cost, strict=True):
+            near(part[live], share[live], wealth)
+        near(outcome.borrow[live], expected.borrow[live], wealth)
+        near(outcome.interest[live], expected.interest[live], wealth)
+        for mine, theirs in zip(state[:6], wanted_state[:6], strict=True):
+            assert torch.equal(mine, theirs)
+        for mine, theirs in zip(state[6:9], wanted_state[6:9], strict=True):
+            near(mine, theirs, wealth)
+        for mine, theirs in zip(state[9:], wanted_state[9:], strict=True):
+            near(mine, theirs)
