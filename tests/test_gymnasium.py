@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from worlds import assert_same_bits
 
 import fastsim
 from fastsim.errors import ActionError, ConfigError, DataError
@@ -135,6 +136,69 @@ def test_a_bad_action_is_an_error_for_one_person(action, message):
     env.reset(seed=0)
     with pytest.raises(ActionError, match=message):
         env.step(action)
+
+
+def test_a_refused_action_leaves_everything_as_it_was():
+    env = gymnasium.make(fastsim.ENV_ID, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    before = env.env.state
+    for action in (ACTION * np.nan, ACTION * np.inf, ACTION[1:], ACTION[None]):
+        with pytest.raises(ActionError):
+            env.step(action)
+    assert_same_bits(env.env.state, before)
+
+
+def test_huge_numbers_are_an_action_like_any_other():
+    env = gymnasium.make(fastsim.ENV_ID, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    env.step(np.full(20, 3e38, dtype=np.float32))
+    assert int(env.env.state.invalid_actions) == 0
+    torch.testing.assert_close(
+        env.env.state.portfolio.cash / 1e6, torch.zeros(1), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("observation", ["flat", "index", "window"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_one_environment_is_told_what_the_batch_is_told(observation, dtype, backend):
+    tape = make_tape(sample_bars("tech4"), dtype=dtype)
+    rules = {"market": tape, "backend": backend, "episode": {"horizon": 9}}
+    single = gymnasium.make(fastsim.ENV_ID, observation=observation, **rules)
+    many = gymnasium.make_vec(fastsim.ENV_ID, num_envs=1, observation=observation, **rules)
+    assert single.unwrapped.env.stepper.name == backend
+    single.reset(seed=7)
+    many.reset(seed=7)
+    for _ in range(9):
+        action = single.action_space.sample()
+        seen, reward, terminated, truncated, info = single.step(action)
+        rows = many.step(torch.from_numpy(action)[None])
+        assert [reward, terminated, truncated] == [float(part) for part in rows[1:4]]
+        assert {type(value) for value in (reward, terminated, truncated)} == {float, bool}
+        for name in ("wealth", "turnover", "cost"):
+            assert info[name] == pytest.approx(float(rows[4][name]), rel=1e-6, abs=1e-9)
+        parts = [(seen, rows[0])]
+        if observation == "index":
+            assert info["date"] == str(tape.timestamps[seen["bar"]])[:19]
+            parts = [(seen[key], rows[0][key]) for key in ("bar", "portfolio")]
+        for mine, theirs in parts:
+            assert np.array_equal(mine, theirs[0].to(torch.float32).numpy())
+    assert truncated
+
+
+def test_observations_are_the_callers_to_keep():
+    env = gymnasium.make(fastsim.ENV_ID)
+    first, _ = env.reset(seed=0)
+    second = env.step(ACTION)[0]
+    kept = first.copy(), second.copy()
+    env.step(ACTION * 0)
+    assert np.array_equal(first, kept[0])
+    assert np.array_equal(second, kept[1])
+
+
+def test_a_backend_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"backend must be one of .*'fortran'"):
+        gymnasium.make(fastsim.ENV_ID, backend="fortran")
 
 
 def test_stepping_before_reset_or_after_the_end_is_an_error():

@@ -10,9 +10,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormalize
 
 import fastsim
+from fastsim.adapters.build import build_env
 from fastsim.adapters.gym_env import PortfolioVectorEnv
-from fastsim.adapters.sb3 import SB3VecEnv
+from fastsim.adapters.sb3 import SB3VecEnv, pack, unpack
+from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError
+from fastsim.market.sample import sample_bars
+from fastsim.market.tape import make_tape
 
 SHORT = {"market": "tech4", "episode": {"horizon": 10, "staggered": False}}
 
@@ -55,6 +59,66 @@ def test_only_finished_rows_are_touched_in_a_persistent_list_of_infos():
         assert done.mean() < 0.5, "staggered starts spread the ends"
         before, dones = infos, dones + done.sum()
     assert dones > 0
+
+
+EPISODE = EpisodeConfig(horizon=7)
+CASES = [{}, {"backend": "torch"}, {"observation": "window"}, {"tape_dtype": torch.float64}]
+
+
+def arguments_of(case):
+    """Arguments of an environment; a floating-point type is one of a ready tape."""
+    case = dict(case)
+    dtype = case.pop("tape_dtype", torch.float32)
+    market = make_tape(sample_bars("tech4"), dtype=dtype)
+    return {"market": market, "autoreset": "same_step", "episode": EPISODE} | case
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_its_numbers_are_those_of_the_environment(case):
+    ours, theirs = build_env(16, **arguments_of(case)), SB3VecEnv(16, **arguments_of(case))
+    theirs.seed(3)
+    assert np.array_equal(theirs.reset(), ours.columns(ours.reset(3)).float().numpy())
+    for action in np.random.default_rng(0).random((15, 16, 4), dtype=np.float32):
+        columns, reward, done, infos = theirs.step(action)
+        transition = ours.step(torch.from_numpy(action))
+        assert columns.dtype == reward.dtype == np.float32
+        assert np.array_equal(columns, ours.columns(transition.observation).float().numpy())
+        assert np.array_equal(reward, transition.reward.float().numpy())
+        assert np.array_equal(done, (transition.terminated | transition.truncated).numpy())
+        final = ours.columns(transition.final_observation).float().numpy()
+        for row in np.flatnonzero(done):
+            assert np.array_equal(infos[row]["terminal_observation"], final[row])
+
+
+def test_what_is_packed_for_a_single_copy_comes_out_as_it_went_in():
+    columns, reward = torch.randn(5, 7), torch.randn(5)
+    terminated, truncated = torch.arange(5) % 2 == 0, torch.arange(5) > 2
+    packed = pack(columns, reward, terminated, truncated)
+    assert packed.dtype == torch.float32
+    assert packed.shape == (5 * (7 + 3),)
+    out = unpack(packed.numpy(), 5)
+    assert out[0].flags.c_contiguous
+    assert out[2].dtype == out[3].dtype == bool
+    for found, wanted in zip(out, (columns, reward, terminated, truncated), strict=True):
+        assert np.array_equal(found, wanted.numpy())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_from_a_gpu_comes_what_comes_from_the_cpu():
+    arguments = SHORT | {"backend": "torch"}
+    runs = []
+    for device in ("cuda", "cpu"):
+        env = SB3VecEnv(16, device=device, **arguments)
+        env.seed(3)
+        record = [env.reset()]
+        for action in np.random.default_rng(0).random((25, 16, 4), dtype=np.float32):
+            columns, reward, done, infos = env.step(action)
+            last = [info["terminal_observation"] for info in infos if info]
+            record += [columns, reward, done, *last]
+        runs.append(record)
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -13,6 +13,7 @@ import torch
 from fastsim.config import from_mapping
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.choose import Backend
 from fastsim.errors import ConfigError
 from fastsim.market.bars import Bars
 from fastsim.market.costs import make_friction
@@ -30,6 +31,7 @@ def build_env(
     start: str | None = None,
     end: str | None = None,
     device: str = "cpu",
+    backend: Backend = "auto",
     tape: TapeConfig | Mapping[str, Any] | None = None,
     config: EnvConfig | None = None,
     costs_per_env: Mapping[str, torch.Tensor] | None = None,
@@ -43,6 +45,8 @@ def build_env(
         Where prices come from.
     start, end
         First and last day (ISO dates) that episodes may use; features may look further back.
+    backend
+        Who steps, as in `PortfolioEnv`: "auto" takes the fastest that fits the market and device.
     tape
         How bars become a market; not with a ready tape.
     config, rules
@@ -54,7 +58,7 @@ def build_env(
     Raises
     ------
     ConfigError
-        A rule that does not exist or is out of range.
+        A rule that does not exist or is out of range, or a backend that cannot step the market.
     DataError
         Bars that cannot be had or cannot be used.
     """
@@ -70,7 +74,7 @@ def build_env(
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
     )
-    return PortfolioEnv(ready, num_envs, settled, friction=friction)
+    return PortfolioEnv(ready, num_envs, settled, friction=friction, backend=backend)
 
 
 def _bars(market: str | Path | DataConfig | Bars) -> Bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, ClassVar
 
 import gymnasium
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.env.actions import action_bounds
-from fastsim.env.core import Transition
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError
 from fastsim.market.features import FEATURE_LIMIT
@@ -56,6 +57,8 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
+        stamps = np.datetime_as_string(self.env.tape.timestamps)
+        self._dates = [stamp[:19] for stamp in stamps.tolist()]
         self._begun = self._over = False
 
     def reset(
@@ -65,42 +68,33 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         super().reset(seed=seed)
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun, self._over = True, False
-        return self._observation(observation), self._info(None)
+        columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
+        info = {"date": self._dates[bar[0]], "wealth": self.env.config.initial_cash}
+        return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade to `action` and move to the next close."""
         if self._over or not self._begun:
             raise ActionError("there is no episode under way: call reset() before step()")
         values = np.asarray(action, dtype=np.float32)
-        if not np.isfinite(values).all():
+        if not _all_finite(values):
             raise ActionError(f"action must be finite, got {values.tolist()}")
-        transition = self.env.step(torch.from_numpy(values.reshape(1, *values.shape)))
-        terminated, truncated = bool(transition.terminated), bool(transition.truncated)
+        seen, bar, figures, flags, _ = self.env.step_arrays(values[None])
+        numbers, (terminated, truncated, *_) = figures[0].tolist(), flags[0].tolist()
         self._over = terminated or truncated
-        return (
-            self._observation(transition.observation),
-            float(transition.reward),
-            terminated,
-            truncated,
-            self._info(transition),
-        )
-
-    def _observation(self, observation: Observation) -> Any:
-        columns = self.env.columns(observation)[0].float().numpy(force=True).copy()
-        if self.env.config.observation == "index":
-            return {"bar": np.int64(observation.bar[0].item()), "portfolio": columns}
-        return columns
-
-    def _info(self, transition: Transition | None) -> dict[str, Any]:
-        state = self.env.stepper.state
-        info: dict[str, Any] = {
-            "date": str(self.env.tape.timestamps[int(state.episode.bar)])[:19],
-            "wealth": float(state.portfolio.wealth),
+        info = {
+            "date": self._dates[bar[0]],
+            "wealth": numbers[c.WEALTH],
+            "turnover": numbers[c.TURNOVER],
+            "cost": sum(numbers[c.COST]),
         }
-        if transition is not None:
-            outcome = transition.outcome
-            info |= {"turnover": float(outcome.turnover), "cost": float(outcome.cost.total)}
-        return info
+        return self._observation(seen, bar), numbers[c.REWARD], terminated, truncated, info
+
+    def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
+        row = columns[0].astype(np.float32, copy=False)
+        if self.env.config.observation == "index":
+            return {"bar": bar[0], "portfolio": row}
+        return row
 
 
 class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
@@ -162,6 +156,14 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         if self.env.config.observation == "index":
             return {"bar": observation.bar, "portfolio": columns}
         return columns
+
+
+def _all_finite(values: NDArray[np.float32]) -> bool:
+    """Whether no number is NaN or infinite.
+
+    The sum of squares tells in a quarter of the time, but for huge numbers whose squares overflow.
+    """
+    return isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
 def _begin(

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels import columns as c
+from fastsim.env.observe import rows_of
 from fastsim.errors import ConfigError
+
+
+class HostStep(NamedTuple):
+    """What Stable-Baselines3 needs to know of a step."""
+
+    columns: NDArray[np.float32]  # [N, width]
+    reward: NDArray[np.float32]  # [N]
+    terminated: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N]
+    final: Callable[[NDArray[np.int64]], NDArray[np.float32]]  # last observations of these rows
 
 
 class SB3VecEnv(VecEnv):
@@ -22,7 +35,8 @@ class SB3VecEnv(VecEnv):
 
     Finished episodes carry `terminal_observation`, `TimeLimit.truncated` and `episode` (return,
     length, seconds) in their info, as its algorithms and logger expect; other infos are empty and
-    the list is the same at every step.
+    the list is the same at every step. A step leaves a GPU in one packed copy, and final
+    observations follow for the finished rows alone; on a CPU nothing is copied.
 
     Its PPO runs the critic once per truncated environment: first episodes are cut at random by
     default, so that truncations do not all fall on one step.
@@ -45,6 +59,9 @@ class SB3VecEnv(VecEnv):
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._started = time.perf_counter()
+        self._in_arrays = (
+            self.env.tape.device.type == "cpu" and self.env.config.observation == "flat"
+        )
         super().__init__(num_envs, observation_space(self.env), action_space(self.env))
 
     def reset(self) -> NDArray[np.float32]:
@@ -58,38 +75,67 @@ class SB3VecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Keep the actions [N, width] for `step_wait`."""
-        self._actions = torch.as_tensor(actions, device=self.env.tape.device)
+        self._actions = np.asarray(actions)
 
     def step_wait(
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Step and return observations, rewards, dones and infos."""
-        transition = self.env.step(self._actions)
-        reward = self._numpy(transition.reward)
-        truncated = transition.truncated.numpy(force=True)
-        done = transition.terminated.numpy(force=True) | truncated
+        stepped = self._step_arrays() if self._in_arrays else self._step_tensors()
+        columns, reward, terminated, truncated, final = stepped
+        done = terminated | truncated
         self._returns += reward
         self._lengths += 1
         for row in self._finished:
             self._infos[row] = {}
         self._finished = np.flatnonzero(done)
         if len(self._finished):
-            assert transition.final_observation is not None
-            final = self._numpy(self.env.columns(transition.final_observation)[done])
-            elapsed = round(time.perf_counter() - self._started, 6)
-            for row, last in zip(self._finished, final, strict=True):
-                self._infos[row] = {
-                    "terminal_observation": last,
-                    "TimeLimit.truncated": bool(truncated[row]),
-                    "episode": {
-                        "r": float(self._returns[row]),
-                        "l": int(self._lengths[row]),
-                        "t": elapsed,
-                    },
-                }
-            self._returns[self._finished] = 0.0
-            self._lengths[self._finished] = 0
-        return self._numpy(self.env.columns(transition.observation)), reward, done, self._infos
+            self._finish(final(self._finished), truncated)
+        return columns, reward, done, self._infos
+
+    def _step_arrays(self) -> HostStep:
+        seen, _, figures, flags, final = self.env.step_arrays(self._actions)
+        return HostStep(
+            seen.astype(np.float32, copy=False),
+            figures[:, c.REWARD].astype(np.float32),
+            flags[:, c.TERMINATED],
+            flags[:, c.TRUNCATED],
+            lambda rows: final[rows].astype(np.float32, copy=False),
+        )
+
+    def _step_tensors(self) -> HostStep:
+        device = self.env.tape.device
+        transition = self.env.step(torch.as_tensor(self._actions, device=device))
+        columns, final = self.env.columns(transition.observation), transition.final_observation
+        assert final is not None
+        reward, ends = transition.reward, (transition.terminated, transition.truncated)
+        if columns.is_cuda:
+            packed = _to_pinned(pack(columns, reward, *ends))
+            host = unpack(packed.numpy(), self.num_envs)
+        else:
+            host = (self._numpy(columns), self._numpy(reward), ends[0].numpy(), ends[1].numpy())
+
+        def last(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            chosen = rows_of(final, torch.from_numpy(rows).to(device))
+            return self._numpy(self.env.columns(chosen))
+
+        return HostStep(*host, last)
+
+    def _finish(self, last: NDArray[np.float32], truncated: NDArray[np.bool_]) -> None:
+        """Fill the infos of the rows that finished, and begin to count anew."""
+        elapsed = round(time.perf_counter() - self._started, 6)
+        for row, observation in zip(self._finished.tolist(), last, strict=True):
+            self._infos[row] = {
+                "terminal_observation": observation,
+                "TimeLimit.truncated": bool(truncated[row]),
+                "episode": {
+                    "r": float(self._returns[row]),
+                    "l": int(self._lengths[row]),
+                    "t": elapsed,
+                },
+            }
+        self._returns[self._finished] = 0.0
+        self._lengths[self._finished] = 0
 
     def close(self) -> None:
         """Nothing to release."""
@@ -122,6 +168,25 @@ class SB3VecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     @staticmethod
-    def _numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    def _numpy(values: Tensor) -> NDArray[np.float32]:
         array: NDArray[np.float32] = values.float().numpy(force=True)
         return array
+
+
+def pack(columns: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """One block [N (width + 3)] of float32, in which the columns stand together."""
+    return torch.cat([columns.flatten(), reward, terminated, truncated]).float()
+
+
+def unpack(
+    packed: NDArray[np.float32], num_envs: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """What was packed: columns [N, width], reward, terminated and truncated [N]."""
+    columns, rest = np.split(packed, [-3 * num_envs])
+    reward, terminated, truncated = rest.reshape(3, num_envs)
+    return columns.reshape(num_envs, -1), reward, terminated != 0, truncated != 0
+
+
+def _to_pinned(packed: Tensor) -> Tensor:
+    """A copy in memory to which a GPU writes directly; torch keeps such memory for reuse."""
+    return torch.empty_like(packed, device="cpu", pin_memory=True).copy_(packed)
