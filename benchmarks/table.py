@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,27 @@ Row = dict[str, Any]
 
 
 def table_of(name: str) -> str:
-    """Markdown table of one file of results."""
-    rows = [json.loads(line) for line in (RESULTS / f"{name}.json").read_text().splitlines()]
-    make = {"env": env_table, "official_forecasters": official_table, "accuracy": accuracy_table}
-    return make[rows[0]["benchmark"]](rows)
+    """Markdown table of one file of results, `file`, or of one kind of its lines, `file:kind`."""
+    file, _, kind = name.partition(":")
+    rows = [json.loads(line) for line in (RESULTS / f"{file}.json").read_text().splitlines()]
+    kind = kind or rows[0]["benchmark"]
+    make = {
+        "env": env_table,
+        "env_growth": growth_table,
+        "env_peers": env_peers_table,
+        "ppo": ppo_table,
+        "ppo_peers": ppo_peers_table,
+        "ppo_planted": planted_table,
+        "official_forecasters": official_table,
+        "accuracy": accuracy_table,
+    }
+    return make[kind]([row for row in rows if row["benchmark"] == kind])
+
+
+def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def official_table(rows: list[Row]) -> str:
@@ -63,26 +81,143 @@ def accuracy_table(rows: list[Row]) -> str:
 
 
 def env_table(rows: list[Row]) -> str:
-    """Environment steps per second: assets and observation by number of environments."""
+    """Environment steps per second: sizes and backends by number of environments."""
     counts = sorted({row["num_envs"] for row in rows})
-    cases = sorted(
-        {(row["num_assets"], row["observation"], row["observation_width"]) for row in rows}
+    most = {row["backend"]: 0 for row in rows}
+    found = {}
+    for row in rows:
+        size = (row["num_assets"], row["observation_width"], row["observation"], row["backend"])
+        found.setdefault(size, {})[row["num_envs"]] = row
+    cells = []
+    for size in sorted(found, key=lambda size: (*size[:3], list(most).index(size[3]))):
+        assets, width, observation, backend = size
+        line = found[size]
+        largest = line[max(line)]
+        torch = found.get((*size[:3], "torch"), {}).get(max(line))
+        over = largest["env_steps_per_s"] / torch["env_steps_per_s"] if torch else None
+        rates = [
+            f"{line[count]['env_steps_per_s']:,.0f}" if count in line else "" for count in counts
+        ]
+        cells.append(
+            [
+                str(assets),
+                f"{observation}, {width:,} wide",
+                backend,
+                *rates,
+                "" if over is None else f"{over:.1f}",
+                f"{largest['env_policy_steps_per_s']:,.0f}",
+                f"{largest['share_of_floor']:.1%}",
+            ]
+        )
+    head = ["assets", "observation", "backend", *(f"{count:,} environments" for count in counts)]
+    head.append("the most, over torch")
+    return table([*head, "the most, with a policy", "the most, share of floor"], cells)
+
+
+def growth_table(rows: list[Row]) -> str:
+    """Time of a step with many assets over that with few."""
+    head = ("backend", "environments", "assets", "steps/s", "time of a step")
+    return table(
+        head,
+        [
+            (
+                row["backend"],
+                f"{row['num_envs']:,}",
+                " and ".join(str(assets) for assets in row["num_assets"]),
+                " and ".join(f"{rate:,.0f}" for rate in row["env_steps_per_s"]),
+                f"{row['time_ratio']:.2f} times",
+            )
+            for row in rows
+        ],
     )
-    rates = {
-        (row["num_assets"], row["observation"], row["num_envs"]): row["env_steps_per_s"]
-        for row in rows
-    }
-    head = ["assets", "observation", *(f"{count:,} environments" for count in counts)]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    for assets, observation, width in cases:
-        cells = [f"{rates[assets, observation, count]:,.0f}" for count in counts]
-        lines.append(f"| {assets} | {observation}, {width} wide | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+
+
+def env_peers_table(rows: list[Row]) -> str:
+    """Other simulators, each beside what is comparable of ours."""
+    head = ("peer", "its environments, width", "steps/s", "ours, environments, width", "steps/s")
+    cells = []
+    for row in rows:
+        name = f"{row['peer']} {row['version']}"
+        if "error" in row:
+            cells.append((name, "did not run", "", "", "", ""))
+            continue
+        assets = "" if row["num_assets"] > 1 else ", one asset"
+        ratio = f"{row['ratio']:,.1f}"
+        if "ratio_without_resets" in row:
+            ratio += f" ({row['ratio_without_resets']:,.1f} without its resets)"
+        cells.append(
+            (
+                name,
+                f"{row['num_envs']:,}, {row['observation_width']}{assets}",
+                f"{row['env_steps_per_s']:,.0f}",
+                f"{row['ours']}, {row['ours_num_envs']:,}, {row['ours_observation_width']}",
+                f"{row['ours_env_steps_per_s']:,.0f}",
+                ratio,
+            )
+        )
+    return table([*head, "ratio"], cells)
+
+
+def ppo_table(rows: list[Row]) -> str:
+    """Environment, rollout and training by size."""
+    head = ("assets", "environments", "environment, steps/s", "with policy", "training, frames/s")
+    names = ("env_steps_per_s", "rollout_steps_per_s", "train_frames_per_s")
+    return table(
+        head,
+        [
+            (
+                str(row["num_assets"]),
+                f"{row['num_envs']:,}",
+                *(f"{row[name]:,.0f}" for name in names),
+            )
+            for row in rows
+        ],
+    )
+
+
+def ppo_peers_table(rows: list[Row]) -> str:
+    """PPO of others, end to end, beside ours."""
+    head = ("peer", "its environments", "epochs, minibatch", "frames/s", "ours", "ratio")
+    cells = []
+    for row in rows:
+        name = f"{row['peer']} ({row['version']})"
+        if "error" in row:
+            cells.append((name, "did not run", "", "", "", ""))
+            continue
+        cells.append(
+            (
+                name,
+                str(row["num_envs"]),
+                f"{row['epochs']}, {row['batch_size']}",
+                f"{row['train_frames_per_s']:,.0f}",
+                f"{row['ours_train_frames_per_s']:,.0f}",
+                f"{row['ratio']:,.1f}",
+            )
+        )
+    return table(head, cells)
+
+
+def planted_table(rows: list[Row]) -> str:
+    """Seconds to a share of the best that a planted market holds."""
+    head = ("peer", "its environments x steps", "seconds", "ours", "ratio")
+    return table(
+        head,
+        [
+            (
+                row["peer"],
+                f"{row['num_envs']} x {row['rollout_steps']}",
+                "not reached" if row["seconds"] is None else f"{row['seconds']:,.2f}",
+                "not reached" if row["ours_seconds"] is None else f"{row['ours_seconds']:,.2f}",
+                "" if row["ratio"] is None else f"{row['ratio']:,.0f}",
+            )
+            for row in rows
+        ],
+    )
 
 
 def with_tables(text: str) -> str:
     """A README's text with every marked table made anew."""
-    marked = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    marked = re.compile(r"(<!-- table: ([\w:-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda match: f"{match[1]}{table_of(match[2])}\n{match[3]}", text)
 
 
