@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from fastsim.backtest.bootstrap import resampled_rows, sharpe_difference
+from fastsim.backtest.bootstrap import sharpe_difference
 from fastsim.backtest.metrics import sharpe_ratio
 from fastsim.errors import ConfigError, DataError
+from fastsim.market.resample import resampled_rows
 
 
 def equal_sharpe_pairs(length, pairs, seed, *, persistence=0.0, common=0.6):

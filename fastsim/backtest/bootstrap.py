@@ -7,7 +7,6 @@ they have in common cancels, as in Ledoit and Wolf (2008).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,9 +14,7 @@ from torch import Tensor
 
 from fastsim.backtest.metrics import sharpe_ratio
 from fastsim.errors import ConfigError, DataError
-
-CHUNK_VALUES = 2_000_000
-"""Resampled values held at a time: 16 MB per float64 array."""
+from fastsim.market.resample import resampled_rows
 
 
 class Interval(NamedTuple):
@@ -94,25 +91,6 @@ def sharpe_difference(
     estimate = float(difference(pair))
     low, high = draws.nanquantile(draws.new_tensor([tail, 1.0 - tail])).tolist()
     return Interval(estimate=estimate, low=low, high=high, level=level)
-
-
-def resampled_rows(
-    length: int, block_length: float, resamples: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Yield chunks [T, chunk] of row numbers, `resamples` columns in all.
-
-    Every row starts a new block with probability 1 / block_length, at a place drawn uniformly;
-    otherwise it is the row after the one above, and the last row is followed by the first.
-    Politis and Romano (1994), section 2.
-    """
-    chunk = max(1, CHUNK_VALUES // length)
-    steps = torch.arange(length)[:, None]  # [T, 1]
-    for first in range(0, resamples, chunk):
-        shape = (length, min(chunk, resamples - first))
-        starts = torch.randint(length, shape, generator=generator)
-        restarts = torch.rand(shape, generator=generator) < 1.0 / block_length
-        block_began = torch.where(restarts, steps, 0).cummax(0).values  # [T, chunk]
-        yield (starts.gather(0, block_began) + steps - block_began) % length
 
 
 def _check_settings(*, block_length: float, resamples: int, level: float) -> None:

@@ -35,10 +35,10 @@ def replay(
     names
         The strategies, N of them.
     config
-        Actions, costs and initial cash; its episode settings are ignored. A strategy that is
-        ruined keeps its last wealth and trades no more.
+        Actions, costs and initial cash; its episode settings are ignored, and strategies share no
+        market. One that is ruined keeps its last wealth and trades no more.
     """
-    config = replace(config or EnvConfig(), episode=WHOLE_TAPE, autoreset="next_step")
+    config = replace(config or EnvConfig(), episode=WHOLE_TAPE, autoreset="next_step", players=1)
     env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
     observation = env.reset()
     steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)

@@ -1,0 +1,97 @@
+"""Classic portfolio selection on any data, at the same costs as an agent: what it has to beat.
+
+    python agents/baselines.py --source us20 --costs default --start 2017-01-01
+
+Needs `fastsim-rl[baselines]`, for the covariance of two of the strategies.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fastsim.backtest.history import History
+from fastsim.backtest.metrics import periods_per_year, summarize
+from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
+from fastsim.env.core import EnvConfig
+from fastsim.errors import DataError, FastsimError
+from fastsim.market.costs import CostConfig
+from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.tape import MarketTape, make_tape
+
+COSTS = {
+    "default": CostConfig(),
+    "free": CostConfig(fee_bps=0.0, half_spread_bps=0.0, impact=0.0, borrow_bps_per_year=0.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Play the classic strategies, and print what each came to."""
+
+    source: str = "us20"
+    """A built-in data set, or a path to .csv, .csv.gz or .parquet."""
+    costs: Literal["default", "free"] = "default"
+    """Commission 1 bp and half spread 2 bp, or nothing."""
+    start: str | None = None
+    """ISO date of the first decision; the bars before it are known."""
+    end: str | None = None
+    """ISO date of the last bar, inclusive."""
+
+
+def load_tape(options: Options) -> MarketTape:
+    """The market, with decisions from `start` on."""
+    config = DataConfig(source=options.source, start=options.start, end=options.end)
+    bars = load_bars(DataConfig(source=config.source, end=config.end))
+    tape = make_tape(bars, dtype=torch.float64)
+    if options.start is None:
+        return tape
+    first = int(np.searchsorted(tape.timestamps, np.datetime64(options.start)))
+    if first >= len(tape) - 1:
+        raise DataError(f"--start {options.start} leaves no step: {config.source} ends before")
+    return tape.between(slice(first, None))
+
+
+def results_table(history: History) -> Table:
+    """One row per strategy: wealth in multiples of what it began with, and the rest."""
+    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
+    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
+    table = Table(title=f"{first} to {last}, {len(history.symbols)} assets", box=SIMPLE_HEAD)
+    table.add_column("strategy", no_wrap=True)
+    columns = {
+        "terminal\nwealth": (1.0 + summary.total_return, "{:.4g}"),
+        "annual\nreturn": (summary.annual_return, "{:.1%}"),
+        "volatility": (summary.annual_volatility, "{:.1%}"),
+        "Sharpe": (summary.sharpe_ratio, "{:.2f}"),
+        "max\ndrawdown": (summary.max_drawdown, "{:.1%}"),
+        "turnover\na year": (summary.turnover, "{:.1f}x"),
+        "costs paid of\ninitial wealth": (summary.relative_costs.total, "{:.1%}"),
+    }
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row, name in enumerate(history.names):
+        cells = [text.format(figure[row].item()) for figure, text in columns.values()]
+        table.add_row(name, *cells)
+    return table
+
+
+def main() -> None:
+    """Play and print."""
+    options = tyro.cli(Options, description=Options.__doc__)
+    try:
+        tape = load_tape(options)
+        strategies = [*classic_strategies(), *hindsight_bounds(tape)]
+        history = play_strategies(tape, strategies, EnvConfig(costs=COSTS[options.costs]))
+    except FastsimError as error:
+        sys.exit(f"baselines: {error}")
+    Console(width=None if sys.stdout.isatty() else 120).print(results_table(history))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,390 @@
+"""Classic portfolio selection: rules that look at past prices alone, and need no training.
+
+A strategy turns the price relatives known so far, x_t = close_t / close_{t-1}, into target weights.
+`play_strategies` lets several of them trade side by side through the environment, at its costs, so
+that an agent can be held to them; without costs they come to the wealth that their papers publish.
+
+Strategies keep no state: what they need of the past they are handed. None sees more than the bar it
+decides at, apart from those named "in hindsight", which are bounds and not strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fastsim.backtest.history import History
+from fastsim.backtest.replay import replay
+from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
+from fastsim.config import require_between, require_choice
+from fastsim.env.core import EnvConfig
+from fastsim.env.observe import Observation
+from fastsim.errors import ConfigError, DataError
+from fastsim.market.tape import MarketTape
+
+CLOSE = 3  # of open, high, low, close, volume, traded value
+
+
+class Strategy(Protocol):
+    """What decides target weights [A], long only, of wealth; NaN keeps the positions."""
+
+    @property
+    def name(self) -> str:
+        """Whose row this is in a table."""
+        ...
+
+    def first(self, known: Tensor) -> Tensor:
+        """Weights of the first decision, from the price relatives known by then [t, A], t >= 0."""
+        ...
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Weights [A] from the last ones [A] and the price relatives known so far [t, A]."""
+        ...
+
+
+def play_strategies(
+    tape: MarketTape, strategies: Sequence[Strategy], config: EnvConfig | None = None
+) -> History:
+    """Let strategies trade side by side from the tape's first bar to its last.
+
+    Parameters
+    ----------
+    tape
+        In float64 if wealth is to be held to published figures. Bars before the first are known.
+    config
+        Costs and initial cash; actions are long-only weights whatever it says.
+
+    Raises
+    ------
+    DataError
+        An asset has no close up to the first bar. What is known begins where all of them have one.
+    """
+    rules = replace(config or EnvConfig(), action="weights", max_gross=1.0)
+    relatives = price_relatives(tape)  # [T - 1, A]
+    begin = _bars_before_all_are_listed(tape)
+    targets: list[Tensor] = []
+
+    def decide(number: int, _: Observation) -> Tensor:
+        known = relatives[begin : tape.first + number]
+        targets[:] = [
+            strategy.next(targets[row], known) if number else strategy.first(known)
+            for row, strategy in enumerate(strategies)
+        ]
+        return torch.stack(targets)
+
+    return replay(tape, decide, [strategy.name for strategy in strategies], rules)
+
+
+def price_relatives(tape: MarketTape) -> Tensor:
+    """Close over the close before [T - 1, A]: row k is known from bar k + 1 on.
+
+    An asset that did not trade stands still: its relative is 1, and the next one makes up for it.
+    """
+    closes = tape.known.bars[..., CLOSE]  # [T, A]
+    bars = torch.arange(len(closes), device=closes.device)[:, None]
+    last = torch.where(closes.isnan(), 0, bars).cummax(0).values
+    closes = closes.gather(0, last)
+    return (closes[1:] / closes[:-1]).nan_to_num(nan=1.0)
+
+
+def _bars_before_all_are_listed(tape: MarketTape) -> int:
+    unseen = (~tape.known.bars[..., CLOSE].isnan()).cummax(0).values.logical_not().sum(0)  # [A]
+    last = int(unseen.argmax())
+    if unseen[last] > tape.first:
+        raise DataError(
+            f"{tape.symbols[last]} has no close up to {str(tape.timestamps[tape.first])[:10]}: "
+            f"classic strategies need every asset from the first bar on: start later"
+        )
+    return int(unseen[last])
+
+
+def uniform(known: Tensor) -> Tensor:
+    """Equal weights [A] for the assets of `known` [t, A]."""
+    return known.new_full(known.shape[1:], 1.0 / known.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BuyAndHold:
+    """Buys once and lets the weights drift."""
+
+    name: str = "buy and hold"
+    weights: Tensor | None = None  # [A]  equal, if not given
+
+    def first(self, known: Tensor) -> Tensor:
+        """Weights to buy."""
+        return uniform(known) if self.weights is None else self.weights
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Hold."""
+        return torch.full_like(weights, torch.nan)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConstantRebalanced:
+    """Trades back to the same weights at every bar (Cover 1991)."""
+
+    name: str = "uniform rebalanced"
+    weights: Tensor | None = None  # [A]  equal, if not given
+
+    def first(self, known: Tensor) -> Tensor:
+        """Weights, always the same."""
+        return uniform(known) if self.weights is None else self.weights
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Weights, always the same."""
+        return self.first(known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentiatedGradient:
+    """Moves a little towards what just did well: Helmbold, Schapire, Singer and Warmuth (1998)."""
+
+    name: str = "EG"
+    rate: float = 0.05
+    """Learning rate eta."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "rate", 0)
+
+    def first(self, known: Tensor) -> Tensor:
+        """Equal weights."""
+        return uniform(known)
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Update by the last price relatives."""
+        return exponentiated_gradient(weights, known[-1], self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassiveAggressive:
+    """Bets against what just did well: PAMR of Li, Zhao, Hoi and Gopalkrishnan (2012)."""
+
+    name: str = "PAMR"
+    sensitivity: float = 0.5
+    """Epsilon: the growth of one bar from which on it acts."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "sensitivity", 0)
+
+    def first(self, known: Tensor) -> Tensor:
+        """Equal weights."""
+        return uniform(known)
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Update by the last price relatives."""
+        return passive_aggressive(weights, known[-1], self.sensitivity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingAverageReversion:
+    """Bets on a return to the moving average: OLMAR-1 of Li and Hoi (2012).
+
+    The paper leaves the first bars open. As in its authors' toolbox (Li, Sahoo and Hoi 2016), the
+    weights stay equal until two price relatives are known, and until there are `window` + 1 the
+    last one is itself the forecast of the next.
+    """
+
+    name: str = "OLMAR"
+    window: int = 5
+    threshold: float = 10.0
+    """Epsilon: the growth that is asked of the forecast."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "window", 2)
+        require_between(self, "threshold", 1)
+
+    def first(self, known: Tensor) -> Tensor:
+        """Equal weights."""
+        return uniform(known)
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Update by the moving average of the last `window` prices."""
+        if len(known) < 2:
+            return weights
+        short = len(known) <= self.window
+        forecast = known[-1] if short else moving_average_forecast(known[1 - self.window :])
+        return toward_forecast(weights, forecast, self.threshold)
+
+
+Method = Literal["equal", "inverse_volatility", "minimum_variance", "mean_variance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trailing:
+    """Weights from the moments of trailing simple returns, traded back to now and then.
+
+    Equal weights until `window` returns are known; drifts between the bars it trades at. Minimum
+    variance and mean-variance take the covariance of Ledoit and Wolf (2004) from scikit-learn.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range, or scikit-learn is needed and not installed.
+    """
+
+    name: str
+    method: Method
+    window: int = 252
+    """Bars that are looked back on."""
+    every: int = 21
+    """Bars from one trade to the next, counted from the first bar of the data."""
+    risk_aversion: float = 5.0
+    """Gamma of mean-variance: it maximises mu' w - gamma / 2 w' Sigma w."""
+
+    def __post_init__(self) -> None:
+        require_choice(self, "method")
+        require_between(self, "window", 2)
+        require_between(self, "every", 1)
+        require_between(self, "risk_aversion", 0, open_low=True)
+        if self.method in ("minimum_variance", "mean_variance"):
+            _covariance_package()
+
+    def first(self, known: Tensor) -> Tensor:
+        """Weights from the last `window` price relatives, equal if there are fewer."""
+        if self.method == "equal" or len(known) < self.window:
+            return uniform(known)
+        returns = known[-self.window :] - 1.0
+        if self.method == "inverse_volatility":
+            return inverse_volatility(returns)
+        if self.method == "minimum_variance":
+            return minimum_variance(ledoit_wolf(returns))
+        return mean_variance(returns.mean(0), ledoit_wolf(returns), self.risk_aversion)
+
+    def next(self, weights: Tensor, known: Tensor) -> Tensor:
+        """Weights anew every `every` bars, and NaN, which holds, in between."""
+        if len(known) % self.every == 0:
+            return self.first(known)
+        return torch.full_like(weights, torch.nan)
+
+
+def classic_strategies() -> list[Strategy]:
+    """Everything here that can be played, at its usual parameters.
+
+    Raises
+    ------
+    ConfigError
+        scikit-learn is not installed.
+    """
+    return [
+        BuyAndHold(),
+        ConstantRebalanced(),
+        ExponentiatedGradient(),
+        PassiveAggressive(),
+        MovingAverageReversion(),
+        Trailing(name="1/N, monthly", method="equal"),
+        Trailing(name="inverse volatility", method="inverse_volatility"),
+        Trailing(name="minimum variance", method="minimum_variance"),
+        Trailing(name="mean-variance", method="mean_variance"),
+    ]
+
+
+def hindsight_bounds(tape: MarketTape) -> list[Strategy]:
+    """The best asset and the best constant mix from the tape's first close to its last.
+
+    They know the future: no strategy, but what one can be measured against (Cover 1991). They are
+    the best of their kind without costs, and where trades are filled at the close.
+    """
+    met = price_relatives(tape)[tape.first : tape.last]  # [steps, A]
+    alone = torch.zeros_like(met[0])
+    alone[met.log().sum(0).argmax()] = 1.0
+    mix = torch.from_numpy(maximize_growth(met.double().cpu().numpy())).to(met)
+    return [
+        BuyAndHold(name="best asset in hindsight", weights=alone),
+        ConstantRebalanced(name="best mix in hindsight", weights=mix),
+    ]
+
+
+def exponentiated_gradient(weights: Tensor, relative: Tensor, rate: float | Tensor) -> Tensor:
+    """w_i exp(eta x_i / (w' x)), made to sum to one: Helmbold et al. (1998), equation 6.
+
+    `weights` [..., A], `relative` [A], `rate` a number or [..., 1].
+    """
+    gain = (weights * relative).sum(-1, keepdim=True)
+    scaled = weights * (rate * relative / gain).exp()
+    return scaled / scaled.sum(-1, keepdim=True)
+
+
+def passive_aggressive(weights: Tensor, relative: Tensor, sensitivity: float | Tensor) -> Tensor:
+    """Project w - tau (x - mean x) onto the simplex: PAMR, Li et al. (2012), proposition 1.
+
+    tau = max(0, w' x - epsilon) / |x - mean x|^2, and 0 where all assets moved alike.
+
+    `weights` [..., A], `relative` [A], `sensitivity` a number or [..., 1].
+    """
+    gain = (weights * relative).sum(-1, keepdim=True)
+    return _step_along(weights, relative, -(gain - sensitivity).clamp_min(0.0))
+
+
+def toward_forecast(weights: Tensor, forecast: Tensor, threshold: float | Tensor) -> Tensor:
+    """Project w + lambda (f - mean f) onto the simplex: OLMAR, Li and Hoi (2012), proposition 1.
+
+    lambda = max(0, epsilon - w' f) / |f - mean f|^2, and 0 where all forecasts are alike.
+
+    `weights` [..., A], `forecast` [A], `threshold` a number or [..., 1].
+    """
+    gain = (weights * forecast).sum(-1, keepdim=True)
+    return _step_along(weights, forecast, (threshold - gain).clamp_min(0.0))
+
+
+def moving_average_forecast(relatives: Tensor) -> Tensor:
+    """Mean of the last w prices over the last price [A], from the w - 1 relatives between them.
+
+    (1 + 1 / x_t + 1 / (x_t x_{t-1}) + ...) / w: Li and Hoi (2012), equation 1.
+    """
+    earlier = relatives.flip(0).cumprod(0).reciprocal()  # [w - 1, A]  p_{t-k} / p_t
+    return (1.0 + earlier.sum(0)) / (len(relatives) + 1)
+
+
+def inverse_volatility(returns: Tensor) -> Tensor:
+    """One over the standard deviation of returns [t, A], made to sum to one [A].
+
+    If some assets did not move at all, they share the weight among themselves.
+    """
+    inverse = returns.std(0).reciprocal()
+    still = inverse.isinf()
+    inverse = torch.where(still.any(), still.to(inverse), inverse)
+    return inverse / inverse.sum()
+
+
+def minimum_variance(covariance: Tensor) -> Tensor:
+    """Long-only weights [A] of the least variance w' Sigma w under a covariance [A, A]."""
+    return mean_variance(torch.zeros_like(covariance[0]), covariance, 1.0)
+
+
+def mean_variance(mean: Tensor, covariance: Tensor, risk_aversion: float) -> Tensor:
+    """Long-only weights [A] that maximise mu' w - gamma / 2 w' Sigma w (Markowitz 1952)."""
+    matrix, linear = (part.double().cpu().numpy() for part in (covariance, mean))
+    return torch.from_numpy(minimize_quadratic(risk_aversion * matrix, linear)).to(mean)
+
+
+def ledoit_wolf(returns: Tensor) -> Tensor:
+    """Covariance [A, A] of returns [t, A], shrunk towards a multiple of the identity.
+
+    Ledoit and Wolf (2004), by scikit-learn. A trace of the identity keeps it positive definite
+    where nothing moved.
+    """
+    fitted = _covariance_package().LedoitWolf().fit(returns.double().cpu().numpy())
+    covariance = torch.from_numpy(fitted.covariance_).to(returns)
+    return covariance + 1e-12 * torch.eye(len(covariance)).to(returns)
+
+
+def _step_along(weights: Tensor, signal: Tensor, loss: Tensor) -> Tensor:
+    """Project w + loss / |s - mean s|^2 (s - mean s) onto the simplex; w itself if s is flat."""
+    direction = signal - signal.mean()  # [A]
+    length = direction.square().sum()
+    step = torch.where(length > 0, loss / length, 0.0)
+    return project_simplex(weights + step * direction)
+
+
+def _covariance_package() -> Any:
+    try:
+        return import_module("sklearn.covariance")
+    except ImportError:
+        raise ConfigError(
+            "scikit-learn is not installed: pip install 'fastsim-rl[baselines]'"
+        ) from None
