@@ -67,14 +67,9 @@ def to_mapping(config: object) -> dict[str, Any]:
 
 def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError."""
-    hooks: dict[Any, Any] = {
-        float: _as_float,
-        tuple[str, ...]: _as_tuple,
-        tuple[int, ...]: _as_tuple,
-    }
-    rules = dacite.Config(strict=True, type_hooks=hooks)
+    rules = dacite.Config(strict=True, type_hooks={float: _as_float})
     try:
-        return dacite.from_dict(cls, dict(mapping), rules)
+        return dacite.from_dict(cls, _with_tuples(mapping), rules)
     except dacite.DaciteError as error:
         raise ConfigError(f"{cls.__name__}: {error}") from None
 
@@ -89,9 +84,11 @@ def _as_float(value: Any) -> Any:
         return value
 
 
-def _as_tuple(value: Any) -> Any:
-    """Let YAML's lists stand for tuples."""
-    return tuple(value) if isinstance(value, list) else value
+def _with_tuples(value: Any) -> Any:
+    """Let YAML's lists, at any depth, stand for tuples: what is frozen holds no list."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def save_yaml(config: object, path: Path) -> None:

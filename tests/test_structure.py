@@ -58,6 +58,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
+        "optional |= {'sklearn', 'pettingzoo'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(
@@ -100,6 +101,8 @@ def test_the_tables_in_the_readmes_are_made_from_the_results():
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     assert "environments" in table.table_of("env-cpu")
+    assert "sekai" in table.table_of("env-cpu:env_peers")
+    assert "Stable-Baselines3" in table.table_of("ppo-cpu:ppo_peers")
     assert "garch-t" in table.table_of("accuracy-us20")
     for page in table.PAGES:
         text = page.read_text()

@@ -1,13 +1,24 @@
 """Many worlds on one tape: each episode lives in one of them, on every backend."""
 
+import math
+
 import pytest
 import torch
 from worlds import SHORT_FEATURES, random_bars
 
+from fastsim.backtest.replay import replay_schedule
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.errors import DataError
+from fastsim.errors import ConfigError, DataError, ForecastError
+from fastsim.forecast.baselines import trailing_random_walk
+from fastsim.forecast.tape import build_forecast_tape
+from fastsim.learn.policy import PolicyConfig
+from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.run import play
+from fastsim.learn.trainer import Trainer
+from fastsim.market.synthetic.garch import Garch
+from fastsim.market.synthetic.worlds import make_worlds
 from fastsim.market.tape import TapeConfig, make_tape
 
 WORLDS, BARS, ASSETS = 3, 60, 2
@@ -101,3 +112,27 @@ def test_assets_that_do_not_make_equal_worlds_are_refused(worlds):
 def test_a_world_that_does_not_exist_is_refused():
     with pytest.raises(DataError, match="no world 3"):
         wide_tape().fold(WORLDS).world(3)
+
+
+def test_an_agent_trains_on_simulated_worlds_and_is_tested_on_history():
+    model = Garch(assets=3)
+    tape = make_worlds(model, 40, 120, seed=1, config=TapeConfig(features=SHORT_FEATURES))
+    assert tape.symbols == ("A0", "A1", "A2") and tape.worlds == 40
+    rules = EnvConfig(action="logits", episode=EpisodeConfig(horizon=20))
+    ppo = PPOConfig(num_envs=16, rollout_steps=8, minibatches=2)
+    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), iterations=3)
+    for _ in range(3):
+        figures = trainer.iterate()
+    assert all(math.isfinite(value) for value in figures.values())
+    history = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
+    wealth = play(trainer.policy, history, rules).wealth
+    assert wealth.isfinite().all() and (wealth > 0).all()
+
+
+def test_what_needs_one_history_refuses_many(tmp_path):
+    tape = wide_tape().fold(WORLDS)
+    steps = tape.last - tape.first
+    with pytest.raises(ConfigError, match=r"one history.*tape\.world"):
+        replay_schedule(tape, torch.zeros(steps, 1, ASSETS), ["still"])
+    with pytest.raises(ForecastError, match="one world at a time"):
+        build_forecast_tape(tape, trailing_random_walk(), tmp_path)

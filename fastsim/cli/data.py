@@ -1,4 +1,4 @@
-"""`fastsim data`: list, check or download bars."""
+"""`fastsim data`: list, check, download or measure bars."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from fastsim.market.bars import Bars
 from fastsim.market.read import write_bars
 from fastsim.market.sample import SAMPLES
 from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.synthetic.calibrate import fit
+from fastsim.market.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.market.vendors import fetch_ccxt, fetch_yfinance
 
 
@@ -74,16 +78,45 @@ class FetchCommand:
         keep(bars, self.out, console)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FactsCommand:
+    """Measure the stylised facts of bars, and of models fitted to them."""
+
+    source: tyro.conf.Positional[str]
+    """A sample's name, or a CSV or Parquet file."""
+    model: tuple[str, ...] = ()
+    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap."""
+    worlds: int = 20
+    """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
+    seed: int = 0
+
+    def __call__(self, console: Console) -> None:
+        """Measure, fit, simulate, measure."""
+        bars = load_bars(DataConfig(source=self.source))
+        close = complete_closes(bars)
+        columns = [[f"{value:.3f}" for value in map(float, stylised_facts(close))]]
+        for name in self.model:
+            drawn = fit(name, bars).sample(
+                self.worlds, len(close), torch.Generator().manual_seed(self.seed)
+            )
+            columns.append([_range_of(values) for values in stylised_facts(drawn.close)])
+        table = Table("Fact", self.source, *self.model)
+        for name, *cells in zip(Facts._fields, *columns, strict=True):
+            table.add_row(name.replace("_", " "), *cells)
+        console.print(table)
+
+
 DataAction = (
     Annotated[ListCommand, tyro.conf.subcommand("list", prefix_name=False)]
     | Annotated[CheckCommand, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[FetchCommand, tyro.conf.subcommand("fetch", prefix_name=False)]
+    | Annotated[FactsCommand, tyro.conf.subcommand("facts", prefix_name=False)]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataCommand:
-    """List, check or download bars."""
+    """List, check, download or measure bars."""
 
     action: Annotated[DataAction, tyro.conf.arg(name="")]
 
@@ -117,6 +150,11 @@ def keep(bars: Bars, path: Path | None, console: Console) -> None:
 def dates(timestamps: Any) -> str:
     """First and last day."""
     return f"{str(timestamps[0])[:10]} to {str(timestamps[-1])[:10]}"
+
+
+def _range_of(values: Tensor) -> str:
+    low, high = values.quantile(values.new_tensor([0.05, 0.95])).tolist()
+    return f"{float(values.mean()):.3f}\n[{low:.3f}, {high:.3f}]"
 
 
 def _has(bars: Bars, name: str) -> bool:

@@ -85,7 +85,7 @@ def pack(
             return _PACK[format](program, inputs, note)
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
-    except (RuntimeError, torch.jit.Error) as error:
+    except (RuntimeError, ValueError, torch.jit.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise _impossible(label, format, reason) from error
 

@@ -38,19 +38,14 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from fastsim.market.synthetic.garch import GarchParameters, garch_variance
+from fastsim.market.synthetic.shocks import linear_recurrence, student_radius
+
 ANNOUNCEMENT_PERIOD = 63
 """Bars between scheduled jumps: a quarter of daily bars."""
 BURN_IN = 128
 """Bars simulated and dropped before a path begins; GARCH also starts from a random variance."""
 _FULL_TURN = 2.0 * math.pi
-
-
-class GarchParameters(NamedTuple):
-    """GJR-GARCH(1, 1) with unconditional variance 1."""
-
-    alpha: Tensor  # [B]
-    gamma: Tensor  # [B]  extra weight of negative news
-    beta: Tensor  # [B]
 
 
 class StochasticVolatilityParameters(NamedTuple):
@@ -115,42 +110,15 @@ Nested = TypeVar("Nested", bound=tuple[object, ...])
 
 
 def draw_shocks(bars: int, freedom: Tensor, generator: Generator) -> Shocks:
-    """Student-t shocks [T, B] by Bailey's polar method; `freedom` [B] > 2.
+    """Independent Student-t shocks [T, B] by Bailey's polar method; `freedom` [B] > 2.
 
-    With U and V uniform, sqrt(nu (U^(-2/nu) - 1)) cos(2 pi V) is Student-t (Bailey 1994, Math.
-    Comp. 62) and sqrt(-2 log U) cos(2 pi V) normal: same angle, and the radius of one increases in
-    that of the other. Divided by sqrt(nu / (nu - 2)).
+    With U and V uniform, `student_radius` times cos(2 pi V) is Student-t and sqrt(-2 log U)
+    cos(2 pi V) normal: same angle, and the radius of one increases in that of the other.
     """
     shape = (bars, len(freedom))
     log_u = (1.0 - torch.rand(shape, generator=generator)).log()  # (0, 1]
     cosine = torch.cos(_FULL_TURN * torch.rand(shape, generator=generator))
-    radius = torch.sqrt((freedom - 2.0) * torch.expm1(-2.0 / freedom * log_u))
-    return Shocks(radius * cosine, torch.sqrt(-2.0 * log_u) * cosine)
-
-
-def linear_recurrence(slope: Tensor, shift: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """x_{t+1} = slope_t x_t + shift_t: x_0 to x_{T-1} [T, B] and x_T [B]."""
-    path, value = torch.empty_like(slope), start
-    for bar in range(len(slope)):
-        path[bar] = value
-        value = torch.addcmul(shift[bar], slope[bar], value)
-    return path, value
-
-
-def garch_variance(
-    parameters: GarchParameters, student: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Variance of each bar [T, B] and of the next [B], by GJR-GARCH(1, 1).
-
-    s2_{t+1} = omega + (alpha + gamma [z_t < 0]) s2_t z_t^2 + beta s2_t, with
-    omega = 1 - alpha - gamma / 2 - beta so that E s2 = 1. Glosten, Jagannathan and Runkle (1993).
-    It is linear in s2, with a random slope.
-    """
-    alpha, gamma, beta = parameters
-    news = torch.where(student < 0, alpha + gamma, alpha)
-    slope = beta + news * student.square()
-    omega = 1.0 - alpha - 0.5 * gamma - beta
-    return linear_recurrence(slope, omega.expand_as(slope), start)
+    return Shocks(student_radius(log_u, freedom) * cosine, torch.sqrt(-2.0 * log_u) * cosine)
 
 
 def log_volatility_factors(

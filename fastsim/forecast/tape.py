@@ -87,6 +87,8 @@ def build_forecast_tape(
     ForecastError
         The horizons do not fit the forecaster, or a stored part is damaged.
     """
+    if tape.worlds > 1:
+        raise ForecastError(f"forecast one world at a time, tape.world(i), not {tape.worlds}")
     wanted = tuple(horizons)
     reach = forecaster.card.max_horizon
     if not wanted or min(wanted) < 1 or max(wanted) > reach:

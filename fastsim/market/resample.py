@@ -1,0 +1,36 @@
+"""Rows of the stationary bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK_VALUES = 2_000_000
+"""Resampled values held at a time: 16 MB per float64 array."""
+
+
+def resampled_rows(
+    length: int,
+    block_length: float,
+    resamples: int,
+    generator: torch.Generator,
+    *,
+    bars: int | None = None,
+) -> Iterator[Tensor]:
+    """Yield chunks [bars, chunk] of row numbers below `length`, `resamples` columns in all.
+
+    Every row starts a new block with probability 1 / block_length, at a place drawn uniformly;
+    otherwise it is the row after the one above, and the last row is followed by the first.
+    Politis and Romano (1994), section 2. `bars` is `length` unless given.
+    """
+    bars, device = length if bars is None else bars, generator.device
+    chunk = max(1, CHUNK_VALUES // bars)
+    steps = torch.arange(bars, device=device)[:, None]  # [bars, 1]
+    for first in range(0, resamples, chunk):
+        shape = (bars, min(chunk, resamples - first))
+        starts = torch.randint(length, shape, generator=generator, device=device)
+        restarts = torch.rand(shape, generator=generator, device=device) < 1.0 / block_length
+        block_began = torch.where(restarts, steps, 0).cummax(0).values  # [bars, chunk]
+        yield (starts.gather(0, block_began) + steps - block_began) % length
