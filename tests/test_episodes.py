@@ -130,6 +130,22 @@ def test_without_a_horizon_the_end_of_the_tape_truncates(autoreset):
     assert seen.bar.tolist() == [tape.last] * 2
 
 
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_an_end_that_terminates_leaves_nothing_truncated_and_all_else_as_it_was(autoreset):
+    tape = small_tape()
+    script = actions(7, 4, tape.num_assets)
+
+    def play(at_end):
+        episode = EpisodeConfig(horizon=3, random_start=False, at_end=at_end)
+        config = EnvConfig(autoreset=autoreset, episode=episode)
+        return run(PortfolioEnv(tape, 4, config, backend="torch"), script)
+
+    for (over, state), (cut, same) in zip(play("terminate"), play("truncate"), strict=True):
+        assert not over.truncated.any() and not cut.terminated.any()
+        assert_same_bits(over.terminated, cut.truncated)
+        assert_same_bits((over.reward, over.restarted, state), (cut.reward, cut.restarted, same))
+
+
 def test_random_starts_cover_every_admissible_bar_and_no_other():
     tape, horizon = small_tape(40), 10
     env = PortfolioEnv(tape, 4000, EnvConfig(episode=staggered(horizon)))

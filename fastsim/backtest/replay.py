@@ -14,6 +14,7 @@ from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import MarketTape
 
@@ -35,14 +36,22 @@ def replay(
     names
         The strategies, N of them.
     config
-        Actions, costs and initial cash; its episode settings are ignored, and strategies share no
-        market. One that is ruined keeps its last wealth and trades no more.
+        Actions, costs and initial cash; its episode settings are ignored, nothing is drawn, and
+        strategies share no market. One that is ruined keeps its last wealth and trades no more.
     """
-    config = replace(config or EnvConfig(), episode=WHOLE_TAPE, autoreset="next_step", players=1)
+    if tape.worlds > 1:
+        raise ConfigError(f"a replay is of one history, not of {tape.worlds}: use tape.world(i)")
+    config = replace(
+        config or EnvConfig(),
+        episode=WHOLE_TAPE,
+        autoreset="next_step",
+        players=1,
+        randomize=RandomizeConfig(),
+    )
     env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
     observation = env.reset()
     steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
-    wealth = [env.state.portfolio.wealth]
+    wealth = [env.state.wealth]
     for number in range(tape.last - tape.first):
         transition = env.step(decide(number, observation))
         observation = transition.observation

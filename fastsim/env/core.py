@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastsim.config import require_between, require_choice
 from fastsim.env.accounting import (
+    Conditions,
     Outcome,
     Portfolio,
     advance,
@@ -26,6 +27,12 @@ from fastsim.env.actions import ActionMode, target_weights
 from fastsim.env.episode import Episode, EpisodeConfig, begin
 from fastsim.env.impact import Displacement, ImpactConfig, undisturbed
 from fastsim.env.observe import Observation, observe_portfolio
+from fastsim.env.randomize import (
+    RandomizeConfig,
+    draw_friction,
+    scale_conditions,
+    scale_displacement,
+)
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, Friction
@@ -47,6 +54,8 @@ class EnvConfig:
     costs: CostConfig = field(default_factory=CostConfig)
     impact: ImpactConfig = field(default_factory=ImpactConfig)
     """How trades move prices; off by default."""
+    randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
+    """What is drawn anew for every episode; nothing by default."""
     players: int = 1
     """Environments that share a market: rows 0 to P - 1 trade in the first, and so on."""
     initial_cash: float = 1_000_000.0
@@ -97,7 +106,7 @@ class Transition(NamedTuple):
 
     observation: Observation  # of the next decision
     reward: Tensor  # [N]
-    terminated: Tensor  # [N]  bool: ruined
+    terminated: Tensor  # [N]  bool: ruined, or at an end that terminates
     truncated: Tensor  # [N]  bool: horizon or end of the tape
     restarted: Tensor  # [N]  bool: the row ignored its action and began an episode (next_step)
     final_observation: Observation | None  # where an episode ended, before its restart (same_step)
@@ -123,7 +132,12 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
     episode = begin(tape, config.episode, key, number, first=first)
     markets = episode.bar[:: config.players]  # [M]
     known = tape.known
-    displacement = undisturbed(config.impact, known.sigma[markets], known.dollar_volume[markets])
+    displacement = scale_displacement(
+        config.randomize,
+        undisturbed(config.impact, known.sigma[markets], known.dollar_volume[markets]),
+        key[:: config.players],
+        number[:: config.players],
+    )
     portfolio = _endowment(world, episode.bar)
     state = EnvState(
         portfolio=portfolio,
@@ -170,18 +184,28 @@ def observe_displacement(state: EnvState, players: int) -> Tensor:
     ]
 
 
+def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
+    """The market and the costs that every environment is about to meet in its episode."""
+    config, key, number = world.config.randomize, state.key, state.episode.number
+    market = conditions_at(world.tape, state.episode.bar)
+    return (
+        scale_conditions(config, market, key, number),
+        draw_friction(config, world.friction, key, number),
+    )
+
+
 def trade_and_move(
     world: World, state: EnvState, action: Tensor
 ) -> tuple[EnvState, Tensor, Outcome]:
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
-    tape, friction, config = world
+    config = world.config
     weights, invalid = target_weights(action, config.action, config.max_gross)
     hold = invalid
     bar = state.episode.bar + 1
     last = bar >= state.episode.end
     if config.episode.liquidate_at_end:
         weights, hold = torch.where(last[:, None], 0.0, weights), invalid & ~last
-    market = conditions_at(tape, state.episode.bar)
+    market, friction = meet(world, state)
     displacement = state.displacement
     if displacement.exists:
         portfolio, displacement, outcome = advance_with_impact(
@@ -243,11 +267,13 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
         final = observe(world, moved)
         after = select(done, restart(world, moved), moved)
     alive = (outcome.wealth_before > 0) & ~restarted
+    over = world.config.episode.at_end == "terminate"
+    terminated = outcome.ruined | done if over else outcome.ruined
     return after, Transition(
         observation=observe(world, after),
         reward=reward,
-        terminated=outcome.ruined & alive,
-        truncated=done & ~outcome.ruined,
+        terminated=terminated & alive,
+        truncated=done & ~terminated,
         restarted=restarted,
         final_observation=final,
         outcome=outcome,

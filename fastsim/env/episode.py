@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import require_between, require_choice
 from fastsim.env.random import draw_integers
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
@@ -28,8 +28,12 @@ class EpisodeConfig:
     """Cut each environment's first episode at random, so that later ends are spread out."""
     liquidate_at_end: bool = False
     """Sell everything at the last fill of an episode that reaches its end."""
+    at_end: Literal["truncate", "terminate"] = "truncate"
+    """What the end means: time is up in a task that would go on, or the task is done, as when a
+    block had to be sold by then, and learners are to expect nothing from what follows."""
 
     def __post_init__(self) -> None:
+        require_choice(self, "at_end")
         if self.horizon is not None:
             require_between(self, "horizon", 1)
 

@@ -32,6 +32,12 @@ def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int
     return (bits * bound) >> 32
 
 
+def draw_uniform(key: Tensor, episode: Tensor, stream: int) -> Tensor:
+    """Numbers [N] strictly between 0 and 1 in steps of 2^-24, float64; see `draw_integers`."""
+    steps = 1 << 24
+    return (draw_integers(key, episode, stream, steps).double() + 0.5) / steps
+
+
 def _mix(bits: Tensor) -> Tensor:
     """Finalise the low 32 bits of int64 numbers; the result is in [0, 2^32)."""
     bits = bits & _MASK

@@ -103,7 +103,7 @@ def make_friction(
             CostConfig(**{name: float(bound)})
 
     def column(name: str, unit: float) -> Tensor:
-        values = per_env.get(name, torch.tensor(getattr(config, name)))
+        values = per_env.get(name, torch.tensor(getattr(config, name), dtype=torch.float64))
         return (values.to(device, torch.float64) * unit).to(dtype).expand(num_envs)
 
     return Friction(

@@ -70,5 +70,7 @@ def _left_out(config: EnvConfig) -> str:
         "players who share a market": config.players > 1,
         "an invested start": config.initial_invested > 0,
         "liquidation at the end": config.episode.liquidate_at_end,
+        "worlds drawn for each episode": config.randomize.varies,
+        "ends that terminate": config.episode.at_end == "terminate",
     }
     return ", ".join(name for name, wanted in asked.items() if wanted)

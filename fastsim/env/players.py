@@ -1,0 +1,148 @@
+"""Scripted players: from what an agent sees to target weights, without learning.
+
+Each is a function of the tape and of the observations of n players to long-only weights [n, A], the
+rest is cash; it looks at nothing after the bar and remembers nothing between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastsim.config import require_between
+from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
+from fastsim.env.random import draw_integers, environment_keys
+from fastsim.market.tape import MarketTape
+
+Player = Callable[[MarketTape, Observation], Tensor]
+"""Tape and observations of n players to target weights [n, A]."""
+
+NOISE_STREAM = 3
+_RESOLUTION = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Momentum:
+    """More of what rose: equal weights, tilted by trailing returns in standard deviations."""
+
+    lookback: int = 20
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_between(self, "lookback", 1)
+        require_between(self, "strength", 0)
+
+    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Target weights [n, A]."""
+        return tilted(1.0, self.strength * trailing_score(tape, observation.bar, self.lookback))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeanReversion:
+    """More of what fell: momentum the other way round, over fewer bars."""
+
+    lookback: int = 5
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_between(self, "lookback", 1)
+        require_between(self, "strength", 0)
+
+    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Target weights [n, A]."""
+        return tilted(1.0, -self.strength * trailing_score(tape, observation.bar, self.lookback))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwapExecutor:
+    """Buys equal weights in equal slices, one a bar (time-weighted average price), then holds."""
+
+    slices: int = 20
+
+    def __post_init__(self) -> None:
+        require_between(self, "slices", 1)
+
+    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Target weights [n, A]."""
+        goal = 1.0 / tape.num_assets
+        held = held_weights(tape, observation)
+        return torch.where(held < goal, (held + goal / self.slices).clamp_max(goal), held)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiquidityProvider:
+    """Leans against displacement: sells what others have pushed up and buys what they pushed down.
+
+    Where trades move no prices there is nothing to lean against, and it keeps its inventory.
+    """
+
+    inventory: float = 0.5
+    """Share of its wealth in assets, equally, while nothing is displaced."""
+    strength: float = 0.5
+    """Shares of an asset's equal weight to sell for each per cent that it stands too high."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "inventory", 0, 1)
+        require_between(self, "strength", 0)
+
+    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Target weights [n, A]."""
+        plain = tape.num_assets + 1 + len(PORTFOLIO_SCALARS)
+        displacement = observation.portfolio[:, plain:]  # [n, A], or [n, 0] without impact
+        if displacement.shape[1] == 0:
+            displacement = torch.zeros_like(observation.portfolio[:, : tape.num_assets])
+        return tilted(self.inventory, -self.strength * displacement)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """Moves a part of the way to weights drawn evenly from all there are, afresh at every bar."""
+
+    pace: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_between(self, "pace", 0, 1)
+
+    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Target weights [n, A]; a draw depends on the seed, the row and the bar alone."""
+        rows, columns = len(observation.bar), tape.num_assets + 1
+        numbers = torch.arange(rows * columns, device=tape.device)
+        key = environment_keys(self.seed, numbers).view(rows, columns)
+        drawn = draw_integers(key, observation.bar[:, None], NOISE_STREAM, _RESOLUTION)
+        spacing = -((drawn.to(tape.dtype) + 0.5) / _RESOLUTION).log()
+        wanted = (spacing / spacing.sum(-1, keepdim=True))[:, :-1]  # uniform on the simplex
+        held = held_weights(tape, observation)
+        return held + self.pace * (wanted - held)
+
+
+SCRIPTED: dict[str, Player] = {
+    "momentum": Momentum(),
+    "mean reversion": MeanReversion(),
+    "twap": TwapExecutor(),
+    "liquidity": LiquidityProvider(),
+    "noise": Noise(),
+}
+
+
+def tilted(inventory: float, score: Tensor) -> Tensor:
+    """Long-only weights [n, A]: `inventory` spread equally, each share changed by its score."""
+    weights = (inventory + score).clamp_min(0.0) / score.shape[1]
+    return weights / weights.sum(-1, keepdim=True).clamp_min(1.0)
+
+
+def held_weights(tape: MarketTape, observation: Observation) -> Tensor:
+    """Long-only weights [n, A] that a player holds now."""
+    return observation.portfolio[:, : tape.num_assets].clamp(0.0, 1.0)
+
+
+def trailing_score(tape: MarketTape, bar: Tensor, lookback: int) -> Tensor:
+    """Log returns [n, A] over `lookback` bars, in their standard deviations; 0 where unknown."""
+    begun = bar // tape.bars_per_world * tape.bars_per_world  # [n]  of its world
+    close = tape.known.bars[..., 3]
+    change = (close[bar] / close[torch.maximum(bar - lookback, begun)]).log()
+    deviation = tape.known.sigma[bar] * lookback**0.5
+    return torch.nan_to_num(change / deviation, nan=0.0, posinf=0.0, neginf=0.0)
