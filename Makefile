@@ -35,6 +35,6 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.python pyproject.toml constraints.txt tests/oracles.txt
-	$(PIP) install --constraint constraints.txt --editable ".[sb3,yfinance,ccxt,fracast,baselines,onnx]" --group test
+	$(PIP) install --constraint constraints.txt --editable ".[sb3,pettingzoo,yfinance,ccxt,fracast,baselines,onnx]" --group test
 	$(PIP) install --no-deps --ignore-requires-python --requirement tests/oracles.txt
 	touch $@ .venv/.run

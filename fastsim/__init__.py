@@ -10,9 +10,15 @@ import gymnasium
 __version__ = "0.1.0"
 
 ENV_ID = "fastsim/Portfolio-v0"
+SHARED_MARKET_ID = "fastsim/SharedMarket-v0"
 
 gymnasium.register(
     id=ENV_ID,
     entry_point="fastsim.adapters.gym_env:PortfolioGymEnv",
     vector_entry_point="fastsim.adapters.gym_env:PortfolioVectorEnv",
+)
+gymnasium.register(
+    id=SHARED_MARKET_ID,
+    entry_point="fastsim.adapters.gym_env:shared_market",
+    vector_entry_point="fastsim.adapters.gym_env:shared_markets",
 )

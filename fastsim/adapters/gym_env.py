@@ -22,6 +22,9 @@ from fastsim.env.observe import Observation
 from fastsim.errors import ActionError
 from fastsim.market.features import FEATURE_LIMIT
 
+SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
+"""How trades move prices in shared markets, unless `impact` says otherwise."""
+
 AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
 
 
@@ -125,7 +128,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         super().reset(seed=seed)
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun = True
-        return self._observation(observation), {"wealth": self.env.state.portfolio.wealth}
+        return self._observation(observation), {"wealth": self.env.state.wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
@@ -156,6 +159,27 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         if self.env.config.observation == "index":
             return {"bar": observation.bar, "portfolio": columns}
         return columns
+
+
+def shared_market(market: Market = "us20", **arguments: Any) -> PortfolioGymEnv:
+    """One player alone in a market whose prices its trades move; arguments of `build_env`."""
+    return PortfolioGymEnv(market, **_shared(1, arguments))
+
+
+def shared_markets(
+    num_envs: int = 1, market: Market = "us20", **arguments: Any
+) -> PortfolioVectorEnv:
+    """Markets of `players` each, by default one of all `num_envs`; arguments of `build_env`.
+
+    Rows are players, those of a market side by side. They restart together: one who is ruined is
+    terminated at once, and its row then waits, with reward 0, until its market begins again.
+    """
+    return PortfolioVectorEnv(num_envs, market, **_shared(num_envs, arguments))
+
+
+def _shared(players: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"players": players, "impact": SHARED_IMPACT}
+    return arguments if "config" in arguments else defaults | arguments
 
 
 def _all_finite(values: NDArray[np.float32]) -> bool:

@@ -67,12 +67,20 @@ class Policy(nn.Module):
 
     The market's features are standardised by their moments over the bars given at construction,
     the portfolio's by running moments; both are buffers and travel with the weights.
+    `portfolio_width` is the environment's; without one, that of prices which trades leave alone.
     """
 
-    def __init__(self, tape: MarketTape, action_width: int, config: PolicyConfig) -> None:
+    def __init__(
+        self,
+        tape: MarketTape,
+        action_width: int,
+        config: PolicyConfig,
+        *,
+        portfolio_width: int | None = None,
+    ) -> None:
         super().__init__()
         features = tape.num_assets * len(tape.feature_names)
-        portfolio = len(portfolio_names(tape))
+        portfolio = portfolio_width or len(portfolio_names(tape))
         width = config.hidden
         self.market_moments = RunningMoments(features)
         self.portfolio_moments = RunningMoments(portfolio)
@@ -127,7 +135,8 @@ class Policy(nn.Module):
 
 
 def _rows(tape: MarketTape) -> Tensor:
-    return tape.known.features[tape.first : tape.last + 1].flatten(1)
+    stop = len(tape) - tape.bars_per_world + tape.last + 1  # of the last world
+    return tape.known.features[tape.first : stop].flatten(1)
 
 
 def check_tape(tape: MarketTape, symbols: tuple[str, ...], feature_names: tuple[str, ...]) -> None:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fastsim.env.environment import PortfolioEnv
-from fastsim.env.observe import Observation, portfolio_names
+from fastsim.env.core import EnvConfig, EnvState, Transition
+from fastsim.env.kernels.stepper import Stepper
+from fastsim.env.observe import Observation
 from fastsim.learn.policy import MarketTable, Policy
+from fastsim.market.tape import MarketTape
+
+
+class Environment(Protocol):
+    """What is learned from: a `PortfolioEnv`, or some rows of one."""
+
+    num_envs: int
+    stepper: Stepper
+    state: EnvState
+
+    @property
+    def tape(self) -> MarketTape:
+        """The market."""
+        ...
+
+    @property
+    def config(self) -> EnvConfig:
+        """The rules."""
+        ...
+
+    @property
+    def action_width(self) -> int:
+        """W."""
+        ...
+
+    @property
+    def portfolio_width(self) -> int:
+        """P."""
+        ...
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin a new episode everywhere."""
+        ...
+
+    def step(self, action: Tensor) -> Transition:
+        """Step every row once."""
+        ...
 
 
 class Rollout(NamedTuple):
@@ -37,7 +75,7 @@ class Rollout(NamedTuple):
         return ~self.restarted
 
 
-def empty_rollout(env: PortfolioEnv, steps: int) -> Rollout:
+def empty_rollout(env: Environment, steps: int) -> Rollout:
     """Room for `steps` steps, to be filled again and again."""
     tape = env.tape
 
@@ -46,7 +84,7 @@ def empty_rollout(env: PortfolioEnv, steps: int) -> Rollout:
 
     return Rollout(
         bar=room(rows=steps + 1, dtype=torch.int64),
-        portfolio=room(len(portfolio_names(tape)), rows=steps + 1),
+        portfolio=room(env.portfolio_width, rows=steps + 1),
         action=room(env.action_width),
         log_prob=room(),
         value=room(rows=steps + 1),
@@ -68,7 +106,7 @@ def begin_rollout(rollout: Rollout, observation: Observation) -> None:
 
 @torch.no_grad()
 def collect(
-    env: PortfolioEnv,
+    env: Environment,
     policy: Policy,
     table: MarketTable,
     rollout: Rollout,
@@ -80,19 +118,26 @@ def collect(
     the true last state of an episode and its value needs no second pass.
     """
     assert env.config.autoreset == "next_step"
-    market = policy.encode(table.rows)  # [B, 2 hidden]
     steps = len(rollout.action)
+    known = None
+    if len(table.rows) <= steps * env.num_envs:
+        known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
+
+    def market(bar: Tensor) -> Tensor:
+        return policy.look_up(table, bar) if known is None else known[bar - table.first]
+
     rollout.bar[0] = rollout.bar[steps]
     rollout.portfolio[0] = rollout.portfolio[steps]
     noise = torch.empty_like(rollout.action[0])
     deviation = policy.log_std.exp()
     for step in range(steps):
-        output = policy(market[rollout.bar[step] - table.first], rollout.portfolio[step])
+        output = policy(market(rollout.bar[step]), rollout.portfolio[step])
         noise.normal_(generator=generator)
         action = torch.addcmul(output.mean, deviation, noise)
         transition = env.step(action)
         outcome = transition.outcome
-        growth = outcome.wealth / outcome.wealth_before
+        ignored, fill = transition.ignored, outcome.wealth_at_fill
+        growth = torch.where(ignored, 1.0, outcome.wealth / outcome.wealth_before)
         rollout.bar[step + 1] = transition.observation.bar
         rollout.portfolio[step + 1] = transition.observation.portfolio
         record = {
@@ -102,16 +147,14 @@ def collect(
             "reward": transition.reward,
             "terminated": transition.terminated,
             "truncated": transition.truncated,
-            "restarted": transition.restarted,
+            "restarted": ignored,
             "log_growth": growth.clamp_min(1e-6).log(),
             "turnover": outcome.turnover,
-            "cost": outcome.cost.total / outcome.wealth_at_fill,
+            "cost": torch.where(fill > 0, outcome.cost.total / fill, 0.0),
         }
         for name, values in record.items():
             getattr(rollout, name)[step] = values
-    rollout.value[steps] = policy(
-        market[rollout.bar[steps] - table.first], rollout.portfolio[steps]
-    ).value
+    rollout.value[steps] = policy(market(rollout.bar[steps]), rollout.portfolio[steps]).value
 
 
 def gae(

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation
+from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
 from fastsim.learn.checkpoint import (
     flatten,
@@ -42,7 +43,7 @@ from fastsim.learn.ppo import (
     mean_where,
     minibatches,
 )
-from fastsim.learn.rollout import begin_rollout, collect, empty_rollout
+from fastsim.learn.rollout import Environment, begin_rollout, collect, empty_rollout
 from fastsim.market.tape import MarketTape
 
 _SEED_STRIDE = 1_000_003
@@ -55,8 +56,10 @@ class Trainer:
     ----------
     tape
         The market to learn on.
-    env, ppo, policy
-        Rules, hyper-parameters and network.
+    env
+        Rules, or an environment made elsewhere with `ppo.num_envs` rows.
+    ppo, policy
+        Hyper-parameters and network.
     iterations
         Length of the run, over which the learning rate falls.
     seed
@@ -68,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         tape: MarketTape,
-        env: EnvConfig,
+        env: EnvConfig | Environment,
         ppo: PPOConfig,
         policy: PolicyConfig,
         *,
@@ -77,10 +80,18 @@ class Trainer:
         capture: bool = True,
     ) -> None:
         self.config, self.iterations, self.seed = ppo, iterations, seed
-        self.env = PortfolioEnv(tape, ppo.num_envs, env, seed=seed)
+        if isinstance(env, EnvConfig):
+            env = PortfolioEnv(tape, ppo.num_envs, env, seed=seed)
+        if env.num_envs != ppo.num_envs:
+            raise ConfigError(
+                f"PPOConfig.num_envs = {ppo.num_envs} must be the environment's {env.num_envs} rows"
+            )
+        self.env = env
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.policy = Policy(tape, self.env.action_width, policy)
+            self.policy = Policy(
+                tape, env.action_width, policy, portfolio_width=env.portfolio_width
+            )
         self.table = self.policy.standardize(tape)
         self.optimizer = make_optimizer(self.policy, ppo)
         self.reward_scale = RewardScale(ppo.num_envs, tape.device)
@@ -203,14 +214,14 @@ class Trainer:
 
     def _rollout_figures(self) -> dict[str, Tensor]:
         """Means over the rollout's valid steps; the Sharpe ratio pools all environments."""
-        rollout = self.rollout
+        rollout, drawdown = self.rollout, self.env.tape.num_assets + 1
         valid = rollout.valid.to(rollout.reward.dtype)
         growth = mean_where(rollout.log_growth, valid)
         deviation = mean_where((rollout.log_growth - growth).square(), valid).sqrt()
         return {
             "rollout/reward": mean_where(rollout.reward, valid),
             "rollout/sharpe_ratio": growth / deviation * 252**0.5,
-            "rollout/drawdown": mean_where(rollout.portfolio[:-1, :, -2], valid),
+            "rollout/drawdown": mean_where(rollout.portfolio[:-1, :, drawdown], valid),
             "rollout/turnover": mean_where(rollout.turnover, valid),
             "rollout/cost_bps": mean_where(rollout.cost, valid) * 1e4,
         }

@@ -1,0 +1,98 @@
+"""PPO among its past selves and scripted players, in markets whose prices they all move.
+
+    python agents/self_play.py --players 8
+
+Prints the mean log growth of everyone in years that the learner has not seen, when the learner
+begins and when it has learnt.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fastsim.adapters.build import build_env
+from fastsim.env.core import EnvConfig
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
+from fastsim.env.players import SCRIPTED
+from fastsim.env.reward import RewardConfig
+from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
+from fastsim.learn.policy import PolicyConfig
+from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.trainer import Trainer
+from fastsim.market.costs import CostConfig
+from fastsim.market.tape import MarketTape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train one policy in shared markets, and let it play against scripted players."""
+
+    iterations: int = 100
+    markets: int = 64
+    players: int = 6
+    initial_cash: float = 1e9
+    """Of each player: what an order moves grows with it."""
+    split: str = "2012-01-01"
+    """ISO date: bars before it are learned from, those after it are for the match."""
+    seed: int = 0
+
+
+def rules_of(options: Options) -> EnvConfig:
+    """Players with logits for actions, paid their growth beyond that of equal weights."""
+    return EnvConfig(
+        action="logits",
+        players=options.players,
+        impact=ImpactConfig(transient=5.0, permanent=0.1, half_life=3.0),
+        costs=CostConfig(impact=0.0, participation=0.2),  # orders pay for what they move
+        episode=EpisodeConfig(horizon=126, staggered=True),
+        reward=RewardConfig(kind="excess_log_growth"),
+        initial_cash=options.initial_cash,
+    )
+
+
+def match(learner: Snapshot, tape: MarketTape, options: Options) -> torch.Tensor:
+    """Mean log growth per bar [P] of the learner and the scripted players."""
+    rules = rules_of(options)
+    rules = replace(rules, episode=replace(rules.episode, staggered=False))
+    return play_match(tape, [learner, *SCRIPTED.values()], rules, markets=256, seed=options.seed)
+
+
+def results_table(before: torch.Tensor, after: torch.Tensor) -> Table:
+    """One row per player."""
+    table = Table(title="mean log growth, basis points a bar", box=SIMPLE_HEAD)
+    for name in ("player", "learner untrained", "learner trained"):
+        table.add_column(name, justify="left" if name == "player" else "right")
+    for name, *growth in zip(["learner", *SCRIPTED], before.tolist(), after.tolist(), strict=True):
+        table.add_row(name, *(f"{1e4 * value:+.2f}" for value in growth))
+    return table
+
+
+def main() -> None:
+    """Train, play and print."""
+    options = tyro.cli(Options, description=Options.__doc__)
+    rules = rules_of(options)
+    rows = options.markets * options.players
+    training = build_env(rows, "tech4", end=options.split, config=rules)
+    unseen = build_env(options.players, "tech4", start=options.split, config=rules).tape
+    league = LeagueEnv(training, list(SCRIPTED.values()), LeagueConfig(), seed=options.seed)
+    trainer = Trainer(
+        training.tape,
+        league,
+        PPOConfig(num_envs=options.markets, rollout_steps=32),
+        PolicyConfig(),
+        iterations=options.iterations,
+        seed=options.seed,
+    )
+    before = match(Snapshot(trainer.policy, unseen), unseen, options)
+    train_league(trainer, league, options.iterations)
+    after = match(Snapshot(trainer.policy, unseen), unseen, options)
+    Console().print(results_table(before, after))
+
+
+if __name__ == "__main__":
+    main()

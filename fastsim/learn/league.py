@@ -1,0 +1,226 @@
+"""Self-play: one policy learns in markets that it shares with its past selves and scripted players.
+
+`LeagueEnv` shows a trainer the first row of each market; who plays the others acts inside its step.
+Playing against a pool of past selves, not the latest alone, keeps the learner from chasing its own
+tail (Vinyals et al. 2019 call it a league; fictitious self-play, Heinrich et al. 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from fastsim.config import require_between
+from fastsim.env.actions import actions_for
+from fastsim.env.core import EnvConfig, EnvState, Transition, observe
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.stepper import Stepper
+from fastsim.env.observe import Observation
+from fastsim.env.players import Player
+from fastsim.errors import ConfigError
+from fastsim.learn.policy import Policy
+from fastsim.learn.trainer import Trainer
+from fastsim.market.tape import MarketTape
+
+Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...] | None")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeagueConfig:
+    """Who plays against the learner."""
+
+    snapshot_every: int = 10
+    """Iterations between the learner's entries into the league."""
+    keep: int = 8
+    """Snapshots in the league; the oldest leave."""
+    scripted_share: float = 0.5
+    """Share of the seats that scripted players take."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "snapshot_every", 1)
+        require_between(self, "keep", 1)
+        require_between(self, "scripted_share", 0, 1)
+
+
+class Snapshot:
+    """A policy as it was, on one market: it decides without exploration and learns no more."""
+
+    def __init__(self, policy: Policy, tape: MarketTape) -> None:
+        self.policy = deepcopy(policy).requires_grad_(False)
+        table = self.policy.standardize(tape)
+        self.first, self.market = table.first, self.policy.encode(table.rows)  # [B, 2 hidden]
+
+    def __call__(self, observation: Observation) -> Tensor:
+        """Actions [n, W]."""
+        market = self.market[observation.bar - self.first]
+        mean: Tensor = self.policy(market, observation.portfolio).mean
+        return mean
+
+
+class LeagueEnv:
+    """The learner's row of each of M markets; scripted players and snapshots play the others.
+
+    Parameters
+    ----------
+    env
+        M markets of `config.players` each, at least two.
+    scripted
+        Players with rules of their own, at least one; with equal chances.
+    """
+
+    def __init__(
+        self, env: PortfolioEnv, scripted: Sequence[Player], config: LeagueConfig, *, seed: int = 0
+    ) -> None:
+        players = env.config.players
+        if players < 2 or not scripted:
+            raise ConfigError(
+                f"a league needs EnvConfig.players >= 2 and a scripted player, "
+                f"got {players} and {len(scripted)}"
+            )
+        self.env, self.scripted, self.league = env, list(scripted), config
+        self.num_envs = env.num_envs // players
+        self.snapshots: list[Snapshot] = []
+        self._generator = torch.Generator().manual_seed(seed)
+        rows = torch.arange(env.num_envs, device=env.tape.device)
+        self.rows, self._others = rows[::players], rows[rows % players > 0]  # [M], [M (P - 1)]
+        self.reset(seed)
+        self.seat()
+
+    @property
+    def tape(self) -> MarketTape:
+        """The market."""
+        return self.env.tape
+
+    @property
+    def config(self) -> EnvConfig:
+        """The rules."""
+        return self.env.config
+
+    @property
+    def action_width(self) -> int:
+        """W."""
+        return self.env.action_width
+
+    @property
+    def portfolio_width(self) -> int:
+        """P."""
+        return self.env.portfolio_width
+
+    @property
+    def stepper(self) -> Stepper:
+        """Who steps all players."""
+        return self.env.stepper
+
+    @property
+    def state(self) -> EnvState:
+        """State of all players."""
+        return self.env.state
+
+    @state.setter
+    def state(self, state: EnvState) -> None:
+        self.env.state = state
+        self._seen = observe(self.env.world, state)
+
+    def add(self, policy: Policy) -> None:
+        """Let the policy as it is now into the league, in place of the oldest if it is full."""
+        kept = self.snapshots[-(self.league.keep - 1) :] if self.league.keep > 1 else []
+        self.snapshots = [*kept, Snapshot(policy, self.tape)]
+
+    def seat(self) -> None:
+        """Draw who plays each row that is not the learner's, from now on."""
+        count, scripted = len(self._others), len(self.scripted)
+        draw = torch.rand(2, count, generator=self._generator)
+        by_rule = draw[0] < (self.league.scripted_share if self.snapshots else 1.0)
+        who = torch.where(
+            by_rule, draw[1] * scripted, scripted + draw[1] * len(self.snapshots)
+        ).long()
+        members = range(scripted + len(self.snapshots))
+        seats = [(member, self._others[(who == member).to(self.rows.device)]) for member in members]
+        self.seats = [(member, rows) for member, rows in seats if len(rows)]
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin everywhere; returns what the learner sees."""
+        self._seen = self.env.reset(seed)
+        return take(self._seen, self.rows)
+
+    @torch.no_grad()
+    def step(self, action: Tensor) -> Transition:
+        """Step all players, the learner by its actions [M, W]; returns its rows."""
+        transition = self.env.step(self.actions(action))
+        self._seen = transition.observation
+        return take(transition, self.rows)
+
+    def actions(self, action: Tensor) -> Tensor:
+        """Actions of all players [N, W], the learner's [M, W] among them."""
+        every = action.new_empty(self.env.num_envs, self.action_width)
+        every[self.rows] = action
+        for member, rows in self.seats:
+            every[rows] = self._decide(member, take(self._seen, rows)).to(action.dtype)
+        return every
+
+    def _decide(self, member: int, seen: Observation) -> Tensor:
+        if member < len(self.scripted):
+            return actions_for(self.scripted[member](self.tape, seen), self.config.action)
+        return self.snapshots[member - len(self.scripted)](seen)
+
+
+def train_league(trainer: Trainer, league: LeagueEnv, iterations: int) -> None:
+    """Train; the learner joins the league every few iterations, and all seats are drawn anew."""
+    for _ in range(iterations):
+        if trainer.iteration % league.league.snapshot_every == 0:
+            league.add(trainer.policy)
+            league.seat()
+        trainer.advance()
+
+
+def play_match(
+    tape: MarketTape,
+    players: Sequence[Player | Snapshot],
+    config: EnvConfig,
+    *,
+    markets: int = 64,
+    seed: int = 0,
+) -> Tensor:
+    """Mean log growth per bar of each player [P], all of them together in each of the markets.
+
+    Each market plays one episode. Growth is of liquidation value; a ruined player's last step
+    counts as the loss of all but a millionth.
+    """
+    config = replace(config, players=len(players))
+    env = PortfolioEnv(tape, markets * len(players), config, seed=seed)
+    seen, rows = env.reset(seed), torch.arange(markets, device=tape.device) * len(players)
+    over = torch.zeros(env.num_envs, dtype=torch.bool, device=tape.device)
+    growth, steps = seen.portfolio.new_zeros(2, env.num_envs)
+    for _ in range(config.episode.horizon or tape.last - tape.first):
+        action = seen.portfolio.new_empty(env.num_envs, env.action_width)
+        for seat, player in enumerate(players):
+            mine = take(seen, rows + seat)
+            action[rows + seat] = (
+                player(mine)
+                if isinstance(player, Snapshot)
+                else actions_for(player(tape, mine), config.action)
+            ).to(action.dtype)
+        transition = env.step(action)
+        outcome, seen = transition.outcome, transition.observation
+        counts = ~(over | transition.ignored)
+        change = (outcome.wealth / outcome.wealth_before).clamp_min(1e-6).log()
+        growth += torch.where(counts, change, 0.0)
+        steps += counts
+        over |= transition.truncated | transition.restarted
+    mean: Tensor = (growth / steps.clamp_min(1.0)).view(markets, -1).mean(0)
+    return mean
+
+
+def take(nested: Nested, rows: Tensor) -> Nested:
+    """These rows of every tensor of nested named tuples."""
+    if nested is None:
+        return nested
+    if isinstance(nested, Tensor):
+        return cast(Nested, nested[rows])
+    parts = cast(tuple[Any, ...], nested)
+    return cast(Nested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
