@@ -1,8 +1,10 @@
 """Advantages, with the arithmetic shown."""
 
+import pytest
 import torch
 
-from fastsim.learn.rollout import gae
+from fastsim.learn import advantage_numba, advantage_triton
+from fastsim.learn.advantage import fused_gae, gae
 
 NEVER = torch.zeros(3, 1, dtype=torch.bool)
 
@@ -55,3 +57,32 @@ def test_with_trace_one_advantages_are_discounted_returns_less_values():
         rows.insert(0, returns - value[step])
     advantage = gae(reward, value, flags, flags, discount=0.9, trace=1.0)
     torch.testing.assert_close(advantage, torch.stack(rows), rtol=1e-12, atol=1e-12)
+
+
+def random_rollout(steps: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(steps)
+    reward = torch.randn(steps, count, generator=generator, dtype=dtype)
+    value = torch.randn(steps + 1, count, generator=generator, dtype=dtype)
+    ends = torch.rand(2, steps, count, generator=generator) < 0.2
+    return reward, value, ends[0], ends[1]
+
+
+@pytest.mark.parametrize("estimate", [advantage_numba.estimate, advantage_triton.estimate])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (7, 3), (16, 130)])
+def test_a_fused_pass_makes_the_estimates_of_the_reference(
+    estimate, dtype, tolerance, steps, count
+):
+    device = "cuda" if torch.cuda.is_available() and "triton" in estimate.__module__ else "cpu"
+    rollout = [block.to(device) for block in random_rollout(steps, count, dtype)]
+    expected = gae(*rollout, discount=0.95, trace=0.9)
+    torch.testing.assert_close(
+        estimate(*rollout, 0.95, 0.9), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+def test_on_a_cpu_the_fused_pass_is_taken(monkeypatch):
+    taken = []
+    monkeypatch.setattr(advantage_numba, "estimate", lambda *given: taken.append(given))
+    fused_gae(*random_rollout(3, 2, torch.float32), discount=0.95, trace=0.9)
+    assert taken[0][-2:] == (0.95, 0.9)

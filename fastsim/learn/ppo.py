@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from fastsim.config import require_between, require_choice
 from fastsim.errors import ConfigError
+from fastsim.learn.advantage import fused_gae
 from fastsim.learn.normalize import RunningMoments
 from fastsim.learn.policy import MarketTable, Policy
-from fastsim.learn.rollout import Rollout, gae
+from fastsim.learn.rollout import Rollout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +125,7 @@ def empty_batch(rollout: Rollout) -> Batch:
 
 def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
     """Estimate advantages from scaled rewards [T, N] and flatten everything."""
-    advantage = gae(
+    advantage = fused_gae(
         reward,
         rollout.value,
         rollout.terminated,

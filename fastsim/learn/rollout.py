@@ -1,4 +1,4 @@
-"""Collecting experience, and what its actions were worth."""
+"""Collecting experience."""
 
 from __future__ import annotations
 
@@ -155,29 +155,3 @@ def collect(
         for name, values in record.items():
             getattr(rollout, name)[step] = values
     rollout.value[steps] = policy(market(rollout.bar[steps]), rollout.portfolio[steps]).value
-
-
-def gae(
-    reward: Tensor,
-    value: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    *,
-    discount: float,
-    trace: float,
-) -> Tensor:
-    """Generalised advantage estimates [T, N] (Schulman et al. 2016, equation 16).
-
-    `value` [T + 1, N] holds the values of the states before each step and after the last. A
-    truncated episode bootstraps from the value of its true last state, a terminated one from zero;
-    neither lets the next episode's advantage flow back.
-    """
-    advantage = torch.empty_like(reward)
-    running = torch.zeros_like(reward[0])
-    for step in range(len(reward) - 1, -1, -1):
-        ahead = value[step + 1] * ~terminated[step]
-        delta = reward[step] + discount * ahead - value[step]
-        going_on = ~(terminated[step] | truncated[step])
-        running = delta + discount * trace * running * going_on
-        advantage[step] = running
-    return advantage

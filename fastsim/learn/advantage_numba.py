@@ -1,0 +1,44 @@
+"""Advantages on a CPU: from the last step to the first, environments side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import torch
+from torch import Tensor
+
+
+@numba.njit(fastmath={"contract"}, error_model="numpy", cache=True, nogil=True)
+def sweep(
+    reward: Any, value: Any, terminated: Any, truncated: Any, rates: Any, advantage: Any
+) -> None:
+    """Fill `advantage` [T, N]; `rates` holds the discount, and its product with the trace."""
+    steps, count = reward.shape
+    discount, decay = rates[0], rates[1]
+    zero = reward.dtype.type(0.0)
+    for step in range(steps - 1, -1, -1):
+        for n in range(count):
+            ended = terminated[step, n]
+            ahead = zero if ended else value[step + 1, n]
+            running = advantage[step + 1, n] if step + 1 < steps else zero
+            if ended or truncated[step, n]:
+                running = zero
+            delta = reward[step, n] + discount * ahead - value[step, n]
+            advantage[step, n] = delta + decay * running
+
+
+def estimate(
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    discount: float,
+    trace: float,
+) -> Tensor:
+    """Advantages [T, N]; see `fastsim.learn.advantage.gae`."""
+    advantage = torch.empty_like(reward)
+    rates = torch.tensor([discount, discount * trace], dtype=reward.dtype)
+    blocks = (reward, value, terminated, truncated, rates, advantage)
+    sweep(*(block.detach().numpy() for block in blocks))
+    return advantage
