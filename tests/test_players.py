@@ -7,11 +7,11 @@ import torch
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.actions import actions_for, target_weights
-from fastsim.env.core import EnvConfig
+from fastsim.env.core import EnvConfig, take
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.env.observe import Observation, rows_of
+from fastsim.env.observe import Observation
 from fastsim.env.players import (
     SCRIPTED,
     LiquidityProvider,
@@ -50,7 +50,7 @@ def test_every_player_asks_for_admissible_weights_row_by_row(name, impact):
     assert (weights >= 0).all() and (weights.sum(-1) <= 1 + 1e-6).all()
     assert torch.equal(player(TAPE, observation), weights)
     few = torch.arange(2)
-    assert torch.equal(player(TAPE, rows_of(observation, few)), weights[:2])
+    assert torch.equal(player(TAPE, take(observation, few)), weights[:2])
 
 
 @pytest.mark.parametrize("name", SCRIPTED)

@@ -179,3 +179,8 @@ def test_single_environments_of_a_batch_have_no_attributes_to_set():
         env.set_attr("horizon", 3)
     with pytest.raises(ConfigError, match="reset_to"):
         env.env_method("reset_to")
+
+
+def test_players_who_share_a_market_are_refused():
+    with pytest.raises(ConfigError, match="players=1, got 2"):
+        SB3VecEnv(4, "tech4", players=2, impact={"transient": 1.0})

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
+from fastsim.env.core import take
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
-from fastsim.env.observe import rows_of
 from fastsim.errors import ConfigError
 
 
@@ -52,6 +52,11 @@ class SB3VecEnv(VecEnv):
         if self.env.config.autoreset != "same_step" or self.env.config.observation == "index":
             raise ConfigError(
                 'Stable-Baselines3 needs autoreset="same_step" and observation="flat" or "window"'
+            )
+        if self.env.config.players > 1:
+            raise ConfigError(
+                f"Stable-Baselines3 knows no players who wait for others: use players=1, "
+                f"got {self.env.config.players}"
             )
         self.observation_names = self.env.observation_names
         self._infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
@@ -116,7 +121,7 @@ class SB3VecEnv(VecEnv):
             host = (self._numpy(columns), self._numpy(reward), ends[0].numpy(), ends[1].numpy())
 
         def last(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-            chosen = rows_of(final, torch.from_numpy(rows).to(device))
+            chosen = take(final, torch.from_numpy(rows).to(device))
             return self._numpy(self.env.columns(chosen))
 
         return HostStep(*host, last)

@@ -40,6 +40,7 @@ from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
 Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...]")
+MaybeNested = TypeVar("MaybeNested", bound="Tensor | tuple[Any, ...] | None")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,3 +298,13 @@ def copy(state: Nested) -> Nested:
         return cast(Nested, state.clone())
     build = cast(Callable[..., Nested], type(state))
     return build(*(copy(part) for part in state))
+
+
+def take(nested: MaybeNested, rows: Tensor) -> MaybeNested:
+    """These rows of every tensor of nested named tuples; what is None stays so."""
+    if nested is None:
+        return nested
+    if isinstance(nested, Tensor):
+        return cast(MaybeNested, nested[rows])
+    parts = cast(tuple[Any, ...], nested)
+    return cast(MaybeNested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))

@@ -57,12 +57,6 @@ def observe_portfolio(portfolio: Portfolio, wealth: Tensor, peak: Tensor, initia
     return torch.cat(columns, dim=-1).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
 
 
-def rows_of(observation: Observation, rows: Tensor) -> Observation:
-    """The observation of these environments alone; `rows` [M] are their numbers."""
-    flat = None if observation.flat is None else observation.flat[rows]
-    return Observation(observation.bar[rows], observation.portfolio[rows], flat)
-
-
 def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
     """Features of the bar and the portfolio [N, A F + P]."""
     if observation.flat is not None:

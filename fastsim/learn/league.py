@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from fastsim.config import require_between
 from fastsim.env.actions import actions_for
-from fastsim.env.core import EnvConfig, EnvState, Transition, observe
+from fastsim.env.core import EnvConfig, EnvState, Transition, observe, take
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
@@ -26,8 +25,6 @@ from fastsim.errors import ConfigError
 from fastsim.learn.policy import Policy
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-
-Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...] | None")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,13 +211,3 @@ def play_match(
         over |= transition.truncated | transition.restarted
     mean: Tensor = (growth / steps.clamp_min(1.0)).view(markets, -1).mean(0)
     return mean
-
-
-def take(nested: Nested, rows: Tensor) -> Nested:
-    """These rows of every tensor of nested named tuples."""
-    if nested is None:
-        return nested
-    if isinstance(nested, Tensor):
-        return cast(Nested, nested[rows])
-    parts = cast(tuple[Any, ...], nested)
-    return cast(Nested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
