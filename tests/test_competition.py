@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -268,3 +269,28 @@ def test_ppo_learns_nothing_from_the_steps_of_the_ruined():
             waited += len(rollout.valid) - step - 1
     assert waited > 0
     assert all(torch.isfinite(torch.tensor(value)) for value in figures.values())
+
+
+def test_impact_on_data_without_volume_is_refused():
+    tape = make_tape(random_bars(60, 2, volume=False), TapeConfig(features=SHORT_FEATURES))
+    rules = EnvConfig(impact=ImpactConfig(transient=1.0), episode=EpisodeConfig(horizon=5))
+    with pytest.raises(ConfigError, match="market has none: use data with volume"):
+        PortfolioEnv(tape, 2, rules)
+
+
+def test_an_invested_account_begins_with_what_selling_it_would_bring():
+    env = gymnasium.make_vec(
+        "fastsim/SharedMarket-v0",
+        num_envs=2,
+        market="tech4",
+        impact={"transient": 5.0},
+        initial_invested=1.0,
+        initial_cash=1e9,
+        episode={"horizon": 2},
+    )
+    _, info = env.reset(seed=0)
+    begun = info["wealth"].clone()
+    assert (begun < 1e9).all()
+    for _ in range(3):
+        *_, info = env.step(torch.zeros(2, 4))
+    assert (info["wealth"] < 1e9).all()  # restarted

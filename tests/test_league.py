@@ -8,7 +8,6 @@ from planted import RULES as PLANTED
 from planted import planted_tape
 
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import Momentum, Noise
 from fastsim.errors import ConfigError
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
@@ -18,7 +17,7 @@ from fastsim.learn.trainer import Trainer
 
 PLAYERS, MARKETS = 3, 8
 TAPE, BEST = planted_tape(revealing=True)
-RULES = replace(PLANTED, players=PLAYERS, impact=ImpactConfig(transient=1.0))
+RULES = replace(PLANTED, players=PLAYERS)
 POLICY = PolicyConfig(hidden=16, initial_std=1.0)
 
 

@@ -72,7 +72,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun, self._over = True, False
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
-        info = {"date": self._dates[bar[0]], "wealth": self.env.config.initial_cash}
+        info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -137,7 +137,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         outcome = transition.outcome
         info: dict[str, Any] = {
             "wealth": torch.where(
-                transition.restarted, self.env.config.initial_cash, outcome.wealth
+                transition.restarted, self.env.stepper.state.peak, outcome.wealth
             ),
             "turnover": outcome.turnover,
             "cost": outcome.cost.total,

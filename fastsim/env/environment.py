@@ -78,6 +78,11 @@ class PortfolioEnv:
                 f"first_env = {first_env} is not the first of {config.players} players of a market"
             )
         check_room(tape, config.episode)
+        if config.impact.moves_prices and not tape.has_volume:
+            raise ConfigError(
+                "EnvConfig.impact moves prices by traded volume, and this market has none: use "
+                "data with volume, or leave impact out"
+            )
         if friction is None:
             friction = make_friction(config.costs, num_envs, device=tape.device, dtype=tape.dtype)
         elif friction.fee.shape != (num_envs,):
