@@ -15,11 +15,11 @@ import torch
 import tyro
 from torch import Tensor
 
-from fastsim.env.accounting import Portfolio, worth
+from fastsim.env.accounting import reach_fill, worth
 from fastsim.env.core import EnvConfig, EnvState
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.impact import ImpactConfig, drift
+from fastsim.env.impact import ImpactConfig
 from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -67,6 +67,7 @@ def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
         r_after=still,
         tradable=known.listed,
         dollars=still + torch.inf,
+        price=still + 1.0,
         years=still[:, 0],
         interest=still[:, 0],
         market_return=still[:, 0],
@@ -133,10 +134,9 @@ def weights_leaving(
 
     `displacement` is that of the whole block. Weights are of wealth, which is liquidation value.
     """
-    ahead, growth = drift(state.displacement, torch.ones_like(state.displacement.rate), impact)
-    mid = displacement / BLOCK / ahead.rate  # the rate per share is constant
-    wealth = worth(Portfolio(state.portfolio.holdings * growth, state.portfolio.cash), ahead.rate)
-    return left[:, None] * BLOCK * mid / wealth[:, None]
+    ahead = reach_fill(state.account, torch.ones_like(state.portfolio.holdings), impact)
+    mid = displacement / BLOCK / ahead.displacement.rate  # the rate per share is constant
+    return left[:, None] * BLOCK * mid / worth(ahead)[:, None]
 
 
 def schedule_costs(schedules: Tensor, displacement: float, impact: ImpactConfig) -> Tensor:

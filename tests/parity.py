@@ -88,7 +88,7 @@ def actions(tape, config, seed, envs=ENVS, steps=STEPS):
 def run(tape, config, seed, backend, friction=None, *, envs=ENVS, steps=STEPS, device="cpu"):
     """Observations, transitions and states of one run on this device, brought to the host."""
     if friction is not None:
-        friction = Friction(*(costs.to(device) for costs in friction))
+        friction = Friction(*(None if costs is None else costs.to(device) for costs in friction))
     there = tape.to(device)
     env = PortfolioEnv(there, envs, config, friction=friction, seed=seed, backend=backend)
     record = [(env.columns(env.reset(seed)).cpu(), None, None)]

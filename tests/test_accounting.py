@@ -20,18 +20,14 @@ from worlds import (
     weekdays,
 )
 
-from fastsim.env.accounting import (
-    Portfolio,
-    advance,
-    conditions_at,
-    orders,
-    post_cost_wealth,
-)
+from fastsim.env.accounting import Portfolio, advance, lone
+from fastsim.env.conditions import conditions_at
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.orders import Bounds, Wish, placed, post_cost_wealth
 from fastsim.market.bars import Bars
-from fastsim.market.costs import CostConfig, Friction, make_friction, trade_cost
+from fastsim.market.costs import CostConfig, Friction, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
 FROM_THE_START = EpisodeConfig(horizon=None, random_start=False, staggered=False)
@@ -136,7 +132,7 @@ def bisected_wealth(moment, outcome):
     for _ in range(100):
         middle = (low + high) / 2
         trade = moment.weights * middle[:, None] - held
-        cost = trade_cost(trade, moment.market.impact_scale, moment.friction).total
+        cost = moment.cost_of(trade)
         above = middle + cost > before
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return (low + high) / 2
@@ -271,7 +267,7 @@ def test_wealth_after_costs_is_differentiable():
 
     def solve(weights, holdings, cash):
         before = holdings.sum(-1) + cash
-        return post_cost_wealth(before, holdings, weights, limit, market.impact_scale, friction)
+        return post_cost_wealth(before, holdings, weights, Bounds(-limit, limit), market, friction)
 
     assert torch.autograd.gradcheck(solve, (weights, holdings, cash))
 
@@ -281,8 +277,9 @@ def test_the_step_is_differentiable():
 
     def carry(weights, holdings, cash):
         hold = torch.zeros(2, dtype=torch.bool)
-        after, outcome = advance(Portfolio(holdings, cash), weights, hold, market, friction)
-        return after.holdings, after.cash, outcome.cost.total
+        account = lone(Portfolio(holdings, cash))
+        after, outcome = advance(account, Wish(weights, hold), market, friction)
+        return *after.portfolio, outcome.cost.total
 
     assert torch.autograd.gradcheck(carry, inputs)
 
@@ -301,8 +298,8 @@ def test_gradients_are_finite_where_nothing_trades(case):
     hold = torch.full((2,), case == "hold")
     for value in (weights, holdings, cash):
         value.requires_grad_()
-    after, _ = advance(Portfolio(holdings, cash), weights, hold, market, friction)
-    gradients = torch.autograd.grad(after.wealth.log().sum(), (weights, holdings, cash))
+    after, _ = advance(lone(Portfolio(holdings, cash)), Wish(weights, hold), market, friction)
+    gradients = torch.autograd.grad(after.portfolio.wealth.log().sum(), (weights, holdings, cash))
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert gradients[2].abs().min() > 0
 
@@ -413,7 +410,7 @@ def test_borrow_and_interest_accrue_over_calendar_days():
     for bar in range(tape.first, tape.last):
         market = conditions_at(tape, torch.tensor([bar]))
         weights = torch.zeros(1, 1).double()
-        _, outcome = advance(portfolio, weights, torch.tensor([True]), market, friction)
+        _, outcome = advance(lone(portfolio), Wish(weights, torch.tensor([True])), market, friction)
         days = int((tape.timestamps[bar + 1] - tape.timestamps[bar]) / np.timedelta64(1, "D"))
         paid[days] = float(outcome.borrow), float(outcome.interest)
     assert set(paid) == {1, 3}
@@ -452,5 +449,6 @@ def test_an_account_without_wealth_at_the_fill_cannot_trade():
 
 def test_orders_stop_at_their_limit_on_both_sides():
     limit = torch.tensor([[10.0, 10.0, 0.0]])
-    trade = orders(torch.tensor([100.0]), torch.zeros(1, 3), torch.tensor([[0.5, -0.5, 1]]), limit)
+    friction = make_friction(FREE, 1)
+    trade = placed(torch.tensor([[50.0, -50.0, 100.0]]), Bounds(-limit, limit), friction)
     assert trade.tolist() == [[10.0, -10.0, 0.0]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import grid, still_market
 
-from fastsim.env.accounting import Portfolio, advance, advance_with_impact, worth
+from fastsim.env.accounting import Account, Portfolio, Terms, advance, worth
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -18,6 +18,7 @@ from fastsim.env.impact import (
     push,
     undisturbed,
 )
+from fastsim.env.orders import Wish
 from fastsim.market.costs import CostConfig, make_friction
 
 FREE = make_friction(
@@ -77,6 +78,10 @@ def test_a_transient_round_trip_costs_what_has_decayed():
     assert trade_schedule([100, -100], config) == pytest.approx(float(sold - bought), rel=1e-5)
 
 
+def account(portfolio, displacement):
+    return Account(portfolio, displacement, portfolio.holdings[:, :0])
+
+
 @given(grid(-1, 1), grid(-0.5, 0.5), grid(0.0, 2.0), grid(0.0, 2.0))
 def test_an_order_leaves_its_players_own_wealth_alone(held, order, transient, permanent):
     """Buying up one's own price is worth nothing: positions are worth what selling them brings."""
@@ -84,11 +89,11 @@ def test_an_order_leaves_its_players_own_wealth_alone(held, order, transient, pe
         return
     config = ImpactConfig(transient=transient, permanent=permanent)
     state = undisturbed(config, column(0.3), column(2.0))
-    before = worth(Portfolio(column(held), torch.zeros(1).double()), state.rate)
+    before = worth(account(Portfolio(column(held), torch.zeros(1).double()), state))
     after_push, moved = push(state, column(order), config)
     paid = order * mean_price(moved)
     holdings = (held + order) * moved.exp()
-    after = worth(Portfolio(holdings, -paid.squeeze(1)), after_push.rate)
+    after = worth(account(Portfolio(holdings, -paid.squeeze(1)), after_push))
     torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
 
 
@@ -115,16 +120,25 @@ def market(assets=2, **changes):
     return still_market(1, assets, **changes)
 
 
+def advance_with(portfolio, displacement, weights, market, friction, config):
+    """One step of accounts that move prices: portfolio, displacement and outcome."""
+    wish = Wish(weights, torch.zeros(len(weights), dtype=torch.bool))
+    start, terms = account(portfolio, displacement), Terms(impact=config)
+    after, outcome = advance(start, wish, market, friction, terms)
+    return after.portfolio, after.displacement, outcome
+
+
 def test_without_impact_the_books_are_those_of_the_plain_step():
     generator = torch.Generator().manual_seed(0)
     returns = 0.02 * torch.randn(2, 1, 2, generator=generator, dtype=torch.float64)
     moving = market(r_before=returns[0], r_after=returns[1])
     portfolio = Portfolio(column(300.0, 500.0), torch.full((1,), 200.0).double())
-    weights, hold = column(0.5, 0.2), torch.zeros(1, dtype=torch.bool)
-    plain, outcome = advance(portfolio, weights, hold, moving, FREE)
-    tiny = ImpactConfig(transient=1e-9)
+    weights = column(0.5, 0.2)
+    none, tiny = ImpactConfig(), ImpactConfig(transient=1e-9)
+    nothing = undisturbed(none, column(0.01, 0.02), column(1e9, 1e9))
+    plain, _, outcome = advance_with(portfolio, nothing, weights, moving, FREE, none)
     state = undisturbed(tiny, column(0.01, 0.02), column(1e9, 1e9))
-    moved, _, same = advance_with_impact(portfolio, state, weights, hold, moving, FREE, tiny)
+    moved, _, same = advance_with(portfolio, state, weights, moving, FREE, tiny)
     torch.testing.assert_close(moved.holdings, plain.holdings, rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(same.wealth, outcome.wealth, rtol=1e-12, atol=1e-9)
 
@@ -133,10 +147,7 @@ def test_trading_costs_no_liquidation_wealth_and_reaches_the_weights():
     config = ImpactConfig(transient=0.5, permanent=0.5)
     state = undisturbed(config, column(0.02, 0.02), column(1e5, 1e5))
     portfolio = Portfolio(column(0.0, 0.0), torch.full((1,), 1e5).double())
-    hold = torch.zeros(1, dtype=torch.bool)
-    after, moved, outcome = advance_with_impact(
-        portfolio, state, column(0.6, 0.4), hold, market(), FREE, config
-    )
+    after, moved, outcome = advance_with(portfolio, state, column(0.6, 0.4), market(), FREE, config)
     torch.testing.assert_close(outcome.wealth, outcome.wealth_before, rtol=1e-12, atol=1e-6)
     assert (after.holdings > column(6e4, 4e4)).all()  # marked at the price it pushed up
     torch.testing.assert_close(outcome.trade, column(6e4, 4e4))
@@ -150,14 +161,12 @@ def test_players_meet_in_one_market_at_one_price_whatever_their_order():
     weights = torch.rand(3, 2, generator=generator, dtype=torch.float64) / 2
     cash = torch.tensor([1e5, 2e5, 5e4]).double()
     friction = make_friction(CostConfig(), 3, dtype=torch.float64)
-    hold, still = torch.zeros(3, dtype=torch.bool), still_market(3, 2)
+    still = still_market(3, 2)
     start = Portfolio(torch.zeros(3, 2).double(), cash)
-    one, moved, outcome = advance_with_impact(start, state, weights, hold, still, friction, config)
+    one, moved, outcome = advance_with(start, state, weights, still, friction, config)
     order = torch.tensor([2, 0, 1])
     shuffled = Portfolio(start.holdings[order], cash[order])
-    other, same, _ = advance_with_impact(
-        shuffled, state, weights[order], hold, still, friction, config
-    )
+    other, same, _ = advance_with(shuffled, state, weights[order], still, friction, config)
     torch.testing.assert_close(other.holdings, one.holdings[order], rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(other.cash, one.cash[order], rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(same.rate, moved.rate)
@@ -175,13 +184,10 @@ def test_two_players_who_trade_against_each_other_move_nothing():
         2,
         dtype=torch.float64,
     )
-    hold = torch.zeros(2, dtype=torch.bool)
     weights = torch.tensor([[0.0], [0.0]]).double()
-    before = worth(start, state.rate.expand(2, 1))
+    before = worth(account(start, state))
     weights[1, 0] = 1e4 / before[1]
     weights[0, 0] = 0.0
-    _, moved, outcome = advance_with_impact(
-        start, state, weights, hold, still_market(2, 1), friction, config
-    )
+    _, moved, outcome = advance_with(start, state, weights, still_market(2, 1), friction, config)
     torch.testing.assert_close(outcome.trade, torch.tensor([[-1e4], [1e4]]).double())
     assert float(moved.transient) == 0.0

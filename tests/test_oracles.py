@@ -9,6 +9,7 @@ fed weights cannot be made equal, and only closeness is asked for.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.orders import OrderConfig
 from fastsim.market.costs import CostConfig
 from fastsim.market.sample import sample_bars
 from fastsim.market.tape import TapeConfig, make_tape
@@ -122,6 +124,44 @@ def test_vectorbt_agrees_on_the_whole_path(name, fill, rates):
     assert portfolio.orders.count() > 300
     if fee:
         assert ours[-1] < 0.9 * play(name, fill, 0.0, 0.0).wealth[-1]
+
+
+def test_vectorbt_agrees_on_whole_shares_and_commissions_by_order():
+    bars = replace(sample_bars("tech4"), adj_close=None)
+    bars = bars.take(slice(len(bars) - BARS - 127, len(bars)))
+    tape = make_tape(bars, TapeConfig(fill="next_open"), dtype=torch.float64)
+    costs = CostConfig(
+        fee_bps=0.0, half_spread_bps=0.0, minimum_fee=3.0, impact=0.0, participation=1e12
+    )
+    config = EnvConfig(
+        costs=costs,
+        orders=OrderConfig(whole_shares=True),
+        initial_cash=50_000.0,
+        episode=EpisodeConfig(horizon=None, random_start=False),
+    )
+    env = PortfolioEnv(tape, 1, config)
+    size = np.zeros((tape.last - tape.first + 1, tape.num_assets))
+    wealth = [config.initial_cash]
+    for row, target in enumerate(random_targets(len(size) - 1, tape.num_assets, seed=1)):
+        outcome = env.step(torch.from_numpy(target[None])).outcome
+        size[row + 1] = outcome.trade.numpy() / bars.open[tape.first + row + 1]
+        wealth.append(float(outcome.wealth))
+    np.testing.assert_allclose(size, np.rint(size), atol=1e-9)
+    rows = slice(tape.first, tape.last + 1)
+    portfolio = vectorbt.Portfolio.from_orders(
+        close=pd.DataFrame(bars.close[rows], index=pd.DatetimeIndex(tape.timestamps[rows])),
+        size=np.rint(size),
+        size_type="amount",
+        price=bars.open[rows],
+        fixed_fees=3.0,
+        init_cash=config.initial_cash,
+        group_by=True,
+        cash_sharing=True,
+        call_seq="auto",
+        freq="1D",
+    )
+    np.testing.assert_allclose(portfolio.value().to_numpy(), wealth, rtol=1e-9)
+    assert portfolio.orders.count() == np.count_nonzero(np.rint(size)) > 300
 
 
 @pytest.mark.parametrize("rates", RATES)

@@ -9,9 +9,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastsim.env.accounting import Conditions, Outcome, Portfolio, advance
+from fastsim.env.accounting import Outcome, Portfolio, Terms, advance, lone
+from fastsim.env.conditions import Conditions
+from fastsim.env.orders import OrderConfig, Wish
 from fastsim.market.bars import Bars
-from fastsim.market.costs import CostConfig, Friction
+from fastsim.market.costs import CostConfig, Friction, trade_cost
 from fastsim.market.features import FeatureConfig
 
 SHORT_FEATURES = FeatureConfig(
@@ -64,9 +66,17 @@ class Moment(NamedTuple):
     market: Conditions
     friction: Friction
 
-    def advance(self, hold: bool = False) -> tuple[Portfolio, Outcome]:
-        rows = torch.full((len(self.weights),), hold)
-        return advance(self.portfolio, self.weights, rows, self.market, self.friction)
+    def advance(
+        self, hold: bool = False, orders: OrderConfig | None = None
+    ) -> tuple[Portfolio, Outcome]:
+        wish = Wish(self.weights, torch.full((len(self.weights),), hold))
+        terms = Terms(orders=orders or OrderConfig())
+        after, outcome = advance(lone(self.portfolio), wish, self.market, self.friction, terms)
+        return after.portfolio, outcome
+
+    def cost_of(self, trade: Tensor) -> Tensor:
+        """What it costs to trade this [N, A]."""
+        return trade_cost(trade, self.market.impact_scale, self.friction, self.market.price).total
 
     def with_friction(self, **fields: Tensor) -> Moment:
         return self._replace(friction=self.friction._replace(**fields))
@@ -119,6 +129,7 @@ def still_market(rows, assets, **changes: Tensor):
         tradable=torch.ones(rows, assets, dtype=torch.bool),
         dollars=both + torch.inf,
         impact_scale=both,
+        price=both + 1.0,
         years=each,
         interest=each,
         market_return=each,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.env.actions import action_bounds
+from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
@@ -47,7 +48,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """One portfolio, NumPy in and out. Takes the arguments of `build_env` but `num_envs`.
 
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
-    step after the episode's end.
+    step after the episode's end. Where open orders are carried, NaN alone gives no new weights.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
@@ -80,7 +81,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         if self._over or not self._begun:
             raise ActionError("there is no episode under way: call reset() before step()")
         values = np.asarray(action, dtype=np.float32)
-        if not _all_finite(values):
+        if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
         seen, bar, figures, flags, _ = self.env.step_arrays(values[None])
         numbers, (terminated, truncated, *_) = figures[0].tolist(), flags[0].tolist()
@@ -140,7 +141,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
                 transition.restarted, self.env.stepper.state.peak, outcome.wealth
             ),
             "turnover": outcome.turnover,
-            "cost": outcome.cost.total,
+            "cost": outcome.all_costs.total,
             "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
         }
         if transition.final_observation is not None:
@@ -182,12 +183,14 @@ def _shared(players: int, arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments if "config" in arguments else defaults | arguments
 
 
-def _all_finite(values: NDArray[np.float32]) -> bool:
-    """Whether no number is NaN or infinite.
+def says_something(values: NDArray[np.float32], config: EnvConfig) -> bool:
+    """Whether an action is of finite numbers, or of NaN alone where that leaves orders open.
 
     The sum of squares tells in a quarter of the time, but for huge numbers whose squares overflow.
     """
-    return isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
+    if isfinite(np.vdot(values, values)) or np.isfinite(values).all():
+        return True
+    return config.orders.carries and bool(np.isnan(values).all())
 
 
 def _begin(

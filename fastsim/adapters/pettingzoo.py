@@ -12,7 +12,12 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from fastsim.adapters.build import Market, build_env
-from fastsim.adapters.gym_env import SHARED_IMPACT, action_space, observation_space
+from fastsim.adapters.gym_env import (
+    SHARED_IMPACT,
+    action_space,
+    observation_space,
+    says_something,
+)
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
 
@@ -99,7 +104,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         observation, outcome = transition.observation, transition.outcome
         date = self._date(observation)
         figures = zip(
-            *(outcome.wealth.tolist(), outcome.turnover.tolist(), outcome.cost.total.tolist()),
+            *(outcome.wealth.tolist(), outcome.turnover.tolist(), outcome.all_costs.total.tolist()),
             strict=True,
         )
         infos = [dict(zip(INFO, (date, *numbers), strict=True)) for numbers in figures]
@@ -126,7 +131,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         rows = np.zeros((len(self.possible_agents), self.env.action_width), dtype=np.float32)
         for name, action in actions.items():
             values = np.asarray(action, dtype=np.float32)
-            if values.shape != rows.shape[1:] or not np.isfinite(values).all():
+            if values.shape != rows.shape[1:] or not says_something(values, self.env.config):
                 raise ActionError(
                     f"the action of {name} must be {rows.shape[1]} finite numbers, "
                     f"got {values.tolist()}"

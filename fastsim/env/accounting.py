@@ -1,14 +1,14 @@
-"""The books: how a portfolio goes from one close to the next. The reference for every backend.
+"""The books: how accounts go from one close to the next. The reference for every backend.
 
     h' = h (1 + r_before)          from close t to the fill
     V- = sum h' + c                wealth before trading
-    V+ = V- - C(w V+ - h')         wealth after trading: weights w are exact after costs
+    V+ = V- - C(w V+ - h')         wealth after trading; see `orders`
     h+ = w V+,  c+ = V+ - sum h+
     c' = c+ (1 + interest) - borrow fee on shorts, over calendar days
     h  = h+ (1 + r_after)          from the fill to close t + 1
 
-The third line is the self-financing equation (Jiang, Xu and Liang 2017, section 2.3, with a cost
-function in place of a constant rate). Everything is a function of tensors, of any device and
+Where trades move prices, orders of a market meet at once, net, and fill at one price, and wealth is
+liquidation value; see `impact`. Everything is a function of tensors, of any device and
 floating-point type, and differentiable.
 """
 
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.env.conditions import Conditions
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -27,14 +28,12 @@ from fastsim.env.impact import (
     mean_price,
     push,
 )
-from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
-from fastsim.market.tape import MarketTape
-
-NEWTON_STEPS = 4
+from fastsim.env.orders import Fill, OrderConfig, Wish, rebalance
+from fastsim.market.costs import Friction, TradeCost
 
 
 class Portfolio(NamedTuple):
-    """All there is to know of N accounts; wealth and weights follow."""
+    """What N accounts own."""
 
     holdings: Tensor  # [N, A]  market value of each position, signed, account currency
     cash: Tensor  # [N]
@@ -45,17 +44,19 @@ class Portfolio(NamedTuple):
         return self.holdings.sum(-1) + self.cash
 
 
-class Conditions(NamedTuple):
-    """What N accounts meet between two closes."""
+class Account(NamedTuple):
+    """All there is to know of N = M P accounts, P of them in each of M markets."""
 
-    r_before: Tensor  # [N, A]  simple return from the close to the fill
-    r_after: Tensor  # [N, A]  simple return from the fill to the next close
-    tradable: Tensor  # [N, A]  bool
-    dollars: Tensor  # [N, A]  traded value of the bar of the fill
-    impact_scale: Tensor  # [N, A]  sigma / sqrt(average traded value)
-    years: Tensor  # [N]
-    interest: Tensor  # [N]  earned by a unit of cash
-    market_return: Tensor  # [N]  simple return of the equal-weighted market
+    portfolio: Portfolio
+    displacement: Displacement  # [M, A] each, or without columns where prices are left alone
+    open_orders: Tensor  # [N, A]  account currency; without columns where none are carried
+
+
+class Terms(NamedTuple):
+    """On what terms accounts trade, but for what each trade costs."""
+
+    impact: ImpactConfig = ImpactConfig()
+    orders: OrderConfig = OrderConfig()
 
 
 class Outcome(NamedTuple):
@@ -75,176 +76,175 @@ class Outcome(NamedTuple):
     ruined: Tensor  # [N]  bool: wealth was not positive at the fill or at the next close
     trade: Tensor | None = None  # [N, A]  bought (positive) and sold
     holdings: Tensor | None = None  # [N, A]  right after the trade
+    margin_call: Fill | None = None  # at the next close, where positions may be cut by force
+
+    @property
+    def all_costs(self) -> TradeCost:
+        """Cost of the trade and of a margin call."""
+        if self.margin_call is None:
+            return self.cost
+        pairs = zip(self.cost, self.margin_call.cost, strict=True)
+        return TradeCost(*(one + other for one, other in pairs))
 
 
-def conditions_at(tape: MarketTape, bar: Tensor) -> Conditions:
-    """Look up what environments deciding at `bar` [N] will meet."""
-    known, following = tape.known, tape.next
-    return Conditions(
-        r_before=following.r_before[bar],
-        r_after=following.r_after[bar],
-        tradable=following.tradable[bar],
-        dollars=following.dollars[bar],
-        impact_scale=known.sigma[bar] * known.dollar_volume[bar].rsqrt(),
-        years=following.years[bar],
-        interest=following.interest[bar],
-        market_return=following.market_return[bar],
-    )
+def lone(portfolio: Portfolio) -> Account:
+    """Accounts that move no price and have nothing open."""
+    nothing = portfolio.holdings[:, :0]
+    return Account(portfolio, Displacement(nothing, nothing), nothing)
 
 
-def advance(
-    portfolio: Portfolio, weights: Tensor, hold: Tensor, market: Conditions, friction: Friction
-) -> tuple[Portfolio, Outcome]:
-    """Trade to `weights` [N, A] of the wealth left after costs, then let the market move.
-
-    An asset that cannot be traded keeps its position, cash pays for the rest, and the weights of
-    the others are still exact. Where `hold` [N] or where wealth is not positive nothing trades.
-    """
-    holdings = portfolio.holdings * (1.0 + market.r_before)  # [N, A]
-    before = holdings.sum(-1) + portfolio.cash  # [N]
-    trade, cost = rebalance(before, holdings, weights, hold, market, friction)
-    held = holdings + trade
-    cash = portfolio.cash - trade.sum(-1) - cost.total
-    cash, interest, borrow = accrue(cash, held, market, friction)
-    moved = Portfolio(held * (1.0 + market.r_after), cash)
-    return moved, Outcome(
-        wealth_before=portfolio.wealth,
-        wealth_at_fill=before,
-        wealth_traded=before - cost.total,
-        wealth=moved.wealth,
-        turnover=turnover(trade, before),
-        cost=cost,
-        borrow=borrow,
-        interest=interest,
-        ruined=(before <= 0) | (moved.wealth <= 0),
-        trade=trade,
-        holdings=held,
-    )
-
-
-def advance_with_impact(
-    portfolio: Portfolio,
-    displacement: Displacement,
-    weights: Tensor,
-    hold: Tensor,
-    market: Conditions,
-    friction: Friction,
-    config: ImpactConfig,
-) -> tuple[Portfolio, Displacement, Outcome]:
-    """`advance` where trades move prices: N = M P players, P of them in each of M markets.
-
-    Orders of a market meet at once, net, and fill at one price. Wealth is liquidation value; an
-    order does not change its player's own, so the self-financing equation is that of `advance`.
-    """
-    players = len(weights) // len(displacement.rate)
-
-    def each(values: Tensor) -> Tensor:  # [M, A] to [N, A]
-        return values.repeat_interleave(players, 0)
-
-    start = worth(portfolio, each(displacement.rate))
-    gross_return = (1.0 + market.r_before)[::players]
-    displacement, growth = drift(displacement, gross_return, config)
-    holdings = portfolio.holdings * each(growth)
-    before = worth(Portfolio(holdings, portfolio.cash), each(displacement.rate))
-    trade, cost = rebalance(before, holdings, weights, hold, market, friction)
-    net = trade.view(-1, players, trade.shape[-1]).sum(1)  # [M, A]
-    displacement, moved = push(displacement, net, config)
-    cash = portfolio.cash - (trade * each(mean_price(moved))).sum(-1) - cost.total
-    held = (holdings + trade) * each(moved.exp())
-    traded = worth(Portfolio(held, cash), each(displacement.rate))
-    cash, interest, borrow = accrue(cash, held, market, friction)
-    after = Portfolio(held * (1.0 + market.r_after), cash)
-    displacement = displacement._replace(rate=displacement.rate / (1.0 + market.r_after)[::players])
-    wealth = worth(after, each(displacement.rate))
-    return (
-        after,
-        displacement,
-        Outcome(
-            wealth_before=start,
-            wealth_at_fill=before,
-            wealth_traded=traded,
-            wealth=wealth,
-            turnover=turnover(trade, before),
-            cost=cost,
-            borrow=borrow,
-            interest=interest,
-            ruined=(before <= 0) | (wealth <= 0),
-            trade=trade,
-            holdings=held,
-        ),
-    )
-
-
-def worth(portfolio: Portfolio, rate: Tensor) -> Tensor:
-    """Wealth [N] with positions at what selling them now would bring; see `impact`."""
+def worth(account: Account) -> Tensor:
+    """Wealth [N]: what selling everything now would bring, each account selling alone."""
+    portfolio, displacement = account.portfolio, account.displacement
+    if not displacement.exists:
+        return portfolio.wealth
+    rate = _each(displacement.rate, portfolio.cash)
     return liquidation_value(portfolio.holdings, rate).sum(-1) + portfolio.cash
 
 
-def rebalance(
-    before: Tensor,
-    holdings: Tensor,
-    weights: Tensor,
-    hold: Tensor,
+def advance(
+    account: Account,
+    wish: Wish,
     market: Conditions,
     friction: Friction,
-) -> tuple[Tensor, TradeCost]:
-    """Trades [N, A] to `weights` of what their cost leaves of `before` [N], and that cost."""
-    frozen = ~market.tradable | (hold | (before <= 0))[:, None]
-    limit = friction.participation[:, None] * market.dollars
-    limit = torch.where(frozen, 0.0, limit)  # [N, A]
-    after = post_cost_wealth(before, holdings, weights, limit, market.impact_scale, friction)
-    trade = orders(after, holdings, weights, limit)
-    return trade, trade_cost(trade, market.impact_scale, friction)
+    terms: Terms | None = None,
+    closing: Conditions | None = None,
+) -> tuple[Account, Outcome]:
+    """Trade to the weights of the wealth left after costs, then let the market move.
+
+    `closing` is what positions that are cut by force meet at the next close; without it none are.
+    An order does not change its account's own wealth, so the self-financing equation holds whether
+    it moves the price or not.
+    """
+    terms = terms or Terms()
+    start = worth(account)
+    account = reach_fill(account, 1.0 + market.r_before, terms.impact)
+    before = worth(account)
+    fill = rebalance(
+        before, account.portfolio.holdings, account.open_orders, wish, market, friction,
+        terms.orders,
+    )  # fmt: skip
+    account = settle(account, fill, terms.impact)
+    traded, held = worth(account), account.portfolio.holdings
+    account, interest, borrow = accrue(account, market, friction)
+    account = reach_close(account, market)
+    margin_call = None
+    if closing is not None:
+        account, margin_call = call_margin(account, closing, friction, terms)
+    wealth = worth(account)
+    return account, Outcome(
+        wealth_before=start,
+        wealth_at_fill=before,
+        wealth_traded=traded,
+        wealth=wealth,
+        turnover=torch.where(before > 0, fill.trade.abs().sum(-1) / before, 0.0),
+        cost=fill.cost,
+        borrow=borrow,
+        interest=interest,
+        ruined=(before <= 0) | (wealth <= 0),
+        trade=fill.trade,
+        holdings=held,
+        margin_call=margin_call,
+    )
+
+
+def reach_fill(account: Account, growth: Tensor, impact: ImpactConfig) -> Account:
+    """From the close to the fill: prices grow [N, A], and what trades displaced decays."""
+    displacement = account.displacement
+    if displacement.exists:
+        displacement, of_market = drift(displacement, _shared(growth, displacement), impact)
+        growth = _each(of_market, account.portfolio.cash)
+    return _grown(account, growth)._replace(displacement=displacement)
+
+
+def settle(account: Account, fill: Fill, impact: ImpactConfig) -> Account:
+    """Exchange what was traded for cash, at the price that the orders of each market meet at."""
+    (holdings, cash), displacement, trade = account.portfolio, account.displacement, fill.trade
+    if not displacement.exists:
+        portfolio = Portfolio(holdings + trade, cash - trade.sum(-1) - fill.cost.total)
+        return Account(portfolio, displacement, fill.rest)
+    net = trade.view(len(displacement.rate), -1, trade.shape[-1]).sum(1)  # [M, A]
+    displacement, moved = push(displacement, net, impact)
+    paid = (trade * _each(mean_price(moved), cash)).sum(-1)
+    after = Account(
+        Portfolio(holdings + trade, cash - paid - fill.cost.total), displacement, fill.rest
+    )
+    return _grown(after, _each(moved.exp(), cash))
 
 
 def accrue(
-    cash: Tensor, held: Tensor, market: Conditions, friction: Friction
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cash after interest and the borrow fee on shorts, and both of them [N]."""
+    account: Account, market: Conditions, friction: Friction
+) -> tuple[Account, Tensor, Tensor]:
+    """Pay interest on cash and the borrow fee on shorts, over calendar days; both of them [N]."""
+    holdings, cash = account.portfolio
+    short = (-holdings).clamp_min(0.0)
     interest = cash * market.interest
-    borrow = friction.borrow * market.years * (-held).clamp_min(0.0).sum(-1)
-    return cash + interest - borrow, interest, borrow
+    if market.borrow is None:
+        borrow = friction.borrow * market.years * short.sum(-1)
+    else:
+        general = market.borrow.isnan()
+        rate = torch.where(general, friction.borrow[:, None], market.borrow)
+        borrow = market.years * (rate * short).sum(-1)
+    portfolio = Portfolio(holdings, cash + interest - borrow)
+    return account._replace(portfolio=portfolio), interest, borrow
 
 
-def turnover(trade: Tensor, before: Tensor) -> Tensor:
-    """Traded value over wealth before the trade [N]; 0 where there is none."""
-    return torch.where(before > 0, trade.abs().sum(-1) / before, 0.0)
+def reach_close(account: Account, market: Conditions) -> Account:
+    """From the fill to the next close: prices move, and what is delisted is paid out."""
+    growth, displacement = 1.0 + market.r_after, account.displacement
+    if displacement.exists:
+        kept = growth  # a price that falls to nothing is moved by nothing more
+        if market.delisted is not None:
+            kept = torch.where(market.delisted, 1.0, growth)
+        rate = displacement.rate / _shared(kept, displacement)
+        displacement = displacement._replace(rate=rate)
+    account = _grown(account, growth)._replace(displacement=displacement)
+    return account if market.delisted is None else pay_out(account, market.delisted)
 
 
-def orders(after: Tensor, holdings: Tensor, weights: Tensor, limit: Tensor) -> Tensor:
-    """Trades [N, A] that bring holdings to `weights` of `after` [N], within +-`limit` [N, A]."""
-    return (weights * after[:, None] - holdings).clamp(-limit, limit)
+def pay_out(account: Account, delisted: Tensor) -> Account:
+    """Turn positions in what is `delisted` [N, A] into cash, and cancel orders for it."""
+    (holdings, cash), listed = account.portfolio, ~delisted
+    open_orders = account.open_orders
+    if open_orders.shape[-1] > 0:
+        open_orders = open_orders * listed
+    paid = torch.where(delisted, holdings, 0.0).sum(-1)
+    return account._replace(
+        portfolio=Portfolio(holdings * listed, cash + paid), open_orders=open_orders
+    )
 
 
-def post_cost_wealth(
-    before: Tensor,
-    holdings: Tensor,
-    weights: Tensor,
-    limit: Tensor,
-    impact_scale: Tensor,
-    friction: Friction,
-) -> Tensor:
-    """Solve V+ = V- - C(w V+ - h) for V+ [N] by Newton's method from V-.
+def call_margin(
+    account: Account, closing: Conditions, friction: Friction, terms: Terms
+) -> tuple[Account, Fill]:
+    """Cut the positions of accounts whose wealth does not cover their maintenance margin."""
+    wealth, holdings = worth(account), account.portfolio.holdings
+    gross = holdings.abs().sum(-1)
+    margin = terms.orders.maintenance_margin
+    covered = wealth >= margin * gross
+    most = holdings / (margin * gross.clamp_min(torch.finfo(gross.dtype).tiny))[:, None]
+    fill = rebalance(
+        wealth, holdings, torch.zeros_like(holdings), Wish(most, covered), closing, friction,
+        terms.orders,
+    )  # fmt: skip
+    kept = account.open_orders * covered[:, None]  # who is called keeps no order open
+    return settle(account, fill._replace(rest=kept), terms.impact), fill
 
-    Without limits g(x) = x + C(w x - h) - V- is convex and increasing while marginal cost times
-    gross leverage is below one, so the iterates fall monotonically to the root. Only the last step
-    is differentiated, at a root that the others have found: by the implicit function theorem its
-    gradient is that of the root.
-    """
 
-    def excess(x: Tensor) -> Tensor:
-        trade = orders(x, holdings, weights, limit)
-        return x + trade_cost(trade, impact_scale, friction).total - before
+def _grown(account: Account, growth: Tensor) -> Account:
+    """Positions and open orders, both so many shares, at prices that have grown [N, A]."""
+    portfolio, open_orders = account.portfolio, account.open_orders
+    if open_orders.shape[-1] > 0:
+        open_orders = open_orders * growth
+    portfolio = Portfolio(portfolio.holdings * growth, portfolio.cash)
+    return account._replace(portfolio=portfolio, open_orders=open_orders)
 
-    def slope(x: Tensor) -> Tensor:
-        trade = orders(x, holdings, weights, limit)
-        moving = trade.abs() < limit
-        marginal = marginal_cost(trade, impact_scale, friction)
-        return 1.0 + torch.where(moving, marginal * weights, 0.0).sum(-1)
 
-    with torch.no_grad():
-        x = before
-        for _ in range(NEWTON_STEPS - 1):
-            x = x - excess(x) / slope(x)
-        steepness = slope(x)
-    return x - excess(x) / steepness
+def _shared(growth: Tensor, displacement: Displacement) -> Tensor:
+    """Returns of N accounts as those of their M markets."""
+    return growth[:: len(growth) // len(displacement.rate)]
+
+
+def _each(values: Tensor, accounts: Tensor) -> Tensor:
+    """Values of M markets [M, A] for each of N accounts."""
+    return values.repeat_interleave(len(accounts) // len(values), 0)

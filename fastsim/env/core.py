@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_between, require_choice
-from fastsim.env.accounting import (
-    Conditions,
-    Outcome,
-    Portfolio,
-    advance,
-    advance_with_impact,
-    conditions_at,
-    worth,
-)
+from fastsim.env.accounting import Account, Outcome, Portfolio, Terms, advance, worth
 from fastsim.env.actions import ActionMode, target_weights
+from fastsim.env.conditions import Conditions, conditions_at, conditions_on_close
 from fastsim.env.episode import Episode, EpisodeConfig, begin
 from fastsim.env.impact import Displacement, ImpactConfig, undisturbed
-from fastsim.env.observe import Observation, observe_portfolio
+from fastsim.env.observe import Observation, observe_portfolio, relative_to
+from fastsim.env.orders import OrderConfig, Wish
 from fastsim.env.randomize import (
     RandomizeConfig,
     draw_friction,
@@ -55,6 +49,8 @@ class EnvConfig:
     costs: CostConfig = field(default_factory=CostConfig)
     impact: ImpactConfig = field(default_factory=ImpactConfig)
     """How trades move prices; off by default."""
+    orders: OrderConfig = field(default_factory=OrderConfig)
+    """How orders are filled, and when a broker steps in."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     """What is drawn anew for every episode; nothing by default."""
     players: int = 1
@@ -80,6 +76,17 @@ class EnvConfig:
                 f'EnvConfig.max_gross = {self.max_gross!r} needs action="signed", '
                 f"got action={self.action!r}"
             )
+        if self.max_gross * self.orders.maintenance_margin >= 1.0:
+            raise ConfigError(
+                f"orders.maintenance_margin = {self.orders.maintenance_margin!r} would be called "
+                f"at once on a gross leverage of max_gross = {self.max_gross!r}: their product "
+                f"must be < 1"
+            )
+        if self.orders.whole_shares and self.impact.moves_prices:
+            raise ConfigError(
+                "orders.whole_shares counts shares at the prices of the data, and impact moves "
+                "them: use one or the other"
+            )
 
 
 class EnvState(NamedTuple):
@@ -87,6 +94,7 @@ class EnvState(NamedTuple):
 
     portfolio: Portfolio
     displacement: Displacement
+    open_orders: Tensor  # [N, A]  what orders still lack; without columns where none are carried
     episode: Episode
     peak: Tensor  # [N]  highest wealth of the episode
     memory: RewardMemory
@@ -94,12 +102,14 @@ class EnvState(NamedTuple):
     key: Tensor  # [N]  int64, identity under the seed; players of a market share theirs
 
     @property
+    def account(self) -> Account:
+        """What the books are about."""
+        return Account(self.portfolio, self.displacement, self.open_orders)
+
+    @property
     def wealth(self) -> Tensor:
         """Value of everything held [N]: what selling it now would bring, where that differs."""
-        if not self.displacement.exists:
-            return self.portfolio.wealth
-        players = len(self.key) // len(self.displacement.rate)
-        return worth(self.portfolio, self.displacement.rate.repeat_interleave(players, 0))
+        return worth(self.account)
 
 
 class Transition(NamedTuple):
@@ -143,6 +153,7 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
+        open_orders=torch.zeros_like(portfolio.holdings[:, : _carried(world)]),
         episode=episode,
         peak=portfolio.cash,
         memory=fresh_memory(portfolio.cash),
@@ -150,6 +161,11 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         key=key,
     )
     return state._replace(peak=state.wealth)
+
+
+def _carried(world: World) -> int:
+    """Columns of open orders."""
+    return world.tape.num_assets if world.config.orders.carries else 0
 
 
 def _endowment(world: World, bar: Tensor) -> Portfolio:
@@ -172,17 +188,23 @@ def restart(world: World, state: EnvState) -> EnvState:
 
 def observe(world: World, state: EnvState) -> Observation:
     """What the agents see of this state."""
-    own = observe_portfolio(state.portfolio, state.wealth, state.peak, world.config.initial_cash)
-    if state.displacement.exists:
-        own = torch.cat([own, observe_displacement(state, world.config.players)], dim=-1)
+    wealth = state.wealth
+    own = observe_portfolio(state.portfolio, wealth, state.peak, world.config.initial_cash)
+    carries = world.config.orders.carries
+    if state.displacement.exists or carries:
+        own = torch.cat([own, observe_displacement(world, state)], dim=-1)
+    if carries:
+        own = torch.cat([own, relative_to(wealth, state.open_orders)], dim=-1)
     return Observation(state.episode.bar, own)
 
 
-def observe_displacement(state: EnvState, players: int) -> Tensor:
+def observe_displacement(world: World, state: EnvState) -> Tensor:
     """Transient displacement of each asset's price [N, A], in hundredths, as agents see it."""
-    return (100.0 * state.displacement.transient).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)[
-        torch.arange(len(state.key), device=state.key.device) // players
-    ]
+    if not state.displacement.exists:
+        return torch.zeros_like(state.portfolio.holdings)
+    players = world.config.players
+    displaced = (100.0 * state.displacement.transient).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+    return displaced.repeat_interleave(players, 0)
 
 
 def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
@@ -195,6 +217,16 @@ def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
     )
 
 
+def meet_margin_call(world: World, state: EnvState, market: Conditions) -> Conditions | None:
+    """What forced sales would meet at the close that `market` leads to; None if there are none."""
+    config = world.config
+    if config.orders.maintenance_margin == 0:
+        return None
+    bar = (state.episode.bar + 1).clamp_max(len(world.tape) - 1)  # rows that restart are past it
+    closing = conditions_on_close(world.tape, market, bar)
+    return scale_conditions(config.randomize, closing, state.key, state.episode.number)
+
+
 def trade_and_move(
     world: World, state: EnvState, action: Tensor
 ) -> tuple[EnvState, Tensor, Outcome]:
@@ -202,27 +234,24 @@ def trade_and_move(
     config = world.config
     weights, invalid = target_weights(action, config.action, config.max_gross)
     hold = invalid
+    if config.orders.carries:
+        invalid = invalid & ~action.isnan().all(-1)  # a row of NaN alone leaves its orders open
     bar = state.episode.bar + 1
     last = bar >= state.episode.end
     if config.episode.liquidate_at_end:
-        weights, hold = torch.where(last[:, None], 0.0, weights), invalid & ~last
+        weights, hold = torch.where(last[:, None], 0.0, weights), hold & ~last
     market, friction = meet(world, state)
-    displacement = state.displacement
-    if displacement.exists:
-        portfolio, displacement, outcome = advance_with_impact(
-            state.portfolio, displacement, weights, hold, market, friction, config.impact
-        )
-    else:
-        portfolio, outcome = advance(state.portfolio, weights, hold, market, friction)
+    closing = meet_margin_call(world, state, market)
+    terms = Terms(config.impact, config.orders)
+    account, outcome = advance(state.account, Wish(weights, hold), market, friction, terms, closing)
     if config.players > 1:
-        portfolio = _close_accounts(portfolio, outcome.ruined)
+        account = _close_accounts(account, outcome.ruined)
     peak = torch.maximum(state.peak, outcome.wealth)
     left = torch.where(outcome.ruined, 0.0, outcome.wealth)  # ruin is final, whatever comes after
     growth = measure_growth(outcome.wealth_before, left, state.peak, peak, market.market_return)
     reward, memory = REWARDS[config.reward.kind](growth, state.memory, config.reward)
     moved = state._replace(
-        portfolio=portfolio,
-        displacement=displacement,
+        **account._asdict(),
         episode=state.episode._replace(bar=bar, done=_over(outcome.ruined, config.players) | last),
         peak=peak,
         memory=memory,
@@ -231,14 +260,15 @@ def trade_and_move(
     return moved, torch.where(outcome.wealth_before > 0, reward, 0.0), outcome
 
 
-def _close_accounts(portfolio: Portfolio, ruined: Tensor) -> Portfolio:
+def _close_accounts(account: Account, ruined: Tensor) -> Account:
     """Take all from the ruined [N], or prices could bring back to life who waits for the others.
 
     Their positions are taken over at no cost and without an order: they move no price.
     """
-    return Portfolio(
-        torch.where(ruined[:, None], 0.0, portfolio.holdings),
-        torch.where(ruined, 0.0, portfolio.cash),
+    (holdings, cash), solvent = account.portfolio, ~ruined[:, None]
+    return account._replace(
+        portfolio=Portfolio(torch.where(solvent, holdings, 0.0), torch.where(ruined, 0.0, cash)),
+        open_orders=torch.where(solvent, account.open_orders, 0.0),
     )
 
 

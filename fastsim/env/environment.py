@@ -128,7 +128,10 @@ class PortfolioEnv:
 
     @property
     def _portfolio_names(self) -> tuple[str, ...]:
-        return portfolio_names(self.tape, moves_prices=self.config.impact.moves_prices)
+        config = self.config
+        return portfolio_names(
+            self.tape, moves_prices=config.impact.moves_prices, carries=config.orders.carries
+        )
 
     @property
     def observation_names(self) -> tuple[str, ...]:

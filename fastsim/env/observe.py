@@ -23,11 +23,18 @@ class Observation(NamedTuple):
     flat: Tensor | None = None  # [N, A F + P]  laid out already, by a fused backend
 
 
-def portfolio_names(tape: MarketTape, *, moves_prices: bool = False) -> tuple[str, ...]:
-    """Names of the P columns of `Observation.portfolio`, displacements included if there are."""
+def portfolio_names(
+    tape: MarketTape, *, moves_prices: bool = False, carries: bool = False
+) -> tuple[str, ...]:
+    """Names of the P columns of `Observation.portfolio`.
+
+    Displacements are among them where trades move prices. Where open orders are carried both are:
+    an order has the same place in either case.
+    """
     weights = (f"weight.{symbol}" for symbol in (*tape.symbols, "cash"))
-    moved = (f"displacement.{symbol}" for symbol in tape.symbols if moves_prices)
-    return (*weights, *PORTFOLIO_SCALARS, *moved)
+    moved = (f"displacement.{symbol}" for symbol in tape.symbols if moves_prices or carries)
+    orders = (f"order.{symbol}" for symbol in tape.symbols if carries)
+    return (*weights, *PORTFOLIO_SCALARS, *moved, *orders)
 
 
 def feature_columns(tape: MarketTape) -> tuple[str, ...]:
@@ -49,12 +56,15 @@ def observe_portfolio(portfolio: Portfolio, wealth: Tensor, peak: Tensor, initia
     """Portfolio columns [N, P]: weights at the close, drawdown from `peak` [N], growth so far."""
     positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
     held = torch.cat([portfolio.holdings, portfolio.cash[:, None]], dim=-1)
-    columns = [
-        held / positive[:, None],
-        (1.0 - wealth / peak)[:, None],
-        (positive / initial).log()[:, None],
-    ]
-    return torch.cat(columns, dim=-1).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+    scalars = torch.stack([1.0 - wealth / peak, (positive / initial).log()], dim=-1)
+    scalars = scalars.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+    return torch.cat([relative_to(wealth, held), scalars], dim=-1)
+
+
+def relative_to(wealth: Tensor, values: Tensor) -> Tensor:
+    """Values [N, ...] as agents see them: in units of wealth [N], within bounds."""
+    positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
+    return (values / positive[:, None]).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
 
 
 def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:

@@ -91,7 +91,7 @@ class LiquidityProvider:
     def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Target weights [n, A]."""
         plain = tape.num_assets + 1 + len(PORTFOLIO_SCALARS)
-        displacement = observation.portfolio[:, plain:]  # [n, A], or [n, 0] without impact
+        displacement = observation.portfolio[:, plain : plain + tape.num_assets]  # or [n, 0]
         if displacement.shape[1] == 0:
             displacement = torch.zeros_like(observation.portfolio[:, : tape.num_assets])
         return tilted(self.inventory, -self.strength * displacement)

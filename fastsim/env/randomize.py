@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_choice
-from fastsim.env.accounting import Conditions
+from fastsim.env.conditions import Conditions
 from fastsim.env.impact import Displacement
 from fastsim.env.random import draw_uniform
 from fastsim.errors import ConfigError

@@ -150,7 +150,7 @@ def collect(
             "restarted": ignored,
             "log_growth": growth.clamp_min(1e-6).log(),
             "turnover": outcome.turnover,
-            "cost": torch.where(fill > 0, outcome.cost.total / fill, 0.0),
+            "cost": torch.where(fill > 0, outcome.all_costs.total / fill, 0.0),
         }
         for name, values in record.items():
             getattr(rollout, name)[step] = values

@@ -7,7 +7,7 @@ what an agent deciding at t will meet. Nothing that is observed may come from `n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.config import require_choice
+from fastsim.config import require_between, require_choice
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.bars import Bars, FloatArray
 from fastsim.market.features import (
@@ -27,6 +27,7 @@ from fastsim.market.features import (
     rolling_mean,
     trailing_volatility,
 )
+from fastsim.market.lending import borrow_table, shortable_table
 
 DAYS_PER_YEAR = 365.0
 Fill = Literal["next_open", "close"]
@@ -42,9 +43,24 @@ class TapeConfig:
     risk_free_rate: float = 0.0
     """Simple annual rate that cash earns (and negative cash pays) over calendar days."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    delisting_haircut: float | None = None
+    """Fraction that a position loses when its asset leaves the data before the end; the rest is
+    paid out in cash one bar after its last. None keeps it, frozen at the last price."""
+    borrow_bps_per_year: Mapping[str, float] = field(default_factory=dict)
+    """Fee on shorts of these symbols, in place of the environment's own."""
+    hard_to_borrow: tuple[str, ...] = ()
+    """Symbols of which no short can be opened or grow."""
 
     def __post_init__(self) -> None:
         require_choice(self, "fill")
+        if self.delisting_haircut is not None:
+            require_between(self, "delisting_haircut", 0, 1)
+        for symbol, rate in self.borrow_bps_per_year.items():
+            if not 0.0 <= rate <= 1e6:
+                raise ConfigError(
+                    f"TapeConfig.borrow_bps_per_year of {symbol} must lie between 0 and 1e6, "
+                    f"got {rate!r}"
+                )
         if not -0.1 <= self.risk_free_rate <= 1.0:
             raise ConfigError(
                 f"TapeConfig.risk_free_rate is a yearly fraction such as 0.03, "
@@ -69,9 +85,17 @@ class NextTables(NamedTuple):
     r_after: Tensor  # [T, A]  simple return from the fill to the close of t + 1
     tradable: Tensor  # [T, A]  bool: the asset trades at the fill
     dollars: Tensor  # [T, A]  traded value of the bar of the fill; infinite without volume
+    price: Tensor  # [T, A]  of one share at the fill, as traded; 1 where nothing trades
     years: Tensor  # [T]  calendar time to the close of t + 1
     interest: Tensor  # [T]  what a unit of cash earns over that time
     market_return: Tensor  # [T]  mean simple return to the close of t + 1 of what is tradable
+    borrow: Tensor | None = None  # [T, A]  fee on shorts per year; NaN: the environment's own
+    shortable: Tensor | None = None  # [T, A]  bool: shorts may be opened and grow
+    delisted: Tensor | None = None  # [T, A]  bool: paid out in cash at the close of t + 1
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> NextTables:
+        """The tables that there are, as `function` returns them."""
+        return NextTables(*(None if table is None else function(table) for table in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +164,7 @@ class MarketTape:
             self,
             timestamps=self.timestamps[rows],
             known=KnownTables(*(table[rows] for table in self.known)),
-            next=NextTables(*(table[rows] for table in self.next)),
+            next=self.next.each(lambda table: table[rows]),
             worlds=1,
         )
 
@@ -163,23 +187,18 @@ class MarketTape:
             return split.reshape(worlds * bars, assets, *table.shape[2:])
 
         known = KnownTables(*(stack(table) for table in self.known))
-        per_asset = {
-            name: stack(table) for name, table in self.next._asdict().items() if table.dim() == 2
-        }
-        total = (1.0 + per_asset["r_before"]) * (1.0 + per_asset["r_after"]) - 1.0
-        tradable = per_asset["tradable"]
-        following = NextTables(
-            **per_asset,
-            years=self.next.years.repeat(worlds),
-            interest=self.next.interest.repeat(worlds),
-            market_return=(total * tradable).sum(1) / tradable.sum(1).clamp_min(1),
+        following = self.next.each(
+            lambda table: stack(table) if table.dim() == 2 else table.repeat(worlds)
         )
+        total = (1.0 + following.r_before) * (1.0 + following.r_after) - 1.0
+        tradable = following.tradable
+        market_return = (total * tradable).sum(1) / tradable.sum(1).clamp_min(1)
         return replace(
             self,
             symbols=self.symbols[:assets],
             timestamps=np.tile(self.timestamps, worlds),
             known=known,
-            next=following,
+            next=following._replace(market_return=market_return),
             worlds=worlds,
         )
 
@@ -207,7 +226,7 @@ class MarketTape:
         return replace(
             self,
             known=KnownTables(*(table.to(device) for table in self.known)),
-            next=NextTables(*(table.to(device) for table in self.next)),
+            next=self.next.each(lambda table: table.to(device)),
         )
 
 
@@ -216,6 +235,8 @@ def make_tape(
     config: TapeConfig | None = None,
     *,
     extra_features: Mapping[str, FloatArray] | None = None,
+    borrow_rates: FloatArray | None = None,
+    shortable: NDArray[np.bool_] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> MarketTape:
@@ -225,12 +246,17 @@ def make_tape(
     ----------
     extra_features
         Name to array [T, A]: whatever else is known at the close of each bar.
+    borrow_rates
+        Fee on shorts [T, A], a fraction per year, quoted at each close for the bar that follows;
+        NaN where `TapeConfig.borrow_bps_per_year` or the environment's own applies.
+    shortable
+        Whether shorts may be opened and grow [T, A], from each close to the next.
 
     Raises
     ------
     DataError
-        Too few bars for the features, opens wanted where there are none, or an extra feature of
-        the wrong shape.
+        Too few bars for the features, opens wanted where there are none, an array of the wrong
+        shape, or a symbol that is not in the data.
     """
     config = config or TapeConfig()
     fill = _resolve_fill(config.fill, bars)
@@ -252,13 +278,19 @@ def make_tape(
         result = torch.from_numpy(np.ascontiguousarray(values)).to(device)
         return result.to(dtype) if result.is_floating_point() else result
 
-    known, following = _known_arrays(bars, features, config), _next_arrays(bars, fill, config)
+    known = _known_arrays(bars, features, config)
+    following = _next_arrays(bars, fill, config) | {
+        "borrow": borrow_table(bars, config.borrow_bps_per_year, borrow_rates),
+        "shortable": shortable_table(bars, config.hard_to_borrow, shortable),
+    }
     return MarketTape(
         symbols=bars.symbols,
         feature_names=tuple(features),
         timestamps=bars.timestamps,
-        known=KnownTables(*(tensor(values) for values in known)),
-        next=NextTables(*(tensor(values) for values in following)),
+        known=KnownTables(*map(tensor, known)),
+        next=NextTables(
+            **{name: tensor(values) for name, values in following.items() if values is not None}
+        ),
         fill=fill,
         first=config.features.warmup,
         last=len(bars) - 1,
@@ -299,37 +331,51 @@ def _known_arrays(
 
 def _next_arrays(
     bars: Bars, fill: Fill, config: TapeConfig
-) -> tuple[FloatArray | NDArray[np.bool_], ...]:
+) -> dict[str, FloatArray | NDArray[np.bool_] | None]:
     close = bars.adjusted("close")
     assert close is not None
     mark = _carry_forward(close)  # [T, A]  NaN before the first bar of an asset
     total = np.zeros_like(close)
     total[:-1] = np.nan_to_num(mark[1:] / mark[:-1] - 1.0)
+    delisted = None if config.delisting_haircut is None else _delisted(close)
+    if delisted is not None:
+        total[delisted] = -(config.delisting_haircut or 0.0)
     dollars = bars.dollar_volume
     dollars = np.full_like(close, np.inf) if dollars is None else np.nan_to_num(dollars)
-    before = np.zeros_like(close)
+    price, before = bars.close, np.zeros_like(close)
     tradable = np.isfinite(close)
     tradable[-1] = False
     if fill == "next_open":
         opens = bars.adjusted("open")
-        assert opens is not None
+        assert opens is not None and bars.open is not None
         tradable = np.zeros_like(tradable)
         traded = np.isfinite(opens[1:]) & np.isfinite(close[1:])  # a bar without a close did not
         tradable[:-1] = traded & np.isfinite(mark[:-1])
         before[:-1] = np.where(tradable[:-1], opens[1:] / mark[:-1] - 1.0, 0.0)
         dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
+        price = np.vstack([bars.open[1:], np.ones_like(close[:1])])
     elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)
     years = np.append(elapsed / (86_400e9 * DAYS_PER_YEAR), 0.0)
-    market = (total * tradable).sum(1) / np.maximum(tradable.sum(1), 1)
-    return (
-        before,
-        (1.0 + total) / (1.0 + before) - 1.0,
-        tradable,
-        dollars,
-        years,
-        years * config.risk_free_rate,
-        market,
-    )
+    return {
+        "r_before": before,
+        "r_after": (1.0 + total) / (1.0 + before) - 1.0,
+        "tradable": tradable,
+        "dollars": dollars,
+        "price": np.where(np.isfinite(price), price, 1.0),
+        "years": years,
+        "interest": years * config.risk_free_rate,
+        "market_return": (total * tradable).sum(1) / np.maximum(tradable.sum(1), 1),
+        "delisted": delisted,
+    }
+
+
+def _delisted(close: FloatArray) -> NDArray[np.bool_] | None:
+    """The last bar [T, A] of each asset that leaves before the end; None if all stay."""
+    traded = np.isfinite(close)
+    final = np.cumsum(traded[::-1], axis=0)[::-1] == 1  # from its last bar back to the one before
+    final &= traded
+    final[-1] = False
+    return final if final.any() else None
 
 
 def _carry_forward(prices: FloatArray) -> FloatArray:

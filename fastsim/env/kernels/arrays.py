@@ -45,7 +45,7 @@ def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) ->
         outcome.wealth_traded,
         outcome.wealth,
         outcome.turnover,
-        *outcome.cost,
+        *outcome.all_costs,
         outcome.borrow,
         outcome.interest,
     ]

@@ -55,6 +55,7 @@ class State(NamedTuple):
         nothing = self.holdings[:, :0]
         return EnvState(
             displacement=Displacement(nothing, nothing),
+            open_orders=nothing,
             portfolio=Portfolio(self.holdings[:, :assets], self.money[:, c.CASH]),
             episode=Episode(
                 self.counters[:, c.BAR],
@@ -143,7 +144,7 @@ def pack_market(world: World, vector: int = 1) -> Market:
         moves=pad(torch.stack(moves, dim=1), (0, -world.tape.num_assets % vector)),
         bars=torch.stack(bars, dim=1),
         features=known.features.flatten(1).contiguous(),
-        friction=torch.stack(list(world.friction), dim=1),
+        friction=torch.stack([costs for costs in world.friction if costs is not None], dim=1),
     )
 
 

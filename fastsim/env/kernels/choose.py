@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
-from fastsim.env.core import EnvConfig, EnvState, World
+from fastsim.env.core import EnvState, World
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.errors import ConfigError
 
@@ -35,7 +35,7 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
         log.info("environment steps run on %s%s", backend, reason)
     if backend == "torch":
         return TorchStepper(world, state)
-    left_out = _left_out(world.config)
+    left_out = _left_out(world)
     if left_out:
         raise ConfigError(f'backend "{backend}" leaves out {left_out}; use backend="torch"')
     if backend == "triton" and find_spec("triton") is None:
@@ -49,7 +49,7 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
 
 
 def _fastest(world: World) -> tuple[Backend, str]:
-    tape, left_out = world.tape, _left_out(world.config)
+    tape, left_out = world.tape, _left_out(world)
     if left_out:
         return "torch", f": fused steps leave out {left_out}"
     if tape.device.type not in ("cpu", "cuda"):
@@ -63,8 +63,9 @@ def _fastest(world: World) -> tuple[Backend, str]:
     return "triton", ""
 
 
-def _left_out(config: EnvConfig) -> str:
-    """What the reference does and fused steps do not, if the configuration asks for it."""
+def _left_out(world: World) -> str:
+    """What the reference does and fused steps do not, if this world asks for it."""
+    config, following = world.config, world.tape.next
     asked = {
         "impact on prices": config.impact.moves_prices,
         "players who share a market": config.players > 1,
@@ -72,5 +73,13 @@ def _left_out(config: EnvConfig) -> str:
         "liquidation at the end": config.episode.liquidate_at_end,
         "worlds drawn for each episode": config.randomize.varies,
         "ends that terminate": config.episode.at_end == "terminate",
+        "open orders that are carried": config.orders.carries,
+        "whole shares": config.orders.whole_shares,
+        "margin calls": config.orders.maintenance_margin > 0,
+        "commissions by order": world.friction.minimum is not None,
+        "assets of which shorts are dear or banned": (
+            following.borrow is not None or following.shortable is not None
+        ),
+        "assets that are paid out when they leave": following.delisted is not None,
     }
     return ", ".join(name for name, wanted in asked.items() if wanted)

@@ -16,10 +16,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastsim.env.accounting import NEWTON_STEPS
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM
 from fastsim.env.kernels import columns as c
+from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT

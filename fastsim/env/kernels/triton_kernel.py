@@ -13,10 +13,10 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from fastsim.env.accounting import NEWTON_STEPS
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
 from fastsim.env.kernels import columns as c
+from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
 from fastsim.market.costs import Friction, TradeCost

@@ -1,0 +1,174 @@
+"""From target weights to orders: what may be traded, what is filled, and what is left of it.
+
+    V+ = V- - C(w V+ - h')         wealth after trading: weights w are exact after costs
+
+is the self-financing equation (Jiang, Xu and Liang 2017, section 2.3, with a cost function in place
+of a constant rate). Trades are bounded on either side: by halts and participation, and where an
+asset cannot be borrowed, by what of it is held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.config import require_between, require_choice
+from fastsim.env.conditions import Conditions
+from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
+
+NEWTON_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderConfig:
+    """How orders are filled, and when a broker steps in."""
+
+    unfilled: Literal["drop", "carry"] = "drop"
+    """What becomes of the part of an order that halts or participation kept from being filled.
+    "carry" keeps it open, in shares, for as long as its account gives no new weights, which a row
+    of NaN says. New weights replace it: what they still lack is in the order that they make."""
+    whole_shares: bool = False
+    """Trade whole shares at prices as traded, in favour of cash: less is bought and more is sold.
+    Fractions that reinvested dividends have left go when a position is closed."""
+    maintenance_margin: float = 0.0
+    """Share of gross exposure that wealth must cover at each close, or else all positions are cut
+    in proportion, at that close and its costs, to what it does cover; 0 never does."""
+
+    def __post_init__(self) -> None:
+        require_choice(self, "unfilled")
+        require_between(self, "maintenance_margin", 0, 1)
+
+    @property
+    def carries(self) -> bool:
+        """Whether open orders are kept."""
+        return self.unfilled == "carry"
+
+
+class Wish(NamedTuple):
+    """What N agents ask for."""
+
+    weights: Tensor  # [N, A]  of the wealth that is left after costs
+    hold: Tensor  # [N]  bool: no new weights; what is open stays so
+
+
+class Bounds(NamedTuple):
+    """Least and most that can be traded: low <= 0 <= high."""
+
+    low: Tensor  # [N, A]
+    high: Tensor  # [N, A]
+
+
+class Fill(NamedTuple):
+    """What became of orders."""
+
+    trade: Tensor  # [N, A]  bought (positive) and sold, in account currency
+    cost: TradeCost
+    rest: Tensor  # [N, A]  what stays open; without columns where nothing is carried
+
+
+def rebalance(
+    before: Tensor,
+    holdings: Tensor,
+    open_orders: Tensor,
+    wish: Wish,
+    market: Conditions,
+    friction: Friction,
+    config: OrderConfig,
+) -> Fill:
+    """Trade `holdings` [N, A] to the weights of what the costs leave of `before` [N].
+
+    An asset that cannot be traded keeps its position, cash pays for the rest, and the weights of
+    the others are still exact. Where wealth is not positive nothing trades.
+    """
+    bounds = find_bounds(before, holdings, market, friction)
+    after = post_cost_wealth(before, holdings, wish.weights, bounds, market, friction)
+    wanted = wish.weights * after[:, None] - holdings
+    standing = open_orders if config.carries else torch.zeros_like(wanted)
+    wanted = torch.where(wish.hold[:, None], standing, wanted)
+    trade = placed(wanted, bounds, friction)
+    if config.whole_shares:
+        trade = whole_shares(trade, holdings, bounds, market.price)
+    rest = unfilled(wanted, trade, bounds) if config.carries else open_orders
+    return Fill(trade, trade_cost(trade, market.impact_scale, friction, market.price), rest)
+
+
+def find_bounds(before: Tensor, holdings: Tensor, market: Conditions, friction: Friction) -> Bounds:
+    """What may be traded of each asset by accounts worth `before` [N]."""
+    frozen = ~market.tradable | (before <= 0)[:, None]
+    limit = torch.where(frozen, 0.0, friction.participation[:, None] * market.dollars)
+    if market.shortable is None:
+        return Bounds(-limit, limit)
+    owned = torch.where(market.shortable, torch.inf, holdings.clamp_min(0.0))
+    return Bounds(-torch.minimum(limit, owned), limit)
+
+
+def placed(wanted: Tensor, bounds: Bounds, friction: Friction) -> Tensor:
+    """Orders [N, A] within bounds; none that is worth less than the least commission on it."""
+    order = wanted.clamp(bounds.low, bounds.high)
+    if friction.minimum is None:
+        return order
+    return torch.where(order.abs() < friction.minimum[:, None], 0.0, order)
+
+
+def whole_shares(trade: Tensor, holdings: Tensor, bounds: Bounds, price: Tensor) -> Tensor:
+    """Round trades [N, A] to shares at `price` so that positions end nearer to zero.
+
+    What closes a position is not rounded. The slack is for rounding errors of what is held.
+    """
+    shares, held = trade / price, holdings / price
+    slack = 1e-4 + 8.0 * torch.finfo(trade.dtype).eps * held.abs()
+    after = held + shares
+    rounded = torch.where(after > 0, (shares + slack).floor(), (shares - slack).ceil())
+    rounded = torch.where(after > 0, torch.maximum(rounded, -held), rounded)  # a long stays one
+    rounded = torch.where(after < 0, torch.minimum(rounded, -held), rounded)
+    rounded = torch.where(rounded * price > bounds.high, (bounds.high / price).floor(), rounded)
+    rounded = torch.where(rounded * price < bounds.low, (bounds.low / price).ceil(), rounded)
+    return torch.where(after.abs() <= slack, trade, rounded * price)
+
+
+def unfilled(wanted: Tensor, trade: Tensor, bounds: Bounds) -> Tensor:
+    """What of the orders `wanted` [N, A] stays open: not what would need shares to borrow."""
+    refused = bounds.low > -bounds.high
+    allowed = torch.where(refused, torch.maximum(wanted, bounds.low), wanted)
+    outside = (allowed > bounds.high) | (allowed < bounds.low)
+    return torch.where(outside, allowed - trade, 0.0)
+
+
+def post_cost_wealth(
+    before: Tensor,
+    holdings: Tensor,
+    weights: Tensor,
+    bounds: Bounds,
+    market: Conditions,
+    friction: Friction,
+) -> Tensor:
+    """Solve V+ = V- - C(w V+ - h) for V+ [N] by Newton's method from V-.
+
+    Without bounds g(x) = x + C(w x - h) - V- is convex and increasing while marginal cost times
+    gross leverage is below one, so the iterates fall monotonically to the root. Only the last step
+    is differentiated, at a root that the others have found: by the implicit function theorem its
+    gradient is that of the root.
+    """
+    scale, price = market.impact_scale, market.price
+
+    def trade_at(x: Tensor) -> Tensor:
+        return placed(weights * x[:, None] - holdings, bounds, friction)
+
+    def excess(x: Tensor) -> Tensor:
+        return x + trade_cost(trade_at(x), scale, friction, price).total - before
+
+    def slope(x: Tensor) -> Tensor:
+        trade = trade_at(x)
+        moving = (bounds.low < trade) & (trade < bounds.high)
+        marginal = marginal_cost(trade, scale, friction, price)
+        return 1.0 + torch.where(moving, marginal * weights, 0.0).sum(-1)
+
+    with torch.no_grad():
+        x = before
+        for _ in range(NEWTON_STEPS - 1):
+            x = x - excess(x) / slope(x)
+        steepness = slope(x)
+    return x - excess(x) / steepness
