@@ -1,12 +1,18 @@
 """PPO among its past selves and scripted players, in markets whose prices they all move.
 
     python agents/self_play.py --players 8
+    python agents/self_play.py --resume runs/self-play-20250101-120000
 
-Prints the mean log growth of everyone in years that the learner has not seen, when the learner
-begins and when it has learnt.
+The folder of a run holds its options and its latest checkpoint: a run that was stopped goes on from
+there, exactly as if it had not been. Prints the mean log growth of everyone in years that the
+learner has not seen, when the learner begins and when it has learnt.
 """
 
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -15,14 +21,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.adapters.build import build_env
+from fastsim.config import load_yaml, require_between
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
+from fastsim.errors import ConfigError, FastsimError
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.run import start_run
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape
@@ -30,7 +39,7 @@ from fastsim.market.tape import MarketTape
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train one policy in shared markets, and let it play against scripted players."""
+    """How long to train, in which markets, and where to keep it."""
 
     iterations: int = 100
     markets: int = 64
@@ -40,6 +49,24 @@ class Options:
     split: str = "2012-01-01"
     """ISO date: bars before it are learned from, those after it are for the match."""
     seed: int = 0
+    name: str | None = None
+    """Folder of the run; by default the time."""
+    runs_dir: str = "runs"
+    """Where the folders of runs are kept."""
+    save_every: int = 10
+    """Iterations between checkpoints."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "save_every", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Train one policy in shared markets, and let it play against scripted players."""
+
+    resume: Path | None = None
+    """Folder of a run that stopped, to go on with from its latest checkpoint."""
+    run: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
 
 def rules_of(options: Options) -> EnvConfig:
@@ -72,9 +99,17 @@ def results_table(before: torch.Tensor, after: torch.Tensor) -> Table:
     return table
 
 
-def main() -> None:
-    """Train, play and print."""
-    options = tyro.cli(Options, description=Options.__doc__)
+def options_of(command: Command) -> Options:
+    """Those that were given, or those of the run to go on with."""
+    if command.resume is None:
+        return command.run
+    if command.run != Options():
+        raise ConfigError("--resume goes on with the run's own options: drop the others")
+    return load_yaml(Options, command.resume / "config.yaml")
+
+
+def make_run(options: Options) -> tuple[Trainer, LeagueEnv, MarketTape]:
+    """The learner, its league, and the years that it does not see."""
     rules = rules_of(options)
     rows = options.markets * options.players
     training = build_env(rows, "tech4", end=options.split, config=rules)
@@ -88,10 +123,34 @@ def main() -> None:
         iterations=options.iterations,
         seed=options.seed,
     )
-    before = match(Snapshot(trainer.policy, unseen), unseen, options)
-    train_league(trainer, league, options.iterations)
-    after = match(Snapshot(trainer.policy, unseen), unseen, options)
-    Console().print(results_table(before, after))
+    return trainer, league, unseen
+
+
+def train(trainer: Trainer, league: LeagueEnv, options: Options, folder: Path) -> None:
+    """Train to the end of the run in this folder, from its latest checkpoint if it has one."""
+    latest = folder / "checkpoints" / "latest.pt"
+    if latest.exists():
+        trainer.load(latest)
+    while trainer.iteration < options.iterations:
+        left = options.iterations - trainer.iteration
+        train_league(trainer, league, min(options.save_every, left))
+        trainer.save(latest)
+
+
+def main() -> None:
+    """Train, play and print."""
+    command = tyro.cli(Command, description=Command.__doc__)
+    try:
+        options = options_of(command)
+        trainer, league, unseen = make_run(options)
+        name = options.name or f"self-play-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = command.resume or start_run(options, Path(options.runs_dir) / name)
+        before = match(Snapshot(trainer.policy, unseen), unseen, options)
+        train(trainer, league, options, folder)
+        after = match(Snapshot(trainer.policy, unseen), unseen, options)
+        Console().print(results_table(before, after))
+    except FastsimError as error:
+        sys.exit(f"self_play: {error}")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_nyse_o_comes_to_the_published_wealth():
     wealth = wealth_of(play_strategies(tape, [*online, *bounds], FREE))
     assert f"{wealth['buy and hold']:.2f}" == "14.50"
     assert f"{wealth['uniform rebalanced']:.2f}" == "27.08"
-    assert wealth["EG"] == pytest.approx(27.0949, abs=5e-5)  # 27.09, and not 27.10
+    assert f"{wealth['EG']:.2f}" == "27.09"  # 27.0949, for which some tables print 27.10
     assert f"{wealth['PAMR']:.2e}" == "5.14e+15"
     assert f"{wealth['best asset in hindsight']:.2f}" == "54.14"
     assert f"{wealth['best mix in hindsight']:.2f}" == "250.60"

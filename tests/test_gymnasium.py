@@ -1,5 +1,7 @@
 """What a user of Gymnasium expects."""
 
+import math
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from gymnasium.vector import AutoresetMode
 from worlds import assert_same_bits
 
 import fastsim
+from fastsim.env.core import EnvConfig
+from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ActionError, ConfigError, DataError
 from fastsim.market.sample import sample_bars
 from fastsim.market.tape import make_tape
@@ -86,6 +90,44 @@ def test_same_step_gives_a_dense_final_observation():
         assert torch.equal(info["_final_obs"], truncated)
         changed = (info["final_obs"] != observation).any(1)
         assert torch.equal(changed, truncated)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("as_config", [False, True])
+def test_one_environment_is_the_same_whatever_autoreset_says(backend, as_config):
+    def run(autoreset: str) -> list[object]:
+        rules = {"autoreset": autoreset, "episode": EpisodeConfig(horizon=3)}
+        chosen = (
+            {"config": EnvConfig(**rules)} if as_config else {**rules, "episode": {"horizon": 3}}
+        )
+        env = gymnasium.make(fastsim.ENV_ID, backend=backend, **chosen)
+        seen, info = env.reset(seed=0)
+        record: list[object] = [seen.tolist(), info]
+        for _ in range(7):
+            seen, *rest = env.step(ACTION)
+            record += [seen.tolist(), rest]
+            if rest[2]:
+                seen, info = env.reset()
+                record += [seen.tolist(), info]
+        return record
+
+    assert run("same_step") == run("next_step")
+
+
+def test_the_observation_at_an_end_is_the_last_of_the_episode():
+    env = gymnasium.make(fastsim.ENV_ID, autoreset="same_step", episode={"horizon": 3})
+    env.reset(seed=0)
+    for _ in range(3):
+        seen, _, _, truncated, info = env.step(ACTION)
+    names = dict(zip(env.unwrapped.observation_names, seen.tolist(), strict=True))
+    assert truncated
+    assert names["weight.cash"] < 0.01, "a new episode begins in cash"
+    assert names["log_growth"] == pytest.approx(math.log(info["wealth"] / 1e6), abs=1e-5)
+    tape = env.unwrapped.env.tape
+    bar = [str(stamp)[:19] for stamp in tape.timestamps].index(info["date"])
+    assert np.array_equal(
+        seen[: -len(tape.symbols) - 3], tape.known.features[bar].flatten().numpy()
+    )
 
 
 def test_dates_bound_the_episodes_and_features_still_look_further_back():

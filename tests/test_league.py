@@ -1,15 +1,21 @@
 """Self-play: who learns, who does not, and that learning among others is worth something."""
 
+import runpy
+import sys
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from planted import RULES as PLANTED
 from planted import planted_tape
 
+from fastsim.env.core import flatten
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.players import Momentum, Noise
-from fastsim.errors import ConfigError
+from fastsim.errors import CheckpointError, ConfigError
+from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
@@ -106,15 +112,177 @@ def test_a_league_repeats_itself():
     assert all(map(torch.equal, *runs))
 
 
-def test_a_league_goes_on_from_a_checkpoint(tmp_path):
+def everything(league, trainer):
+    """All tensors of a run by name."""
+    snapshots = [tensor for each in league.snapshots for tensor in weights_of(each.policy)]
+    return {
+        "weights": weights_of(trainer.policy),
+        "moments of Adam": [
+            value for state in trainer.optimizer.state.values() for value in state.values()
+        ],
+        "reward scale": weights_of(trainer.reward_scale),
+        "rollout": list(trainer.rollout),
+        "portfolios": flatten(league.env.state),
+        "snapshots": snapshots + [each.market for each in league.snapshots],
+        "seats": [part for who, rows in league.seats for part in (torch.tensor(who), rows)],
+        "draws": [league._generator.get_state()],
+    }
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 5])
+def test_a_league_killed_and_resumed_goes_on_as_if_nothing_had_happened(tmp_path, killed_after):
+    league, trainer = make_league(iterations=7)
+    train_league(trainer, league, 7)
+    first, killed = make_league(iterations=7)
+    train_league(killed, first, killed_after)
+    killed.save(tmp_path / "latest.pt")
+    other, resumed = make_league(iterations=7)
+    resumed.load(tmp_path / "latest.pt")
+    assert len(other.snapshots) == len(first.snapshots)
+    train_league(resumed, other, 7 - killed_after)
+    whole, again = everything(league, trainer), everything(other, resumed)
+    assert max(who for who, _ in league.seats) > 1, "no snapshot sits anywhere"
+    for name, tensors in whole.items():
+        assert len(tensors) == len(again[name]), name
+        assert all(map(torch.equal, tensors, again[name])), name
+
+
+def test_loading_a_league_draws_no_random_number(tmp_path):
     league, trainer = make_league()
     train_league(trainer, league, 1)
     trainer.save(tmp_path / "latest.pt")
-    other, resumed = make_league()
-    resumed.load(tmp_path / "latest.pt")
-    assert torch.equal(other.state.portfolio.cash, league.state.portfolio.cash)
-    assert torch.equal(other._seen.bar, league._seen.bar)
-    torch.testing.assert_close(other._seen.portfolio, league._seen.portfolio)
+    before = torch.get_rng_state()
+    trainer.load(tmp_path / "latest.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_a_league_saved_is_its_own_to_keep():
+    league, trainer = make_league()
+    train_league(trainer, league, 1)
+    saved = league.state_dict()
+    before = deepcopy(saved)
+    train_league(trainer, league, 3)
+    league.load_state_dict(saved)
+    assert all(map(torch.equal, flatten(league.env.state), before["env"]["state"]))
+    assert torch.equal(league._who, before["seats"])
+
+
+def lose_a_weight(saved):
+    del saved["snapshots"][0]["actor.weight"]
+
+
+def lose_the_seats(saved):
+    del saved["seats"]
+
+
+def lose_a_player(saved):
+    saved["seats"] = saved["seats"][1:]
+
+
+def lose_a_tensor(saved):
+    saved["env"]["state"].pop()
+
+
+def seat_a_stranger(saved):
+    saved["seats"][0] = 99
+
+
+def widen_a_weight(saved):
+    saved["snapshots"][0]["log_std"] = torch.zeros(99)
+
+
+def shorten_what_was_seen(saved):
+    saved["seen"] = [part[1:] for part in saved["seen"]]
+
+
+def spoil_the_generator(saved):
+    saved["generator"] = torch.zeros(3)
+
+
+def turn_the_snapshots_into_text(saved):
+    saved["snapshots"] = ["weights"]
+
+
+def empty_the_environment(saved):
+    saved.clear()
+
+
+@pytest.mark.parametrize(
+    ("damage", "culprit"),
+    [
+        (lose_a_weight, r"lacks 'actor\.weight'"),
+        (lose_the_seats, "lacks 'seats'"),
+        (lose_a_player, "saved seats are not 16 among 3 players"),
+        (lose_a_tensor, "tensors is needed"),
+        (seat_a_stranger, "saved seats"),
+        (widen_a_weight, "log_std"),
+        (shorten_what_was_seen, "saved state"),
+        (spoil_the_generator, ""),
+        (turn_the_snapshots_into_text, ""),
+        (empty_the_environment, "lacks 'env'"),
+    ],
+)
+def test_damaged_parts_of_a_league_are_named_in_one_line(tmp_path, damage, culprit):
+    league, trainer = make_league()
+    train_league(trainer, league, 1)
+    path = tmp_path / "latest.pt"
+    trainer.save(path)
+    content = load_checkpoint(path)
+    damage(content["env"])
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"latest\.pt: .*LeagueEnv: .*{culprit}") as caught:
+        trainer.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_league_does_not_go_on_from_a_run_without_one(tmp_path):
+    ppo = PPOConfig(num_envs=MARKETS, rollout_steps=16)
+    Trainer(TAPE, PLANTED, ppo, POLICY, iterations=1).save(tmp_path / "alone.pt")
+    _, trainer = make_league()
+    with pytest.raises(CheckpointError, match=r"alone\.pt: does not fit .* LeagueEnv"):
+        trainer.load(tmp_path / "alone.pt")
+
+
+@pytest.fixture
+def self_play(monkeypatch, tmp_path):
+    """Run the script in a folder of its own; returns the latest checkpoint of the run."""
+
+    def run(*options, name="play"):
+        script = Path(__file__).parent.parent / "agents" / "self_play.py"
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(script), *options])
+        runpy.run_path(str(script), run_name="__main__")
+        return load_checkpoint(tmp_path / "runs" / name / "checkpoints" / "latest.pt")
+
+    return run
+
+
+SMALL = ["--iterations", "4", "--markets", "4", "--players", "3", "--save-every", "2"]
+
+
+def test_the_script_goes_on_where_it_was_stopped(self_play, monkeypatch, capsys):
+    whole = self_play("--name", "whole", *SMALL, name="whole")
+    printed = capsys.readouterr().out
+    save = Trainer.save
+
+    def save_and_stop(self, path, **extra):
+        save(self, path, **extra)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            self_play("--name", "play", *SMALL)
+    resumed = self_play("--resume", "runs/play")
+    assert (whole["iteration"], resumed["iteration"]) == (4, 4)
+    for name, tensor in whole["policy"].items():
+        assert torch.equal(tensor, resumed["policy"][name])
+    assert torch.equal(whole["env"]["seats"], resumed["env"]["seats"])
+    assert capsys.readouterr().out == printed
+    with pytest.raises(SystemExit, match="holds a run already"):
+        self_play("--name", "play", *SMALL)
+    with pytest.raises(SystemExit, match="drop the others"):
+        self_play("--resume", "runs/play", "--markets", "5")
 
 
 def test_the_learner_earns_more_than_noise_and_than_it_did_untrained():

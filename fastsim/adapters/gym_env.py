@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -48,7 +49,9 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """One portfolio, NumPy in and out. Takes the arguments of `build_env` but `num_envs`.
 
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
-    step after the episode's end. Where open orders are carried, NaN alone gives no new weights.
+    step after the episode's end. Where open orders are carried, NaN alone gives no new weights. Its
+    caller resets it, whatever `autoreset` says: rules made for `make_vec` serve here, and the
+    observation at an end is the episode's last.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
@@ -56,7 +59,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     def __init__(
         self, market: Market = "us20", *, render_mode: str | None = None, **arguments: Any
     ) -> None:
-        self.env = build_env(1, market, **arguments)
+        self.env = build_env(1, market, **_without_autoreset(arguments))
         self.render_mode = render_mode
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
@@ -176,6 +179,15 @@ def shared_markets(
     terminated at once, and its row then waits, with reward 0, until its market begins again.
     """
     return PortfolioVectorEnv(num_envs, market, **_shared(num_envs, arguments))
+
+
+def _without_autoreset(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments for an environment that begins no episode in the step that ends one."""
+    config = arguments.get("config")
+    if config is not None:
+        return arguments | {"config": replace(config, autoreset="next_step")}
+    same_step = arguments.get("autoreset") == "same_step"
+    return arguments | {"autoreset": "next_step"} if same_step else arguments
 
 
 def _shared(players: int, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -28,7 +28,7 @@ from fastsim.env.randomize import (
     scale_displacement,
 )
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
-from fastsim.errors import ConfigError
+from fastsim.errors import CheckpointError, ConfigError
 from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
@@ -338,3 +338,38 @@ def take(nested: MaybeNested, rows: Tensor) -> MaybeNested:
         return cast(MaybeNested, nested[rows])
     parts = cast(tuple[Any, ...], nested)
     return cast(MaybeNested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
+
+
+def flatten(nested: Tensor | tuple[Any, ...] | None) -> list[Tensor]:
+    """Tensors of nested named tuples, in order, without what is None."""
+    if nested is None:
+        return []
+    if isinstance(nested, Tensor):
+        return [nested]
+    return [leaf for part in nested for leaf in flatten(part)]
+
+
+def unflatten(like: Nested, leaves: Sequence[Tensor]) -> Nested:
+    """Nested named tuples of the structure of `like`, with these tensors.
+
+    Raises
+    ------
+    CheckpointError
+        There are more of them or fewer, or they have other shapes or types.
+    """
+    wanted, given = (
+        [(tuple(leaf.shape), leaf.dtype) for leaf in group] for group in (flatten(like), leaves)
+    )
+    if given != wanted:
+        different = [pair for pair in zip(wanted, given, strict=False) if pair[0] != pair[1]]
+        want, got = different[0] if different else (f"{len(wanted)} tensors", len(given))
+        raise CheckpointError(f"the saved state has {got} where {want} is needed")
+    return cast(Nested, _fill(like, iter(leaves)))
+
+
+def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
+    if like is None:
+        return None
+    if isinstance(like, Tensor):
+        return next(leaves)
+    return type(like)(*(_fill(part, leaves) for part in like))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, copy, observe
+from fastsim.env.core import (
+    EnvConfig,
+    EnvState,
+    Transition,
+    World,
+    begin_state,
+    copy,
+    flatten,
+    observe,
+    unflatten,
+)
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
@@ -105,6 +116,20 @@ class PortfolioEnv:
     @state.setter
     def state(self, state: EnvState) -> None:
         self.stepper.load(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state now in tensors and plain values, the caller's to keep, as in PyTorch."""
+        return {"state": flatten(self.state)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of an environment made alike returned.
+
+        Raises
+        ------
+        CheckpointError
+            It is the state of another number of environments, or of another market.
+        """
+        self.state = unflatten(self.stepper.state, saved["state"])
 
     @property
     def tape(self) -> MarketTape:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 PARTS = (
     "iteration",
     "symbols",
@@ -37,7 +36,15 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
-Nested = TypeVar("Nested", bound=tuple[Any, ...])
+_MISFIT = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
+
+
+class Stateful(Protocol):
+    """A part of a run that goes on from what its `state_dict` once returned."""
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Take that over; raises if it is not of this part."""
+        ...
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -71,37 +78,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return content
 
 
-def load_into(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load weights into `module`; a missing, extra or misshapen one raises CheckpointError."""
+def load_into(part: Stateful, state: Mapping[str, Any], path: Path) -> None:
+    """Let `part` go on from `state`; a missing, extra or misshapen value raises CheckpointError."""
+    misfit = f"{path}: does not fit this configuration's {type(part).__name__}"
     try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        detail = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path}: weights do not fit this configuration's {type(module).__name__}: {detail}"
-        ) from None
-
-
-def flatten(nested: tuple[Any, ...]) -> list[Tensor]:
-    """Tensors of nested named tuples, in order."""
-    return list(_leaves(nested))
-
-
-def unflatten(like: Nested, leaves: list[Tensor]) -> Nested:
-    """Nested named tuples of the structure of `like`, with these tensors."""
-    result: Nested = _fill(like, iter(leaves))
-    return result
-
-
-def _leaves(nested: Any) -> Iterator[Tensor]:
-    if isinstance(nested, Tensor):
-        yield nested
-    else:
-        for part in nested:
-            yield from _leaves(part)
-
-
-def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
-    if isinstance(like, Tensor):
-        return next(leaves)
-    return type(like)(*(_fill(part, leaves) for part in like))
+        part.load_state_dict(state)
+    except KeyError as error:
+        raise CheckpointError(f"{misfit}: it lacks {error}") from None
+    except _MISFIT as error:
+        raise CheckpointError(f"{misfit}: {' '.join(str(error).split())}") from None

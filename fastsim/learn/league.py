@@ -7,22 +7,23 @@ tail (Vinyals et al. 2019 call it a league; fictitious self-play, Heinrich et al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastsim.config import require_between
 from fastsim.env.actions import actions_for
-from fastsim.env.core import EnvConfig, EnvState, Transition, observe, take
+from fastsim.env.core import EnvConfig, Transition, flatten, take, unflatten
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
 from fastsim.env.players import Player
-from fastsim.errors import ConfigError
-from fastsim.learn.policy import Policy
+from fastsim.errors import CheckpointError, ConfigError
+from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
 
@@ -85,7 +86,7 @@ class LeagueEnv:
         self._generator = torch.Generator().manual_seed(seed)
         rows = torch.arange(env.num_envs, device=env.tape.device)
         self.rows, self._others = rows[::players], rows[rows % players > 0]  # [M], [M (P - 1)]
-        self.reset(seed)
+        self._seen = env.reset(seed)
         self.seat()
 
     @property
@@ -113,15 +114,43 @@ class LeagueEnv:
         """Who steps all players."""
         return self.env.stepper
 
-    @property
-    def state(self) -> EnvState:
-        """State of all players."""
-        return self.env.state
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes: the markets, the league, who sits where and whom to draw next."""
+        return {
+            "env": self.env.state_dict(),
+            "seen": flatten(self._seen._replace(flat=None)),
+            "snapshots": [snapshot.policy.state_dict() for snapshot in self.snapshots],
+            "seats": self._who,
+            "generator": self._generator.get_state(),
+        }
 
-    @state.setter
-    def state(self, state: EnvState) -> None:
-        self.env.state = state
-        self._seen = observe(self.env.world, state)
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of a league made alike returned.
+
+        Raises
+        ------
+        CheckpointError
+            It is the state of another league.
+        """
+        self.env.load_state_dict(saved["env"])
+        self._seen = unflatten(self._seen._replace(flat=None), saved["seen"])
+        self.snapshots = [self._snapshot(weights) for weights in saved["snapshots"]]
+        self._generator.set_state(saved["generator"].cpu())
+        who, members = saved["seats"], len(self.scripted) + len(self.snapshots)
+        if len(who) != len(self._others) or not bool(((who >= 0) & (who < members)).all()):
+            raise CheckpointError(
+                f"the saved seats are not {len(self._others)} among {members} players"
+            )
+        self._sit(who)
+
+    def _snapshot(self, weights: Mapping[str, Tensor]) -> Snapshot:
+        size = PolicyConfig(hidden=weights["actor.weight"].shape[1])
+        with torch.random.fork_rng(devices=[]):  # a new policy draws weights, replaced at once
+            policy = Policy(
+                self.tape, self.action_width, size, portfolio_width=self.portfolio_width
+            )
+        policy.load_state_dict(weights)
+        return Snapshot(policy, self.tape)
 
     def add(self, policy: Policy) -> None:
         """Let the policy as it is now into the league, in place of the oldest if it is full."""
@@ -133,11 +162,14 @@ class LeagueEnv:
         count, scripted = len(self._others), len(self.scripted)
         draw = torch.rand(2, count, generator=self._generator)
         by_rule = draw[0] < (self.league.scripted_share if self.snapshots else 1.0)
-        who = torch.where(
-            by_rule, draw[1] * scripted, scripted + draw[1] * len(self.snapshots)
-        ).long()
-        members = range(scripted + len(self.snapshots))
-        seats = [(member, self._others[(who == member).to(self.rows.device)]) for member in members]
+        by_snapshot = scripted + draw[1] * len(self.snapshots)
+        self._sit(torch.where(by_rule, draw[1] * scripted, by_snapshot).long())
+
+    def _sit(self, who: Tensor) -> None:
+        """Seat these players, scripted ones before snapshots, on the rows [M (P - 1)]."""
+        self._who = who.to(self.rows.device)
+        members = range(len(self.scripted) + len(self.snapshots))
+        seats = [(member, self._others[self._who == member]) for member in members]
         self.seats = [(member, rows) for member, rows in seats if len(rows)]
 
     def reset(self, seed: int | None = None) -> Observation:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig, EnvState, Transition
+from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
 from fastsim.learn.policy import MarketTable, Policy
@@ -19,7 +20,6 @@ class Environment(Protocol):
 
     num_envs: int
     stepper: Stepper
-    state: EnvState
 
     @property
     def tape(self) -> MarketTape:
@@ -47,6 +47,14 @@ class Environment(Protocol):
 
     def step(self, action: Tensor) -> Transition:
         """Step every row once."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes from step to step, in tensors and plain values."""
+        ...
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         ...
 
 

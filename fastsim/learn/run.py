@@ -194,9 +194,8 @@ def start_name(config: TrainConfig) -> str:
     return config.name or f"{Path(config.data.source).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def start_run(config: TrainConfig) -> Path:
-    """Make the folder of a new run and write its configuration."""
-    folder = Path(config.runs_dir) / start_name(config)
+def start_run(config: object, folder: Path) -> Path:
+    """Make the folder of a new run and write its configuration; ConfigError if it holds one."""
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
     save_yaml(config, folder / "config.yaml")
@@ -207,7 +206,8 @@ def train(config: TrainConfig, *, console: Console | None = None) -> Path:
     """Train from the beginning; returns the run's folder."""
     markets = load_markets(config, console=console)
     trainer = make_trainer(config, markets)
-    return _train(config, markets, trainer, start_run(config), console, best=float("-inf"))
+    folder = start_run(config, Path(config.runs_dir) / start_name(config))
+    return _train(config, markets, trainer, folder, console, best=float("-inf"))
 
 
 def resume(folder: Path, *, console: Console | None = None) -> Path:

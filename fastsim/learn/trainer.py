@@ -14,18 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.core import EnvConfig, flatten
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
-from fastsim.learn.checkpoint import (
-    flatten,
-    load_checkpoint,
-    load_into,
-    save_checkpoint,
-    unflatten,
-)
+from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
 from fastsim.learn.policy import Policy, PolicyConfig, check_tape
 from fastsim.learn.ppo import (
     Batch,
@@ -191,8 +185,10 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
-            "env": flatten(self.env.state),
-            "observation": [self.rollout.bar[-1], self.rollout.portfolio[-1]],
+            "env": self.env.state_dict(),
+            "observation": [
+                rows[-1].clone() for rows in (self.rollout.bar, self.rollout.portfolio)
+            ],
             "extra": extra,
         }
         save_checkpoint(path, content)
@@ -203,8 +199,8 @@ class Trainer:
         check_tape(self.env.tape, tuple(content["symbols"]), tuple(content["feature_names"]))
         load_into(self.policy, content["policy"], path)
         load_into(self.reward_scale, content["reward_scale"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.env.state = unflatten(self.env.state, content["env"])
+        load_into(self.optimizer, content["optimizer"], path)
+        load_into(self.env, content["env"], path)
         self.iteration = content["iteration"]
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
         self._ready = not self._capture  # what was recorded knows the old tensors

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.core import EnvState, Transition, World, copy
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
     Results,
@@ -59,6 +59,7 @@ class NumbaStepper:
         if world.tape.device.type != "cpu":
             raise ConfigError(f'backend "numba" runs on a CPU, not on {world.tape.device}')
         self.num_envs, self._assets = state.portfolio.holdings.shape
+        self._world = world
         self._state = empty_state(world, self.num_envs, VECTOR)
         self._state.load(state)
         self._portfolio_width = portfolio_width(world)
@@ -81,6 +82,10 @@ class NumbaStepper:
         call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
         # To look up the types of all blocks at every call takes longer than to step an environment.
         self._step_block = step_block.compile(tuple(map(numba.typeof, call)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
+        return NumbaStepper, (self._world, copy(self.state))
 
     @property
     def state(self) -> EnvState:
