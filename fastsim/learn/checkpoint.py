@@ -24,6 +24,7 @@ PARTS = (
     "optimizer",
     "reward_scale",
     "env",
+    "worlds",
     "observation",
     "extra",
 )

@@ -11,6 +11,7 @@ from fastsim.env.core import EnvConfig, EnvState, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
 from fastsim.learn.policy import MarketTable, Policy
+from fastsim.market.synthetic.fresh import LaidWorlds
 from fastsim.market.tape import MarketTape
 
 
@@ -20,6 +21,7 @@ class Environment(Protocol):
     num_envs: int
     stepper: Stepper
     state: EnvState
+    worlds: LaidWorlds | None
 
     @property
     def tape(self) -> MarketTape:
@@ -47,6 +49,10 @@ class Environment(Protocol):
 
     def step(self, action: Tensor) -> Transition:
         """Step every row once."""
+        ...
+
+    def renew(self) -> Tensor:
+        """Draw anew worlds that are used up, where every episode has its own; returns them [K]."""
         ...
 
 

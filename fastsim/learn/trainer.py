@@ -44,6 +44,7 @@ from fastsim.learn.ppo import (
     minibatches,
 )
 from fastsim.learn.rollout import Environment, begin_rollout, collect, empty_rollout
+from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape
 
 _SEED_STRIDE = 1_000_003
@@ -55,7 +56,7 @@ class Trainer:
     Parameters
     ----------
     tape
-        The market to learn on.
+        The market to learn on, or a source of worlds, renewed after every iteration.
     env
         Rules, or an environment made elsewhere with `ppo.num_envs` rows.
     ppo, policy
@@ -70,7 +71,7 @@ class Trainer:
 
     def __init__(
         self,
-        tape: MarketTape,
+        tape: MarketTape | FreshWorlds,
         env: EnvConfig | Environment,
         ppo: PPOConfig,
         policy: PolicyConfig,
@@ -86,7 +87,7 @@ class Trainer:
             raise ConfigError(
                 f"PPOConfig.num_envs = {ppo.num_envs} must be the environment's {env.num_envs} rows"
             )
-        self.env = env
+        self.env, tape = env, env.tape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = Policy(
@@ -122,7 +123,7 @@ class Trainer:
         return figures | {"time/steps_per_second": self.frames_per_iteration / elapsed}
 
     def advance(self) -> None:
-        """Do one iteration; on a GPU nothing is read back to the host."""
+        """Do one iteration; on a GPU nothing is read back to the host but what renews worlds."""
         if not self._ready:
             self._prepare()
         self.generator.manual_seed(self.seed * _SEED_STRIDE + self.iteration)
@@ -139,6 +140,7 @@ class Trainer:
             self._rows.copy_(rows)
             self._learn()
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
+        self.policy.restandardize(self.table, self.env.tape, self.env.renew())
         self.iteration += 1
 
     def figures(self) -> dict[str, float]:
@@ -192,6 +194,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
             "env": flatten(self.env.state),
+            "worlds": self.env.worlds and self.env.worlds.state_dict(),
             "observation": [self.rollout.bar[-1], self.rollout.portfolio[-1]],
             "extra": extra,
         }
@@ -204,6 +207,10 @@ class Trainer:
         load_into(self.policy, content["policy"], path)
         load_into(self.reward_scale, content["reward_scale"], path)
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.env.worlds is not None:
+            changed = self.env.worlds.load_state_dict(content["worlds"])
+            self.env.stepper.refresh(self.env.tape.bars_of(changed))
+            self.policy.restandardize(self.table, self.env.tape, changed)
         self.env.state = unflatten(self.env.state, content["env"])
         self.iteration = content["iteration"]
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
