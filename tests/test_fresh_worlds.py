@@ -183,8 +183,15 @@ def test_a_seed_repeats_its_worlds_and_another_has_others(threads):
     assert_same_bits(first, run(env, 5))
     assert_same_bits(first, run(other, 5))
     assert not torch.equal(first[1], other_seed[1])
-    elsewhere = PortfolioEnv(source(), ENVS, config, first_env=ENVS, seed=5)
-    assert not torch.equal(elsewhere.tape.known.bars, env.tape.known.bars)
+
+
+def test_environments_of_other_seeds_or_numbers_have_no_world_in_common():
+    config = EnvConfig(episode=SHORT)
+    seen = set()
+    for seed, first_env in ((5, 0), (9, 0), (5, ENVS)):
+        tape = PortfolioEnv(source(), ENVS, config, seed=seed, first_env=first_env).tape
+        seen |= {world_at(tape, world * BARS).numpy().tobytes() for world in range(tape.worlds)}
+    assert len(seen) == 3 * 2 * ENVS
 
 
 def test_players_of_a_market_share_its_worlds():
