@@ -222,8 +222,9 @@ def test_the_kernel_compiles_for_a_gpu(tmp_path):
 
 def test_auto_takes_triton_on_cuda_and_says_when_it_cannot(monkeypatch):
     def choice(device, dtype=torch.float32):
-        tape = SimpleNamespace(device=device, dtype=dtype)
-        return _fastest(SimpleNamespace(tape=tape, config=EnvConfig()))
+        tape = SimpleNamespace(device=device, dtype=dtype, next=small_tape().next)
+        friction = make_friction(CostConfig(), 1)
+        return _fastest(SimpleNamespace(tape=tape, config=EnvConfig(), friction=friction))
 
     cuda = torch.device("cuda")
     assert choice(cuda) == ("triton", "")

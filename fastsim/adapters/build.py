@@ -18,10 +18,11 @@ from fastsim.errors import ConfigError
 from fastsim.market.bars import Bars
 from fastsim.market.costs import make_friction
 from fastsim.market.source import DataConfig, load_bars
+from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 
-Market = str | Path | DataConfig | Bars | MarketTape
-"""A built-in sample's name, a file of bars, a data configuration, bars, or a ready tape."""
+Market = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
+"""A built-in sample's name, a file of bars, a data configuration, bars, a tape, or fresh worlds."""
 
 
 def build_env(
@@ -48,7 +49,7 @@ def build_env(
     backend
         Who steps, as in `PortfolioEnv`: "auto" takes the fastest that fits the market and device.
     tape
-        How bars become a market; not with a ready tape.
+        How bars become a market; not with a ready tape, nor with worlds, which have their own.
     config, rules
         The environment's rules: an `EnvConfig`, or its fields by keyword, nested ones as mappings:
         `action="logits", costs={"fee_bps": 5}, episode={"horizon": 64}`.
@@ -62,19 +63,28 @@ def build_env(
     DataError
         Bars that cannot be had or cannot be used.
     """
-    if isinstance(market, MarketTape):
-        if tape is not None:
-            raise ConfigError("tape settings do not apply to a ready MarketTape; drop one of them")
-        ready = market.to(device)
-    else:
-        ready = make_tape(_bars(market), _tape_config(tape), device=torch.device(device))
+    ready = _ready(market, tape, torch.device(device))
     if start is not None or end is not None:
+        if isinstance(ready, FreshWorlds):
+            raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
         ready = ready.between(_rows(ready, start, end))
     settled = _env_config(config, rules)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
     )
     return PortfolioEnv(ready, num_envs, settled, friction=friction, backend=backend)
+
+
+def _ready(
+    market: Market, tape: TapeConfig | Mapping[str, Any] | None, device: torch.device
+) -> MarketTape | FreshWorlds:
+    if not isinstance(market, MarketTape | FreshWorlds):
+        return make_tape(_bars(market), _tape_config(tape), device=device)
+    if tape is not None:
+        raise ConfigError(
+            f"tape settings do not apply to a ready {type(market).__name__}; drop one of them"
+        )
+    return market.to(device)
 
 
 def _bars(market: str | Path | DataConfig | Bars) -> Bars:
@@ -85,7 +95,7 @@ def _bars(market: str | Path | DataConfig | Bars) -> Bars:
     if isinstance(market, str | Path):
         return load_bars(DataConfig(source=str(market)))
     raise ConfigError(
-        f"market must be a sample's name, a path, a DataConfig, Bars or a MarketTape, "
+        f"market must be a sample's name, a path, a DataConfig, Bars, a MarketTape or FreshWorlds, "
         f"got {type(market).__name__}"
     )
 

@@ -137,6 +137,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
         rows = torch.as_tensor(actions, device=self.env.tape.device)
+        self.env.renew()
         transition = self.env.step(rows)
         outcome = transition.outcome
         info: dict[str, Any] = {

@@ -86,6 +86,7 @@ class SB3VecEnv(VecEnv):
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Step and return observations, rewards, dones and infos."""
+        self.env.renew()
         stepped = self._step_arrays() if self._in_arrays else self._step_tensors()
         columns, reward, terminated, truncated, final = stepped
         done = terminated | truncated

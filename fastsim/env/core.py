@@ -140,7 +140,7 @@ class World(NamedTuple):
 def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
     """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
     tape, config = world.tape, world.config
-    episode = begin(tape, config.episode, key, number, first=first)
+    episode = begin(tape, config.episode, key, number, players=config.players, first=first)
     markets = episode.bar[:: config.players]  # [M]
     known = tape.known
     displacement = scale_displacement(

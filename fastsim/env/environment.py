@@ -36,6 +36,7 @@ from fastsim.env.observe import (
 from fastsim.env.random import environment_keys
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
+from fastsim.market.synthetic.fresh import FreshWorlds, LaidWorlds
 from fastsim.market.tape import MarketTape
 
 
@@ -45,7 +46,7 @@ class PortfolioEnv:
     Parameters
     ----------
     tape
-        The market; its device and floating-point type are the environment's.
+        The market, or a source of worlds; its device and floating-point type are the environment's.
     num_envs
         N.
     config
@@ -68,7 +69,7 @@ class PortfolioEnv:
 
     def __init__(
         self,
-        tape: MarketTape,
+        tape: MarketTape | FreshWorlds,
         num_envs: int,
         config: EnvConfig | None = None,
         *,
@@ -88,7 +89,17 @@ class PortfolioEnv:
             raise ConfigError(
                 f"first_env = {first_env} is not the first of {config.players} players of a market"
             )
+        markets = num_envs // config.players
+        self.worlds: LaidWorlds | None = None
+        if isinstance(tape, FreshWorlds):
+            self.worlds = tape.lay(markets)
+            tape = self.worlds.tape
         check_room(tape, config.episode)
+        if tape.slots and markets * tape.slots > tape.worlds:
+            raise ConfigError(
+                f"the tape has worlds for {tape.worlds // tape.slots} markets, not for {markets}; "
+                f"give FreshWorlds instead of a tape"
+            )
         if config.impact.moves_prices and not tape.has_volume:
             raise ConfigError(
                 "EnvConfig.impact moves prices by traded volume, and this market has none: use "
@@ -103,6 +114,7 @@ class PortfolioEnv:
         self.world = World(tape, friction, config)
         self.num_envs = num_envs
         self.first_env = first_env
+        self._deal(seed)
         self.stepper = make_stepper(self.world, self._first_state(seed), backend)
         self._action_shape = (num_envs, self.action_width)
         in_arrays = isinstance(self.stepper, ArrayStepper) and config.observation != "window"
@@ -119,7 +131,8 @@ class PortfolioEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """The state now in tensors and plain values, the caller's to keep, as in PyTorch."""
-        return {"state": flatten(self.state)}
+        worlds = None if self.worlds is None else self.worlds.state_dict()
+        return {"state": flatten(self.state), "worlds": worlds}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of an environment made alike returned.
@@ -129,7 +142,11 @@ class PortfolioEnv:
         CheckpointError
             It is the state of another number of environments, or of another market.
         """
-        self.state = unflatten(self.stepper.state, saved["state"])
+        state = unflatten(self.stepper.state, saved["state"])
+        if self.worlds is not None:
+            changed = self.worlds.load_state_dict(saved["worlds"])
+            self.stepper.refresh(self.tape.bars_of(changed))
+        self.state = state
 
     @property
     def tape(self) -> MarketTape:
@@ -171,12 +188,28 @@ class PortfolioEnv:
     def reset(self, seed: int | None = None) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed."""
         if seed is None:
+            self.renew()
             old = self.stepper.state
             state = begin_state(self.world, old.key, old.episode.number + 1, first=True)
         else:
+            self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
             state = self._first_state(seed)
         self.stepper.load(state)
         return observe(self.world, state)
+
+    def renew(self) -> Tensor:
+        """Draw anew, in place, every world that episodes have used up and that nobody is in.
+
+        Returns the worlds [K] of the tape that changed, none but with `FreshWorlds`. What was known
+        of their bars is no longer so: call it where nobody will look up a bar of an episode that is
+        over. It reads the episodes' numbers back to the host.
+        """
+        if self.worlds is None:
+            return self._no_worlds
+        number = self.stepper.state.episode.number[:: self.config.players]
+        changed = self.worlds.renew(number.numpy(force=True))
+        self.stepper.refresh(self.tape.bars_of(changed))
+        return changed
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once.
@@ -222,6 +255,19 @@ class PortfolioEnv:
             )
 
     def _first_state(self, seed: int) -> EnvState:
-        numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env
-        key = environment_keys(seed, numbers // self.config.players)
+        key = self._keys(seed)
         return begin_state(self.world, key, torch.zeros_like(key), first=True)
+
+    def _keys(self, seed: int) -> Tensor:
+        numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env
+        return environment_keys(seed, numbers // self.config.players)
+
+    def _deal(self, seed: int) -> Tensor:
+        """Lay out the first worlds of this seed; returns those [K] that changed."""
+        if self.worlds is None:
+            return self._no_worlds
+        return self.worlds.deal(int(self._keys(seed)[0]))
+
+    @property
+    def _no_worlds(self) -> Tensor:
+        return torch.empty(0, dtype=torch.int64, device=self.tape.device)

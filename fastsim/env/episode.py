@@ -57,15 +57,28 @@ def check_room(tape: MarketTape, config: EpisodeConfig) -> None:
         )
 
 
+def world_of(tape: MarketTape, key: Tensor, number: Tensor, players: int) -> Tensor:
+    """World [N] of episode `number` [N]: the next of the market's own, or any one, drawn."""
+    if tape.slots:
+        market = torch.arange(len(key), device=key.device) // players
+        return market + number % tape.slots * (tape.worlds // tape.slots)
+    return draw_integers(key, number, WORLD_STREAM, tape.worlds)
+
+
 def begin(
-    tape: MarketTape, config: EpisodeConfig, key: Tensor, number: Tensor, *, first: bool = False
+    tape: MarketTape,
+    config: EpisodeConfig,
+    key: Tensor,
+    number: Tensor,
+    *,
+    players: int = 1,
+    first: bool = False,
 ) -> Episode:
     """Begin episode `number` [N] of the environments with these keys [N], each in some world."""
     room = tape.last - tape.first - (config.horizon or 1)  # last start, relative to the first bar
     first_bar = torch.full_like(number, tape.first)
     if tape.worlds > 1:
-        world = draw_integers(key, number, WORLD_STREAM, tape.worlds)
-        first_bar = first_bar + world * tape.bars_per_world
+        first_bar = first_bar + world_of(tape, key, number, players) * tape.bars_per_world
     start = first_bar
     if config.random_start:
         start = start + draw_integers(key, number, START_STREAM, room + 1)

@@ -98,6 +98,7 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
         settings={
             "environment steps": f"{config.total_steps:,}",
             "seed": str(config.seed),
+            "learned from": _learned_from(config),
             "reward": config.env.reward.kind,
             "forecasts": config.forecaster,
             "commission": f"{costs.fee_bps:g} bp",
@@ -105,6 +106,11 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
             "initial cash": f"{config.env.initial_cash:,.0f}",
         },
     )
+
+
+def _learned_from(config: TrainConfig) -> str:
+    model = config.worlds.model
+    return "training bars" if model == "none" else f"{model} worlds fitted to the training bars"
 
 
 def _suffix(part: Part) -> str:

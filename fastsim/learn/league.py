@@ -75,6 +75,10 @@ class LeagueEnv:
         self, env: PortfolioEnv, scripted: Sequence[Player], config: LeagueConfig, *, seed: int = 0
     ) -> None:
         players = env.config.players
+        if env.worlds is not None:
+            raise ConfigError(
+                "a league's snapshots know one history by heart: give it a tape, not FreshWorlds"
+            )
         if players < 2 or not scripted:
             raise ConfigError(
                 f"a league needs EnvConfig.players >= 2 and a scripted player, "
@@ -183,6 +187,10 @@ class LeagueEnv:
         transition = self.env.step(self.actions(action))
         self._seen = transition.observation
         return take(transition, self.rows)
+
+    def renew(self) -> Tensor:
+        """No worlds [0]: a league has one market."""
+        return self.env.renew()
 
     def actions(self, action: Tensor) -> Tensor:
         """Actions of all players [N, W], the learner's [M, W] among them."""

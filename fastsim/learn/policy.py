@@ -98,6 +98,13 @@ class Policy(nn.Module):
         """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
         return MarketTable(self.market_moments(_rows(tape)), tape.first)
 
+    def restandardize(self, table: MarketTable, tape: MarketTape, worlds: Tensor) -> None:
+        """Put right, in place, what a table shows of these worlds [K], which have changed."""
+        bars = tape.bars_of(worlds)
+        bars = bars[(bars >= table.first) & (bars < table.first + len(table.rows))]
+        features = tape.known.features[bars].flatten(1)
+        table.rows[bars - table.first] = self.market_moments(features)
+
     def encode(self, rows: Tensor) -> Tensor:
         """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))

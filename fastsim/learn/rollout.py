@@ -57,6 +57,10 @@ class Environment(Protocol):
         """Go on from what `state_dict` returned."""
         ...
 
+    def renew(self) -> Tensor:
+        """Draw anew worlds that are used up, where every episode has its own; returns them [K]."""
+        ...
+
 
 class Rollout(NamedTuple):
     """T steps of N environments. Market features are not stored: `bar` finds them.

@@ -31,8 +31,11 @@ from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
+from fastsim.market.bars import Bars
 from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.split import split_by_date
+from fastsim.market.synthetic.calibrate import fit
+from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,39 @@ class ForecastConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorldsConfig:
+    """Simulated worlds to learn from in place of history, each episode from one of its own."""
+
+    model: Literal["none", "gbm", "heston", "merton", "garch", "sv", "regimes", "bootstrap"] = (
+        "none"
+    )
+    """Fitted to the training bars; "none" learns from those bars themselves."""
+    bars: int = 400
+    """Of each world, the warm-up of the features included."""
+    slots: int = 2
+    """Worlds that each environment has ahead, its present one among them."""
+    batch: int = 32
+    """Worlds drawn at once."""
+
+    def __post_init__(self) -> None:
+        require_choice(self, "model")
+
+    def fit(self, bars: Bars, tape: MarketTape, config: TapeConfig) -> FreshWorlds | None:
+        """Worlds like these training bars, for who shall act on the tape; None without a model."""
+        if self.model == "none":
+            return None
+        return FreshWorlds(
+            model=fit(self.model, bars),
+            bars=self.bars,
+            config=config,
+            slots=self.slots,
+            batch=self.batch,
+            symbols=tape.symbols,
+            device=tape.device,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything a training run depends on; `config.yaml` in its folder repeats it."""
 
@@ -92,6 +128,7 @@ class TrainConfig:
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tape: TapeConfig = field(default_factory=TapeConfig)
+    worlds: WorldsConfig = field(default_factory=WorldsConfig)
     env: EnvConfig = field(default_factory=_default_env)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -103,7 +140,11 @@ class TrainConfig:
         require_between(self, "seed", 0, 2**53)
         if self.env.autoreset != "next_step":
             raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
-        parse_names(self.forecaster)
+        if parse_names(self.forecaster) and self.worlds.model != "none":
+            raise ConfigError(
+                "forecasts are tabulated for one history, not for worlds drawn on the way: "
+                'use TrainConfig.forecaster = "none" or WorldsConfig.model = "none"'
+            )
         if self.weights != FITTED:
             parse_weights(self.weights)
         if self.name is not None and Path(self.name).name != self.name:
@@ -116,11 +157,12 @@ class TrainConfig:
 
 
 class Markets(NamedTuple):
-    """One tape, restricted to the bars of each part."""
+    """One tape, restricted to the bars of each part, and worlds to learn from in its place."""
 
     train: MarketTape
     validation: MarketTape
     test: MarketTape
+    worlds: FreshWorlds | None = None
 
 
 def load_markets(config: TrainConfig, *, console: Console | None = None) -> Markets:
@@ -131,7 +173,9 @@ def load_markets(config: TrainConfig, *, console: Console | None = None) -> Mark
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
     features = forecast_features(config, tape, split.validation, console)
-    return Markets(*(part.with_features(features) for part in parts))
+    worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
+    train, validation, test = (part.with_features(features) for part in parts)
+    return Markets(train, validation, test, worlds)
 
 
 def forecast_features(
@@ -231,7 +275,7 @@ def read_run(folder: Path) -> TrainConfig:
 def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
     """Put the parts of a run together."""
     return Trainer(
-        markets.train,
+        markets.worlds or markets.train,
         config.env,
         config.ppo,
         config.policy,
@@ -244,7 +288,7 @@ def load_policy(folder: Path, checkpoint: str = "best") -> tuple[TrainConfig, Ma
     """Configuration, markets and trained policy of a run."""
     config = read_run(folder)
     markets = load_markets(config)
-    trainer = make_trainer(config, markets)
+    trainer = make_trainer(config, markets._replace(worlds=None))  # it learns no more
     trainer.load(folder / "checkpoints" / f"{checkpoint}.pt")
     return config, markets, trainer.policy
 

@@ -38,6 +38,7 @@ from fastsim.learn.ppo import (
     minibatches,
 )
 from fastsim.learn.rollout import Environment, begin_rollout, collect, empty_rollout
+from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape
 
 _SEED_STRIDE = 1_000_003
@@ -49,7 +50,7 @@ class Trainer:
     Parameters
     ----------
     tape
-        The market to learn on.
+        The market to learn on, or a source of worlds, renewed after every iteration.
     env
         Rules, or an environment made elsewhere with `ppo.num_envs` rows.
     ppo, policy
@@ -64,7 +65,7 @@ class Trainer:
 
     def __init__(
         self,
-        tape: MarketTape,
+        tape: MarketTape | FreshWorlds,
         env: EnvConfig | Environment,
         ppo: PPOConfig,
         policy: PolicyConfig,
@@ -80,7 +81,7 @@ class Trainer:
             raise ConfigError(
                 f"PPOConfig.num_envs = {ppo.num_envs} must be the environment's {env.num_envs} rows"
             )
-        self.env = env
+        self.env, tape = env, env.tape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = Policy(
@@ -116,7 +117,7 @@ class Trainer:
         return figures | {"time/steps_per_second": self.frames_per_iteration / elapsed}
 
     def advance(self) -> None:
-        """Do one iteration; on a GPU nothing is read back to the host."""
+        """Do one iteration; on a GPU nothing is read back to the host but what renews worlds."""
         if not self._ready:
             self._prepare()
         self.generator.manual_seed(self.seed * _SEED_STRIDE + self.iteration)
@@ -133,6 +134,7 @@ class Trainer:
             self._rows.copy_(rows)
             self._learn()
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
+        self.policy.restandardize(self.table, self.env.tape, self.env.renew())
         self.iteration += 1
 
     def figures(self) -> dict[str, float]:
@@ -201,6 +203,9 @@ class Trainer:
         load_into(self.reward_scale, content["reward_scale"], path)
         load_into(self.optimizer, content["optimizer"], path)
         load_into(self.env, content["env"], path)
+        if self.env.tape.slots:  # it may hold other worlds than before
+            every = torch.arange(self.env.tape.worlds, device=self.table.rows.device)
+            self.policy.restandardize(self.table, self.env.tape, every)
         self.iteration = content["iteration"]
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
         self._ready = not self._capture  # what was recorded knows the old tensors

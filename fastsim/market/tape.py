@@ -115,6 +115,9 @@ class MarketTape:
     first: int
     last: int
     worlds: int = 1
+    slots: int = 0
+    """Worlds that are one market's alone: its episode e is in the one of number e mod `slots`, and
+    world m + s * worlds / slots is number s of market m. With 0, every episode draws any world."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -144,6 +147,11 @@ class MarketTape:
         """Whether impact and participation limits apply; reads one value back to the host."""
         return bool(self.known.dollar_volume.isfinite().any())
 
+    def bars_of(self, worlds: Tensor) -> Tensor:
+        """Bars [K * bars_per_world] of these worlds [K], one world after the other."""
+        bars = torch.arange(self.bars_per_world, device=worlds.device)
+        return (worlds[:, None] * self.bars_per_world + bars).flatten()
+
     def between(self, rows: slice) -> MarketTape:
         """Restrict episodes to these rows. Tables are shared, so features keep their history."""
         start, stop, _ = rows.indices(self.bars_per_world)
@@ -160,12 +168,16 @@ class MarketTape:
         if not 0 <= number < self.worlds:
             raise DataError(f"no world {number}: the tape has {self.worlds}, numbered from 0")
         rows = slice(number * self.bars_per_world, (number + 1) * self.bars_per_world)
+        return replace(self.take(rows), worlds=1, slots=0)
+
+    def take(self, bars: slice | Tensor) -> MarketTape:
+        """The tables at these bars [B], in this order, and all else as it is here."""
+        rows = bars.numpy(force=True) if isinstance(bars, Tensor) else bars
         return replace(
             self,
             timestamps=self.timestamps[rows],
-            known=KnownTables(*(table[rows] for table in self.known)),
-            next=self.next.each(lambda table: table[rows]),
-            worlds=1,
+            known=KnownTables(*(table[bars] for table in self.known)),
+            next=self.next.each(lambda table: table[bars]),
         )
 
     def fold(self, worlds: int) -> MarketTape:

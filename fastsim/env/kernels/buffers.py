@@ -38,7 +38,7 @@ class Market(NamedTuple):
 class Rules(NamedTuple):
     """Settings, as kernels read them."""
 
-    whole: Tensor  # [10]  int64; a horizon of 0 is none
+    whole: Tensor  # [12]  int64; a horizon of 0 is none
     real: Tensor  # [4]
 
 
@@ -148,6 +148,13 @@ def pack_market(world: World, vector: int = 1) -> Market:
     )
 
 
+def repack_bars(market: Market, world: World, bars: Tensor, vector: int = 1) -> None:
+    """Lay out again, in place, these bars [B], at which the tape has changed."""
+    changed = pack_market(world._replace(tape=world.tape.take(bars)), vector)
+    for name in ("moves", "bars", "features"):
+        getattr(market, name)[bars] = getattr(changed, name)
+
+
 def pack_rules(world: World) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = world.tape, world.config
@@ -163,6 +170,8 @@ def pack_rules(world: World) -> Rules:
         episode.random_start,
         tape.worlds,
         tape.bars_per_world,
+        tape.slots,
+        config.players,
     ]
     real = [config.max_gross, config.initial_cash, reward.adaptation, reward.drawdown_penalty]
     device = tape.device

@@ -30,6 +30,7 @@ COST = slice(COMMISSION, IMPACT_COST + 1)
 TERMINATED, TRUNCATED, RESTARTED, RUINED = range(4)
 # Entries of `Rules.whole` and `Rules.real`.
 ACTION, REWARD_KIND, SAME_STEP, FLAT, FIRST, LAST, HORIZON, RANDOM_START, WORLDS, SPAN = range(10)
+SLOTS, PLAYERS = range(10, 12)
 MAX_GROSS, INITIAL_CASH, ADAPTATION, DRAWDOWN_PENALTY = range(4)
 ACTION_CODES: dict[str, int] = {"weights": 0, "signed": 1, "logits": 2}
 REWARD_CODES: dict[str, int] = {

@@ -256,6 +256,16 @@ def measure_reward(n, before, after, peak_before, peak, market_return, state, ru
 
 
 @jit
+def world_of(n, counters, whole):
+    """World of the episode: the next of the market's own, or any one, drawn."""
+    key, number = counters[n, c.KEY], counters[n, c.NUMBER]
+    if whole[c.SLOTS]:
+        markets = whole[c.WORLDS] // whole[c.SLOTS]
+        return n // whole[c.PLAYERS] + number % whole[c.SLOTS] * markets
+    return draw_integer(key, number, WORLD_STREAM, whole[c.WORLDS])
+
+
+@jit
 def restart(n, state, rules):
     """All cash, at the start of the next episode."""
     real = state.money.dtype.type
@@ -268,8 +278,7 @@ def restart(n, state, rules):
     counters[n, c.NUMBER] += 1
     first = whole[c.FIRST]
     if whole[c.WORLDS] > 1:
-        key, number = counters[n, c.KEY], counters[n, c.NUMBER]
-        first += whole[c.SPAN] * draw_integer(key, number, WORLD_STREAM, whole[c.WORLDS])
+        first += whole[c.SPAN] * world_of(n, counters, whole)
     start = first
     if whole[c.RANDOM_START]:
         room = whole[c.LAST] - whole[c.FIRST] - max(whole[c.HORIZON], 1)

@@ -25,6 +25,7 @@ from fastsim.env.kernels.buffers import (
     pack_market,
     pack_rules,
     portfolio_width,
+    repack_bars,
     torch_blocks,
 )
 from fastsim.env.kernels.numba_kernel import step_block
@@ -64,9 +65,9 @@ class NumbaStepper:
         self._state.load(state)
         self._portfolio_width = portfolio_width(world)
         self._blank = numpy_blocks(empty_results(world, self.num_envs))
+        self._world, self._market = world, pack_market(world, VECTOR)
         self._fixed = tuple(
-            numpy_blocks(blocks)
-            for blocks in (self._state, pack_market(world, VECTOR), pack_rules(world))
+            numpy_blocks(blocks) for blocks in (self._state, self._market, pack_rules(world))
         )
         # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
         # something else runs on the machine; threads of Python's wait quietly.
@@ -95,6 +96,10 @@ class NumbaStepper:
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
         self._state.load(state)
+
+    def refresh(self, bars: Tensor) -> None:
+        """Read these bars [B] of the tape again."""
+        repack_bars(self._market, self._world, bars, VECTOR)
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""

@@ -24,6 +24,10 @@ class Stepper(Protocol):
         """Go on from this state, which is copied."""
         ...
 
+    def refresh(self, bars: Tensor) -> None:
+        """Take note that the tape has changed at these bars [B]."""
+        ...
+
     def step(self, action: Tensor) -> Transition:
         """Step every environment once; the tensors returned are the caller's to keep."""
         ...
@@ -40,6 +44,9 @@ class TorchStepper:
     def load(self, state: EnvState) -> None:
         """Go on from this state."""
         self.state = state
+
+    def refresh(self, bars: Tensor) -> None:
+        """Nothing to do: steps read the tape itself."""
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Transition:

@@ -349,16 +349,19 @@ def store_episode(episode, state, n):
 
 @triton.jit
 def begin(
-    over, episode, key, first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr,
-    last: tl.constexpr, worlds: tl.constexpr, span: tl.constexpr,
+    over, episode, key, market, first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr,
+    last: tl.constexpr, worlds: tl.constexpr, span: tl.constexpr, slots: tl.constexpr,
 ):  # fmt: skip
     """The episode, or where it is `over` the next, in one of `worlds` of `span` bars each.
 
-    It starts at one of `starts` bars, `first` and later, and runs to `last` without a horizon.
+    It is the next of the market's own `slots`, or with none any one, drawn. The episode starts at
+    one of `starts` bars, `first` and later, and runs to `last` without a horizon.
     """
     number = episode.number + tl.where(over, 1, 0)
     first_bar = key * 0 + first
-    if worlds > 1:
+    if slots > 0:
+        first_bar += span * (market + number % slots * (worlds // slots))
+    elif worlds > 1:
         first_bar += span * draw_integer(key, number, _WORLD_STREAM, worlds)
     start = first_bar
     if starts > 1:
@@ -437,7 +440,7 @@ def step_kernel(
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
     mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr, first: tl.constexpr,
     starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr, worlds: tl.constexpr,
-    span: tl.constexpr, enough: tl.constexpr,
+    span: tl.constexpr, slots: tl.constexpr, players: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
     """Step the environment that has this program's number."""
     n, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
@@ -467,7 +470,9 @@ def step_kernel(
             features,
         )  # fmt: skip
 
-    episode = begin(over, moved, key, first, starts, horizon, last, worlds, span)
+    episode = begin(
+        over, moved, key, n // players, first, starts, horizon, last, worlds, span, slots
+    )
     account = renew(over, account, initial)
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded)

@@ -16,6 +16,7 @@ from fastsim.env.kernels.buffers import (
     pack_market,
     pack_rules,
     portfolio_width,
+    repack_bars,
     seen_width,
 )
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
@@ -68,6 +69,10 @@ class TritonStepper:
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
         self._state.load(state)
+
+    def refresh(self, bars: Tensor) -> None:
+        """Read these bars [B] of the tape again."""
+        repack_bars(self._market, self._world, bars, VECTOR)
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
@@ -129,6 +134,8 @@ def constants(world: World) -> dict[str, Any]:
         "last": tape.last,
         "worlds": tape.worlds,
         "span": tape.bars_per_world,
+        "slots": tape.slots,
+        "players": config.players,
         "enough": 100.0 * torch.finfo(tape.dtype).eps,
         "num_warps": min(max(block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
