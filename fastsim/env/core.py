@@ -30,10 +30,13 @@ from fastsim.env.observe import Observation, observe_portfolio
 from fastsim.env.randomize import (
     RandomizeConfig,
     draw_friction,
+    restrict_conditions,
     scale_conditions,
     scale_displacement,
+    view_of,
 )
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
+from fastsim.env.slots import draw_slots, drawn_assets, masked, to_assets, to_slots
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.features import FEATURE_LIMIT
@@ -92,6 +95,7 @@ class EnvState(NamedTuple):
     memory: RewardMemory
     invalid_actions: Tensor  # [N]  int64, actions that were not finite, since the last reset
     key: Tensor  # [N]  int64, identity under the seed; players of a market share theirs
+    slots: Tensor  # [N, A]  int64, assets as agents are shown them; [N, 0] if as they are
 
     @property
     def wealth(self) -> Tensor:
@@ -139,7 +143,8 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         key[:: config.players],
         number[:: config.players],
     )
-    portfolio = _endowment(world, episode.bar)
+    slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
+    portfolio = _endowment(world, episode.bar, slots)
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
@@ -148,16 +153,18 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         memory=fresh_memory(portfolio.cash),
         invalid_actions=torch.zeros_like(number),
         key=key,
+        slots=slots,
     )
     return state._replace(peak=state.wealth)
 
 
-def _endowment(world: World, bar: Tensor) -> Portfolio:
+def _endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
     tape, config = world.tape, world.config
     cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
     holdings = cash.new_zeros(len(bar), tape.num_assets)
     if config.initial_invested > 0:
-        listed = tape.known.listed[bar].to(cash.dtype)
+        drawn = drawn_assets(slots, tape.num_assets)
+        listed = (tape.known.listed[bar] & drawn).to(cash.dtype)
         each = config.initial_invested * cash / listed.sum(-1).clamp_min(1.0)
         holdings = listed * each[:, None]
         cash = cash - holdings.sum(-1)
@@ -172,10 +179,14 @@ def restart(world: World, state: EnvState) -> EnvState:
 
 def observe(world: World, state: EnvState) -> Observation:
     """What the agents see of this state."""
-    own = observe_portfolio(state.portfolio, state.wealth, state.peak, world.config.initial_cash)
+    config, slots = world.config, state.slots
+    shown = state.portfolio._replace(holdings=to_slots(state.portfolio.holdings, slots))
+    own = observe_portfolio(shown, state.wealth, state.peak, config.initial_cash)
     if state.displacement.exists:
-        own = torch.cat([own, observe_displacement(state, world.config.players)], dim=-1)
-    return Observation(state.episode.bar, own)
+        moved = to_slots(observe_displacement(state, config.players), slots)
+        own = torch.cat([own, moved], dim=-1)
+    view = view_of(config.randomize, slots, state.key, state.episode.number, own.dtype)
+    return Observation(state.episode.bar, own, view=view)
 
 
 def observe_displacement(state: EnvState, players: int) -> Tensor:
@@ -189,8 +200,9 @@ def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
     """The market and the costs that every environment is about to meet in its episode."""
     config, key, number = world.config.randomize, state.key, state.episode.number
     market = conditions_at(world.tape, state.episode.bar)
+    market = scale_conditions(config, market, key, number)
     return (
-        scale_conditions(config, market, key, number),
+        restrict_conditions(market, state.slots),
         draw_friction(config, world.friction, key, number),
     )
 
@@ -200,7 +212,8 @@ def trade_and_move(
 ) -> tuple[EnvState, Tensor, Outcome]:
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
     config = world.config
-    weights, invalid = target_weights(action, config.action, config.max_gross)
+    weights, invalid = target_weights(action, config.action, config.max_gross, masked(state.slots))
+    weights = to_assets(weights, state.slots)
     hold = invalid
     bar = state.episode.bar + 1
     last = bar >= state.episode.end
@@ -292,15 +305,17 @@ def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
     return build(*(select(mask, new, old) for new, old in pairs))
 
 
-def copy(state: Nested) -> Nested:
-    """A state with tensors of its own, through nested named tuples."""
+def copy(state: MaybeNested) -> MaybeNested:
+    """A state with tensors of its own, through nested named tuples; what is None stays so."""
+    if state is None:
+        return state
     if isinstance(state, Tensor):
-        return cast(Nested, state.clone())
-    build = cast(Callable[..., Nested], type(state))
-    return build(*(copy(part) for part in state))
+        return cast(MaybeNested, state.clone())
+    parts = cast(tuple[Any, ...], state)
+    return cast(MaybeNested, cast(Any, type(parts))(*(copy(part) for part in parts)))
 
 
-def take(nested: MaybeNested, rows: Tensor) -> MaybeNested:
+def take(nested: MaybeNested, rows: Tensor | slice | int) -> MaybeNested:
     """These rows of every tensor of nested named tuples; what is None stays so."""
     if nested is None:
         return nested

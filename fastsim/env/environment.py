@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from fastsim.env.observe import (
     window_observation,
 )
 from fastsim.env.random import environment_keys
+from fastsim.env.randomize import check_assets
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
 from fastsim.market.tape import MarketTape
@@ -78,6 +80,7 @@ class PortfolioEnv:
                 f"first_env = {first_env} is not the first of {config.players} players of a market"
             )
         check_room(tape, config.episode)
+        check_assets(tape, config.randomize)
         if config.impact.moves_prices and not tape.has_volume:
             raise ConfigError(
                 "EnvConfig.impact moves prices by traded volume, and this market has none: use "
@@ -128,17 +131,25 @@ class PortfolioEnv:
 
     @property
     def _portfolio_names(self) -> tuple[str, ...]:
-        return portfolio_names(self.tape, moves_prices=self.config.impact.moves_prices)
+        return portfolio_names(self._shown, moves_prices=self.config.impact.moves_prices)
+
+    @property
+    def _shown(self) -> MarketTape:
+        """The tape with names for what agents are shown: assets, or slots where some are drawn."""
+        if not self.config.randomize.assets:
+            return self.tape
+        slots = (f"slot{number}" for number in range(self.tape.num_assets))
+        return replace(self.tape, symbols=tuple(slots))
 
     @property
     def observation_names(self) -> tuple[str, ...]:
-        """Names of the columns that `columns` returns."""
+        """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
         own = self._portfolio_names
         if self.config.observation == "index":
             return own
         if self.config.observation == "window":
-            return (*window_columns(self.tape, self.config.window_length), *own)
-        return (*feature_columns(self.tape), *own)
+            return (*window_columns(self._shown, self.config.window_length), *own)
+        return (*feature_columns(self._shown), *own)
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed."""
