@@ -15,7 +15,7 @@ from torch import Tensor
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 PARTS = (
     "iteration",
     "symbols",
@@ -83,7 +83,7 @@ def load_into(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> 
 
 
 def flatten(nested: tuple[Any, ...]) -> list[Tensor]:
-    """Tensors of nested named tuples, in order."""
+    """Tensors of nested named tuples, in order; what is None has none."""
     return list(_leaves(nested))
 
 
@@ -96,12 +96,14 @@ def unflatten(like: Nested, leaves: list[Tensor]) -> Nested:
 def _leaves(nested: Any) -> Iterator[Tensor]:
     if isinstance(nested, Tensor):
         yield nested
-    else:
+    elif nested is not None:
         for part in nested:
             yield from _leaves(part)
 
 
 def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
+    if like is None:
+        return None
     if isinstance(like, Tensor):
         return next(leaves)
     return type(like)(*(_fill(part, leaves) for part in like))

@@ -49,11 +49,13 @@ class Snapshot:
 
     def __init__(self, policy: Policy, tape: MarketTape) -> None:
         self.policy = deepcopy(policy).requires_grad_(False)
-        table = self.policy.standardize(tape)
+        self.tape, table = tape, self.policy.standardize(tape)
         self.first, self.market = table.first, self.policy.encode(table.rows)  # [B, 2 hidden]
 
     def __call__(self, observation: Observation) -> Tensor:
         """Actions [n, W]."""
+        if observation.view is not None:
+            return self.policy.act(self.tape, observation)
         market = self.market[observation.bar - self.first]
         mean: Tensor = self.policy(market, observation.portfolio).mean
         return mean

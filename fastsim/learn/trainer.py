@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.core import EnvConfig, take
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
 from fastsim.learn.checkpoint import (
@@ -28,7 +27,6 @@ from fastsim.learn.checkpoint import (
 )
 from fastsim.learn.policy import Policy, PolicyConfig, check_tape
 from fastsim.learn.ppo import (
-    Batch,
     Losses,
     PPOConfig,
     RewardScale,
@@ -87,11 +85,7 @@ class Trainer:
                 f"PPOConfig.num_envs = {ppo.num_envs} must be the environment's {env.num_envs} rows"
             )
         self.env = env
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.policy = Policy(
-                tape, env.action_width, policy, portfolio_width=env.portfolio_width
-            )
+        self.policy = _begin_policy(tape, env, policy, seed)
         self.table = self.policy.standardize(tape)
         self.optimizer = make_optimizer(self.policy, ppo)
         self.reward_scale = RewardScale(ppo.num_envs, tape.device)
@@ -160,13 +154,12 @@ class Trainer:
         with matmul_precision(self.config, self.generator.device):
             collect(self.env, self.policy, self.table, self.rollout, self.generator)
         reward = self.reward_scale.update(self.rollout, self.config.discount)
-        for room, column in zip(
-            self.batch, make_batch(self.rollout, reward, self.config), strict=True
-        ):
+        columns = flatten(make_batch(self.rollout, reward, self.config))
+        for room, column in zip(flatten(self.batch), columns, strict=True):
             room.copy_(column)
 
     def _learn_from_rows(self) -> None:
-        minibatch = Batch(*(column[self._rows] for column in self.batch))
+        minibatch = take(self.batch, self._rows)
         learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
 
     def _prepare(self) -> None:
@@ -175,7 +168,8 @@ class Trainer:
         if self.env.stepper.name != "triton" or self.generator.device.type != "cuda":
             return
         env = flatten(self.env.stepper.state)
-        kept = [*env, *self.rollout, *self.batch, *self.reward_scale.buffers()]
+        records = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *records, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, self.generator)
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
@@ -192,7 +186,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
             "env": flatten(self.env.state),
-            "observation": [self.rollout.bar[-1], self.rollout.portfolio[-1]],
+            "observation": flatten(self.rollout.seen(-1)),
             "extra": extra,
         }
         save_checkpoint(path, content)
@@ -208,7 +202,7 @@ class Trainer:
         self.iteration = content["iteration"]
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
         self._ready = not self._capture  # what was recorded knows the old tensors
-        begin_rollout(self.rollout, Observation(*content["observation"]))
+        begin_rollout(self.rollout, unflatten(self.rollout.seen(-1), content["observation"]))
         extra: Mapping[str, Any] = content["extra"]
         return extra
 
@@ -225,3 +219,16 @@ class Trainer:
             "rollout/turnover": mean_where(rollout.turnover, valid),
             "rollout/cost_bps": mean_where(rollout.cost, valid) * 1e4,
         }
+
+
+def _begin_policy(tape: MarketTape, env: Environment, config: PolicyConfig, seed: int) -> Policy:
+    """A policy for what the environment shows, with weights of this seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Policy(
+            tape,
+            env.action_width,
+            config,
+            portfolio_width=env.portfolio_width,
+            pooled=bool(env.config.randomize.assets),
+        )
