@@ -21,7 +21,7 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
-from fastsim.errors import ActionError
+from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
 SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
@@ -37,10 +37,21 @@ def action_space(env: PortfolioEnv) -> spaces.Box:
 
 
 def observation_space(env: PortfolioEnv) -> spaces.Space[Any]:
-    """Space of one environment's observation: a box, or bar index and portfolio."""
+    """Space of one environment's observation: a box, or bar index and portfolio.
+
+    Raises
+    ------
+    ConfigError
+        The bar alone would not tell which assets an episode is about.
+    """
     width = len(env.observation_names)
     columns = spaces.Box(-FEATURE_LIMIT, FEATURE_LIMIT, (width,), np.float32)
     if env.config.observation == "index":
+        if env.config.randomize.assets:
+            raise ConfigError(
+                "RandomizeConfig.assets shows other assets in every episode, which "
+                'observation="index" does not tell; use "flat" or "window"'
+            )
         return spaces.Dict({"bar": spaces.Discrete(len(env.tape)), "portfolio": columns})
     return columns
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 ActionMode = Literal["weights", "signed", "logits"]
 """`weights`: long-only weights [A], the rest is cash. `signed`: weights [A], negative is short.
@@ -37,16 +38,24 @@ def actions_for(weights: Tensor, mode: ActionMode) -> Tensor:
     return torch.cat([weights, cash], dim=-1).clamp_min(1e-9).log()
 
 
-def target_weights(action: Tensor, mode: ActionMode, max_gross: float) -> tuple[Tensor, Tensor]:
+def target_weights(
+    action: Tensor, mode: ActionMode, max_gross: float, masked: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Admissible weights [N, A] of the risky assets, and which rows [N] hold instead.
 
     A row with NaN or an infinity holds. Weights that ask for too much are scaled down together,
     which keeps their ratios: to sum at most one, and, if signed, to gross leverage `max_gross`.
-    Negative long-only weights count as zero.
+    Negative long-only weights count as zero. Where `masked` [N, A], what is asked is ignored and
+    the weight is 0.
     """
+    if masked is not None:
+        masked = pad(masked, (0, action.shape[-1] - masked.shape[-1]))  # [N, W]  cash is not
+        action = action.masked_fill(masked, 0.0)
     hold = ~action.isfinite().all(-1)  # [N]
     action = torch.where(hold[:, None], 0.0, action).clamp(-LARGEST, LARGEST)
     if mode == "logits":
+        if masked is not None:
+            action = action.masked_fill(masked, -torch.inf)
         return torch.softmax(action, dim=-1)[:, :-1], hold
     if mode == "weights":
         weights = action.clamp_min(0.0)

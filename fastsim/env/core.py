@@ -24,10 +24,13 @@ from fastsim.env.orders import OrderConfig, Wish
 from fastsim.env.randomize import (
     RandomizeConfig,
     draw_friction,
+    restrict_conditions,
     scale_conditions,
     scale_displacement,
+    view_of,
 )
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
+from fastsim.env.slots import draw_slots, drawn_assets, masked, to_assets, to_slots
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.features import FEATURE_LIMIT
@@ -100,6 +103,7 @@ class EnvState(NamedTuple):
     memory: RewardMemory
     invalid_actions: Tensor  # [N]  int64, actions that were not finite, since the last reset
     key: Tensor  # [N]  int64, identity under the seed; players of a market share theirs
+    slots: Tensor  # [N, A]  int64, assets as agents are shown them; [N, 0] if as they are
 
     @property
     def account(self) -> Account:
@@ -149,7 +153,8 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         key[:: config.players],
         number[:: config.players],
     )
-    portfolio = _endowment(world, episode.bar)
+    slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
+    portfolio = _endowment(world, episode.bar, slots)
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
@@ -159,6 +164,7 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         memory=fresh_memory(portfolio.cash),
         invalid_actions=torch.zeros_like(number),
         key=key,
+        slots=slots,
     )
     return state._replace(peak=state.wealth)
 
@@ -168,12 +174,13 @@ def _carried(world: World) -> int:
     return world.tape.num_assets if world.config.orders.carries else 0
 
 
-def _endowment(world: World, bar: Tensor) -> Portfolio:
+def _endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
     tape, config = world.tape, world.config
     cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
     holdings = cash.new_zeros(len(bar), tape.num_assets)
     if config.initial_invested > 0:
-        listed = tape.known.listed[bar].to(cash.dtype)
+        drawn = drawn_assets(slots, tape.num_assets)
+        listed = (tape.known.listed[bar] & drawn).to(cash.dtype)
         each = config.initial_invested * cash / listed.sum(-1).clamp_min(1.0)
         holdings = listed * each[:, None]
         cash = cash - holdings.sum(-1)
@@ -188,14 +195,15 @@ def restart(world: World, state: EnvState) -> EnvState:
 
 def observe(world: World, state: EnvState) -> Observation:
     """What the agents see of this state."""
-    wealth = state.wealth
-    own = observe_portfolio(state.portfolio, wealth, state.peak, world.config.initial_cash)
-    carries = world.config.orders.carries
-    if state.displacement.exists or carries:
-        own = torch.cat([own, observe_displacement(world, state)], dim=-1)
-    if carries:
-        own = torch.cat([own, relative_to(wealth, state.open_orders)], dim=-1)
-    return Observation(state.episode.bar, own)
+    config, slots, wealth = world.config, state.slots, state.wealth
+    shown = state.portfolio._replace(holdings=to_slots(state.portfolio.holdings, slots))
+    columns = [observe_portfolio(shown, wealth, state.peak, config.initial_cash)]
+    if state.displacement.exists or config.orders.carries:
+        columns.append(to_slots(observe_displacement(world, state), slots))
+    if config.orders.carries:
+        columns.append(relative_to(wealth, to_slots(state.open_orders, slots)))
+    view = view_of(config.randomize, slots, state.key, state.episode.number, wealth.dtype)
+    return Observation(state.episode.bar, torch.cat(columns, dim=-1), view=view)
 
 
 def observe_displacement(world: World, state: EnvState) -> Tensor:
@@ -211,8 +219,9 @@ def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
     """The market and the costs that every environment is about to meet in its episode."""
     config, key, number = world.config.randomize, state.key, state.episode.number
     market = conditions_at(world.tape, state.episode.bar)
+    market = scale_conditions(config, market, key, number)
     return (
-        scale_conditions(config, market, key, number),
+        restrict_conditions(market, state.slots),
         draw_friction(config, world.friction, key, number),
     )
 
@@ -232,7 +241,8 @@ def trade_and_move(
 ) -> tuple[EnvState, Tensor, Outcome]:
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
     config = world.config
-    weights, invalid = target_weights(action, config.action, config.max_gross)
+    weights, invalid = target_weights(action, config.action, config.max_gross, masked(state.slots))
+    weights = to_assets(weights, state.slots)
     hold = invalid
     if config.orders.carries:
         invalid = invalid & ~action.isnan().all(-1)  # a row of NaN alone leaves its orders open
@@ -322,15 +332,17 @@ def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
     return build(*(select(mask, new, old) for new, old in pairs))
 
 
-def copy(state: Nested) -> Nested:
-    """A state with tensors of its own, through nested named tuples."""
+def copy(state: MaybeNested) -> MaybeNested:
+    """A state with tensors of its own, through nested named tuples; what is None stays so."""
+    if state is None:
+        return state
     if isinstance(state, Tensor):
-        return cast(Nested, state.clone())
-    build = cast(Callable[..., Nested], type(state))
-    return build(*(copy(part) for part in state))
+        return cast(MaybeNested, state.clone())
+    parts = cast(tuple[Any, ...], state)
+    return cast(MaybeNested, cast(Any, type(parts))(*(copy(part) for part in parts)))
 
 
-def take(nested: MaybeNested, rows: Tensor) -> MaybeNested:
+def take(nested: MaybeNested, rows: Tensor | slice | int) -> MaybeNested:
     """These rows of every tensor of nested named tuples; what is None stays so."""
     if nested is None:
         return nested

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +35,7 @@ from fastsim.env.observe import (
     window_observation,
 )
 from fastsim.env.random import environment_keys
+from fastsim.env.randomize import check_assets
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
 from fastsim.market.synthetic.fresh import FreshWorlds, LaidWorlds
@@ -100,6 +102,7 @@ class PortfolioEnv:
                 f"the tape has worlds for {tape.worlds // tape.slots} markets, not for {markets}; "
                 f"give FreshWorlds instead of a tape"
             )
+        check_assets(tape, config.randomize)
         if config.impact.moves_prices and not tape.has_volume:
             raise ConfigError(
                 "EnvConfig.impact moves prices by traded volume, and this market has none: use "
@@ -172,18 +175,26 @@ class PortfolioEnv:
     def _portfolio_names(self) -> tuple[str, ...]:
         config = self.config
         return portfolio_names(
-            self.tape, moves_prices=config.impact.moves_prices, carries=config.orders.carries
+            self._shown, moves_prices=config.impact.moves_prices, carries=config.orders.carries
         )
 
     @property
+    def _shown(self) -> MarketTape:
+        """The tape with names for what agents are shown: assets, or slots where some are drawn."""
+        if not self.config.randomize.assets:
+            return self.tape
+        slots = (f"slot{number}" for number in range(self.tape.num_assets))
+        return replace(self.tape, symbols=tuple(slots))
+
+    @property
     def observation_names(self) -> tuple[str, ...]:
-        """Names of the columns that `columns` returns."""
+        """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
         own = self._portfolio_names
         if self.config.observation == "index":
             return own
         if self.config.observation == "window":
-            return (*window_columns(self.tape, self.config.window_length), *own)
-        return (*feature_columns(self.tape), *own)
+            return (*window_columns(self._shown, self.config.window_length), *own)
+        return (*feature_columns(self._shown), *own)
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed."""

@@ -8,11 +8,19 @@ import torch
 from torch import Tensor
 
 from fastsim.env.accounting import Portfolio
-from fastsim.market.features import FEATURE_LIMIT
+from fastsim.env.slots import look_up
+from fastsim.market.features import FEATURE_LIMIT, rises_with_volatility
 from fastsim.market.tape import MarketTape
 
 PORTFOLIO_SCALARS = ("drawdown", "log_growth")
 WINDOW_CHANNELS = ("open", "high", "low", "close", "volume")
+
+
+class View(NamedTuple):
+    """In what the market of an episode differs from the tape: its assets and its volatility."""
+
+    slots: Tensor  # [N, A]  int64, the asset that each slot shows; see `fastsim.env.slots`
+    volatility: Tensor  # [N]  factor on log returns
 
 
 class Observation(NamedTuple):
@@ -21,6 +29,7 @@ class Observation(NamedTuple):
     bar: Tensor  # [N]  int64, row of the tape's tables
     portfolio: Tensor  # [N, P]  weights of assets and cash, then `PORTFOLIO_SCALARS`
     flat: Tensor | None = None  # [N, A F + P]  laid out already, by a fused backend
+    view: View | None = None  # None where every agent sees the tape as it is
 
 
 def portfolio_names(
@@ -67,11 +76,25 @@ def relative_to(wealth: Tensor, values: Tensor) -> Tensor:
     return (values / positive[:, None]).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
 
 
+def features_at(tape: MarketTape, bar: Tensor, view: View | None = None) -> Tensor:
+    """Features [N, A, F] at `bar` [N] of the assets in their slots, at the episode's volatility."""
+    known = tape.known
+    if view is None:
+        return known.features[bar]
+    features = look_up(known.features, bar, view.slots)
+    present = look_up(known.sigma, bar, view.slots) > 0  # a volatility that is unknown stays 0
+    rise = torch.where(present, view.volatility.log()[:, None], 0.0)
+    for column, name in enumerate(tape.feature_names):
+        if rises_with_volatility(name):
+            features[..., column] += rise
+    return features.clamp_(-FEATURE_LIMIT, FEATURE_LIMIT)
+
+
 def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
     """Features of the bar and the portfolio [N, A F + P]."""
     if observation.flat is not None:
         return observation.flat
-    features = tape.known.features[observation.bar]
+    features = features_at(tape, observation.bar, observation.view)
     return torch.cat([features.flatten(1), observation.portfolio], dim=-1)
 
 
@@ -81,12 +104,16 @@ def window_observation(tape: MarketTape, observation: Observation, length: int) 
     Prices are log ratios to the bar's close; volume is the log ratio to its mean in the window.
     Bars before the first and missing values are zero.
     """
+    view = observation.view
     ages = torch.arange(length - 1, -1, -1, device=tape.device)
     rows = observation.bar[:, None] - ages  # [N, L]
-    window = tape.known.bars[rows.clamp_min(0)][..., :5]  # [N, L, A, 5]
+    slots = rows[:, :0] if view is None else view.slots
+    window = look_up(tape.known.bars[..., :5], rows.clamp_min(0), slots[:, None])  # [N, L, A, 5]
     begun = observation.bar // tape.bars_per_world * tape.bars_per_world  # [N]  of its world
     window = torch.where((rows >= begun[:, None])[:, :, None, None], window, torch.nan)
     prices = (window[..., :4] / window[:, -1:, :, 3:4]).log()
+    if view is not None:
+        prices = prices * view.volatility[:, None, None, None]
     volume = torch.log(window[..., 4:] / window[..., 4:].nanmean(1, keepdim=True))
     relative = torch.cat([prices, volume], dim=-1).nan_to_num(nan=0.0)
     columns = torch.cat([relative.flatten(1), observation.portfolio], dim=-1)

@@ -1,7 +1,8 @@
 """Scripted players: from what an agent sees to target weights, without learning.
 
 Each is a function of the tape and of the observations of n players to long-only weights [n, A], the
-rest is cash; it looks at nothing after the bar and remembers nothing between calls.
+rest is cash; it looks at nothing after the bar and remembers nothing between calls. Weights, like
+observations, are by slot: of an asset each, unless episodes draw theirs (`fastsim.env.slots`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from fastsim.config import require_between
 from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
 from fastsim.env.random import draw_integers, environment_keys
+from fastsim.env.slots import filled, to_slots
 from fastsim.market.tape import MarketTape
 
 Player = Callable[[MarketTape, Observation], Tensor]
@@ -37,7 +39,8 @@ class Momentum:
 
     def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Target weights [n, A]."""
-        return tilted(1.0, self.strength * trailing_score(tape, observation.bar, self.lookback))
+        score = self.strength * shown_score(tape, observation, self.lookback)
+        return tilted(1.0, score, equal_weights(tape, observation))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +56,8 @@ class MeanReversion:
 
     def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Target weights [n, A]."""
-        return tilted(1.0, -self.strength * trailing_score(tape, observation.bar, self.lookback))
+        score = -self.strength * shown_score(tape, observation, self.lookback)
+        return tilted(1.0, score, equal_weights(tape, observation))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +71,9 @@ class TwapExecutor:
 
     def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Target weights [n, A]."""
-        goal = 1.0 / tape.num_assets
+        goal = equal_weights(tape, observation)
         held = held_weights(tape, observation)
-        return torch.where(held < goal, (held + goal / self.slices).clamp_max(goal), held)
+        return torch.where(held < goal, (held + goal / self.slices).minimum(goal), held)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +98,8 @@ class LiquidityProvider:
         displacement = observation.portfolio[:, plain : plain + tape.num_assets]  # or [n, 0]
         if displacement.shape[1] == 0:
             displacement = torch.zeros_like(observation.portfolio[:, : tape.num_assets])
-        return tilted(self.inventory, -self.strength * displacement)
+        score = -self.strength * displacement
+        return tilted(self.inventory, score, equal_weights(tape, observation))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +119,7 @@ class Noise:
         key = environment_keys(self.seed, numbers).view(rows, columns)
         drawn = draw_integers(key, observation.bar[:, None], NOISE_STREAM, _RESOLUTION)
         spacing = -((drawn.to(tape.dtype) + 0.5) / _RESOLUTION).log()
+        spacing[:, :-1] *= equal_weights(tape, observation) > 0
         wanted = (spacing / spacing.sum(-1, keepdim=True))[:, :-1]  # uniform on the simplex
         held = held_weights(tape, observation)
         return held + self.pace * (wanted - held)
@@ -128,15 +134,29 @@ SCRIPTED: dict[str, Player] = {
 }
 
 
-def tilted(inventory: float, score: Tensor) -> Tensor:
-    """Long-only weights [n, A]: `inventory` spread equally, each share changed by its score."""
-    weights = (inventory + score).clamp_min(0.0) / score.shape[1]
+def equal_weights(tape: MarketTape, observation: Observation) -> Tensor:
+    """The same weight [n, A] for every slot that shows an asset, 1 together."""
+    view, bar = observation.view, observation.bar
+    slots = bar.new_empty(len(bar), 0) if view is None else view.slots
+    shown = filled(slots, tape.num_assets).to(tape.dtype)
+    return shown / shown.sum(-1, keepdim=True)
+
+
+def tilted(inventory: float, score: Tensor, shares: Tensor) -> Tensor:
+    """Long-only weights [n, A]: `inventory` in these shares, each of them changed by its score."""
+    weights = (inventory + score).clamp_min(0.0) * shares
     return weights / weights.sum(-1, keepdim=True).clamp_min(1.0)
 
 
 def held_weights(tape: MarketTape, observation: Observation) -> Tensor:
     """Long-only weights [n, A] that a player holds now."""
     return observation.portfolio[:, : tape.num_assets].clamp(0.0, 1.0)
+
+
+def shown_score(tape: MarketTape, observation: Observation, lookback: int) -> Tensor:
+    """`trailing_score` by slot; the volatility of an episode does not change it."""
+    score = trailing_score(tape, observation.bar, lookback)
+    return score if observation.view is None else to_slots(score, observation.view.slots)
 
 
 def trailing_score(tape: MarketTape, bar: Tensor, lookback: int) -> Tensor:

@@ -23,7 +23,9 @@ def environment_keys(seed: int, env_ids: Tensor) -> Tensor:
     return _mix(_mix(_mix(low + GOLDEN) ^ high) + env_ids)
 
 
-def draw_integers(key: Tensor, episode: Tensor, stream: int, bound: Tensor | int) -> Tensor:
+def draw_integers(
+    key: Tensor, episode: Tensor, stream: Tensor | int, bound: Tensor | int
+) -> Tensor:
     """Integers [N] in [0, bound), one per environment and episode; `stream` tells uses apart.
 
     Multiply-shift maps 32 random bits to the range (Lemire 2019); the bias is below bound / 2^32.

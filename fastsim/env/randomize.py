@@ -1,9 +1,9 @@
-"""Worlds that differ from episode to episode: costs, impact and volatility drawn at its start.
+"""Worlds that differ from episode to episode: costs, impact, volatility and assets drawn anew.
 
-A policy that has met many frictions and many volatilities leans on none of them (domain
-randomisation: Tobin et al. 2017). Draws are hashes of environment and episode, so nothing is kept,
-and players who share a market meet the same ones. Agents see the market's features as they are;
-what was drawn they feel in what they earn.
+A policy that has met many frictions and many volatilities leans on none of them, and one that has
+met every asset in every slot leans on no asset (domain randomisation: Tobin et al. 2017). Draws are
+hashes of environment and episode, and players who share a market meet the same ones. Costs and
+impact agents feel in what they earn; assets and volatility they also see (`observe.View`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from torch import Tensor
 from fastsim.config import require_choice
 from fastsim.env.conditions import Conditions
 from fastsim.env.impact import Displacement
+from fastsim.env.observe import View
 from fastsim.env.random import draw_uniform
+from fastsim.env.slots import drawn_assets
 from fastsim.errors import ConfigError
 from fastsim.market.costs import BPS, CostConfig, Friction
+from fastsim.market.tape import MarketTape
 
 RANDOMIZE_STREAM = 16
 _COSTS = {  # names in the configuration: column of `Friction`, its unit
@@ -47,11 +50,16 @@ class RandomizeConfig:
     """Factor on the displacement of prices, transient and permanent alike."""
     volatility: tuple[float, ...] = ()
     """Factor on every log return, and on the volatility that impact is measured in."""
+    assets: tuple[int, ...] = ()
+    """The fewest and the most assets of an episode, all numbers between them alike. Agents see as
+    many slots as the market has assets: the first show those drawn, in random order, the rest are
+    masked (see `fastsim.env.slots`)."""
     spacing: Literal["uniform", "log"] = "uniform"
-    """Whether values or their logarithms are uniform."""
+    """Whether values, other than numbers of assets, or their logarithms are uniform."""
 
     def __post_init__(self) -> None:
         require_choice(self, "spacing")
+        self._check_assets()
         for name in _names():
             bounds = getattr(self, name)
             if not bounds:
@@ -66,7 +74,21 @@ class RandomizeConfig:
     @property
     def varies(self) -> bool:
         """Whether anything is drawn."""
-        return any(getattr(self, name) for name in _names())
+        return bool(self.assets) or any(getattr(self, name) for name in _names())
+
+    @property
+    def shows(self) -> bool:
+        """Whether agents see another market than the tape's."""
+        return bool(self.assets or self.volatility)
+
+    def _check_assets(self) -> None:
+        bounds = self.assets
+        whole = all(type(bound) is int for bound in bounds)
+        if bounds and not (whole and len(bounds) == 2 and 1 <= bounds[0] <= bounds[1]):
+            raise ConfigError(
+                f"RandomizeConfig.assets must be (fewest, most) with 1 <= fewest <= most or empty, "
+                f"got {bounds!r}"
+            )
 
     def _check_bound(self, name: str, bound: float) -> None:
         if name in _COSTS:
@@ -81,9 +103,19 @@ class RandomizeConfig:
             )
 
 
+def check_assets(tape: MarketTape, config: RandomizeConfig) -> None:
+    """Raise ConfigError if an episode asks for more assets than the tape has."""
+    if config.assets and config.assets[1] > tape.num_assets:
+        raise ConfigError(
+            f"RandomizeConfig.assets draws up to {config.assets[1]} assets of a market of "
+            f"{tape.num_assets}; use at most {tape.num_assets}"
+        )
+
+
 def _names() -> tuple[str, ...]:
-    """What can be drawn; the place of a name is that of its stream."""
-    return tuple(field.name for field in fields(RandomizeConfig) if field.name != "spacing")
+    """What is drawn from a range of numbers; the place of a name is that of its stream."""
+    apart = ("assets", "spacing")
+    return tuple(field.name for field in fields(RandomizeConfig) if field.name not in apart)
 
 
 def draw(config: RandomizeConfig, name: str, key: Tensor, episode: Tensor) -> Tensor:
@@ -120,13 +152,36 @@ def scale_conditions(
     factor = draw(config, "volatility", key, episode).to(market.r_before.dtype)[:, None]  # [N, 1]
     before = torch.expm1(factor * torch.log1p(market.r_before))
     after = torch.expm1(factor * torch.log1p(market.r_after))
-    total = torch.where(market.tradable, (1.0 + before) * (1.0 + after) - 1.0, 0.0)
-    return market._replace(
-        r_before=before,
-        r_after=after,
-        impact_scale=factor * market.impact_scale,
-        market_return=total.sum(-1) / market.tradable.sum(-1).clamp_min(1),
+    return _with_market_return(
+        market._replace(r_before=before, r_after=after, impact_scale=factor * market.impact_scale)
     )
+
+
+def restrict_conditions(market: Conditions, slots: Tensor) -> Conditions:
+    """What is met where nothing is traded but the assets in `slots`, and they are the market."""
+    if not slots.shape[-1]:
+        return market
+    drawn = drawn_assets(slots, market.tradable.shape[-1])
+    return _with_market_return(market._replace(tradable=market.tradable & drawn))
+
+
+def _with_market_return(market: Conditions) -> Conditions:
+    """The same with the mean return of what is tradable as that of the market."""
+    total = (1.0 + market.r_before) * (1.0 + market.r_after) - 1.0
+    tradable = market.tradable
+    mean = torch.where(tradable, total, 0.0).sum(-1) / tradable.sum(-1).clamp_min(1)
+    return market._replace(market_return=mean)
+
+
+def view_of(
+    config: RandomizeConfig, slots: Tensor, key: Tensor, episode: Tensor, dtype: torch.dtype
+) -> View | None:
+    """How agents with these slots see the market in `episode` [N]; None if as it is."""
+    if not config.shows:
+        return None
+    if not config.volatility:
+        return View(slots, torch.ones_like(key, dtype=dtype))
+    return View(slots, draw(config, "volatility", key, episode).to(dtype))
 
 
 def scale_displacement(

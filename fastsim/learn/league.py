@@ -24,6 +24,7 @@ from fastsim.env.observe import Observation
 from fastsim.env.players import Player
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.policy import Policy, PolicyConfig
+from fastsim.learn.rollout import begin_policy
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
 
@@ -50,11 +51,13 @@ class Snapshot:
 
     def __init__(self, policy: Policy, tape: MarketTape) -> None:
         self.policy = deepcopy(policy).requires_grad_(False)
-        table = self.policy.standardize(tape)
+        self.tape, table = tape, self.policy.standardize(tape)
         self.first, self.market = table.first, self.policy.encode(table.rows)  # [B, 2 hidden]
 
     def __call__(self, observation: Observation) -> Tensor:
         """Actions [n, W]."""
+        if observation.view is not None:
+            return self.policy.act(self.tape, observation)
         market = self.market[observation.bar - self.first]
         mean: Tensor = self.policy(market, observation.portfolio).mean
         return mean
@@ -149,10 +152,7 @@ class LeagueEnv:
 
     def _snapshot(self, weights: Mapping[str, Tensor]) -> Snapshot:
         size = PolicyConfig(hidden=weights["actor.weight"].shape[1])
-        with torch.random.fork_rng(devices=[]):  # a new policy draws weights, replaced at once
-            policy = Policy(
-                self.tape, self.action_width, size, portfolio_width=self.portfolio_width
-            )
+        policy = begin_policy(self, size, seed=0)
         policy.load_state_dict(weights)
         return Snapshot(policy, self.tape)
 

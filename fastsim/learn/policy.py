@@ -2,7 +2,8 @@
 
 The hidden layer of both heads is linear in an encoding of the bar and in the portfolio, so its
 market part is a function of the bar alone. `encode` computes that part for a table of bars, whose
-rows are then gathered: once per bar of the tape, not once per sample.
+rows are then gathered: once per bar of the tape, not once per sample. Where episodes draw their
+assets or their volatility, no two samples see the same market, and each is encoded by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from fastsim.config import require_between
-from fastsim.env.observe import Observation, portfolio_names
+from fastsim.env.observe import Observation, View, features_at, portfolio_names
 from fastsim.errors import ConfigError
 from fastsim.learn.normalize import RunningMoments
 from fastsim.market.tape import MarketTape
@@ -60,6 +61,7 @@ class MarketTable(NamedTuple):
 
     rows: Tensor  # [B, A F]
     first: int  # bar of the first row
+    tape: MarketTape  # what they were made from
 
 
 class Policy(nn.Module):
@@ -68,6 +70,8 @@ class Policy(nn.Module):
     The market's features are standardised by their moments over the bars given at construction,
     the portfolio's by running moments; both are buffers and travel with the weights.
     `portfolio_width` is the environment's; without one, that of prices which trades leave alone.
+    Where any asset may stand in a slot, `pooled` moments are those of a feature over all assets, so
+    that a number means the same whichever asset it is of.
     """
 
     def __init__(
@@ -77,12 +81,13 @@ class Policy(nn.Module):
         config: PolicyConfig,
         *,
         portfolio_width: int | None = None,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
         features = tape.num_assets * len(tape.feature_names)
         portfolio = portfolio_width or len(portfolio_names(tape))
         width = config.hidden
-        self.market_moments = RunningMoments(features)
+        self.market_moments = RunningMoments(len(tape.feature_names) if pooled else features)
         self.portfolio_moments = RunningMoments(portfolio)
         self.market_encoder = nn.Sequential(_linear(features, width), nn.Tanh())
         self.market_hidden = nn.Linear(width, 2 * width)
@@ -92,26 +97,30 @@ class Policy(nn.Module):
         self.log_std = nn.Parameter(torch.full((action_width,), math.log(config.initial_std)))
         self._begin_hidden()
         self.to(tape.device)
-        self.market_moments.update(_rows(tape))
+        self.market_moments.update(self._by_moment(_rows(tape)).flatten(0, 1))
 
     def standardize(self, tape: MarketTape) -> MarketTable:
         """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
-        return MarketTable(self.market_moments(_rows(tape)), tape.first)
+        return MarketTable(self._standardized(_rows(tape)), tape.first, tape)
 
-    def restandardize(self, table: MarketTable, tape: MarketTape, worlds: Tensor) -> None:
+    def restandardize(self, table: MarketTable, worlds: Tensor) -> None:
         """Put right, in place, what a table shows of these worlds [K], which have changed."""
-        bars = tape.bars_of(worlds)
+        bars = table.tape.bars_of(worlds)
         bars = bars[(bars >= table.first) & (bars < table.first + len(table.rows))]
-        features = tape.known.features[bars].flatten(1)
-        table.rows[bars - table.first] = self.market_moments(features)
+        table.rows[bars - table.first] = self._standardized(table.tape.known.features[bars])
 
     def encode(self, rows: Tensor) -> Tensor:
         """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))
         return hidden
 
-    def look_up(self, table: MarketTable, bar: Tensor) -> Tensor:
-        """Market part [M, 2 hidden] of samples at `bar` [M]: of each bar or sample, the fewer."""
+    def look_up(self, table: MarketTable, bar: Tensor, view: View | None = None) -> Tensor:
+        """Market part [M, 2 hidden] of samples at `bar` [M]: of each bar or sample, the fewer.
+
+        Samples with a view of their own are encoded one by one.
+        """
+        if view is not None:
+            return self.encode(self._standardized(features_at(table.tape, bar, view)))
         index = bar - table.first
         if len(bar) < len(table.rows):
             return self.encode(table.rows[index])
@@ -127,9 +136,19 @@ class Policy(nn.Module):
     @torch.no_grad()
     def act(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Most likely action [N, W] for observations of `tape`, without exploration."""
-        rows = self.market_moments(tape.known.features[observation.bar].flatten(1))
-        output: PolicyOutput = self(self.encode(rows), observation.portfolio)
+        features = features_at(tape, observation.bar, observation.view)
+        market = self.encode(self._standardized(features))
+        output: PolicyOutput = self(market, observation.portfolio)
         return output.mean
+
+    def _standardized(self, features: Tensor) -> Tensor:
+        """Features [B, A, F] in standard deviations, asset by asset in a row [B, A F]."""
+        scaled: Tensor = self.market_moments(self._by_moment(features))
+        return scaled.flatten(1)
+
+    def _by_moment(self, features: Tensor) -> Tensor:
+        """The same numbers [B, 1, A F] or, where moments are pooled, [B, A, F]."""
+        return features.reshape(len(features), -1, len(self.market_moments.mean))
 
     def _begin_hidden(self) -> None:
         """Start each head's hidden layer orthogonal in its joint inputs, market and portfolio."""
@@ -143,7 +162,7 @@ class Policy(nn.Module):
 
 def _rows(tape: MarketTape) -> Tensor:
     stop = len(tape) - tape.bars_per_world + tape.last + 1  # of the last world
-    return tape.known.features[tape.first : stop].flatten(1)
+    return tape.known.features[tape.first : stop]
 
 
 def check_tape(tape: MarketTape, symbols: tuple[str, ...], feature_names: tuple[str, ...]) -> None:

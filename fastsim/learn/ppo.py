@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.config import require_between, require_choice
+from fastsim.env.core import copy
+from fastsim.env.observe import View
 from fastsim.errors import ConfigError
 from fastsim.learn.advantage import fused_gae
 from fastsim.learn.normalize import RunningMoments
@@ -75,6 +77,7 @@ class Batch(NamedTuple):
     advantage: Tensor  # [M]  standardised over the batch
     value_target: Tensor  # [M]
     valid: Tensor  # [M]  1 where the action counted, else 0
+    view: View | None = None  # [M, ...]  of episodes that draw what their agents see
 
 
 class Losses(NamedTuple):
@@ -116,11 +119,21 @@ class RewardScale(nn.Module):
 
 def empty_batch(rollout: Rollout) -> Batch:
     """Room for the samples of a rollout."""
-    columns = (
-        *(rollout.bar[1:], rollout.portfolio[1:], rollout.action, rollout.log_prob),
-        *(rollout.value[1:], *[rollout.reward] * 3),
+
+    def room(column: Tensor) -> Tensor:
+        return torch.zeros_like(column.flatten(0, 1))
+
+    return Batch(
+        bar=room(rollout.bar[1:]),
+        portfolio=room(rollout.portfolio[1:]),
+        action=room(rollout.action),
+        log_prob=room(rollout.log_prob),
+        value=room(rollout.reward),
+        advantage=room(rollout.reward),
+        value_target=room(rollout.reward),
+        valid=room(rollout.reward),
+        view=copy(_samples(rollout.view)),
     )
-    return Batch(*(torch.zeros_like(column.flatten(0, 1)) for column in columns))
 
 
 def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
@@ -146,7 +159,15 @@ def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
         advantage=((advantage - mean) / (deviation + 1e-8)).flatten(),
         value_target=target.flatten(),
         valid=valid.flatten(),
+        view=_samples(rollout.view),
     )
+
+
+def _samples(view: View | None) -> View | None:
+    """The views [T + 1, N, ...] of a rollout as those [T N, ...] of its samples."""
+    if view is None:
+        return None
+    return View(view.slots[:-1].flatten(0, 1), view.volatility[:-1].flatten())
 
 
 class Tally(NamedTuple):
@@ -188,7 +209,7 @@ def matmul_precision(config: PPOConfig, device: torch.device) -> torch.autocast:
 def ppo_losses(policy: Policy, table: MarketTable, batch: Batch, config: PPOConfig) -> Losses:
     """Clipped surrogate and value losses of a minibatch."""
     with matmul_precision(config, batch.bar.device):
-        output = policy(policy.look_up(table, batch.bar), batch.portfolio)
+        output = policy(policy.look_up(table, batch.bar, batch.view), batch.portfolio)
     log_ratio = output.log_prob(batch.action) - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)

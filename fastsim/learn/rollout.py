@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.core import EnvConfig, Transition, take
 from fastsim.env.kernels.stepper import Stepper
-from fastsim.env.observe import Observation
-from fastsim.learn.policy import MarketTable, Policy
+from fastsim.env.observe import Observation, View
+from fastsim.learn.policy import MarketTable, Policy, PolicyConfig, PolicyOutput
 from fastsim.market.tape import MarketTape
 
 
@@ -19,7 +19,11 @@ class Environment(Protocol):
     """What is learned from: a `PortfolioEnv`, or some rows of one."""
 
     num_envs: int
-    stepper: Stepper
+
+    @property
+    def stepper(self) -> Stepper:
+        """Who steps it."""
+        ...
 
     @property
     def tape(self) -> MarketTape:
@@ -65,7 +69,7 @@ class Environment(Protocol):
 class Rollout(NamedTuple):
     """T steps of N environments. Market features are not stored: `bar` finds them.
 
-    The last row of `bar` and `portfolio` is where the next rollout begins.
+    The last row of `bar`, `portfolio` and `view` is where the next rollout begins.
     """
 
     bar: Tensor  # [T + 1, N]  int64
@@ -80,11 +84,29 @@ class Rollout(NamedTuple):
     log_growth: Tensor  # [T, N]
     turnover: Tensor  # [T, N]
     cost: Tensor  # [T, N]  relative to wealth before the trade
+    view: View | None = None  # [T + 1, N, ...]  of episodes that draw what their agents see
 
     @property
     def valid(self) -> Tensor:
         """Steps [T, N] in which the action counted."""
         return ~self.restarted
+
+    def seen(self, step: int) -> Observation:
+        """What the agents saw before this step; -1 is where the next rollout begins."""
+        return Observation(self.bar[step], self.portfolio[step], view=take(self.view, step))
+
+
+def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:
+    """A policy for what the environment shows, with weights of this seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Policy(
+            env.tape,
+            env.action_width,
+            config,
+            portfolio_width=env.portfolio_width,
+            pooled=bool(env.config.randomize.assets),
+        )
 
 
 def empty_rollout(env: Environment, steps: int) -> Rollout:
@@ -94,6 +116,10 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
     def room(*extra: int, rows: int = steps, dtype: torch.dtype = tape.dtype) -> Tensor:
         return torch.empty(rows, env.num_envs, *extra, device=tape.device, dtype=dtype)
 
+    view = None
+    if env.config.randomize.shows:
+        slots = env.stepper.state.slots.shape[-1]
+        view = View(room(slots, rows=steps + 1, dtype=torch.int64), room(rows=steps + 1))
     return Rollout(
         bar=room(rows=steps + 1, dtype=torch.int64),
         portfolio=room(env.portfolio_width, rows=steps + 1),
@@ -107,13 +133,21 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
         log_growth=room(),
         turnover=room(),
         cost=room(),
+        view=view,
     )
 
 
 def begin_rollout(rollout: Rollout, observation: Observation) -> None:
     """Let the next rollout begin at this observation."""
-    rollout.bar[-1] = observation.bar
-    rollout.portfolio[-1] = observation.portfolio
+    _record(rollout, -1, observation)
+
+
+def _record(rollout: Rollout, step: int, observation: Observation) -> None:
+    rollout.bar[step] = observation.bar
+    rollout.portfolio[step] = observation.portfolio
+    if rollout.view is not None and observation.view is not None:
+        rollout.view.slots[step] = observation.view.slots
+        rollout.view.volatility[step] = observation.view.volatility
 
 
 @torch.no_grad()
@@ -132,38 +166,51 @@ def collect(
     assert env.config.autoreset == "next_step"
     steps = len(rollout.action)
     known = None
-    if len(table.rows) <= steps * env.num_envs:
+    if rollout.view is None and len(table.rows) <= steps * env.num_envs:
         known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
-
-    def market(bar: Tensor) -> Tensor:
-        return policy.look_up(table, bar) if known is None else known[bar - table.first]
-
-    rollout.bar[0] = rollout.bar[steps]
-    rollout.portfolio[0] = rollout.portfolio[steps]
+    _record(rollout, 0, rollout.seen(steps))
     noise = torch.empty_like(rollout.action[0])
     deviation = policy.log_std.exp()
     for step in range(steps):
-        output = policy(market(rollout.bar[step]), rollout.portfolio[step])
+        output = _decide(policy, table, known, rollout.seen(step))
         noise.normal_(generator=generator)
         action = torch.addcmul(output.mean, deviation, noise)
         transition = env.step(action)
-        outcome = transition.outcome
-        ignored, fill = transition.ignored, outcome.wealth_at_fill
-        growth = torch.where(ignored, 1.0, outcome.wealth / outcome.wealth_before)
-        rollout.bar[step + 1] = transition.observation.bar
-        rollout.portfolio[step + 1] = transition.observation.portfolio
+        _record(rollout, step + 1, transition.observation)
         record = {
             "action": action,
             "log_prob": output.log_prob(action),
             "value": output.value,
-            "reward": transition.reward,
-            "terminated": transition.terminated,
-            "truncated": transition.truncated,
-            "restarted": ignored,
-            "log_growth": growth.clamp_min(1e-6).log(),
-            "turnover": outcome.turnover,
-            "cost": torch.where(fill > 0, outcome.all_costs.total / fill, 0.0),
+            **_figures(transition),
         }
         for name, values in record.items():
             getattr(rollout, name)[step] = values
-    rollout.value[steps] = policy(market(rollout.bar[steps]), rollout.portfolio[steps]).value
+    rollout.value[steps] = _decide(policy, table, known, rollout.seen(steps)).value
+
+
+def _decide(
+    policy: Policy, table: MarketTable, known: Tensor | None, seen: Observation
+) -> PolicyOutput:
+    """What the policy says, from market parts `known` [B, 2 hidden] if they are."""
+    if known is None:
+        market = policy.look_up(table, seen.bar, seen.view)
+    else:
+        market = known[seen.bar - table.first]
+    output: PolicyOutput = policy(market, seen.portfolio)
+    return output
+
+
+def _figures(transition: Transition) -> dict[str, Tensor]:
+    """What a rollout keeps of a step's outcome, each [N]."""
+    outcome, ignored = transition.outcome, transition.ignored
+    growth = torch.where(ignored, 1.0, outcome.wealth / outcome.wealth_before)
+    fill = outcome.wealth_at_fill
+    return {
+        "reward": transition.reward,
+        "terminated": transition.terminated,
+        "truncated": transition.truncated,
+        "restarted": ignored,
+        "log_growth": growth.clamp_min(1e-6).log(),
+        "turnover": outcome.turnover,
+        "cost": torch.where(fill > 0, outcome.all_costs.total / fill, 0.0),
+    }

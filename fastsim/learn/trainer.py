@@ -14,15 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig, flatten
+from fastsim.env.core import EnvConfig, flatten, take, unflatten
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
 from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
-from fastsim.learn.policy import Policy, PolicyConfig, check_tape
+from fastsim.learn.policy import PolicyConfig, check_tape
 from fastsim.learn.ppo import (
-    Batch,
     Losses,
     PPOConfig,
     RewardScale,
@@ -37,7 +35,13 @@ from fastsim.learn.ppo import (
     mean_where,
     minibatches,
 )
-from fastsim.learn.rollout import Environment, begin_rollout, collect, empty_rollout
+from fastsim.learn.rollout import (
+    Environment,
+    begin_policy,
+    begin_rollout,
+    collect,
+    empty_rollout,
+)
 from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape
 
@@ -82,11 +86,7 @@ class Trainer:
                 f"PPOConfig.num_envs = {ppo.num_envs} must be the environment's {env.num_envs} rows"
             )
         self.env, tape = env, env.tape
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.policy = Policy(
-                tape, env.action_width, policy, portfolio_width=env.portfolio_width
-            )
+        self.policy = begin_policy(env, policy, seed)
         self.table = self.policy.standardize(tape)
         self.optimizer = make_optimizer(self.policy, ppo)
         self.reward_scale = RewardScale(ppo.num_envs, tape.device)
@@ -134,7 +134,7 @@ class Trainer:
             self._rows.copy_(rows)
             self._learn()
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
-        self.policy.restandardize(self.table, self.env.tape, self.env.renew())
+        self.policy.restandardize(self.table, self.env.renew())
         self.iteration += 1
 
     def figures(self) -> dict[str, float]:
@@ -156,13 +156,12 @@ class Trainer:
         with matmul_precision(self.config, self.generator.device):
             collect(self.env, self.policy, self.table, self.rollout, self.generator)
         reward = self.reward_scale.update(self.rollout, self.config.discount)
-        for room, column in zip(
-            self.batch, make_batch(self.rollout, reward, self.config), strict=True
-        ):
+        columns = flatten(make_batch(self.rollout, reward, self.config))
+        for room, column in zip(flatten(self.batch), columns, strict=True):
             room.copy_(column)
 
     def _learn_from_rows(self) -> None:
-        minibatch = Batch(*(column[self._rows] for column in self.batch))
+        minibatch = take(self.batch, self._rows)
         learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
 
     def _prepare(self) -> None:
@@ -171,7 +170,8 @@ class Trainer:
         if self.env.stepper.name != "triton" or self.generator.device.type != "cuda":
             return
         env = flatten(self.env.stepper.state)
-        kept = [*env, *self.rollout, *self.batch, *self.reward_scale.buffers()]
+        records = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *records, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, self.generator)
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
@@ -188,9 +188,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
             "env": self.env.state_dict(),
-            "observation": [
-                rows[-1].clone() for rows in (self.rollout.bar, self.rollout.portfolio)
-            ],
+            "observation": [leaf.clone() for leaf in flatten(self.rollout.seen(-1))],
             "extra": extra,
         }
         save_checkpoint(path, content)
@@ -205,11 +203,11 @@ class Trainer:
         load_into(self.env, content["env"], path)
         if self.env.tape.slots:  # it may hold other worlds than before
             every = torch.arange(self.env.tape.worlds, device=self.table.rows.device)
-            self.policy.restandardize(self.table, self.env.tape, every)
+            self.policy.restandardize(self.table, every)
         self.iteration = content["iteration"]
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
         self._ready = not self._capture  # what was recorded knows the old tensors
-        begin_rollout(self.rollout, Observation(*content["observation"]))
+        begin_rollout(self.rollout, unflatten(self.rollout.seen(-1), content["observation"]))
         extra: Mapping[str, Any] = content["extra"]
         return extra
 

@@ -1,11 +1,14 @@
 """Causal features of bars: what an agent may know at the close of bar t, per asset.
 
 Every feature is a function of bars up to and including t, and of order one: returns are divided by
-the trailing volatility of their span, so a feature means the same for a calm and a wild asset.
+the trailing volatility of their span, so a feature means the same for a calm and a wild asset. For
+the same reason only one of them tells a market from one whose log returns are all f times as large:
+the logarithm of volatility, which is higher by log f (`rises_with_volatility`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -82,6 +85,18 @@ def log_returns(prices: FloatArray, bars: int = 1) -> FloatArray:
 def make_features(bars: Bars, config: FeatureConfig) -> dict[str, FloatArray]:
     """Named features [T, A] of adjusted bars, clipped; 0 where the asset has too little history."""
     return {name: clip_feature(values) for name, values in _features(bars, config)}
+
+
+def rises_with_volatility(name: str) -> bool:
+    """Whether a feature is higher by log f where all log returns are f times as large.
+
+    That is the log of volatility. Returns, momentum, ranges and the short volatility are in units
+    of the volatility, and volume knows nothing of prices: they stay as they are. So do forecasts:
+    expected log returns and dispersions are in units of the volatility too, a probability of a rise
+    has none, and a forecaster who is shown larger returns is taken to expect larger ones. Features
+    of other names are left alone, for nobody here knows what they are made of.
+    """
+    return re.fullmatch(r"log_volatility_\d+", name) is not None
 
 
 def clip_feature(values: FloatArray) -> FloatArray:

@@ -67,6 +67,7 @@ class State(NamedTuple):
             memory=RewardMemory(self.money[:, c.MEAN], self.money[:, c.SQUARE]),
             invalid_actions=self.counters[:, c.INVALID],
             key=self.counters[:, c.KEY],
+            slots=self.counters[:, :0],
         )
 
     def load(self, state: EnvState) -> None:
