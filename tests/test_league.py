@@ -121,7 +121,7 @@ def everything(league, trainer):
             value for state in trainer.optimizer.state.values() for value in state.values()
         ],
         "reward scale": weights_of(trainer.reward_scale),
-        "rollout": list(trainer.rollout),
+        "rollout": flatten(trainer.rollout),
         "portfolios": flatten(league.env.state),
         "snapshots": snapshots + [each.market for each in league.snapshots],
         "seats": [part for who, rows in league.seats for part in (torch.tensor(who), rows)],

@@ -8,8 +8,8 @@ from scipy import stats
 from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.config import from_mapping, to_mapping
-from fastsim.env.accounting import conditions_at
 from fastsim.env.actions import action_width, target_weights
+from fastsim.env.conditions import conditions_at
 from fastsim.env.core import EnvConfig, meet, take
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig

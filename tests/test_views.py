@@ -263,12 +263,11 @@ def side_by_side(*tapes):
     known = KnownTables(
         *(torch.cat(tables, 1) for tables in zip(*(t.known for t in tapes), strict=True))
     )
-    named = zip(*(tape.next._asdict().items() for tape in tapes), strict=True)
     following = {
-        parts[0][0]: torch.cat([table for _, table in parts], 1)
-        if parts[0][1].dim() == 2
-        else torch.stack([table for _, table in parts]).mean(0)
-        for parts in named
+        name: torch.cat(tables, 1) if first.dim() == 2 else torch.stack(tables).mean(0)
+        for name, first in tapes[0].next._asdict().items()
+        if first is not None
+        for tables in [[getattr(tape.next, name) for tape in tapes]]
     }
     symbols = tuple(f"X{number}" for number in range(len(tapes)))
     return replace(tapes[0], symbols=symbols, known=known, next=tapes[0].next._replace(**following))
