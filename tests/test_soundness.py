@@ -64,7 +64,8 @@ def plans(draw):
 def rules(draw):
     """Any combination of the rules, orders, impact, players and draws included."""
     config = draw(configs())
-    drawn = RandomizeConfig(fee_bps=(0, 50), volatility=(0.5, 3.0), price_impact=(0.1, 4.0))
+    scaled = RandomizeConfig(fee_bps=(0, 50), volatility=(0.5, 3.0), price_impact=(0.1, 4.0))
+    draws = (RandomizeConfig(), scaled, replace(scaled, assets=(1, 3)))
     try:
         return replace(
             config,
@@ -83,7 +84,7 @@ def rules(draw):
                 fee_per_share=draw(st.sampled_from([0.0, 0.01])),
                 minimum_fee=draw(st.sampled_from([0.0, 1.0])),
             ),
-            randomize=draw(st.sampled_from([RandomizeConfig(), drawn])),
+            randomize=draw(st.sampled_from(draws)),
             initial_invested=draw(st.sampled_from([0.0, 0.8])),
             episode=replace(
                 config.episode,

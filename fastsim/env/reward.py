@@ -97,7 +97,8 @@ def excess_log_growth(
     No action moves the market, so the best policy is that of `log_growth`; what all portfolios have
     in common is gone from the reward's variance.
     """
-    return growth.log_growth - growth.market_return.log1p(), memory
+    of_market = growth.market_return.log1p().clamp_min(RUIN_LOG_GROWTH)  # all may be delisted
+    return growth.log_growth - of_market, memory
 
 
 def simple_return(
