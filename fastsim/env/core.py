@@ -139,7 +139,7 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         key[:: config.players],
         number[:: config.players],
     )
-    portfolio = _endowment(world, episode.bar)
+    portfolio = endowment(world, episode.bar)
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
@@ -152,7 +152,8 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
     return state._replace(peak=state.wealth)
 
 
-def _endowment(world: World, bar: Tensor) -> Portfolio:
+def endowment(world: World, bar: Tensor) -> Portfolio:
+    """What episodes that begin at `bar` [N] begin with: cash, and equal parts of what is listed."""
     tape, config = world.tape, world.config
     cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
     holdings = cash.new_zeros(len(bar), tape.num_assets)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastsim.env.accounting import Outcome, Portfolio
-from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.accounting import Outcome, Portfolio, worth
+from fastsim.env.core import EnvConfig, EnvState, Transition, World, endowment
 from fastsim.env.episode import Episode
-from fastsim.env.impact import Displacement
+from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation, portfolio_names
 from fastsim.env.reward import RewardMemory
@@ -29,8 +29,10 @@ Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 class Market(NamedTuple):
     """What environments meet, a row per bar, and what trading costs them."""
 
-    moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded
-    bars: Tensor  # [T, 3]  years, interest and market return to the next close
+    moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded;
+    # [T, 6, A'] with holdings and displacement's rate at the start of episodes that have any
+    bars: Tensor  # [T, 5]  years, interest and market return to the next close; cash and wealth of
+    # an episode that begins here
     features: Tensor  # [T, A F]
     friction: Tensor  # [N, 5]
 
@@ -38,8 +40,8 @@ class Market(NamedTuple):
 class Rules(NamedTuple):
     """Settings, as kernels read them."""
 
-    whole: Tensor  # [10]  int64; a horizon of 0 is none
-    real: Tensor  # [4]
+    whole: Tensor  # [14]  int64; a horizon of 0 is none
+    real: Tensor  # [6]
 
 
 class State(NamedTuple):
@@ -49,12 +51,14 @@ class State(NamedTuple):
     money: Tensor  # [N, 4]  cash, peak, and the moments of the reward
     counters: Tensor  # [N, 5]  int64: bar, end, episode, invalid actions, key
     done: Tensor  # [N]  bool
+    displaced: Tensor  # [2, M, A']  transient part and rate; [2, M, 0] if every row is its own
 
-    def nested(self, assets: int) -> EnvState:
+    def nested(self, world: World) -> EnvState:
         """The same memory under the names of the reference."""
-        nothing = self.holdings[:, :0]
+        assets = world.tape.num_assets
+        moved = self.displaced[..., : assets if world.config.impact.moves_prices else 0]
         return EnvState(
-            displacement=Displacement(nothing, nothing),
+            displacement=Displacement(moved[c.TRANSIENT], moved[c.RATE]),
             portfolio=Portfolio(self.holdings[:, :assets], self.money[:, c.CASH]),
             episode=Episode(
                 self.counters[:, c.BAR],
@@ -73,6 +77,9 @@ class State(NamedTuple):
         assets = state.portfolio.holdings.shape[1]
         self.holdings[:, :assets] = state.portfolio.holdings
         self.holdings[:, assets:] = 0.0
+        self.displaced.zero_()
+        for part, values in zip(self.displaced, state.displacement, strict=True):
+            part[:, : values.shape[1]] = values
         self.done.copy_(state.episode.done)
         for column, values in (
             (c.CASH, state.portfolio.cash),
@@ -138,10 +145,13 @@ def pack_market(world: World, vector: int = 1) -> Market:
         torch.where(following.tradable, following.dollars, 0.0),
         known.sigma * known.dollar_volume.rsqrt(),
     ]
+    begun, rate = _starts(world)
+    if world.config.initial_invested > 0 or world.config.impact.moves_prices:
+        moves += [begun.holdings, rate]
     bars = [following.years, following.interest, following.market_return]
     return Market(
         moves=pad(torch.stack(moves, dim=1), (0, -world.tape.num_assets % vector)),
-        bars=torch.stack(bars, dim=1),
+        bars=torch.stack([*bars, begun.cash, worth(begun, rate)], dim=1),
         features=known.features.flatten(1).contiguous(),
         friction=torch.stack(list(world.friction), dim=1),
     )
@@ -162,8 +172,19 @@ def pack_rules(world: World) -> Rules:
         episode.random_start,
         tape.worlds,
         tape.bars_per_world,
+        tape.num_assets,
+        config.players,
+        episode.liquidate_at_end,
+        episode.at_end == "terminate",
     ]
-    real = [config.max_gross, config.initial_cash, reward.adaptation, reward.drawdown_penalty]
+    real = [
+        config.max_gross,
+        config.initial_cash,
+        reward.adaptation,
+        reward.drawdown_penalty,
+        config.impact.retention,
+        config.impact.transient_share,
+    ]
     device = tape.device
     return Rules(
         torch.tensor(whole, dtype=torch.int64, device=device),
@@ -176,11 +197,13 @@ def empty_state(world: World, num_envs: int, vector: int = 1) -> State:
     tape = world.tape
     options = {"device": tape.device, "dtype": tape.dtype}
     padded = tape.num_assets + -tape.num_assets % vector
+    markets, columns = num_envs // world.config.players, padded if by_market(world.config) else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, 4, **options),  # type: ignore[call-overload]
         counters=torch.empty(num_envs, 5, device=tape.device, dtype=torch.int64),
         done=torch.empty(num_envs, device=tape.device, dtype=torch.bool),
+        displaced=torch.empty(2, markets, columns, **options),  # type: ignore[call-overload]
     )
 
 
@@ -214,6 +237,11 @@ def torch_blocks(blocks: Blocks) -> Blocks:
     return type(blocks)(*map(torch.from_numpy, blocks))
 
 
+def by_market(config: EnvConfig) -> bool:
+    """Whether rows depend on one another, or on what they did to prices: a step is a market's."""
+    return config.players > 1 or config.impact.moves_prices
+
+
 def portfolio_width(world: World) -> int:
     """P."""
     return len(portfolio_names(world.tape, moves_prices=world.config.impact.moves_prices))
@@ -225,6 +253,15 @@ def seen_width(world: World) -> int:
     if world.config.observation == "flat":
         return own + world.tape.num_assets * len(world.tape.feature_names)
     return own
+
+
+def _starts(world: World) -> tuple[Portfolio, Tensor]:
+    """What an episode would begin with at every bar: portfolios, and displacement's rate [T, A]."""
+    tape, known = world.tape, world.tape.known
+    begun = endowment(world, torch.arange(len(tape), device=tape.device))
+    displacement = undisturbed(world.config.impact, known.sigma, known.dollar_volume)
+    rate = displacement.rate if displacement.exists else torch.zeros_like(known.sigma)
+    return begun, rate
 
 
 def _observation(bar: Tensor, seen: Tensor, width: int) -> Observation:

@@ -35,7 +35,7 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
         log.info("environment steps run on %s%s", backend, reason)
     if backend == "torch":
         return TorchStepper(world, state)
-    left_out = _left_out(world.config)
+    left_out = _left_out(world.config, backend)
     if left_out:
         raise ConfigError(f'backend "{backend}" leaves out {left_out}; use backend="torch"')
     if backend == "triton" and find_spec("triton") is None:
@@ -49,28 +49,29 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
 
 
 def _fastest(world: World) -> tuple[Backend, str]:
-    tape, left_out = world.tape, _left_out(world.config)
-    if left_out:
-        return "torch", f": fused steps leave out {left_out}"
+    tape = world.tape
     if tape.device.type not in ("cpu", "cuda"):
         return "torch", f": the market lies on {tape.device}"
     if tape.dtype != torch.float32:
         return "torch", f": the market is {tape.dtype}, fused steps are for float32"
-    if tape.device.type == "cpu":
-        return "numba", ""
-    if find_spec("triton") is None:
+    fused: Backend = "numba" if tape.device.type == "cpu" else "triton"
+    left_out = _left_out(world.config, fused)
+    if left_out:
+        return "torch", f": the fused step in {fused} leaves out {left_out}"
+    if fused == "triton" and find_spec("triton") is None:
         return "torch", ": the package triton, which comes with CUDA builds of torch, is missing"
-    return "triton", ""
+    return fused, ""
 
 
-def _left_out(config: EnvConfig) -> str:
-    """What the reference does and fused steps do not, if the configuration asks for it."""
-    asked = {
-        "impact on prices": config.impact.moves_prices,
-        "players who share a market": config.players > 1,
-        "an invested start": config.initial_invested > 0,
-        "liquidation at the end": config.episode.liquidate_at_end,
-        "worlds drawn for each episode": config.randomize.varies,
-        "ends that terminate": config.episode.at_end == "terminate",
-    }
+def _left_out(config: EnvConfig, backend: Backend) -> str:
+    """What the reference does and this fused step does not, if the configuration asks for it."""
+    asked = {"worlds drawn for each episode": config.randomize.varies}
+    if backend == "triton":
+        asked |= {
+            "impact on prices": config.impact.moves_prices,
+            "players who share a market": config.players > 1,
+            "an invested start": config.initial_invested > 0,
+            "liquidation at the end": config.episode.liquidate_at_end,
+            "ends that terminate": config.episode.at_end == "terminate",
+        }
     return ", ".join(name for name, wanted in asked.items() if wanted)

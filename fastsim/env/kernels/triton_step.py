@@ -58,7 +58,7 @@ class TritonStepper:
     @property
     def state(self) -> EnvState:
         """The state now, updated in place by every step."""
-        return self._state.nested(self._assets)
+        return self._state.nested(self._world)
 
     @property
     def action_shape(self) -> tuple[int, int]:
