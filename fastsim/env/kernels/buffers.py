@@ -146,8 +146,7 @@ def pack_market(world: World, vector: int = 1) -> Market:
         known.sigma * known.dollar_volume.rsqrt(),
     ]
     begun, rate = _starts(world)
-    if world.config.initial_invested > 0 or world.config.impact.moves_prices:
-        moves += [begun.holdings, rate]
+    moves = [*moves, begun.holdings, rate][: market_rows(world.config)]
     bars = [following.years, following.interest, following.market_return]
     return Market(
         moves=pad(torch.stack(moves, dim=1), (0, -world.tape.num_assets % vector)),
@@ -235,6 +234,11 @@ def empty_like(arrays: Blocks) -> Blocks:
 def torch_blocks(blocks: Blocks) -> Blocks:
     """The same memory as tensors, under the same names."""
     return type(blocks)(*map(torch.from_numpy, blocks))
+
+
+def market_rows(config: EnvConfig) -> int:
+    """Rows of `Market.moves` for each bar: fewer where all episodes begin with cash alone."""
+    return 6 if config.initial_invested > 0 or config.impact.moves_prices else 4
 
 
 def by_market(config: EnvConfig) -> bool:

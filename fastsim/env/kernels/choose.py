@@ -35,7 +35,7 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
         log.info("environment steps run on %s%s", backend, reason)
     if backend == "torch":
         return TorchStepper(world, state)
-    left_out = _left_out(world.config, backend)
+    left_out = _left_out(world.config)
     if left_out:
         raise ConfigError(f'backend "{backend}" leaves out {left_out}; use backend="torch"')
     if backend == "triton" and find_spec("triton") is None:
@@ -49,29 +49,20 @@ def make_stepper(world: World, state: EnvState, backend: Backend = "auto") -> St
 
 
 def _fastest(world: World) -> tuple[Backend, str]:
-    tape = world.tape
+    tape, left_out = world.tape, _left_out(world.config)
+    if left_out:
+        return "torch", f": fused steps leave out {left_out}"
     if tape.device.type not in ("cpu", "cuda"):
         return "torch", f": the market lies on {tape.device}"
     if tape.dtype != torch.float32:
         return "torch", f": the market is {tape.dtype}, fused steps are for float32"
-    fused: Backend = "numba" if tape.device.type == "cpu" else "triton"
-    left_out = _left_out(world.config, fused)
-    if left_out:
-        return "torch", f": the fused step in {fused} leaves out {left_out}"
-    if fused == "triton" and find_spec("triton") is None:
+    if tape.device.type == "cpu":
+        return "numba", ""
+    if find_spec("triton") is None:
         return "torch", ": the package triton, which comes with CUDA builds of torch, is missing"
-    return fused, ""
+    return "triton", ""
 
 
-def _left_out(config: EnvConfig, backend: Backend) -> str:
-    """What the reference does and this fused step does not, if the configuration asks for it."""
-    asked = {"worlds drawn for each episode": config.randomize.varies}
-    if backend == "triton":
-        asked |= {
-            "impact on prices": config.impact.moves_prices,
-            "players who share a market": config.players > 1,
-            "an invested start": config.initial_invested > 0,
-            "liquidation at the end": config.episode.liquidate_at_end,
-            "ends that terminate": config.episode.at_end == "terminate",
-        }
-    return ", ".join(name for name, wanted in asked.items() if wanted)
+def _left_out(config: EnvConfig) -> str:
+    """What the reference does and fused steps do not, if the configuration asks for it."""
+    return "worlds drawn for each episode" if config.randomize.varies else ""
