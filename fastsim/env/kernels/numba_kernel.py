@@ -288,7 +288,7 @@ def measure_reward(n, before, after, peak_before, peak, market_return, state, ru
     return (square * d_mean - real(0.5) * mean * d_square) / (variance * math.sqrt(variance))
 
 
-@jit
+@partial(jit, inline=False)  # seldom called, and in the way of what is called often
 def restart(n, state, market, rules):
     """The start of the next episode; wealth is the peak."""
     real = state.money.dtype.type

@@ -185,7 +185,7 @@ def move(m, action, state, market, rules, results, weights, limit, pit):
         end(n, bar, over, state)
 
 
-@jit
+@partial(jit, inline=False)  # seldom called
 def begin(m, state, market, rules, pit):
     """The start of the next episode of a market and its players."""
     players = rules.whole[c.PLAYERS]
