@@ -4,6 +4,8 @@
     python benchmarks/benchmark_env.py --backend numba torch --peers \
         --json benchmarks/results/env-cpu.json
     python benchmarks/benchmark_env.py --device cuda --json benchmarks/results/env-h100.json
+    python benchmarks/benchmark_env.py --players 10 --num-envs 10000 --growth-envs 10000 \
+        --num-assets 30 --observations index --backend numba torch
 
 An environment step is one portfolio going from one close to the next, its observation laid out.
 Each case is built, warmed up, and measured in rounds of equal length in which the backends take
@@ -58,6 +60,7 @@ from fastsim.env.actions import ActionMode
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import Backend
 from fastsim.env.kernels.columns import NUM_FIGURES
 from fastsim.market.bars import Bars
@@ -66,6 +69,8 @@ from fastsim.market.tape import MarketTape
 Kind = Literal["index", "flat", "window"]
 LARGEST = 2**28
 """Cases whose observation takes more bytes than this are left out."""
+IMPACT = ImpactConfig(transient=1.0, permanent=0.1)
+"""How players who share a market move its prices."""
 PEER_ASSETS, EXTRA_FEATURES = 30, 11
 """With 11 features beside the 9 of its own, a flat observation has 633 numbers; the peers' 631."""
 
@@ -79,6 +84,9 @@ class Benchmark:
     """Several take turns."""
     num_envs: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
     num_assets: tuple[int, ...] = (30, 100, 500)
+    players: int = 1
+    """Environments that share a market; several move its prices. Numbers of environments must be
+    multiples of it."""
     observations: tuple[Kind, ...] = ("index", "flat", "window")
     window_length: int = 20
     bars: int = 2500
@@ -111,6 +119,8 @@ def make_env(
         observation=kind,
         window_length=case.window_length,
         episode=EpisodeConfig(staggered=True),
+        players=case.players,
+        impact=IMPACT if case.players > 1 else ImpactConfig(),
     )
     return PortfolioEnv(tape, num_envs, config, backend=backend)
 
@@ -138,6 +148,8 @@ def floor_bytes(env: PortfolioEnv) -> float:
     number, assets, bars = tape.dtype.itemsize, tape.num_assets, tape.last - tape.first
     state = 2 * (assets + 4) * number + (2 + 1 + 2) * 8 + 2  # holdings, money, counters, done
     results = NUM_FIGURES * number + 8 + 4  # figures, bar, flags
+    if config.impact.moves_prices:
+        state += 2 * 2 * assets * number / config.players  # displacement and its rate
     moved = state + results + (env.action_width + len(env.observation_names)) * number
     met = (4 * assets + 3) * number  # returns, volume and impact of a bar, and its scalars
     shared = min(envs, bars) * met
@@ -157,8 +169,8 @@ def compile_seconds(case: Benchmark, tape: MarketTape, backend: Backend) -> floa
     """Seconds from nothing to the end of the first step."""
 
     def first_step() -> None:
-        env = make_env(case, tape, 1, "index", backend)
-        env.step(torch.zeros(1, env.action_width, device=tape.device))
+        env = make_env(case, tape, case.players, "index", backend)
+        env.step(torch.zeros(case.players, env.action_width, device=tape.device))
 
     return round(seconds_of(first_step, case.device), 3)
 
@@ -182,6 +194,7 @@ def measure(case: Benchmark, tape: MarketTape, num_envs: int, kind: Kind) -> lis
                 "backend": env.stepper.name,
                 "num_envs": num_envs,
                 "num_assets": tape.num_assets,
+                "players": case.players,
                 "observation": kind,
                 "action": case.action,
                 "observation_width": len(env.observation_names),
@@ -206,7 +219,7 @@ def measure_grid(case: Benchmark) -> list[Row]:
         tape = market(market_bars(case.bars, assets), case.device)
         for kind in case.observations:
             for num_envs in case.num_envs:
-                width = len(make_env(case, tape, 1, kind, "torch").observation_names)
+                width = len(make_env(case, tape, case.players, kind, "torch").observation_names)
                 if num_envs * width * tape.dtype.itemsize > LARGEST:
                     print(f"left out: {num_envs:,} observations of {width:,} numbers")
                     continue

@@ -45,12 +45,14 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_environment_benchmark_writes_a_line_for_each_case(load, tmp_path):
+@pytest.mark.parametrize("players", [1, 4])
+def test_the_environment_benchmark_writes_a_line_for_each_case(load, tmp_path, players):
     module = load("benchmark_env")
     case = module.Benchmark(
         backend=("torch", "numba"),
-        num_envs=(1, 8),
+        num_envs=(4, 8),
         num_assets=(3,),
+        players=players,
         window_length=4,
         bars=400,
         hidden=8,

@@ -11,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import (
+    ENVS,
     REWARD_KINDS,
     TOLERANCE,
     assert_same_run,
     configs,
     run,
+    shared_configs,
     soaring_tape,
     tapes,
 )
@@ -24,6 +26,7 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import _fastest
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
@@ -68,9 +71,10 @@ def small_tape(assets=3, dtype=torch.float64, length=LENGTH, holes=False):
     return make_tape(random_bars(length, assets, seed=2, holes=holes), config, dtype=dtype)
 
 
-def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STEPS):
-    reference = run(tape, config, seed, "torch", friction, steps=steps)
-    fused = run(tape, config, seed, "triton", friction, steps=steps, device=DEVICE)
+def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STEPS, envs=ENVS):
+    size = {"envs": envs, "steps": steps}
+    reference = run(tape, config, seed, "torch", friction, **size)
+    fused = run(tape, config, seed, "triton", friction, **size, device=DEVICE)
     assert_same_run(reference, fused, config.initial_cash, TOLERANCE[tape.dtype])
     return reference
 
@@ -85,6 +89,18 @@ def test_triton_steps_as_the_reference_in_float32(tape, config, seed):
 @given(tapes(torch.float64, LENGTH), configs(), st.integers(0, 2**40))
 def test_triton_steps_as_the_reference_in_float64(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
+
+
+@settings(max_examples=8)
+@given(tapes(torch.float32, LENGTH, volume=True), shared_configs(), st.integers(0, 2**40))
+def test_triton_steps_markets_as_the_reference_in_float32(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed, envs=30)
+
+
+@settings(max_examples=8)
+@given(tapes(torch.float64, LENGTH, volume=True), shared_configs(), st.integers(0, 2**40))
+def test_triton_steps_markets_as_the_reference_in_float64(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed, envs=30)
 
 
 @pytest.mark.parametrize("kind", REWARD_KINDS)
@@ -142,6 +158,38 @@ def test_ruin_is_final(autoreset):
     )
     record = assert_steps_as_the_reference(soaring_tape(LENGTH, 10), config, 5)
     assert any(transition.terminated.any() for _, transition, _ in record[1:])
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+@pytest.mark.parametrize("transient", [0.0, 0.5])
+def test_players_are_ruined_amid_others_and_together(autoreset, transient):
+    players = 2
+    config = EnvConfig(
+        players=players,
+        impact=ImpactConfig(transient=transient),
+        action="signed",
+        max_gross=4.0,
+        autoreset=autoreset,
+        episode=EpisodeConfig(horizon=10),
+    )
+    tape = soaring_tape(LENGTH, 10, volume=True)
+    record = assert_steps_as_the_reference(tape, config, 5, envs=40)
+    ruined = torch.stack([transition.terminated for _, transition, _ in record[1:]])
+    ruined = ruined.view(len(ruined), -1, players).sum(-1)
+    assert (ruined == 1).any() and (ruined == players).any()
+
+
+@pytest.mark.parametrize("players", [1, 3])
+def test_episodes_begin_invested_and_end_sold_and_for_good(players):
+    episode = EpisodeConfig(horizon=3, liquidate_at_end=True, at_end="terminate")
+    config = EnvConfig(
+        players=players,
+        impact=ImpactConfig(transient=3.0 if players > 1 else 0.0),
+        initial_invested=0.8,
+        episode=episode,
+    )
+    record = assert_steps_as_the_reference(small_tape(6, holes=True).fold(2), config, envs=6)
+    assert any(transition.terminated.all() for _, transition, _ in record[1:])
 
 
 def test_every_environment_pays_its_own_costs():
@@ -217,7 +265,7 @@ def test_the_kernel_compiles_for_a_gpu(tmp_path):
     result = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False
     )
-    assert result.stdout == "5 kernels\n", result.stderr
+    assert result.stdout == "9 kernels\n", result.stderr
 
 
 def test_auto_takes_triton_on_cuda_and_says_when_it_cannot(monkeypatch):

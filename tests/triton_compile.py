@@ -10,6 +10,7 @@ from worlds import SHORT_FEATURES, random_bars
 from fastsim.env.actions import action_width
 from fastsim.env.core import EnvConfig, World
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.buffers import empty_results, empty_state, pack_market, pack_rules
 from fastsim.env.kernels.triton_kernel import step_kernel
 from fastsim.env.kernels.triton_step import VECTOR, constants
@@ -22,33 +23,64 @@ HOPPER = SimpleNamespace(
     get_current_device=lambda: 0,
     get_current_stream=lambda device: 0,
 )
+MOVING = {"impact": ImpactConfig(transient=1.0, permanent=0.1)}
 RULES = (
-    (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1),
-    (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2),
-    (300, torch.float32, "signed", "simple_return", "next_step", "index", 1, 1),
-    (5, torch.float64, "signed", "differential_sharpe", "same_step", "flat", None, 1),
-    (1500, torch.float64, "logits", "drawdown_penalized_growth", "next_step", "flat", 7, 2),
+    (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
+    (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2, {}),
+    (300, torch.float32, "signed", "simple_return", "next_step", "index", 1, 1, {}),
+    (5, torch.float64, "signed", "differential_sharpe", "same_step", "flat", None, 1, {}),
+    (1500, torch.float64, "logits", "drawdown_penalized_growth", "next_step", "flat", 7, 2, {}),
+    (
+        30,
+        torch.float32,
+        "weights",
+        "log_growth",
+        "next_step",
+        "index",
+        7,
+        1,
+        MOVING | {"players": 10},
+    ),
+    (5, torch.float64, "signed", "differential_sharpe", "same_step", "flat", None, 2, MOVING),
+    (40, torch.float32, "logits", "simple_return", "next_step", "flat", 7, 1, {"players": 3}),
+    (
+        9,
+        torch.float32,
+        "weights",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        {"initial_invested": 0.5},
+    ),
 )
 
 
-def machine_code(assets, dtype, action, reward, autoreset, observation, horizon, worlds):
+def machine_code(assets, dtype, action, reward, autoreset, observation, horizon, worlds, others):
     """The kernel for these rules, compiled from the arguments of a launch."""
     bars = random_bars(20, assets * worlds)
     tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=dtype).fold(worlds)
     config = EnvConfig(
         action=action,
         reward=RewardConfig(kind=reward),
-        episode=EpisodeConfig(horizon=horizon),
+        episode=EpisodeConfig(
+            horizon=horizon,
+            liquidate_at_end=bool(others),
+            at_end="terminate" if others else "truncate",
+        ),
         observation=observation,
         autoreset=autoreset,
+        **others,
     )
-    world = World(tape, make_friction(config.costs, 2, dtype=dtype), config)
+    rows = 2 * config.players
+    world = World(tape, make_friction(config.costs, rows, dtype=dtype), config)
     kernel = step_kernel.warmup(
-        torch.zeros(2, action_width(action, assets), dtype=dtype),
-        empty_state(world, 2, VECTOR),
+        torch.zeros(rows, action_width(action, assets), dtype=dtype),
+        empty_state(world, rows, VECTOR),
         pack_market(world, VECTOR),
         pack_rules(world).real,
-        empty_results(world, 2),
+        empty_results(world, rows),
         grid=(2,),
         **constants(world),
     )

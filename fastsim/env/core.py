@@ -154,7 +154,7 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         number[:: config.players],
     )
     slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
-    portfolio = _endowment(world, episode.bar, slots)
+    portfolio = endowment(world, episode.bar, slots)
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
@@ -174,7 +174,8 @@ def _carried(world: World) -> int:
     return world.tape.num_assets if world.config.orders.carries else 0
 
 
-def _endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
+def endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
+    """What episodes that begin at `bar` [N] begin with: cash, and equal parts of what is listed."""
     tape, config = world.tape, world.config
     cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
     holdings = cash.new_zeros(len(bar), tape.num_assets)

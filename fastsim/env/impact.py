@@ -49,6 +49,11 @@ class ImpactConfig:
         """rho: share of the transient displacement that is left after one bar."""
         return float(0.5 ** (1.0 / self.half_life))
 
+    @property
+    def transient_share(self) -> float:
+        """Part of a displacement that will decay; 0 where there is none."""
+        return self.transient / (self.transient + self.permanent) if self.moves_prices else 0.0
+
 
 class Displacement(NamedTuple):
     """Where M markets stand; both without columns where prices are left alone."""
@@ -89,9 +94,9 @@ def push(
 ) -> tuple[Displacement, Tensor]:
     """Let net orders [M, A], in currency at the mid, move it; returns also their displacement."""
     moved = displacement.rate * net
-    share = config.transient / (config.transient + config.permanent)
     after = Displacement(
-        displacement.transient + share * moved, displacement.rate * torch.exp(-moved)
+        displacement.transient + config.transient_share * moved,
+        displacement.rate * torch.exp(-moved),
     )
     return after, moved
 

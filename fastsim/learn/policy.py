@@ -148,7 +148,8 @@ class Policy(nn.Module):
 
     def _by_moment(self, features: Tensor) -> Tensor:
         """The same numbers [B, 1, A F] or, where moments are pooled, [B, A, F]."""
-        return features.flatten(1).unflatten(1, (-1, len(self.market_moments.mean)))
+        flat, size = features.flatten(1), len(self.market_moments.mean)
+        return flat.reshape(len(flat), flat.shape[1] // size, size)
 
     def _begin_hidden(self) -> None:
         """Start each head's hidden layer orthogonal in its joint inputs, market and portfolio."""

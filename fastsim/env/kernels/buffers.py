@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastsim.env.accounting import Outcome, Portfolio
-from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
+from fastsim.env.core import EnvConfig, EnvState, Transition, World, endowment
 from fastsim.env.episode import Episode
-from fastsim.env.impact import Displacement
+from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation, portfolio_names
 from fastsim.env.reward import RewardMemory
@@ -29,8 +29,10 @@ Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 class Market(NamedTuple):
     """What environments meet, a row per bar, and what trading costs them."""
 
-    moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded
-    bars: Tensor  # [T, 3]  years, interest and market return to the next close
+    moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded;
+    # [T, 6, A'] with holdings and displacement's rate at the start of episodes that have any
+    bars: Tensor  # [T, 5]  years, interest and market return to the next close; cash and wealth of
+    # an episode that begins here
     features: Tensor  # [T, A F]
     friction: Tensor  # [N, 5]
 
@@ -38,8 +40,8 @@ class Market(NamedTuple):
 class Rules(NamedTuple):
     """Settings, as kernels read them."""
 
-    whole: Tensor  # [12]  int64; a horizon of 0 is none
-    real: Tensor  # [4]
+    whole: Tensor  # [15]  int64; a horizon of 0 is none
+    real: Tensor  # [6]
 
 
 class State(NamedTuple):
@@ -49,13 +51,15 @@ class State(NamedTuple):
     money: Tensor  # [N, 4]  cash, peak, and the moments of the reward
     counters: Tensor  # [N, 5]  int64: bar, end, episode, invalid actions, key
     done: Tensor  # [N]  bool
+    displaced: Tensor  # [2, M, A']  transient part and rate; [2, M, 0] if every row is its own
 
-    def nested(self, assets: int) -> EnvState:
+    def nested(self, world: World) -> EnvState:
         """The same memory under the names of the reference."""
-        nothing = self.holdings[:, :0]
+        assets = world.tape.num_assets
+        moved = self.displaced[..., : assets if world.config.impact.moves_prices else 0]
         return EnvState(
-            displacement=Displacement(nothing, nothing),
-            open_orders=nothing,
+            displacement=Displacement(moved[c.TRANSIENT], moved[c.RATE]),
+            open_orders=self.holdings[:, :0],
             portfolio=Portfolio(self.holdings[:, :assets], self.money[:, c.CASH]),
             episode=Episode(
                 self.counters[:, c.BAR],
@@ -75,6 +79,9 @@ class State(NamedTuple):
         assets = state.portfolio.holdings.shape[1]
         self.holdings[:, :assets] = state.portfolio.holdings
         self.holdings[:, assets:] = 0.0
+        self.displaced.zero_()
+        for part, values in zip(self.displaced, state.displacement, strict=True):
+            part[:, : values.shape[1]] = values
         self.done.copy_(state.episode.done)
         for column, values in (
             (c.CASH, state.portfolio.cash),
@@ -140,7 +147,11 @@ def pack_market(world: World, vector: int = 1) -> Market:
         torch.where(following.tradable, following.dollars, 0.0),
         known.sigma * known.dollar_volume.rsqrt(),
     ]
+    begun = _starts(world)
+    rate = begun.displacement.rate if begun.displacement.exists else torch.zeros_like(moves[0])
+    moves = [*moves, begun.portfolio.holdings, rate][: market_rows(world.config)]
     bars = [following.years, following.interest, following.market_return]
+    bars += [begun.portfolio.cash, worth(begun)]
     return Market(
         moves=pad(torch.stack(moves, dim=1), (0, -world.tape.num_assets % vector)),
         bars=torch.stack(bars, dim=1),
@@ -151,6 +162,8 @@ def pack_market(world: World, vector: int = 1) -> Market:
 
 def repack_bars(market: Market, world: World, bars: Tensor, vector: int = 1) -> None:
     """Lay out again, in place, these bars [B], at which the tape has changed."""
+    if len(bars) == 0:
+        return
     changed = pack_market(world._replace(tape=world.tape.take(bars)), vector)
     for name in ("moves", "bars", "features"):
         getattr(market, name)[bars] = getattr(changed, name)
@@ -172,9 +185,19 @@ def pack_rules(world: World) -> Rules:
         tape.worlds,
         tape.bars_per_world,
         tape.slots,
+        tape.num_assets,
         config.players,
+        episode.liquidate_at_end,
+        episode.at_end == "terminate",
     ]
-    real = [config.max_gross, config.initial_cash, reward.adaptation, reward.drawdown_penalty]
+    real = [
+        config.max_gross,
+        config.initial_cash,
+        reward.adaptation,
+        reward.drawdown_penalty,
+        config.impact.retention,
+        config.impact.transient_share,
+    ]
     device = tape.device
     return Rules(
         torch.tensor(whole, dtype=torch.int64, device=device),
@@ -187,11 +210,13 @@ def empty_state(world: World, num_envs: int, vector: int = 1) -> State:
     tape = world.tape
     options = {"device": tape.device, "dtype": tape.dtype}
     padded = tape.num_assets + -tape.num_assets % vector
+    markets, columns = num_envs // world.config.players, padded if by_market(world.config) else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, 4, **options),  # type: ignore[call-overload]
         counters=torch.empty(num_envs, 5, device=tape.device, dtype=torch.int64),
         done=torch.empty(num_envs, device=tape.device, dtype=torch.bool),
+        displaced=torch.empty(2, markets, columns, **options),  # type: ignore[call-overload]
     )
 
 
@@ -225,6 +250,16 @@ def torch_blocks(blocks: Blocks) -> Blocks:
     return type(blocks)(*map(torch.from_numpy, blocks))
 
 
+def market_rows(config: EnvConfig) -> int:
+    """Rows of `Market.moves` for each bar: fewer where all episodes begin with cash alone."""
+    return 6 if config.initial_invested > 0 or config.impact.moves_prices else 4
+
+
+def by_market(config: EnvConfig) -> bool:
+    """Whether rows depend on one another, or on what they did to prices: a step is a market's."""
+    return config.players > 1 or config.impact.moves_prices
+
+
 def portfolio_width(world: World) -> int:
     """P."""
     return len(portfolio_names(world.tape, moves_prices=world.config.impact.moves_prices))
@@ -236,6 +271,15 @@ def seen_width(world: World) -> int:
     if world.config.observation == "flat":
         return own + world.tape.num_assets * len(world.tape.feature_names)
     return own
+
+
+def _starts(world: World) -> Account:
+    """What an episode would begin with at each of T bars, every one a market of its own."""
+    tape, known = world.tape, world.tape.known
+    bar = torch.arange(len(tape), device=tape.device)
+    begun = lone(endowment(world, bar, bar[:, None][:, :0]))
+    moved = undisturbed(world.config.impact, known.sigma, known.dollar_volume)
+    return begun._replace(displacement=moved)
 
 
 def _observation(bar: Tensor, seen: Tensor, width: int) -> Observation:

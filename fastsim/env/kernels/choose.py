@@ -67,12 +67,7 @@ def _left_out(world: World) -> str:
     """What the reference does and fused steps do not, if this world asks for it."""
     config, following = world.config, world.tape.next
     asked = {
-        "impact on prices": config.impact.moves_prices,
-        "players who share a market": config.players > 1,
-        "an invested start": config.initial_invested > 0,
-        "liquidation at the end": config.episode.liquidate_at_end,
         "worlds drawn for each episode": config.randomize.varies,
-        "ends that terminate": config.episode.at_end == "terminate",
         "open orders that are carried": config.orders.carries,
         "whole shares": config.orders.whole_shares,
         "margin calls": config.orders.maintenance_margin > 0,

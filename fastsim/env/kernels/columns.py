@@ -1,11 +1,14 @@
 """Where each number of an environment stands in the blocks of `fastsim.env.kernels.buffers`."""
 
-# Rows of `Market.moves`.
-R_BEFORE, R_AFTER, DOLLARS, IMPACT_SCALE = range(4)
+# Rows of `Market.moves`; the last two where episodes begin with more than cash.
+R_BEFORE, R_AFTER, DOLLARS, IMPACT_SCALE, ENDOWMENT, START_RATE = range(6)
 # Columns of `Market.bars`.
-YEARS, INTEREST, MARKET_RETURN = range(3)
+YEARS, INTEREST, MARKET_RETURN, START_CASH, START_WEALTH = range(5)
+NUM_BAR_COLUMNS = 5
 # Columns of `State.money`.
 CASH, PEAK, MEAN, SQUARE = range(4)
+# Parts of `State.displaced`, as in `Displacement`.
+TRANSIENT, RATE = range(2)
 # Columns of `State.counters`.
 BAR, END, NUMBER, INVALID, KEY = range(5)
 # Columns of `Market.friction`.
@@ -29,9 +32,24 @@ COST = slice(COMMISSION, IMPACT_COST + 1)
 # Columns of `Results.flags`.
 TERMINATED, TRUNCATED, RESTARTED, RUINED = range(4)
 # Entries of `Rules.whole` and `Rules.real`.
-ACTION, REWARD_KIND, SAME_STEP, FLAT, FIRST, LAST, HORIZON, RANDOM_START, WORLDS, SPAN = range(10)
-SLOTS, PLAYERS = range(10, 12)
-MAX_GROSS, INITIAL_CASH, ADAPTATION, DRAWDOWN_PENALTY = range(4)
+(
+    ACTION,
+    REWARD_KIND,
+    SAME_STEP,
+    FLAT,
+    FIRST,
+    LAST,
+    HORIZON,
+    RANDOM_START,
+    WORLDS,
+    SPAN,
+    SLOTS,
+    ASSETS,
+    PLAYERS,
+    LIQUIDATES,
+    TERMINATES,
+) = range(15)
+MAX_GROSS, INITIAL_CASH, ADAPTATION, DRAWDOWN_PENALTY, RETENTION, TRANSIENT_SHARE = range(6)
 ACTION_CODES: dict[str, int] = {"weights": 0, "signed": 1, "logits": 2}
 REWARD_CODES: dict[str, int] = {
     "log_growth": 0,

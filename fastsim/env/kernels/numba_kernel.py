@@ -34,7 +34,7 @@ _LOG_GROWTH, _EXCESS, _SIMPLE, _PENALIZED = (
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def jit(function: Any, *, inline: bool = True) -> Any:
+def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> Any:
     """Compile for speed: no bounds checks, IEEE division by zero, cached on disk.
 
     Without `_nrt` numba counts no references. It would at every block that is taken out of a named
@@ -42,7 +42,7 @@ def jit(function: Any, *, inline: bool = True) -> Any:
     """
     return numba.njit(
         function,
-        fastmath=_FAST,
+        fastmath=fastmath,
         error_model="numpy",
         cache=True,
         nogil=True,
@@ -113,6 +113,21 @@ def target_weights(n, action, rules, weights):
 
 
 @jit
+def decide(n, action, state, rules, weights):
+    """Write the weights to trade to, and count a row that is not finite; returns whether it holds.
+
+    At the last fill of an episode everything may have to be sold.
+    """
+    invalid = target_weights(n, action, rules, weights)
+    state.counters[n, c.INVALID] += invalid
+    last = state.counters[n, c.BAR] + 1 >= state.counters[n, c.END]
+    if last and rules.whole[c.LIQUIDATES]:
+        weights[:] = weights.dtype.type(0.0)
+        return False
+    return invalid
+
+
+@jit
 def excess_and_slope(x, before, n, bar, state, market, weights, limit):
     """Value and derivative of g(x) = x + C(w x - h') - V-."""
     real = weights.dtype.type
@@ -156,6 +171,18 @@ def post_cost_wealth(before, n, bar, state, market, weights, limit):
 
 
 @jit
+def limit_orders(n, bar, hold, before, market, limit):
+    """Find how much may be traded: nothing by who holds or has lost everything."""
+    zero = limit.dtype.type(0.0)
+    if hold or before <= zero:
+        limit[:] = zero
+    else:
+        share = market.friction[n, c.PARTICIPATION]
+        for j in range(limit.shape[0]):
+            limit[j] = share * market.moves[bar, c.DOLLARS, j]
+
+
+@jit
 def meet(n, bar, hold, state, market, limit):
     """Carry holdings to the fill, and find how much may be traded; returns wealth at both ends."""
     real = limit.dtype.type
@@ -168,18 +195,37 @@ def meet(n, bar, hold, state, market, limit):
         before += holdings[n, j]
     wealth += state.money[n, c.CASH]
     before += state.money[n, c.CASH]
-    if hold or before <= zero:
-        limit[:] = zero
-    else:
-        share = market.friction[n, c.PARTICIPATION]
-        for j in range(holdings.shape[1]):
-            limit[j] = share * moves[bar, c.DOLLARS, j]
+    limit_orders(n, bar, hold, before, market, limit)
     return wealth, before
 
 
 @jit
-def trade(x, n, bar, state, market, weights, limit, figures):
-    """Trade to `weights` of `x` and let the market move; returns wealth at the next close."""
+def pay(n, before, notional, net, rough, market, figures):
+    """Write what orders of this size cost and what part of `before` they turn over."""
+    half_spread = market.friction[n, c.HALF_SPREAD]
+    commission = market.friction[n, c.FEE] * (notional + half_spread * net)
+    spread, impact = half_spread * notional, market.friction[n, c.IMPACT] * rough
+    zero = figures.dtype.type(0.0)
+    figures[n, c.TURNOVER] = notional / before if before > zero else zero
+    figures[n, c.COMMISSION] = commission
+    figures[n, c.SPREAD] = spread
+    figures[n, c.IMPACT_COST] = impact
+    return commission + spread + impact
+
+
+@jit
+def accrue(n, bar, cash, short, state, market, figures):
+    """Keep cash after interest and the borrow fee on shorts."""
+    interest = cash * market.bars[bar, c.INTEREST]
+    borrow = market.friction[n, c.BORROW] * market.bars[bar, c.YEARS] * short
+    state.money[n, c.CASH] = cash + interest - borrow
+    figures[n, c.BORROWED] = borrow
+    figures[n, c.INTEREST_EARNED] = interest
+
+
+@jit
+def trade(x, before, n, bar, state, market, weights, limit, figures):
+    """Trade to `weights` of `x` and let the market move; returns cost, and wealth at the close."""
     real = weights.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings, moves = state.holdings, market.moves
@@ -195,20 +241,9 @@ def trade(x, n, bar, state, market, weights, limit, figures):
         held *= one + moves[bar, c.R_AFTER, j]
         holdings[n, j] = held
         after += held
-    half_spread = market.friction[n, c.HALF_SPREAD]
-    commission = market.friction[n, c.FEE] * (notional + half_spread * net)
-    spread, impact = half_spread * notional, market.friction[n, c.IMPACT] * rough
-    cash = state.money[n, c.CASH] - net - (commission + spread + impact)
-    interest = cash * market.bars[bar, c.INTEREST]
-    borrow = market.friction[n, c.BORROW] * market.bars[bar, c.YEARS] * short
-    state.money[n, c.CASH] = cash + interest - borrow
-    figures[n, c.TURNOVER] = notional
-    figures[n, c.COMMISSION] = commission
-    figures[n, c.SPREAD] = spread
-    figures[n, c.IMPACT_COST] = impact
-    figures[n, c.BORROWED] = borrow
-    figures[n, c.INTEREST_EARNED] = interest
-    return after + state.money[n, c.CASH]
+    paid = pay(n, before, notional, net, rough, market, figures)
+    accrue(n, bar, state.money[n, c.CASH] - net - paid, short, state, market, figures)
+    return paid, after + state.money[n, c.CASH]
 
 
 @jit
@@ -219,13 +254,11 @@ def advance(n, bar, hold, state, market, figures, weights, limit):
     x = before
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    after = trade(x, n, bar, state, market, weights, limit, figures)
-    paid = figures[n, c.COMMISSION] + figures[n, c.SPREAD] + figures[n, c.IMPACT_COST]
+    paid, after = trade(x, before, n, bar, state, market, weights, limit, figures)
     figures[n, c.WEALTH_BEFORE] = wealth
     figures[n, c.WEALTH_AT_FILL] = before
     figures[n, c.WEALTH_TRADED] = before - paid
     figures[n, c.WEALTH] = after
-    figures[n, c.TURNOVER] = figures[n, c.TURNOVER] / before if before > zero else zero
     return wealth, after, not (before > zero and after > zero)
 
 
@@ -265,16 +298,11 @@ def world_of(n, counters, whole):
     return draw_integer(key, number, WORLD_STREAM, whole[c.WORLDS])
 
 
-@jit
-def restart(n, state, rules):
-    """All cash, at the start of the next episode."""
+@partial(jit, inline=False)  # seldom called, and in the way of what is called often
+def restart(n, state, market, rules):
+    """The start of the next episode; wealth is the peak."""
     real = state.money.dtype.type
     counters, money, whole = state.counters, state.money, rules.whole
-    for j in range(state.holdings.shape[1]):
-        state.holdings[n, j] = real(0.0)
-    money[n, c.CASH] = money[n, c.PEAK] = rules.real[c.INITIAL_CASH]
-    money[n, c.MEAN] = real(0.0)
-    money[n, c.SQUARE] = real(INITIAL_VOLATILITY**2)
     counters[n, c.NUMBER] += 1
     first = whole[c.FIRST]
     if whole[c.WORLDS] > 1:
@@ -287,6 +315,13 @@ def restart(n, state, rules):
     steps = whole[c.LAST] - whole[c.FIRST]
     counters[n, c.END] = start + whole[c.HORIZON] if whole[c.HORIZON] else first + steps
     state.done[n] = False
+    invested = market.moves.shape[1] > c.ENDOWMENT
+    for j in range(state.holdings.shape[1]):
+        state.holdings[n, j] = market.moves[start, c.ENDOWMENT, j] if invested else real(0.0)
+    money[n, c.CASH] = market.bars[start, c.START_CASH]
+    money[n, c.PEAK] = market.bars[start, c.START_WEALTH]
+    money[n, c.MEAN] = real(0.0)
+    money[n, c.SQUARE] = real(INITIAL_VOLATILITY**2)
 
 
 @jit
@@ -296,12 +331,13 @@ def observe(n, wealth, state, market, rules, seen):
     bound, one = real(FEATURE_LIMIT), real(1.0)
     features, bar = market.features, state.counters[n, c.BAR]
     width = features.shape[1] if rules.whole[c.FLAT] else 0
-    cash = seen.shape[1] - 3
+    assets = rules.whole[c.ASSETS]
+    cash = width + assets
     for j in range(width):
         seen[n, j] = features[bar, j]
     positive = max(wealth, real(SMALLEST))
     scale = one / positive
-    for j in range(cash - width):
+    for j in range(assets):
         seen[n, width + j] = max(-bound, min(state.holdings[n, j] * scale, bound))
     drawdown, growth = one - wealth / state.money[n, c.PEAK], positive / rules.real[c.INITIAL_CASH]
     seen[n, cash] = max(-bound, min(state.money[n, c.CASH] * scale, bound))
@@ -320,14 +356,13 @@ def stand_still(n, wealth, figures):
 
 
 @jit
-def move(n, action, state, market, rules, results, weights, limit):
-    """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
-    bar, peak = state.counters[n, c.BAR], state.money[n, c.PEAK]
-    hold = target_weights(n, action, rules, weights)
-    before, wealth, ruined = advance(n, bar, hold, state, market, results.figures, weights, limit)
+def be_paid(n, bar, before, wealth, ruined, state, market, rules, figures):
+    """Write the reward of a step from one wealth to another; who had nothing gets nothing."""
+    zero = state.money.dtype.type(0.0)
+    peak = state.money[n, c.PEAK]
     state.money[n, c.PEAK] = max(peak, wealth)
-    left = weights.dtype.type(0.0) if ruined else wealth  # ruin is final
-    results.figures[n, c.REWARD] = measure_reward(
+    left = zero if ruined else wealth  # ruin is final
+    reward = measure_reward(
         n,
         before,
         left,
@@ -337,10 +372,37 @@ def move(n, action, state, market, rules, results, weights, limit):
         state,
         rules,
     )
-    state.counters[n, c.INVALID] += hold
+    figures[n, c.REWARD] = reward if before > zero else zero
+
+
+@jit
+def end(n, bar, over, state):
+    """Go on to the next bar, and end the episode there if it is `over` or was to end."""
     state.counters[n, c.BAR] = bar + 1
-    state.done[n] = ruined or bar + 1 >= state.counters[n, c.END]
+    state.done[n] = over or bar + 1 >= state.counters[n, c.END]
+
+
+@jit
+def move(n, action, state, market, rules, results, weights, limit):
+    """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
+    bar, figures = state.counters[n, c.BAR], results.figures
+    hold = decide(n, action, state, rules, weights)
+    before, wealth, ruined = advance(n, bar, hold, state, market, figures, weights, limit)
+    be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
+    end(n, bar, ruined, state)
     return wealth, ruined
+
+
+@jit
+def write_flags(n, ruined, restarted, state, rules, results):
+    """Write how the step ended; who had nothing before it had been terminated then."""
+    zero = results.figures.dtype.type(0.0)
+    terminated = ruined or (state.done[n] and rules.whole[c.TERMINATES] != 0)
+    alive = results.figures[n, c.WEALTH_BEFORE] > zero
+    results.flags[n, c.TERMINATED] = terminated and alive
+    results.flags[n, c.TRUNCATED] = state.done[n] and not terminated
+    results.flags[n, c.RESTARTED] = restarted
+    results.flags[n, c.RUINED] = ruined
 
 
 @jit
@@ -348,22 +410,20 @@ def step_one(n, action, state, market, rules, results, weights, limit):
     """Step environment `n`."""
     same_step = rules.whole[c.SAME_STEP] != 0
     restarted = state.done[n] and not same_step
-    wealth, ruined = rules.real[c.INITIAL_CASH], False
+    wealth, ruined = state.money[n, c.PEAK], False
     if restarted:
-        restart(n, state, rules)
+        restart(n, state, market, rules)
+        wealth = state.money[n, c.PEAK]
         stand_still(n, wealth, results.figures)
     else:
         wealth, ruined = move(n, action, state, market, rules, results, weights, limit)
-    results.flags[n, c.TERMINATED] = ruined
-    results.flags[n, c.TRUNCATED] = state.done[n] and not ruined
-    results.flags[n, c.RESTARTED] = restarted
-    results.flags[n, c.RUINED] = ruined
+    write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
         results.final_bar[n] = state.counters[n, c.BAR]
         observe(n, wealth, state, market, rules, results.final_seen)
         if state.done[n]:
-            restart(n, state, rules)
-            wealth = rules.real[c.INITIAL_CASH]
+            restart(n, state, market, rules)
+            wealth = state.money[n, c.PEAK]
     results.bar[n] = state.counters[n, c.BAR]
     observe(n, wealth, state, market, rules, results.seen)
 

@@ -1,4 +1,4 @@
-"""The backend for CPUs: one fused pass over each environment, shared among threads."""
+"""The backend for CPUs: one fused pass over each environment or market, shared among threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from fastsim.env.actions import action_width
 from fastsim.env.core import EnvState, Transition, World, copy
+from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
     Results,
+    by_market,
     empty_like,
     empty_results,
     empty_state,
@@ -28,7 +30,6 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
-from fastsim.env.kernels.numba_kernel import step_block
 from fastsim.errors import ConfigError
 
 SERIAL_BELOW = 16_384
@@ -46,7 +47,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 class NumbaStepper:
-    """Steps environments on a CPU, in place; N A numbers or more are shared among threads.
+    """Steps environments on a CPU, in place; many are shared among threads, market by market.
 
     Raises
     ------
@@ -59,30 +60,32 @@ class NumbaStepper:
     def __init__(self, world: World, state: EnvState) -> None:
         if world.tape.device.type != "cpu":
             raise ConfigError(f'backend "numba" runs on a CPU, not on {world.tape.device}')
-        self.num_envs, self._assets = state.portfolio.holdings.shape
-        self._world = world
+        self.num_envs, assets = state.portfolio.holdings.shape
+        self._world, markets = world, self.num_envs // world.config.players
         self._state = empty_state(world, self.num_envs, VECTOR)
         self._state.load(state)
         self._portfolio_width = portfolio_width(world)
         self._blank = numpy_blocks(empty_results(world, self.num_envs))
-        self._world, self._market = world, pack_market(world, VECTOR)
-        self._fixed = tuple(
-            numpy_blocks(blocks) for blocks in (self._state, self._market, pack_rules(world))
-        )
+        self._market = pack_market(world, VECTOR)
+        blocks: Any = numpy_blocks(self._state)
+        if not by_market(world.config):
+            blocks = blocks._replace(displaced=None)  # every array takes its time at every call
+        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(world))
+        self._fixed = (blocks, *tables)
         # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
         # something else runs on the machine; threads of Python's wait quietly.
         self._threads = 1
-        if self.num_envs * self._assets >= SERIAL_BELOW:
-            self._threads = torch.get_num_threads()
-        bounds = [part * self.num_envs // self._threads for part in range(self._threads + 1)]
-        shape = (self._threads, 2, self._state.holdings.shape[1])
-        scratch = torch.empty(shape, dtype=world.tape.dtype).numpy()
-        self._parts = list(zip(bounds, bounds[1:], map(tuple, scratch), strict=False))
-        self._real = scratch.dtype
-        width = action_width(world.config.action, self._assets)
+        if self.num_envs * assets >= SERIAL_BELOW:
+            self._threads = min(torch.get_num_threads(), markets)
+        bounds = [part * markets // self._threads for part in range(self._threads + 1)]
+        rooms = [_room(world, self._state.holdings.shape[1]) for _ in range(self._threads)]
+        self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
+        self._real = rooms[0][0].dtype
+        width = action_width(world.config.action, assets)
         call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
+        kernel = numba_market if by_market(world.config) else numba_kernel
         # To look up the types of all blocks at every call takes longer than to step an environment.
-        self._step_block = step_block.compile(tuple(map(numba.typeof, call)))
+        self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
@@ -91,7 +94,7 @@ class NumbaStepper:
     @property
     def state(self) -> EnvState:
         """The state now, updated in place by every step."""
-        return self._state.nested(self._assets)
+        return self._state.nested(self._world)
 
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
@@ -124,9 +127,17 @@ class NumbaStepper:
     def _calls(self, action: NDArray[Any], results: Results) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, results, *scratch)
-            for start, stop, scratch in self._parts
+            (start, stop, action, *self._fixed, results, *room) for start, stop, room in self._parts
         ]
+
+
+def _room(world: World, columns: int) -> tuple[Any, ...]:
+    """What a thread works in: weights and limits of a row, and the orders of a market."""
+    lanes = torch.empty(6 + world.config.players, columns, dtype=world.tape.dtype).numpy()
+    weights, limit, *others = lanes[:6]
+    if not by_market(world.config):
+        return weights, limit
+    return weights, limit, numba_market.Pit(lanes[6:], *others)
 
 
 make = NumbaStepper

@@ -5,6 +5,10 @@ a lane, with lanes padded to a power of two: it reads its rows once, and writes 
 end. What is fixed for an environment is a compile-time constant, so that no branch on it is left.
 Arithmetic is that of the tables' floating-point type.
 
+Where players meet or trades move prices a program holds a market: a row of lanes to a player, and
+columns of what is one number to an account. The same functions do for both. Rows, too, are padded
+to a power of two: those that are too many repeat the last player, and write what it writes.
+
 Annotations are not deferred in this file, because the compiler reads them.
 """
 
@@ -15,6 +19,7 @@ import triton.language as tl
 
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
+from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.random import GOLDEN
@@ -40,13 +45,13 @@ _LOG_GROWTH = tl.constexpr(c.REWARD_CODES["log_growth"])
 _EXCESS = tl.constexpr(c.REWARD_CODES["excess_log_growth"])
 _SIMPLE = tl.constexpr(c.REWARD_CODES["simple_return"])
 _PENALIZED = tl.constexpr(c.REWARD_CODES["drawdown_penalized_growth"])
-_CHUNK = tl.constexpr(1024)  # features that are copied at a time
+_STEEPEST = tl.constexpr(87.0)  # float32 holds e to the power of this
 
 
 class Account(NamedTuple):
-    """What a step changes, apart from where the episode is."""
+    """What a step changes, apart from where the episode is; in a market of every player."""
 
-    held: tl.tensor  # [A']
+    held: tl.tensor  # [A'] or [P', A']
     cash: tl.tensor
     peak: tl.tensor
     memory: RewardMemory
@@ -80,6 +85,38 @@ def log1p(x):
     lost = raised - 1.0
     exact = lost == 0.0
     return tl.where(exact, x, tl.log(raised) * divide(x, tl.where(exact, 1.0, lost)))
+
+
+@triton.jit
+def total(x):
+    """Sum over assets."""
+    return tl.sum(x, len(x.shape) - 1, keep_dims=len(x.shape) > 1)
+
+
+@triton.jit
+def largest(x):
+    """Maximum over assets."""
+    return tl.max(x, len(x.shape) - 1, keep_dims=len(x.shape) > 1)
+
+
+@triton.jit
+def anyone(is_so):
+    """Whether it is so for any account of the program."""
+    return is_so if len(is_so.shape) == 0 else tl.max(is_so.to(tl.int32)) > 0
+
+
+@triton.jit
+def common(x):
+    """What is the same for all accounts of the program."""
+    return x if len(x.shape) == 0 else tl.max(x)
+
+
+@triton.jit
+def mean_price(x):
+    """(exp(x) - 1) / x: rounding e^x moves both alike (Higham 2002, 1.14.1)."""
+    raised = tl.exp(tl.minimum(x, _STEEPEST))
+    still = raised == 1.0
+    return tl.where(still, 1.0, (raised - 1.0) / tl.where(still, 1.0, tl.log(raised)))
 
 
 @triton.jit
@@ -118,24 +155,24 @@ def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.c
     inside = lanes < assets
     row = action + n * (assets + (mode == _LOGITS))
     asked = tl.load(row + lanes, mask=inside, other=0.0)
-    odd = tl.max(not_finite(asked), 0)
+    odd = largest(not_finite(asked))
     if mode == _LOGITS:
         cash = tl.load(row + assets)
         hold = (odd + not_finite(cash)) > 0
         asked = tl.where(hold, 0.0, cut(asked, _LARGEST))
         cash = tl.where(hold, 0.0, cut(cash, _LARGEST))
-        top = tl.max(tl.where(inside, asked, cash), 0)
+        top = largest(tl.where(inside, asked, cash))
         top = tl.maximum(top, cash)
         raised = tl.where(inside, tl.exp(asked - top), 0.0)
-        weights = raised / (tl.sum(raised, 0) + tl.exp(cash - top))
+        weights = raised / (total(raised) + tl.exp(cash - top))
     else:
         hold = odd > 0
         asked = tl.where(hold, 0.0, cut(asked, _LARGEST))
         if mode == _WEIGHTS:
             asked = tl.maximum(asked, 0.0)
-            excess = tl.sum(asked, 0)
+            excess = total(asked)
         else:
-            excess = tl.maximum(tl.sum(tl.abs(asked), 0) / max_gross, tl.sum(asked, 0))
+            excess = tl.maximum(total(tl.abs(asked)) / max_gross, total(asked))
         weights = asked / tl.maximum(excess, 1.0)
     return weights, hold
 
@@ -185,11 +222,11 @@ def orders(x, held, weights, limit):
 def trade_cost(order, scale, friction):
     """Cost of the orders of one environment."""
     size = tl.abs(order)
-    notional = tl.sum(size, 0)
+    notional = total(size)
     return TradeCost(
-        commission=friction.fee * (notional + friction.half_spread * tl.sum(order, 0)),
+        commission=friction.fee * (notional + friction.half_spread * total(order)),
         spread=friction.half_spread * notional,
-        impact=friction.impact * tl.sum(size * (scale * tl.sqrt(size)), 0),
+        impact=friction.impact * total(size * (scale * tl.sqrt(size))),
     )
 
 
@@ -203,15 +240,15 @@ def slope(order, weights, limit, scale, friction):
     size = tl.abs(order)
     curve = 1.5 * friction.impact * (scale * tl.sqrt(size))
     marginal = tl.where(order >= 0.0, buy + curve, -sell - curve)
-    return 1.0 + tl.sum(tl.where(size < limit, marginal * weights, 0.0), 0)
+    return 1.0 + total(tl.where(size < limit, marginal * weights, 0.0))
 
 
 @triton.jit
 def post_cost_wealth(before, held, weights, limit, scale, friction, enough: tl.constexpr):
     """Solve V+ = V- - C(w V+ - h') by Newton's method from V-.
 
-    A step below `enough` of x is the last, as in the kernel for CPUs: mostly the second. One
-    environment is one program, so all its threads leave the loop together and wait for no other.
+    A step below `enough` of x is the last, as in the kernel for CPUs: mostly the second. All
+    threads of a program leave the loop together and wait for no other.
     """
     x = before
     left = tl.full((), _NEWTON_STEPS, tl.int32)
@@ -221,43 +258,41 @@ def post_cost_wealth(before, held, weights, limit, scale, friction, enough: tl.c
         excess = x + (cost.commission + cost.spread + cost.impact) - before
         step = excess / slope(order, weights, limit, scale, friction)
         x = x - step
-        left = tl.where(tl.abs(step) > enough * tl.abs(x), left - 1, 0)
+        left = tl.where(anyone(tl.abs(step) > enough * tl.abs(x)), left - 1, 0)
     return x
 
 
 @triton.jit
-def advance(
-    account, weights, hold, market, bar, friction, lanes,
+def rebalance(
+    before, held, weights, hold, moves, friction, room,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
-    """From the close of `bar` to the next: holdings, cash, figures and ruin."""
-    room = lanes < padded
-    moves = market.moves + bar * (4 * padded) + lanes
-    bars = market.bars + bar * 3
+    """Orders that lead to `weights` of what their cost leaves of `before`, and that cost."""
     scale = tl.load(moves + c.IMPACT_SCALE * padded, mask=room, other=0.0)
-    held = account.held * (1.0 + tl.load(moves + c.R_BEFORE * padded, mask=room, other=0.0))
-    before = tl.sum(held, 0) + account.cash
     limit = friction.participation * tl.load(moves + c.DOLLARS * padded, mask=room, other=0.0)
     limit = tl.where(hold | (before <= 0.0), 0.0, limit)
     x = post_cost_wealth(before, held, weights, limit, scale, friction, enough)
-
     order = orders(x, held, weights, limit)
-    cost = trade_cost(order, scale, friction)
-    paid = cost.commission + cost.spread + cost.impact
-    held = held + order
-    cash = account.cash - tl.sum(order, 0) - paid
+    return order, trade_cost(order, scale, friction)
+
+
+@triton.jit
+def accrue(cash, held, bars, friction):
+    """Cash after interest and the borrow fee on shorts, and both of them."""
     interest = cash * tl.load(bars + c.INTEREST)
-    short = tl.sum(tl.maximum(-held, 0.0), 0)
-    borrow = friction.borrow * tl.load(bars + c.YEARS) * short
-    cash = cash + interest - borrow
-    held = held * (1.0 + tl.load(moves + c.R_AFTER * padded, mask=room, other=0.0))
-    wealth = tl.sum(held, 0) + cash
+    borrow = friction.borrow * tl.load(bars + c.YEARS) * total(tl.maximum(-held, 0.0))
+    return cash + interest - borrow, interest, borrow
+
+
+@triton.jit
+def figures_of(start, before, traded, wealth, order, cost, borrow, interest):
+    """What happened, and whether all is gone."""
     solvent = before > 0.0
-    turnover = tl.sum(tl.abs(order), 0) / tl.where(solvent, before, 1.0)
+    turnover = total(tl.abs(order)) / tl.where(solvent, before, 1.0)
     figures = Figures(
-        wealth_before=tl.sum(account.held, 0) + account.cash,
+        wealth_before=start,
         wealth_at_fill=before,
-        wealth_traded=before - paid,
+        wealth_traded=traded,
         wealth=wealth,
         turnover=tl.where(solvent, turnover, 0.0),
         commission=cost.commission,
@@ -266,7 +301,68 @@ def advance(
         borrow=borrow,
         interest=interest,
     )
-    return held, cash, figures, (before <= 0.0) | (wealth <= 0.0)
+    return figures, (before <= 0.0) | (wealth <= 0.0)
+
+
+@triton.jit
+def advance(
+    account, weights, hold, moves, bars, friction, lanes,
+    padded: tl.constexpr, enough: tl.constexpr,
+):  # fmt: skip
+    """From a close to the next: holdings, cash, figures and ruin."""
+    room = lanes < padded
+    held = account.held * (1.0 + tl.load(moves + c.R_BEFORE * padded, mask=room, other=0.0))
+    before = total(held) + account.cash
+    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+    paid = cost.commission + cost.spread + cost.impact
+    held = held + order
+    cash = account.cash - total(order) - paid
+    cash, interest, borrow = accrue(cash, held, bars, friction)
+    held = held * (1.0 + tl.load(moves + c.R_AFTER * padded, mask=room, other=0.0))
+    wealth = total(held) + cash
+    start = total(account.held) + account.cash
+    figures, ruined = figures_of(
+        start, before, before - paid, wealth, order, cost, borrow, interest
+    )
+    return held, cash, figures, ruined
+
+
+@triton.jit
+def advance_with_impact(
+    account, displacement, weights, hold, moves, bars, friction, real, row, lanes,
+    players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
+):  # fmt: skip
+    """`advance` of a market in which trades move prices: displacement, too.
+
+    A move of the exogenous price leaves the mean price of a sale alone, relative to that price.
+    """
+    room = lanes < padded
+    retention = tl.load(real + c.RETENTION)
+    growth = 1.0 + tl.load(moves + c.R_BEFORE * padded, mask=room, other=0.0)
+    growth = growth * tl.exp((retention - 1.0) * displacement.transient)
+    price = mean_price(-displacement.rate * account.held)
+    rate = displacement.rate / growth
+    held = account.held * growth
+    before = total(held * price) + account.cash
+    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+
+    net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
+    moved = rate * net
+    lift = tl.exp(moved)
+    transient = displacement.transient * retention + tl.load(real + c.TRANSIENT_SHARE) * moved
+    rate = rate / lift
+    paid = cost.commission + cost.spread + cost.impact
+    cash = account.cash - total(order * mean_price(moved)) - paid
+    held = (held + order) * lift
+    later = mean_price(-rate * held)
+    traded = total(held * later) + cash
+    cash, interest, borrow = accrue(cash, held, bars, friction)
+    gross_return = 1.0 + tl.load(moves + c.R_AFTER * padded, mask=room, other=0.0)
+    held = held * gross_return
+    wealth = total(held * later) + cash
+    start = total(account.held * price) + account.cash
+    figures, ruined = figures_of(start, before, traded, wealth, order, cost, borrow, interest)
+    return held, cash, Displacement(transient, rate / gross_return), figures, ruined
 
 
 @triton.jit
@@ -300,29 +396,23 @@ def measure_reward(
 
 
 @triton.jit
-def move(
-    account, weights, hold, market, bar, friction, real, lanes,
-    padded: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
-):  # fmt: skip
-    """Trade and be paid; returns account, reward, figures, and whether all is gone.
+def be_paid(account, held, cash, figures, ruined, market_return, real, kind: tl.constexpr):
+    """Account and reward; who had nothing gets nothing.
 
     Ruin is final: the reward is that of having nothing left, whatever comes after.
     """
-    held, cash, figures, ruined = advance(
-        account, weights, hold, market, bar, friction, lanes, padded, enough
-    )
     peak = tl.maximum(account.peak, figures.wealth)
     reward, memory = measure_reward(
         figures.wealth_before,
         tl.where(ruined, 0.0, figures.wealth),
         account.peak,
         peak,
-        tl.load(market.bars + bar * 3 + c.MARKET_RETURN),
+        market_return,
         account.memory,
         real,
         kind,
     )
-    return Account(held, cash, peak, memory), reward, figures, ruined
+    return Account(held, cash, peak, memory), tl.where(figures.wealth_before > 0.0, reward, 0.0)
 
 
 @triton.jit
@@ -376,12 +466,18 @@ def begin(
 
 
 @triton.jit
-def renew(over, account, initial):
-    """The account, or where its episode is `over` one that is all cash."""
+def load_start(moves, lanes, row: tl.constexpr, rows: tl.constexpr, padded: tl.constexpr):
+    """What a table says of episodes that begin at a bar; zero where it has no such row."""
+    return tl.load(moves + row * padded, mask=lanes < padded, other=0.0) if rows > row else 0.0
+
+
+@triton.jit
+def renew(over, account, endowment, bars):
+    """The account, or where its episode is `over` that of the next."""
     return Account(
-        held=tl.where(over, 0.0, account.held),
-        cash=tl.where(over, initial, account.cash),
-        peak=tl.where(over, initial, account.peak),
+        held=tl.where(over, endowment, account.held),
+        cash=tl.where(over, tl.load(bars + c.START_CASH), account.cash),
+        peak=tl.where(over, tl.load(bars + c.START_WEALTH), account.peak),
         memory=RewardMemory(
             tl.where(over, 0.0, account.memory.mean),
             tl.where(over, _INITIAL_SQUARE, account.memory.square),
@@ -391,13 +487,13 @@ def renew(over, account, initial):
 
 @triton.jit
 def observe(
-    seen, n, bar, account, wealth, initial, table, lanes,
-    assets: tl.constexpr, features: tl.constexpr,
+    seen, n, bar, account, wealth, initial, table, lanes, transient,
+    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, moved: tl.constexpr,
 ):  # fmt: skip
     """Write the bar's features, if any are wanted, and the portfolio's columns."""
-    seen += n * (features + assets + 3)
-    for start in range(0, features, _CHUNK):
-        columns = start + tl.arange(0, _CHUNK)
+    seen += n * (features + assets + 3 + (assets if moved else 0))
+    for start in range(0, features, chunk):
+        columns = start + tl.arange(0, chunk)
         inside = columns < features
         tl.store(seen + columns, tl.load(table + bar * features + columns, mask=inside), inside)
     seen += features
@@ -407,16 +503,19 @@ def observe(
     tl.store(seen + assets, cut(account.cash * scale, _LIMIT))
     tl.store(seen + assets + 1, cut(1.0 - divide(wealth, account.peak), _LIMIT))
     tl.store(seen + assets + 2, cut(tl.log(divide(positive, initial)), _LIMIT))
+    if moved:
+        displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
+        tl.store(seen + assets + 3 + lanes, displaced, lanes < assets)
 
 
 @triton.jit
-def write_figures(row, live, initial, reward, figures):
+def write_figures(row, live, start, reward, figures):
     """Write what happened; where not `live`, the figures of an account that stood still."""
     tl.store(row + c.REWARD, tl.where(live, reward, 0.0))
-    tl.store(row + c.WEALTH_BEFORE, tl.where(live, figures.wealth_before, initial))
-    tl.store(row + c.WEALTH_AT_FILL, tl.where(live, figures.wealth_at_fill, initial))
-    tl.store(row + c.WEALTH_TRADED, tl.where(live, figures.wealth_traded, initial))
-    tl.store(row + c.WEALTH, tl.where(live, figures.wealth, initial))
+    tl.store(row + c.WEALTH_BEFORE, tl.where(live, figures.wealth_before, start))
+    tl.store(row + c.WEALTH_AT_FILL, tl.where(live, figures.wealth_at_fill, start))
+    tl.store(row + c.WEALTH_TRADED, tl.where(live, figures.wealth_traded, start))
+    tl.store(row + c.WEALTH, tl.where(live, figures.wealth, start))
     tl.store(row + c.TURNOVER, tl.where(live, figures.turnover, 0.0))
     tl.store(row + c.COMMISSION, tl.where(live, figures.commission, 0.0))
     tl.store(row + c.SPREAD, tl.where(live, figures.spread, 0.0))
@@ -426,56 +525,131 @@ def write_figures(row, live, initial, reward, figures):
 
 
 @triton.jit
-def write_flags(row, terminated, truncated, restarted):
-    """Write how the step ended."""
-    tl.store(row + c.TERMINATED, terminated)
-    tl.store(row + c.TRUNCATED, truncated)
-    tl.store(row + c.RESTARTED, restarted)
-    tl.store(row + c.RUINED, terminated)
+def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
+    """Write how the step ended; who had nothing before it had been terminated then."""
+    terminated = (ruined | done) if terminates else ruined
+    tl.store(row + c.TERMINATED, live & alive & terminated)
+    tl.store(row + c.TRUNCATED, live & done & (terminated == 0))
+    tl.store(row + c.RESTARTED, live == 0)
+    tl.store(row + c.RUINED, live & ruined)
+
+
+@triton.jit
+def decide(
+    action, n, episode, max_gross, lanes,
+    assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr,
+):  # fmt: skip
+    """Weights to trade to, whether the row holds, and whether it is not finite.
+
+    At the last fill of an episode everything may have to be sold.
+    """
+    weights, odd = target_weights(action, n, max_gross, lanes, assets, mode)
+    hold = odd
+    if liquidates:
+        ending = episode.bar + 1 >= episode.end
+        weights, hold = tl.where(ending, 0.0, weights), odd & (ending == 0)
+    return weights, hold, odd
+
+
+@triton.jit
+def load_displacement(state, program, lanes, padded: tl.constexpr):
+    """Where the market stands, and where that is kept."""
+    transient = state.displaced + program * padded + lanes
+    rate = transient + tl.num_programs(0).to(tl.int64) * padded
+    room = lanes < padded
+    return Displacement(
+        tl.load(transient, mask=room, other=0.0), tl.load(rate, mask=room, other=0.0)
+    ), Displacement(transient, rate)
+
+
+@triton.jit
+def move(
+    account, displacement, weights, hold, market, bar, friction, real, seat, lanes,
+    padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
+    by_market: tl.constexpr, players: tl.constexpr,
+):  # fmt: skip
+    """Trade and be paid; returns account, displacement, reward, figures and ruin."""
+    moves = market.moves + bar * (rows * padded) + lanes
+    bars = market.bars + bar * c.NUM_BAR_COLUMNS
+    if by_market:
+        held, cash, displacement, figures, ruined = advance_with_impact(
+            account, displacement, weights, hold, moves, bars, friction, real, seat, lanes,
+            players, padded, enough,
+        )  # fmt: skip
+    else:
+        held, cash, figures, ruined = advance(
+            account, weights, hold, moves, bars, friction, lanes, padded, enough
+        )
+    if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
+        held, cash = tl.where(ruined, 0.0, held), tl.where(ruined, 0.0, cash)
+    market_return = tl.load(bars + c.MARKET_RETURN)
+    account, reward = be_paid(account, held, cash, figures, ruined, market_return, real, kind)
+    return account, displacement, reward, figures, ruined
 
 
 @triton.jit
 def step_kernel(
     action, state, market, real, results,
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
-    mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr, first: tl.constexpr,
-    starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr, worlds: tl.constexpr,
-    span: tl.constexpr, slots: tl.constexpr, players: tl.constexpr, enough: tl.constexpr,
+    chunk: tl.constexpr, mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr,
+    first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
+    worlds: tl.constexpr, span: tl.constexpr, slots: tl.constexpr, enough: tl.constexpr,
+    rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
+    players: tl.constexpr, seats: tl.constexpr, moved: tl.constexpr,
 ):  # fmt: skip
-    """Step the environment that has this program's number."""
-    n, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    """Step the environment, or the market, that has this program's number."""
+    program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    n, seat, displacement, place = program, 0, Displacement(0.0, 0.0), state.displaced
+    if by_market:
+        seat, lanes = tl.arange(0, seats)[:, None], lanes[None, :]
+        n = program * players + tl.minimum(seat, players - 1)
+        displacement, place = load_displacement(state, program, lanes, padded)
     initial, gross = tl.load(real + c.INITIAL_CASH), tl.load(real + c.MAX_GROSS)
     counters = state.counters + n * 5
     key, invalid = tl.load(counters + c.KEY), tl.load(counters + c.INVALID)
     old, account = load_episode(state, n), load_account(state, n, lanes, padded)
     friction = load_friction(market.friction + n * 5)
-    weights, hold = target_weights(action, n, gross, lanes, assets, mode)
+    weights, hold, odd = decide(action, n, old, gross, lanes, assets, mode, liquidates)
     tl.debug_barrier()  # all threads have read before one writes
 
-    account, reward, figures, ruined = move(
-        account, weights, hold, market, old.bar, friction, real, lanes, padded, kind, enough
-    )
-    done = ruined | (old.bar + 1 >= old.end)
-    moved = Episode(old.bar + 1, old.end, old.number, done)
+    account, displacement, reward, figures, ruined = move(
+        account, displacement, weights, hold, market, common(old.bar), friction, real, seat, lanes,
+        padded, rows, kind, enough, by_market, players,
+    )  # fmt: skip
+    wealth = tl.where(ruined, 0.0, figures.wealth) if players > 1 else figures.wealth
+    done = (anyone(ruined == 0) == 0) | (old.bar + 1 >= old.end)
+    now = Episode(old.bar + 1, old.end, old.number, done)
     live = (old.done == 0) | same_step  # else the episode had ended, and begins anew
-    write_figures(results.figures + n * c.NUM_FIGURES, live, initial, reward, figures)
-    write_flags(results.flags + n * 4, live & ruined, live & done & (ruined == 0), live == 0)
-    tl.store(counters + c.INVALID, invalid + tl.where(hold & live, 1, 0))
-    over, wealth, table = live == 0, figures.wealth, market.features
+    over, table = live == 0, market.features
     if same_step:
         over = done
-        tl.store(results.final_bar + n, moved.bar)
+        tl.store(results.final_bar + n, now.bar)
         observe(
-            results.final_seen, n, moved.bar, account, wealth, initial, table, lanes, assets,
-            features,
+            results.final_seen, n, now.bar, account, wealth, initial, table, lanes,
+            displacement.transient, assets, features, chunk, moved,
         )  # fmt: skip
 
-    episode = begin(
-        over, moved, key, n // players, first, starts, horizon, last, worlds, span, slots
-    )
-    account = renew(over, account, initial)
+    episode = begin(over, now, key, program, first, starts, horizon, last, worlds, span, slots)
+    moves = market.moves + common(episode.bar) * (rows * padded) + lanes
+    bars = market.bars + common(episode.bar) * c.NUM_BAR_COLUMNS
+    account = renew(over, account, load_start(moves, lanes, c.ENDOWMENT, rows, padded), bars)
+    wealth = tl.where(over, account.peak, wealth)
+    if by_market:
+        rate = load_start(moves, lanes, c.START_RATE, rows, padded)
+        displacement = Displacement(
+            tl.where(anyone(over), 0.0, displacement.transient),
+            tl.where(anyone(over), rate, displacement.rate),
+        )
+        tl.store(place.transient, displacement.transient, lanes < padded)
+        tl.store(place.rate, displacement.rate, lanes < padded)
+    alive = figures.wealth_before > 0.0
+    write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
+    write_flags(results.flags + n * 4, live, ruined, done, alive, terminates)
+    tl.store(counters + c.INVALID, invalid + tl.where(odd & live, 1, 0))
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded)
-    wealth = tl.where(over, initial, wealth)
     tl.store(results.bar + n, episode.bar)
-    observe(results.seen, n, episode.bar, account, wealth, initial, table, lanes, assets, features)
+    observe(
+        results.seen, n, episode.bar, account, wealth, initial, table, lanes,
+        displacement.transient, assets, features, chunk, moved,
+    )  # fmt: skip

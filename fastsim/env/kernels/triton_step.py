@@ -11,8 +11,10 @@ from fastsim.env.actions import action_width
 from fastsim.env.core import EnvState, Transition, World, copy
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
+    by_market,
     empty_results,
     empty_state,
+    market_rows,
     pack_market,
     pack_rules,
     portfolio_width,
@@ -26,6 +28,8 @@ VECTOR = 4
 """Assets are padded to a multiple of this: rows of tables then start at multiples of 16 bytes."""
 SMALLEST_BLOCK = 32
 """Lanes of a program at least: the threads of one warp."""
+CHUNK = 1024
+"""Features that a program copies at a time, for all its players together."""
 LANES_PER_WARP = 256
 """Up to 8 assets per thread; programs of one warp need no barrier to add their lanes up."""
 
@@ -59,7 +63,7 @@ class TritonStepper:
     @property
     def state(self) -> EnvState:
         """The state now, updated in place by every step."""
-        return self._state.nested(self._assets)
+        return self._state.nested(self._world)
 
     @property
     def action_shape(self) -> tuple[int, int]:
@@ -78,7 +82,7 @@ class TritonStepper:
         """Step every environment once."""
         results = empty_results(self._world, self.num_envs)
         with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
-            step_kernel[(self.num_envs,)](
+            step_kernel[(self.num_envs // self._world.config.players,)](
                 action.contiguous(),
                 self._state,
                 self._market,
@@ -116,15 +120,17 @@ class CapturedStep:
 
 
 def constants(world: World) -> dict[str, Any]:
-    """What the kernel is compiled for: shapes, rules, and how many warps share an environment."""
+    """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
     tape, config = world.tape, world.config
     assets, horizon = tape.num_assets, config.episode.horizon
     block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
+    seats = 1 << (config.players - 1).bit_length()
     return {
         "assets": assets,
         "padded": assets + -assets % VECTOR,
         "block": block,
         "features": seen_width(world) - portfolio_width(world),
+        "chunk": max(CHUNK // seats, SMALLEST_BLOCK),
         "mode": c.ACTION_CODES[config.action],
         "kind": c.REWARD_CODES[config.reward.kind],
         "same_step": config.autoreset == "same_step",
@@ -135,9 +141,15 @@ def constants(world: World) -> dict[str, Any]:
         "worlds": tape.worlds,
         "span": tape.bars_per_world,
         "slots": tape.slots,
-        "players": config.players,
         "enough": 100.0 * torch.finfo(tape.dtype).eps,
-        "num_warps": min(max(block // LANES_PER_WARP, 1), 16),
+        "rows": market_rows(config),
+        "liquidates": config.episode.liquidate_at_end,
+        "terminates": config.episode.at_end == "terminate",
+        "by_market": by_market(config),
+        "players": config.players,
+        "seats": seats,
+        "moved": config.impact.moves_prices,
+        "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
 
