@@ -70,8 +70,11 @@ def fresh_memory(like: Tensor) -> RewardMemory:
 def measure_growth(
     before: Tensor, after: Tensor, peak_before: Tensor, peak: Tensor, market_return: Tensor
 ) -> Growth:
-    """Compare wealth [N] at two closes, with the highest wealth up to each."""
-    ratio = after / before
+    """Compare wealth [N] at two closes, with the highest wealth up to each.
+
+    Who has nothing before, and so nothing after, has grown to nothing.
+    """
+    ratio = after / torch.where(before > 0, before, 1.0)
     floor = torch.tensor(RUIN_LOG_GROWTH, dtype=ratio.dtype, device=ratio.device)
     return Growth(
         log_growth=ratio.clamp_min(torch.finfo(ratio.dtype).tiny).log().maximum(floor),

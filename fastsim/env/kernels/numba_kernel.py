@@ -268,7 +268,7 @@ def measure_reward(n, before, after, peak_before, peak, market_return, state, ru
     money = state.money
     real = money.dtype.type
     one = real(1.0)
-    ratio = after / before
+    ratio = after / (before if before > real(0.0) else one)
     kind = rules.whole[c.REWARD_KIND]
     growth = max(math.log(max(ratio, real(SMALLEST))), real(RUIN_LOG_GROWTH))
     if kind == _LOG_GROWTH:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -46,6 +48,20 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
+@cache
+def _forget_old_code() -> None:
+    """Drop compiled code that is older than what it was made of, once in a process.
+
+    numba's cache looks at the file of each entry alone, not at those of what the entry calls.
+    """
+    here = Path(__file__).parent
+    changed = max(source.stat().st_mtime for source in here.parent.rglob("*.py"))
+    for index in Path(numba_kernel.step_block.stats.cache_path).glob("numba_*.nbi"):
+        with suppress(FileNotFoundError):  # another process may be doing the same
+            if index.stat().st_mtime < changed:
+                index.unlink()
+
+
 class NumbaStepper:
     """Steps environments on a CPU, in place; many are shared among threads, market by market.
 
@@ -84,6 +100,7 @@ class NumbaStepper:
         width = action_width(world.config.action, assets)
         call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
         kernel = numba_market if by_market(world.config) else numba_kernel
+        _forget_old_code()
         # To look up the types of all blocks at every call takes longer than to step an environment.
         self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
 

@@ -370,7 +370,7 @@ def measure_reward(
     before, after, peak_before, peak, market_return, memory, real, kind: tl.constexpr
 ):
     """Reward, and what it remembers."""
-    ratio = divide(after, before)
+    ratio = divide(after, tl.where(before > 0.0, before, 1.0))
     growth = tl.maximum(tl.log(tl.maximum(ratio, _SMALLEST)), _RUIN_LOG_GROWTH)
     gain = ratio - 1.0
     mean = memory.mean
