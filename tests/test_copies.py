@@ -12,8 +12,8 @@ from worlds import assert_same_bits
 import fastsim
 from fastsim.adapters.build import build_env
 from fastsim.adapters.gym_env import PortfolioVectorEnv
-from fastsim.env.core import flatten
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.nested import flatten
 
 N = 6
 RULES = {"market": "tech4", "episode": {"horizon": 5}}

@@ -11,8 +11,8 @@ import torch
 from planted import RULES as PLANTED
 from planted import planted_tape
 
-from fastsim.env.core import flatten
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.checkpoint import load_checkpoint

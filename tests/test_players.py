@@ -7,10 +7,11 @@ import torch
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.actions import actions_for, target_weights
-from fastsim.env.core import EnvConfig, take
+from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
+from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.players import (
     SCRIPTED,

@@ -10,10 +10,11 @@ from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 from fastsim.config import from_mapping, to_mapping
 from fastsim.env.actions import action_width, target_weights
 from fastsim.env.conditions import conditions_at
-from fastsim.env.core import EnvConfig, meet, take
+from fastsim.env.core import EnvConfig, meet
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
+from fastsim.env.nested import take
 from fastsim.env.players import SCRIPTED, Momentum, TwapExecutor, trailing_score
 from fastsim.env.random import environment_keys
 from fastsim.env.randomize import RandomizeConfig

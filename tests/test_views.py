@@ -14,9 +14,10 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 import fastsim
 from fastsim.adapters.gym_env import PortfolioGymEnv
 from fastsim.adapters.sb3 import SB3VecEnv
-from fastsim.env.core import EnvConfig, take
+from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.nested import take
 from fastsim.env.observe import View, features_at
 from fastsim.env.players import Noise
 from fastsim.env.randomize import RandomizeConfig

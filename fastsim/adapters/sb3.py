@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastsim.adapters.build import Market, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
-from fastsim.env.core import take
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
+from fastsim.env.nested import take
 from fastsim.errors import ConfigError
 
 

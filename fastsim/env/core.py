@@ -6,9 +6,8 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from fastsim.env.actions import ActionMode, target_weights
 from fastsim.env.conditions import Conditions, conditions_at, conditions_on_close
 from fastsim.env.episode import Episode, EpisodeConfig, begin
 from fastsim.env.impact import Displacement, ImpactConfig, undisturbed
+from fastsim.env.nested import select
 from fastsim.env.observe import Observation, observe_portfolio, relative_to
 from fastsim.env.orders import OrderConfig, Wish
 from fastsim.env.randomize import (
@@ -31,13 +31,10 @@ from fastsim.env.randomize import (
 )
 from fastsim.env.reward import REWARDS, RewardConfig, RewardMemory, fresh_memory, measure_growth
 from fastsim.env.slots import draw_slots, drawn_assets, masked, to_assets, to_slots
-from fastsim.errors import CheckpointError, ConfigError
+from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
-
-Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...]")
-MaybeNested = TypeVar("MaybeNested", bound="Tensor | tuple[Any, ...] | None")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,69 +317,3 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
         final_observation=final,
         outcome=outcome,
     )
-
-
-def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
-    """Rows of `chosen` where `mask` [N], else rows of `other`, through nested named tuples."""
-    if isinstance(chosen, Tensor):
-        mask = mask[:: len(mask) // max(len(chosen), 1)]  # one row per market, or per environment
-        rows = mask.view(-1, *(1,) * (chosen.dim() - 1))
-        return cast(Nested, torch.where(rows, chosen, cast(Tensor, other)))
-    pairs = zip(chosen, cast(tuple[Any, ...], other), strict=True)
-    build = cast(Callable[..., Nested], type(chosen))
-    return build(*(select(mask, new, old) for new, old in pairs))
-
-
-def copy(state: MaybeNested) -> MaybeNested:
-    """A state with tensors of its own, through nested named tuples; what is None stays so."""
-    if state is None:
-        return state
-    if isinstance(state, Tensor):
-        return cast(MaybeNested, state.clone())
-    parts = cast(tuple[Any, ...], state)
-    return cast(MaybeNested, cast(Any, type(parts))(*(copy(part) for part in parts)))
-
-
-def take(nested: MaybeNested, rows: Tensor | slice | int) -> MaybeNested:
-    """These rows of every tensor of nested named tuples; what is None stays so."""
-    if nested is None:
-        return nested
-    if isinstance(nested, Tensor):
-        return cast(MaybeNested, nested[rows])
-    parts = cast(tuple[Any, ...], nested)
-    return cast(MaybeNested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
-
-
-def flatten(nested: Tensor | tuple[Any, ...] | None) -> list[Tensor]:
-    """Tensors of nested named tuples, in order, without what is None."""
-    if nested is None:
-        return []
-    if isinstance(nested, Tensor):
-        return [nested]
-    return [leaf for part in nested for leaf in flatten(part)]
-
-
-def unflatten(like: Nested, leaves: Sequence[Tensor]) -> Nested:
-    """Nested named tuples of the structure of `like`, with these tensors.
-
-    Raises
-    ------
-    CheckpointError
-        There are more of them or fewer, or they have other shapes or types.
-    """
-    wanted, given = (
-        [(tuple(leaf.shape), leaf.dtype) for leaf in group] for group in (flatten(like), leaves)
-    )
-    if given != wanted:
-        different = [pair for pair in zip(wanted, given, strict=False) if pair[0] != pair[1]]
-        want, got = different[0] if different else (f"{len(wanted)} tensors", len(given))
-        raise CheckpointError(f"the saved state has {got} where {want} is needed")
-    return cast(Nested, _fill(like, iter(leaves)))
-
-
-def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
-    if like is None:
-        return None
-    if isinstance(like, Tensor):
-        return next(leaves)
-    return type(like)(*(_fill(part, leaves) for part in like))

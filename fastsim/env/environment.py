@@ -12,20 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import (
-    EnvConfig,
-    EnvState,
-    Transition,
-    World,
-    begin_state,
-    copy,
-    flatten,
-    observe,
-    unflatten,
-)
+from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, observe
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
+from fastsim.env.nested import copy, flatten, unflatten
 from fastsim.env.observe import (
     Observation,
     feature_columns,

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from fastsim.config import require_between
 from fastsim.env.actions import actions_for
-from fastsim.env.core import EnvConfig, Transition, flatten, take, unflatten
+from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.stepper import Stepper
+from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
 from fastsim.env.players import Player
 from fastsim.errors import CheckpointError, ConfigError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.config import require_between, require_choice
-from fastsim.env.core import copy
+from fastsim.env.nested import copy
 from fastsim.env.observe import View
 from fastsim.errors import ConfigError
 from fastsim.learn.advantage import fused_gae

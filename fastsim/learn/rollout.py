@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig, Transition, take
+from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
+from fastsim.env.nested import take
 from fastsim.env.observe import Observation, View
 from fastsim.learn.policy import MarketTable, Policy, PolicyConfig, PolicyOutput
 from fastsim.market.tape import MarketTape

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvConfig, flatten, take, unflatten
+from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.nested import flatten, take, unflatten
 from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
 from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvState, Transition, World, copy
+from fastsim.env.core import EnvState, Transition, World
 from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
@@ -32,6 +32,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
+from fastsim.env.nested import copy
 from fastsim.errors import ConfigError
 
 SERIAL_BELOW = 16_384

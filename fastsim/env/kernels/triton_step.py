@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvState, Transition, World, copy
+from fastsim.env.core import EnvState, Transition, World
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
     by_market,
@@ -22,6 +22,7 @@ from fastsim.env.kernels.buffers import (
     seen_width,
 )
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
+from fastsim.env.nested import copy
 from fastsim.errors import ConfigError
 
 VECTOR = 4
