@@ -294,6 +294,21 @@ def test_a_margin_call_has_its_price():
     assert float(free.portfolio.holdings) > float(after.portfolio.holdings)
 
 
+def test_whole_shares_and_margins_bear_an_asset_that_comes_to_nothing():
+    bars = flat_bars(assets=2)
+    for prices in (bars.open, bars.high, bars.low, bars.close, bars.volume):
+        prices[9:, 1] = np.nan  # its last bar is bar 8
+    orders = OrderConfig(whole_shares=True, maintenance_margin=0.45)
+    rules = {"action": "signed", "max_gross": 2.0, "initial_cash": 1e5}
+    env = make_env(bars, orders, tape={"delisting_haircut": 1.0}, **rules)
+    for _ in range(4):
+        env.step(row(1.0, 0.5) / 1.5)
+    # 666 shares of one asset and 333 of the other, of which nothing is left.
+    portfolio = env.state.portfolio
+    assert float(portfolio.wealth) == pytest.approx(1e5 - 333 * 100)
+    assert portfolio.holdings[0].tolist() == pytest.approx([666 * 100, 0.0])
+
+
 def test_a_short_is_bought_back_when_its_margin_is_called():
     after, outcome = fallen(weight=-1.0, drop=0.3, margin=0.6)
     # Short of 1,300 with wealth 700, which covers 1,166.67.

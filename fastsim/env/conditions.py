@@ -56,14 +56,15 @@ def conditions_on_close(tape: MarketTape, market: Conditions, bar: Tensor) -> Co
     Nothing is left to happen before the close, and no limit of participation holds.
     """
     known, zero = tape.known, torch.zeros_like(market.r_before)
+    listed = known.listed[bar]
     price = market.price * (1.0 + market.r_after)  # of the same bar, so nothing was split
     if tape.fill == "close":
         price = tape.next.price[bar]
     return market._replace(
         r_before=zero,
         r_after=zero,
-        tradable=known.listed[bar],
+        tradable=listed,
         dollars=torch.full_like(zero, torch.inf),
         impact_scale=known.sigma[bar] * known.dollar_volume[bar].rsqrt(),
-        price=price,
+        price=torch.where(listed, price, 1.0),
     )
