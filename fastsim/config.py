@@ -65,6 +65,20 @@ def to_mapping(config: object) -> dict[str, Any]:
     return mapping
 
 
+def changes(config: object, default: object) -> dict[str, Any]:
+    """Values of `config` that `default`, of the same type, has otherwise, by dotted field name."""
+    assert is_dataclass(config) and type(config) is type(default)
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        if is_dataclass(value) and type(value) is type(usual):
+            inner = changes(value, usual)
+            found |= {f"{field.name}.{name}": item for name, item in inner.items()}
+        elif value != usual:
+            found[field.name] = value
+    return found
+
+
 def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError."""
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
@@ -77,7 +91,7 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
 def _as_float(value: Any) -> Any:
     """Let `1` and YAML's `1e-4` (a string to YAML 1.1) stand for floats; leave the rest to fail."""
     if isinstance(value, bool):
-        return None
+        return str(value)
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -22,12 +22,14 @@ from worlds import (
     weekdays,
 )
 
+from fastsim.config import from_mapping
 from fastsim.env.accounting import Account, Portfolio, Terms, advance, lone
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig, undisturbed
 from fastsim.env.orders import OrderConfig, Wish
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError, DataError
 from fastsim.market.bars import Bars
 from fastsim.market.costs import CostConfig, make_friction, trade_cost
@@ -38,7 +40,7 @@ CARRY, WHOLE = OrderConfig(unfilled="carry"), OrderConfig(whole_shares=True)
 
 
 def row(*values):
-    return torch.tensor([values]).double()
+    return torch.tensor([values], dtype=torch.float64)
 
 
 def friction(rows=1, **costs):
@@ -241,6 +243,56 @@ def test_an_order_worth_less_than_its_minimum_commission_is_not_placed():
     assert float(outcome.cost.commission) == 1.0
 
 
+def test_large_accounts_in_float32_trade_no_shares_without_an_order():
+    tape = make_tape(flat_bars(price=50.0, volume=1e9), TapeConfig(features=SHORT_FEATURES))
+    config = EnvConfig(
+        orders=WHOLE, costs=replace(FREE, minimum_fee=1.0), episode=FROM_THE_START, initial_cash=1e8
+    )
+    env = PortfolioEnv(tape, 1, config)
+    env.reset(0)
+    env.step(torch.tensor([[0.99]]))
+    held = env.state.portfolio
+    for _ in range(5):
+        outcome = env.step(torch.tensor([[torch.nan]])).outcome
+        assert not outcome.trade.any() and not outcome.cost.total.any()
+    torch.testing.assert_close(env.state.portfolio, held, rtol=0, atol=0)
+
+
+def test_whole_shares_never_cost_more_than_there_is():
+    market = still_market(1, 1, price=row(10_000.0))
+    moment = Moment(Portfolio(row(0.0), row(9999.5)[0]), row(1.0), market, friction())
+    _, outcome = moment.advance(orders=WHOLE)
+    assert not outcome.trade.any()
+
+
+@given(moments(signed=False, borrow=0.0), grid(0.0, 0.3))
+def test_least_commissions_leave_no_debt_but_for_what_is_too_little_to_sell(moment, share):
+    moment = moment.with_market(r_before=torch.zeros_like(moment.market.r_before))
+    wealth = moment.portfolio.wealth
+    moment = moment.with_friction(
+        minimum=share * wealth / moment.weights.shape[1], per_share=torch.zeros_like(wealth)
+    )
+    _, outcome = moment.advance()
+    cash = outcome.wealth_traded - outcome.holdings.sum(-1)
+    kept = ((outcome.trade == 0) & (outcome.holdings > 0)).sum(-1)  # too little of each to sell
+    assert (cash >= -1e-9 * wealth - kept * moment.friction.minimum).all()
+
+
+def test_open_orders_are_filled_as_far_as_cash_goes():
+    bars = flat_bars(length=12)
+    for prices in (bars.open, bars.high, bars.low, bars.close):
+        prices[7:] = 200.0
+    for prices in (bars.open, bars.high, bars.low, bars.close, bars.volume):
+        prices[6] = np.nan
+    costs = replace(FREE, fee_bps=100.0)
+    env = make_env(bars, CARRY, costs, initial_cash=1e4)
+    env.step(row(1.0))
+    env.step(HOLD)
+    portfolio = env.state.portfolio
+    assert 0.0 <= float(portfolio.cash) < 200.0  # the fee of the whole order was kept for it
+    assert float(portfolio.wealth) == pytest.approx(1e4 - 0.01 * float(portfolio.holdings))
+
+
 @given(moments(borrow=0.0), grid(0.0, 0.05), grid(0.0, 0.01))
 def test_weights_are_exact_after_commissions_by_order(moment, per_share, minimum):
     rows = len(moment.weights)
@@ -309,6 +361,38 @@ def test_whole_shares_and_margins_bear_an_asset_that_comes_to_nothing():
     assert portfolio.holdings[0].tolist() == pytest.approx([666 * 100, 0.0])
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.3, 2.0])
+def test_a_margin_call_sells_all_where_selling_costs_more_than_it_frees(rate):
+    # Costs of 1,000 bp and impact eat what a margin of 10 % would free.
+    market = still_market(1, 1, impact_scale=row(rate / 1000**0.5))
+    account = lone(Portfolio(row(9000.0), row(-8300.0)[0]))
+    terms = Terms(orders=OrderConfig(maintenance_margin=0.1))
+    wish = Wish(row(0.0), torch.ones(1, dtype=torch.bool))
+    costs = friction(fee_bps=1000.0, impact=1.0)
+    after, outcome = advance(account, wish, still_market(1, 1), costs, terms, market)
+    assert float(after.portfolio.holdings) == pytest.approx(0.0, abs=1e-6)
+    assert outcome.wealth.isfinite().all() and (outcome.margin_call.trade <= 0).all()
+
+
+def test_a_price_pushed_up_before_a_delisting_pays_nobody():
+    impact = ImpactConfig(permanent=5.0)
+    state = undisturbed(impact, row(0.02), row(1e6))
+    account = Account(Portfolio(row(0.0), row(1e6)[0]), state, torch.zeros(1, 0).double())
+    gone = still_market(1, 1, delisted=torch.tensor([[True]]))
+    wish = Wish(row(0.9), torch.zeros(1, dtype=torch.bool))
+    after, outcome = advance(account, wish, gone, friction(), Terms(impact))
+    assert float(outcome.trade) > 1e5
+    assert float(after.portfolio.cash) == pytest.approx(1e6)
+
+
+def test_a_halt_at_the_end_of_the_data_is_no_delisting():
+    bars = flat_bars(assets=2)
+    for prices in (bars.open, bars.high, bars.low, bars.close, bars.volume):
+        prices[-2:, 1] = np.nan
+    config = TapeConfig(features=SHORT_FEATURES, delisting_haircut=0.5)
+    assert make_tape(bars, config).next.delisted is None
+
+
 def test_a_short_is_bought_back_when_its_margin_is_called():
     after, outcome = fallen(weight=-1.0, drop=0.3, margin=0.6)
     # Short of 1,300 with wealth 700, which covers 1,166.67.
@@ -328,14 +412,14 @@ def test_who_owes_nothing_is_never_called(moment):
     assert not outcome.margin_call.trade.any()
 
 
-def test_what_cannot_be_sold_stays_when_margin_is_called():
+def test_what_cannot_be_sold_stays_when_margin_is_called_and_the_rest_goes_in_its_place():
     market = still_market(1, 2, r_after=row(-0.2, -0.2))
     wish = Wish(row(1.0, 1.0), torch.zeros(1, dtype=torch.bool))
     account = lone(Portfolio(row(0.0, 0.0), row(1000.0)[0]))
     terms = Terms(orders=OrderConfig(maintenance_margin=0.4))
     closing = still_market(1, 2, tradable=torch.tensor([[True, False]]))
     after, _ = advance(account, wish, market, friction(), terms, closing)
-    assert after.portfolio.holdings[0].tolist() == pytest.approx([750.0, 800.0])
+    assert after.portfolio.holdings[0].tolist() == pytest.approx([700.0, 800.0])
 
 
 def test_players_who_are_called_sell_into_the_market_they_share():
@@ -440,6 +524,16 @@ def test_a_delisted_asset_is_paid_out_with_its_haircut(haircut, cash, held):
             ConfigError,
             "whole_shares",
         ),
+        (lambda: OrderConfig(whole_shares="no"), ConfigError, "whole_shares"),
+        (
+            lambda: EnvConfig(orders=WHOLE, randomize=RandomizeConfig(volatility=(1.0, 2.0))),
+            ConfigError,
+            "volatility",
+        ),
+        (lambda: TapeConfig(hard_to_borrow="XY"), ConfigError, "hard_to_borrow"),
+        (lambda: TapeConfig(borrow_bps_per_year={"X": "300"}), ConfigError, "X"),
+        (lambda: TapeConfig(borrow_bps_per_year=["X"]), ConfigError, "map symbols"),
+        (lambda: from_mapping(TapeConfig, {"delisting_haircut": True}), ConfigError, "True"),
         (lambda: CostConfig(minimum_fee=-1.0), ConfigError, "minimum_fee"),
         (lambda: CostConfig(fee_per_share=float("nan")), ConfigError, "fee_per_share"),
         (lambda: TapeConfig(delisting_haircut=1.2), ConfigError, "delisting_haircut"),
@@ -458,6 +552,7 @@ def test_settings_that_make_no_sense_are_named(make, error, part):
         ({"borrow_bps_per_year": {"GME": 1.0}}, {}, "GME"),
         ({}, {"borrow_rates": np.zeros((3, 1))}, "borrow_rates"),
         ({}, {"borrow_rates": np.full((12, 1), -0.1)}, "borrow_rates"),
+        ({}, {"borrow_rates": np.full((12, 1), 300.0)}, "0.03"),
         ({}, {"shortable": np.ones((12, 1))}, "truth"),
     ],
 )

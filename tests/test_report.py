@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,7 +23,14 @@ from fastsim.backtest.report import (
     sharpe_sentence,
     write_report,
 )
+from fastsim.env.core import EnvConfig
+from fastsim.env.orders import OrderConfig
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
+from fastsim.learn.evaluate import run_settings
+from fastsim.learn.run import TrainConfig
+from fastsim.market.costs import CostConfig
+from fastsim.market.tape import TapeConfig
 
 NAMES = ("agent", "equal weight", "<b>smith</b> & sons", "</script><script>alert(1)</script>", "A")
 SYMBOLS = ("A", "B & C")
@@ -118,6 +126,52 @@ def test_the_page_states_the_sharpe_difference_in_the_same_words(page_text):
 def test_a_report_without_interval_notes_or_settings_leaves_them_out(tmp_path):
     shown = Page(write_example(tmp_path)).shown
     assert "interval" not in shown and "Settings" not in shown
+
+
+def rules_of(config):
+    """Settings that a run without options does not have, or has otherwise."""
+    return dict(run_settings(config).items() - run_settings(TrainConfig()).items())
+
+
+def test_changed_rules_are_settings_by_their_dotted_names():
+    usual = TrainConfig()
+    env = replace(
+        usual.env,
+        orders=OrderConfig(whole_shares=True),
+        costs=CostConfig(minimum_fee=1.0),
+        randomize=RandomizeConfig(assets=(5, 15)),
+        initial_invested=0.5,
+    )
+    tape = TapeConfig(borrow_bps_per_year={"A": 300.0}, fill="close")
+    assert rules_of(replace(usual, env=env, tape=tape)) == {
+        "orders.whole_shares": "True",
+        "costs.minimum_fee": "1.0",
+        "randomize.assets": "(5, 15)",
+        "initial_invested": "0.5",
+        "borrow_bps_per_year": "{'A': 300.0}",
+        "fill": "close",
+    }
+
+
+def test_rules_of_a_run_without_options_are_not_listed():
+    assert not any("." in name for name in run_settings(TrainConfig()))
+    assert rules_of(TrainConfig(seed=1)) == {"seed": "1"}
+
+
+def test_a_rule_that_training_sets_otherwise_than_the_environment_is_listed_when_set_back():
+    rules = rules_of(TrainConfig(env=EnvConfig()))
+    assert rules["action"] == "weights"
+    assert rules["episode.staggered"] == "False"
+
+
+def test_rules_are_shown_as_written_and_cannot_smuggle_in_tags(tmp_path):
+    tape = TapeConfig(borrow_bps_per_year={"<i>A</i>": 300.0}, hard_to_borrow=("<i>B & C</i>",))
+    text = write_example(tmp_path, settings=run_settings(TrainConfig(tape=tape)))
+    assert "<i>" not in text[text.index("<h2>Settings</h2>") :]
+    cells = Page(text).cells
+    assert cells[cells.index("borrow_bps_per_year") + 1] == "{'<i>A</i>': 300.0}"
+    assert cells[cells.index("hard_to_borrow") + 1] == "('<i>B & C</i>',)"
+    assert "orders.whole_shares" not in cells
 
 
 def test_an_unwritten_report_leaves_nothing_behind(tmp_path):

@@ -64,27 +64,32 @@ def plans(draw):
 def rules(draw):
     """Any combination of the rules, orders, impact, players and draws included."""
     config = draw(configs())
-    scaled = RandomizeConfig(fee_bps=(0, 50), volatility=(0.5, 3.0), price_impact=(0.1, 4.0))
-    draws = (RandomizeConfig(), scaled, replace(scaled, assets=(1, 3)))
+    impact = ImpactConfig(
+        transient=draw(st.sampled_from([0.0, 1.0])), permanent=draw(st.sampled_from([0.0, 0.2]))
+    )
+    by_share = draw(st.booleans())
+    drawn = RandomizeConfig(
+        fee_bps=(0, 50),
+        volatility=() if by_share else (0.5, 3.0),
+        price_impact=(0.1, 4.0) if impact.moves_prices else (),
+        assets=draw(st.sampled_from([(), (1, 3)])),
+    )
     try:
         return replace(
             config,
             orders=OrderConfig(
                 unfilled=draw(st.sampled_from(["drop", "carry"])),
-                whole_shares=draw(st.booleans()),
+                whole_shares=by_share and not impact.moves_prices,
                 maintenance_margin=draw(st.sampled_from([0.0, 0.2, 0.9])),
             ),
-            impact=ImpactConfig(
-                transient=draw(st.sampled_from([0.0, 1.0])),
-                permanent=draw(st.sampled_from([0.0, 0.2])),
-            ),
+            impact=impact,
             players=draw(st.sampled_from([1, 3])),
             costs=replace(
                 config.costs,
-                fee_per_share=draw(st.sampled_from([0.0, 0.01])),
+                fee_per_share=0.01 if by_share else 0.0,
                 minimum_fee=draw(st.sampled_from([0.0, 1.0])),
             ),
-            randomize=draw(st.sampled_from(draws)),
+            randomize=draw(st.sampled_from([RandomizeConfig(), drawn])),
             initial_invested=draw(st.sampled_from([0.0, 0.8])),
             episode=replace(
                 config.episode,
@@ -137,10 +142,11 @@ def added_up(state, market, outcome, impact):
     holdings, cash, rate = exchanged(holdings, cash, rate, outcome.trade, outcome.cost, players)
     cash = cash + outcome.interest.numpy() - outcome.borrow.numpy()
     growth = 1 + market.r_after.numpy()
-    holdings, rate = holdings * growth, rate / np.maximum(growth, 1e-300)
     if market.delisted is not None:
         gone = market.delisted.numpy()
-        cash, holdings = cash + (holdings * gone).sum(1), holdings * ~gone
+        cash = cash + (gone * growth * holdings * mean_price(-rate * holdings)).sum(1)
+        holdings, growth = holdings * ~gone, np.where(gone, 1.0, growth)
+    holdings, rate = holdings * growth, rate / growth
     if outcome.margin_call is not None:
         trade, cost = outcome.margin_call.trade, outcome.margin_call.cost
         holdings, cash, rate = exchanged(holdings, cash, rate, trade, cost, players)

@@ -28,7 +28,7 @@ from fastsim.env.impact import (
     mean_price,
     push,
 )
-from fastsim.env.orders import Fill, OrderConfig, Wish, rebalance
+from fastsim.env.orders import Fill, OrderConfig, Wish, cut, rebalance
 from fastsim.market.costs import Friction, TradeCost
 
 
@@ -69,7 +69,8 @@ class Outcome(NamedTuple):
     wealth_at_fill: Tensor  # [N]  before trading
     wealth_traded: Tensor  # [N]  after trading and its costs
     wealth: Tensor  # [N]  at the next close
-    turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides
+    turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides;
+    #                        margin calls apart
     cost: TradeCost
     borrow: Tensor  # [N]
     interest: Tensor  # [N]
@@ -192,25 +193,30 @@ def accrue(
 def reach_close(account: Account, market: Conditions) -> Account:
     """From the fill to the next close: prices move, and what is delisted is paid out."""
     growth, displacement = 1.0 + market.r_after, account.displacement
+    if market.delisted is not None:
+        account = pay_out(account, market.delisted, growth)
+        growth = torch.where(market.delisted, 1.0, growth)
     if displacement.exists:
-        kept = growth  # a price that falls to nothing is moved by nothing more
-        if market.delisted is not None:
-            kept = torch.where(market.delisted, 1.0, growth)
-        rate = displacement.rate / _shared(kept, displacement)
+        rate = displacement.rate / _shared(growth, displacement)
         displacement = displacement._replace(rate=rate)
-    account = _grown(account, growth)._replace(displacement=displacement)
-    return account if market.delisted is None else pay_out(account, market.delisted)
+    return _grown(account, growth)._replace(displacement=displacement)
 
 
-def pay_out(account: Account, delisted: Tensor) -> Account:
-    """Turn positions in what is `delisted` [N, A] into cash, and cancel orders for it."""
-    (holdings, cash), listed = account.portfolio, ~delisted
+def pay_out(account: Account, delisted: Tensor, growth: Tensor) -> Account:
+    """Turn positions in what is `delisted` [N, A] into cash at their last growth, cancel orders.
+
+    They bring what selling them would: else one could buy up a price that is about to be paid out.
+    """
+    (holdings, cash), displacement = account.portfolio, account.displacement
+    value = holdings
+    if displacement.exists:
+        value = liquidation_value(holdings, _each(displacement.rate, cash))
+    paid = torch.where(delisted, growth * value, 0.0).sum(-1)
     open_orders = account.open_orders
     if open_orders.shape[-1] > 0:
-        open_orders = open_orders * listed
-    paid = torch.where(delisted, holdings, 0.0).sum(-1)
+        open_orders = open_orders * ~delisted
     return account._replace(
-        portfolio=Portfolio(holdings * listed, cash + paid), open_orders=open_orders
+        portfolio=Portfolio(holdings * ~delisted, cash + paid), open_orders=open_orders
     )
 
 
@@ -218,16 +224,9 @@ def call_margin(
     account: Account, closing: Conditions, friction: Friction, terms: Terms
 ) -> tuple[Account, Fill]:
     """Cut the positions of accounts whose wealth does not cover their maintenance margin."""
-    wealth, holdings = worth(account), account.portfolio.holdings
-    gross = holdings.abs().sum(-1)
-    margin = terms.orders.maintenance_margin
-    covered = wealth >= margin * gross
-    most = holdings / (margin * gross.clamp_min(torch.finfo(gross.dtype).tiny))[:, None]
-    fill = rebalance(
-        wealth, holdings, torch.zeros_like(holdings), Wish(most, covered), closing, friction,
-        terms.orders,
-    )  # fmt: skip
-    kept = account.open_orders * covered[:, None]  # who is called keeps no order open
+    fill = cut(worth(account), account.portfolio.holdings, closing, friction, terms.orders)
+    called = fill.trade.any(-1)
+    kept = torch.where(called[:, None], 0.0, account.open_orders)  # who is called keeps none open
     return settle(account, fill._replace(rest=kept), terms.impact), fill
 
 

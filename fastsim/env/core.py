@@ -71,22 +71,38 @@ class EnvConfig:
         require_between(self, "initial_invested", 0, 1)
         require_between(self, "window_length", 1)
         require_between(self, "players", 1)
-        if self.action != "signed" and self.max_gross != 1.0:
-            raise ConfigError(
-                f'EnvConfig.max_gross = {self.max_gross!r} needs action="signed", '
-                f"got action={self.action!r}"
-            )
-        if self.max_gross * self.orders.maintenance_margin >= 1.0:
-            raise ConfigError(
-                f"orders.maintenance_margin = {self.orders.maintenance_margin!r} would be called "
-                f"at once on a gross leverage of max_gross = {self.max_gross!r}: their product "
-                f"must be < 1"
-            )
-        if self.orders.whole_shares and self.impact.moves_prices:
-            raise ConfigError(
-                "orders.whole_shares counts shares at the prices of the data, and impact moves "
-                "them: use one or the other"
-            )
+        _check_together(self)
+
+
+def _check_together(config: EnvConfig) -> None:
+    """Raise ConfigError for rules that contradict one another."""
+    if config.action != "signed" and config.max_gross != 1.0:
+        raise ConfigError(
+            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed", '
+            f"got action={config.action!r}"
+        )
+    if config.max_gross * config.orders.maintenance_margin >= 1.0:
+        raise ConfigError(
+            f"orders.maintenance_margin = {config.orders.maintenance_margin!r} would be called "
+            f"at once on a gross leverage of max_gross = {config.max_gross!r}: their product "
+            f"must be < 1"
+        )
+    if config.orders.whole_shares and config.impact.moves_prices:
+        raise ConfigError(
+            "orders.whole_shares counts shares at the prices of the data, and impact moves "
+            "them: use one or the other"
+        )
+    if config.randomize.price_impact and not config.impact.moves_prices:
+        raise ConfigError(
+            "randomize.price_impact is a factor on impact, which is off: set "
+            "impact.transient or impact.permanent, or leave it out"
+        )
+    by_share = config.orders.whole_shares or config.costs.fee_per_share > 0
+    if by_share and config.randomize.volatility:
+        raise ConfigError(
+            "orders.whole_shares and costs.fee_per_share count shares at the prices of the "
+            "data, and randomize.volatility draws others: use one or the other"
+        )
 
 
 class EnvState(NamedTuple):

@@ -72,11 +72,12 @@ class PortfolioEnv:
         backend: Backend = "auto",
     ) -> None:
         config = config or EnvConfig()
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be >= 1, got {num_envs!r}")
+        if not isinstance(num_envs, int) or num_envs < 1:
+            raise ConfigError(f"num_envs must be a whole number >= 1, got {num_envs!r}")
         if num_envs % config.players:
             raise ConfigError(
-                f"num_envs = {num_envs} players do not fill markets of {config.players}"
+                f"num_envs = {num_envs} players do not fill markets of {config.players}; "
+                f"use a multiple of {config.players}"
             )
         if first_env % config.players:
             raise ConfigError(

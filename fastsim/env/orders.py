@@ -17,9 +17,11 @@ from torch import Tensor
 
 from fastsim.config import require_between, require_choice
 from fastsim.env.conditions import Conditions
+from fastsim.errors import ConfigError
 from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
 
 NEWTON_STEPS = 4
+BISECTIONS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,8 @@ class OrderConfig:
     unfilled: Literal["drop", "carry"] = "drop"
     """What becomes of the part of an order that halts or participation kept from being filled.
     "carry" keeps it open, in shares, for as long as its account gives no new weights, which a row
-    of NaN says. New weights replace it: what they still lack is in the order that they make."""
+    of NaN says, and as far as its cash goes. New weights replace it: what they still lack is in
+    the order that they make."""
     whole_shares: bool = False
     """Trade whole shares at prices as traded, in favour of cash: less is bought and more is sold.
     Fractions that reinvested dividends have left go when a position is closed."""
@@ -39,6 +42,10 @@ class OrderConfig:
 
     def __post_init__(self) -> None:
         require_choice(self, "unfilled")
+        if not isinstance(self.whole_shares, bool):
+            raise ConfigError(
+                f"OrderConfig.whole_shares must be true or false, got {self.whole_shares!r}"
+            )
         require_between(self, "maintenance_margin", 0, 1)
 
     @property
@@ -86,13 +93,68 @@ def rebalance(
     bounds = find_bounds(before, holdings, market, friction)
     after = post_cost_wealth(before, holdings, wish.weights, bounds, market, friction)
     wanted = wish.weights * after[:, None] - holdings
-    standing = open_orders if config.carries else torch.zeros_like(wanted)
+    standing = torch.zeros_like(wanted)
+    if config.carries:
+        standing = affordable(before, holdings, open_orders, bounds, market, friction)
     wanted = torch.where(wish.hold[:, None], standing, wanted)
     trade = placed(wanted, bounds, friction)
     if config.whole_shares:
-        trade = whole_shares(trade, holdings, bounds, market.price)
-    rest = unfilled(wanted, trade, bounds) if config.carries else open_orders
+        trade = placed(whole_shares(trade, holdings, bounds, market.price), bounds, friction)
+    rest = open_orders
+    if config.carries:
+        wanted = torch.where(wish.hold[:, None], open_orders, wanted)
+        rest = unfilled(wanted, trade, bounds)
     return Fill(trade, trade_cost(trade, market.impact_scale, friction, market.price), rest)
+
+
+def cut(
+    wealth: Tensor,
+    holdings: Tensor,
+    market: Conditions,
+    friction: Friction,
+    config: OrderConfig,
+) -> Fill:
+    """Sell a share of all positions where wealth [N] does not cover their margin: V < m G.
+
+    The share x solves V - C(x h) = m (1 - x) G, by bisection; it is 1 where costs eat all that
+    selling frees. What cannot be traded stays, and the others are sold in its place.
+    """
+    margin = config.maintenance_margin
+    loose = torch.where(market.tradable, holdings, 0.0)
+    gross, movable = holdings.abs().sum(-1), loose.abs().sum(-1)
+    called = (wealth < margin * gross) & (wealth > 0)
+
+    def covered(share: Tensor) -> Tensor:
+        cost = trade_cost(-share[:, None] * loose, market.impact_scale, friction, market.price)
+        return wealth - cost.total >= margin * (gross - share * movable)
+
+    low, high = torch.zeros_like(wealth), torch.ones_like(wealth)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        enough = covered(middle)
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    trade = -torch.where(called, high, 0.0)[:, None] * loose
+    if config.whole_shares:
+        trade = whole_shares(trade, holdings, Bounds(-loose.abs(), loose.abs()), market.price)
+    cost = trade_cost(trade, market.impact_scale, friction, market.price)
+    return Fill(trade, cost, torch.zeros_like(trade))
+
+
+def affordable(
+    before: Tensor,
+    holdings: Tensor,
+    standing: Tensor,
+    bounds: Bounds,
+    market: Conditions,
+    friction: Friction,
+) -> Tensor:
+    """Open orders [N, A] with their purchases scaled down to the cash there is for them."""
+    order = placed(standing, bounds, friction)
+    buys, sells = order.clamp_min(0.0), order.clamp_max(0.0)
+    cost = trade_cost(order, market.impact_scale, friction, market.price).total
+    cash = before - (holdings + sells).sum(-1) - cost
+    share = (cash / buys.sum(-1).clamp_min(torch.finfo(cash.dtype).tiny)).clamp(0.0, 1.0)
+    return sells + share[:, None] * buys
 
 
 def find_bounds(before: Tensor, holdings: Tensor, market: Conditions, friction: Friction) -> Bounds:
@@ -116,17 +178,19 @@ def placed(wanted: Tensor, bounds: Bounds, friction: Friction) -> Tensor:
 def whole_shares(trade: Tensor, holdings: Tensor, bounds: Bounds, price: Tensor) -> Tensor:
     """Round trades [N, A] to shares at `price` so that positions end nearer to zero.
 
-    What closes a position is not rounded. The slack is for rounding errors of what is held.
+    What closes a position is not rounded. What is a whole number but for rounding errors, of the
+    order or of what is held, is taken for it.
     """
     shares, held = trade / price, holdings / price
-    slack = 1e-4 + 8.0 * torch.finfo(trade.dtype).eps * held.abs()
-    after = held + shares
-    rounded = torch.where(after > 0, (shares + slack).floor(), (shares - slack).ceil())
+    after, nearest = held + shares, shares.round()
+    error = 4.0 * torch.finfo(trade.dtype).eps * (held.abs() + shares.abs())
+    rounded = torch.where(after > 0, shares.floor(), shares.ceil())
+    rounded = torch.where((shares - nearest).abs() <= error.clamp_max(0.25), nearest, rounded)
     rounded = torch.where(after > 0, torch.maximum(rounded, -held), rounded)  # a long stays one
     rounded = torch.where(after < 0, torch.minimum(rounded, -held), rounded)
     rounded = torch.where(rounded * price > bounds.high, (bounds.high / price).floor(), rounded)
     rounded = torch.where(rounded * price < bounds.low, (bounds.low / price).ceil(), rounded)
-    return torch.where(after.abs() <= slack, trade, rounded * price)
+    return torch.where((trade == 0) | (trade == -holdings), trade, rounded * price)
 
 
 def unfilled(wanted: Tensor, trade: Tensor, bounds: Bounds) -> Tensor:
@@ -171,4 +235,8 @@ def post_cost_wealth(
         for _ in range(NEWTON_STEPS - 1):
             x = x - excess(x) / slope(x)
         steepness = slope(x)
-    return x - excess(x) / steepness
+    x = x - excess(x) / steepness
+    if friction.minimum is not None:  # the cost jumps where an order is placed: stay below the root
+        for _ in range(NEWTON_STEPS):
+            x = torch.minimum(x, x - excess(x))
+    return x

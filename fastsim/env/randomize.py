@@ -145,13 +145,15 @@ def scale_conditions(
 ) -> Conditions:
     """What is met where log returns and volatility are those of the tape times a factor.
 
-    A simple return r becomes (1 + r)^factor - 1.
+    A simple return r becomes (1 + r)^factor - 1; the haircut of what is delisted stays as it is.
     """
     if not config.volatility:
         return market
     factor = draw(config, "volatility", key, episode).to(market.r_before.dtype)[:, None]  # [N, 1]
     before = torch.expm1(factor * torch.log1p(market.r_before))
     after = torch.expm1(factor * torch.log1p(market.r_after))
+    if market.delisted is not None:
+        after = torch.where(market.delisted, market.r_after, after)
     return _with_market_return(
         market._replace(r_before=before, r_after=after, impact_scale=factor * market.impact_scale)
     )

@@ -15,6 +15,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.metrics import Costs, Summary, periods_per_year, summarize
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import save_history, write_report
+from fastsim.config import changes
 from fastsim.env.core import EnvConfig
 from fastsim.learn.policy import Policy
 from fastsim.learn.run import TrainConfig, load_policy, play
@@ -85,7 +86,6 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     history = evaluation.history
     save_history(history, folder / f"curves{_suffix(evaluation.part)}")
     first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
-    costs = config.env.costs
     write_report(
         history,
         evaluation.report,
@@ -95,17 +95,29 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
         benchmark=BENCHMARK,
         interval=evaluation.interval,
         notes=evaluation.notes,
-        settings={
-            "environment steps": f"{config.total_steps:,}",
-            "seed": str(config.seed),
-            "learned from": _learned_from(config),
-            "reward": config.env.reward.kind,
-            "forecasts": config.forecaster,
-            "commission": f"{costs.fee_bps:g} bp",
-            "half spread": f"{costs.half_spread_bps:g} bp",
-            "initial cash": f"{config.env.initial_cash:,.0f}",
-        },
+        settings=run_settings(config),
     )
+
+
+def run_settings(config: TrainConfig) -> dict[str, str]:
+    """What a report says a run was made with: the main settings, then every changed rule.
+
+    A rule is a field of the environment or of the tape, and is changed where a run without options
+    has it otherwise.
+    """
+    costs, usual = config.env.costs, TrainConfig()
+    rules = changes(config.env, usual.env) | changes(config.tape, usual.tape)
+    return {
+        "environment steps": f"{config.total_steps:,}",
+        "seed": str(config.seed),
+        "learned from": _learned_from(config),
+        "reward": config.env.reward.kind,
+        "forecasts": config.forecaster,
+        "commission": f"{costs.fee_bps:g} bp",
+        "half spread": f"{costs.half_spread_bps:g} bp",
+        "initial cash": f"{config.env.initial_cash:,.0f}",
+        **{name: str(value) for name, value in rules.items()},
+    }
 
 
 def _learned_from(config: TrainConfig) -> str:

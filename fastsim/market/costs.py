@@ -40,8 +40,8 @@ class CostConfig:
     """Y of the square-root law, cost = Y sigma |u| sqrt(|u| / ADV); 0 turns it off. It needs volume
     and is zero on data without."""
     participation: float = 0.05
-    """Most that is traded of an asset in one bar, as a share of that bar's traded value; the rest
-    of the order is dropped. Without volume in the data there is no limit."""
+    """Most that is traded of an asset in one bar, as a share of that bar's traded value; see
+    `OrderConfig.unfilled` for the rest. Without volume in the data there is no limit."""
     borrow_bps_per_year: float = 50.0
     """Charged on the value of short positions over calendar days."""
 

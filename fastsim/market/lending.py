@@ -12,6 +12,8 @@ from fastsim.market.bars import Bars, FloatArray
 from fastsim.market.costs import BPS
 
 BoolArray = NDArray[np.bool_]
+HIGHEST = 100.0
+"""Highest fee on shorts, a fraction per year."""
 
 
 def borrow_table(
@@ -40,8 +42,11 @@ def borrow_table(
     if rates is not None:
         rates = np.asarray(rates, dtype=np.float64)
         _check_shape("borrow_rates", rates.shape, bars)
-        if (rates < 0).any() or np.isinf(rates).any():
-            raise DataError("borrow_rates must be finite fractions per year >= 0, or NaN")
+        if ((rates < 0) | (rates > HIGHEST)).any():
+            raise DataError(
+                f"borrow_rates must be fractions per year from 0 to {HIGHEST:g}, or NaN; "
+                f"a fee of 300 basis points is 0.03"
+            )
         table = np.where(np.isnan(rates), table, rates)
     return table
 

@@ -30,6 +30,8 @@ from fastsim.market.features import (
 from fastsim.market.lending import borrow_table, shortable_table
 
 DAYS_PER_YEAR = 365.0
+DELISTED_AFTER = 3
+"""Bars without a price, up to the end of the data, that tell a delisting from a halt."""
 Fill = Literal["next_open", "close"]
 
 
@@ -44,8 +46,9 @@ class TapeConfig:
     """Simple annual rate that cash earns (and negative cash pays) over calendar days."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     delisting_haircut: float | None = None
-    """Fraction that a position loses when its asset leaves the data before the end; the rest is
-    paid out in cash one bar after its last. None keeps it, frozen at the last price."""
+    """Fraction of the price that is lost (a short gains it) when an asset leaves the data before
+    the end; the rest is paid out in cash one bar after its last. None keeps positions, frozen at
+    the last price."""
     borrow_bps_per_year: Mapping[str, float] = field(default_factory=dict)
     """Fee on shorts of these symbols, in place of the environment's own."""
     hard_to_borrow: tuple[str, ...] = ()
@@ -55,8 +58,19 @@ class TapeConfig:
         require_choice(self, "fill")
         if self.delisting_haircut is not None:
             require_between(self, "delisting_haircut", 0, 1)
+        if isinstance(self.hard_to_borrow, str):
+            raise ConfigError(
+                f"TapeConfig.hard_to_borrow must be a sequence of symbols, "
+                f"got {self.hard_to_borrow!r}"
+            )
+        if not isinstance(self.borrow_bps_per_year, Mapping):
+            raise ConfigError(
+                f"TapeConfig.borrow_bps_per_year must map symbols to basis points, "
+                f"got {self.borrow_bps_per_year!r}"
+            )
         for symbol, rate in self.borrow_bps_per_year.items():
-            if not 0.0 <= rate <= 1e6:
+            number = isinstance(rate, int | float) and not isinstance(rate, bool)
+            if not (number and 0.0 <= rate <= 1e6):
                 raise ConfigError(
                     f"TapeConfig.borrow_bps_per_year of {symbol} must lie between 0 and 1e6, "
                     f"got {rate!r}"
@@ -365,7 +379,8 @@ def _next_arrays(
         tradable[:-1] = traded & np.isfinite(mark[:-1])
         before[:-1] = np.where(tradable[:-1], opens[1:] / mark[:-1] - 1.0, 0.0)
         dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
-        price = np.vstack([bars.open[1:], np.ones_like(close[:1])])
+        known = np.where(np.isfinite(bars.open), bars.open, bars.close)
+        price = np.vstack([known[1:], np.ones_like(close[:1])])
     elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)
     years = np.append(elapsed / (86_400e9 * DAYS_PER_YEAR), 0.0)
     return {
@@ -386,7 +401,7 @@ def _delisted(close: FloatArray) -> NDArray[np.bool_] | None:
     traded = np.isfinite(close)
     final = np.cumsum(traded[::-1], axis=0)[::-1] == 1  # from its last bar back to the one before
     final &= traded
-    final[-1] = False
+    final[-DELISTED_AFTER:] = False
     return final if final.any() else None
 
 
