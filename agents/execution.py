@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
+from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import require_between
 from fastsim.env.accounting import reach_fill, worth
 from fastsim.env.core import EnvConfig, EnvState
 from fastsim.env.environment import PortfolioEnv
@@ -46,6 +47,12 @@ class Options:
     iterations: int = 100
     """Of PPO, each of 256 sales."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_between(self, "bars", 2)
+        require_between(self, "half_life", 0, open_low=True)
+        require_between(self, "displacement", 0, 1, open_low=True)
+        require_between(self, "iterations", 1)
 
 
 def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
@@ -179,9 +186,8 @@ def train(options: Options, rules: EnvConfig) -> Policy:
     return trainer.policy
 
 
-def main() -> None:
+def compare(options: Options) -> None:
     """Train, and print costs in basis points of the block."""
-    options = tyro.cli(Options, description=Options.__doc__)
     impact = ImpactConfig(transient=options.displacement / SIGMA, half_life=options.half_life)
     at_once = torch.zeros(options.bars, dtype=torch.float64)
     at_once[0] = 1.0
@@ -197,6 +203,12 @@ def main() -> None:
     for name, cost in {"PPO": learnt, **dict(zip(schedules, costs.tolist(), strict=True))}.items():
         print(f"{name:14} {cost * 1e4:8.2f} bp {cost / float(costs[0]):8.3f} of the optimum")
     print(f"{'closed form':14} {small * 1e4:8.2f} bp, of the optimum for small displacements")
+
+
+def main() -> None:
+    """Read the options, and compare."""
+    with one_line_errors("execution"):
+        compare(read_options(Options))
 
 
 if __name__ == "__main__":

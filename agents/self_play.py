@@ -8,7 +8,6 @@ there, exactly as if it had not been. Prints the mean log growth of everyone in 
 learner has not seen, when the learner begins and when it has learnt.
 """
 
-import sys
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,19 +20,21 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.adapters.build import build_env
+from fastsim.cli.ending import one_line_errors
 from fastsim.config import load_yaml, require_between
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
-from fastsim.errors import ConfigError, FastsimError
+from fastsim.errors import ConfigError
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.run import start_run
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
+from fastsim.market.dates import iso_date
 from fastsim.market.tape import MarketTape
 
 
@@ -57,7 +58,8 @@ class Options:
     """Iterations between checkpoints."""
 
     def __post_init__(self) -> None:
-        require_between(self, "save_every", 1)
+        for name in ("iterations", "save_every"):
+            require_between(self, name, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ def options_of(command: Command) -> Options:
 
 def make_run(options: Options) -> tuple[Trainer, LeagueEnv, MarketTape]:
     """The learner, its league, and the years that it does not see."""
+    iso_date(options.split, "--split")
     rules = rules_of(options)
     rows = options.markets * options.players
     training = build_env(rows, "tech4", end=options.split, config=rules)
@@ -126,9 +129,14 @@ def make_run(options: Options) -> tuple[Trainer, LeagueEnv, MarketTape]:
     return trainer, league, unseen
 
 
+def latest_of(folder: Path) -> Path:
+    """Where a run keeps its latest checkpoint."""
+    return folder / "checkpoints" / "latest.pt"
+
+
 def train(trainer: Trainer, league: LeagueEnv, options: Options, folder: Path) -> None:
     """Train to the end of the run in this folder, from its latest checkpoint if it has one."""
-    latest = folder / "checkpoints" / "latest.pt"
+    latest = latest_of(folder)
     if latest.exists():
         trainer.load(latest)
     while trainer.iteration < options.iterations:
@@ -137,20 +145,28 @@ def train(trainer: Trainer, league: LeagueEnv, options: Options, folder: Path) -
         trainer.save(latest)
 
 
-def main() -> None:
-    """Train, play and print."""
-    command = tyro.cli(Command, description=Command.__doc__)
+def train_and_play(command: Command) -> Table:
+    """The match before training and after it; a KeyboardInterrupt says how to go on."""
+    options = options_of(command)
+    trainer, league, unseen = make_run(options)
+    name = options.name or f"self-play-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = command.resume or start_run(options, Path(options.runs_dir) / name)
     try:
-        options = options_of(command)
-        trainer, league, unseen = make_run(options)
-        name = options.name or f"self-play-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = command.resume or start_run(options, Path(options.runs_dir) / name)
         before = match(Snapshot(trainer.policy, unseen), unseen, options)
         train(trainer, league, options, folder)
         after = match(Snapshot(trainer.policy, unseen), unseen, options)
-        Console().print(results_table(before, after))
-    except FastsimError as error:
-        sys.exit(f"self_play: {error}")
+    except KeyboardInterrupt:
+        if latest_of(folder).exists():
+            raise KeyboardInterrupt(f"--resume {folder} goes on") from None
+        raise
+    return results_table(before, after)
+
+
+def main() -> None:
+    """Train, play and print."""
+    with one_line_errors("self_play"):
+        command = tyro.cli(Command, description=Command.__doc__)
+        Console().print(train_and_play(command))
 
 
 if __name__ == "__main__":

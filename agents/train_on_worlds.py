@@ -10,18 +10,21 @@ after, beside equal weight and buy and hold, at the same costs.
 from dataclasses import dataclass
 
 import numpy as np
-import tyro
 
 from fastsim.backtest.history import History
 from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
+from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import require_between
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
+from fastsim.errors import DataError
 from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.run import play
 from fastsim.learn.trainer import Trainer
+from fastsim.market.dates import iso_date, show
 from fastsim.market.sample import sample_bars
 from fastsim.market.synthetic.calibrate import fit
 from fastsim.market.synthetic.fresh import FreshWorlds
@@ -46,6 +49,9 @@ class Options:
     """Of PPO, each of 128 environments and 32 steps."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_between(self, "iterations", 1)
+
 
 def rules_of(options: Options) -> EnvConfig:
     """Logits for actions, paid their growth beyond that of equal weights."""
@@ -56,9 +62,9 @@ def rules_of(options: Options) -> EnvConfig:
     )
 
 
-def learn_from(market: MarketTape | FreshWorlds, options: Options) -> Policy:
-    """PPO on this market."""
-    trainer = Trainer(
+def make_trainer(market: MarketTape | FreshWorlds, options: Options) -> Trainer:
+    """PPO on this market, not trained yet."""
+    return Trainer(
         market,
         rules_of(options),
         PPOConfig(num_envs=128, rollout_steps=32),
@@ -66,9 +72,35 @@ def learn_from(market: MarketTape | FreshWorlds, options: Options) -> Policy:
         iterations=options.iterations,
         seed=options.seed,
     )
-    for _ in range(options.iterations):
+
+
+def learn(trainer: Trainer) -> Policy:
+    """Train to the end."""
+    for _ in range(trainer.iterations):
         trainer.advance()
     return trainer.policy
+
+
+def make_run(options: Options) -> tuple[dict[str, Trainer], MarketTape]:
+    """An agent for worlds and one for history, and the years that neither sees."""
+    bars = sample_bars(options.source)
+    first = int(np.searchsorted(bars.timestamps, iso_date(options.split, "--split")))
+    history = make_tape(bars)
+    if not history.first < first < history.last:
+        raise DataError(
+            f"--split {options.split} leaves no step before it or after it: choose a day between "
+            f"{show(bars.timestamps[history.first])} and {show(bars.timestamps[history.last])}"
+        )
+    worlds = FreshWorlds(
+        model=fit(options.model, bars.take(slice(0, first))),
+        bars=options.bars,
+        symbols=bars.symbols,
+    )
+    trainers = {
+        f"learned from {options.model} worlds": make_trainer(worlds, options),
+        "learned from history": make_trainer(history.between(slice(0, first)), options),
+    }
+    return trainers, history.between(slice(first, None))
 
 
 def compare(policies: dict[str, Policy], tape: MarketTape, rules: EnvConfig) -> History:
@@ -78,23 +110,8 @@ def compare(policies: dict[str, Policy], tape: MarketTape, rules: EnvConfig) -> 
     return join(*histories, replay_schedule(tape, schedule[:, :2], names[:2]))
 
 
-def main() -> None:
-    """Fit, train, test and print."""
-    options = tyro.cli(Options, description=Options.__doc__)
-    bars = sample_bars(options.source)
-    first = int(np.searchsorted(bars.timestamps, np.datetime64(options.split)))
-    history = make_tape(bars)
-    worlds = FreshWorlds(
-        model=fit(options.model, bars.take(slice(0, first))),
-        bars=options.bars,
-        symbols=bars.symbols,
-    )
-    policies = {
-        f"learned from {options.model} worlds": learn_from(worlds, options),
-        "learned from history": learn_from(history.between(slice(0, first)), options),
-    }
-    unseen = history.between(slice(first, None))
-    record = compare(policies, unseen, rules_of(options))
+def show_record(record: History, options: Options) -> None:
+    """Print one line for each agent and benchmark."""
     summary = summarize(record, periods_per_year=periods_per_year(record.timestamps))
     print(f"{options.source}, {options.split} and later")
     for name, growth, sharpe, turnover in zip(
@@ -106,6 +123,15 @@ def main() -> None:
             f"{name:26} {growth:7.1%} total return, Sharpe ratio {sharpe:5.2f}, "
             f"turnover {turnover:5.2f} a year"
         )
+
+
+def main() -> None:
+    """Fit, train, test and print."""
+    with one_line_errors("train_on_worlds"):
+        options = read_options(Options)
+        trainers, unseen = make_run(options)
+        policies = {name: learn(trainer) for name, trainer in trainers.items()}
+        show_record(compare(policies, unseen, rules_of(options)), options)
 
 
 if __name__ == "__main__":

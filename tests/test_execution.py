@@ -158,3 +158,19 @@ def test_ppo_sells_for_less_than_equal_orders_and_nearly_the_optimum(threads):
     policy = execution.train(options, rules)
     cost = execution.policy_cost(policy, execution.flat_market(options.bars), rules)
     assert 0.999 < cost / float(optimum) < 1.05
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        (["--bars", "0"], "Options.bars must be >= 2, got 0"),
+        (["--half-life", "-1"], "Options.half_life must be > 0, got -1.0"),
+        (["--displacement", "nan"], "Options.displacement must be > 0 and <= 1, got nan"),
+        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+    ],
+)
+def test_bad_options_end_in_one_line(monkeypatch, capsys, options, culprit):
+    monkeypatch.setattr(sys, "argv", ["execution.py", *options])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        execution.main()
+    assert capsys.readouterr().err == f"execution: {culprit}\n"

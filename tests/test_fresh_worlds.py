@@ -45,6 +45,7 @@ from fastsim.market.synthetic.brownian import GeometricBrownian
 from fastsim.market.synthetic.calibrate import fit
 from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.synthetic.garch import Garch
+from fastsim.market.synthetic.worlds import make_worlds
 from fastsim.market.tape import TapeConfig, make_tape
 
 ROOT = Path(__file__).parent.parent
@@ -333,11 +334,19 @@ def test_pettingzoo_finds_nothing_to_complain_about():
         ({"slots": 1}, r"FreshWorlds\.slots must be a whole number >= 2, got 1"),
         ({"batch": 0}, r"FreshWorlds\.batch must be a whole number >= 1, got 0"),
         ({"bars": 2.5}, r"FreshWorlds\.bars must be a whole number >= 2, got 2\.5"),
+        ({"model": "garch"}, r"FreshWorlds\.model must be a model such .*bars\), got 'garch'"),
+        ({"model": Garch}, r"FreshWorlds\.model must be a model such as Garch\(assets=20\)"),
+        ({"model": None}, r"FreshWorlds\.model must be a model such .*, got a NoneType"),
     ],
 )
 def test_settings_that_make_no_worlds_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         source(**changes)
+
+
+def test_worlds_are_not_made_of_a_name():
+    with pytest.raises(ConfigError, match=r"^model must be a model such .*, got 'garch'"):
+        make_worlds("garch", 2, BARS)
 
 
 def test_worlds_that_do_not_fit_are_refused():
@@ -418,3 +427,31 @@ def test_the_script_compares_agents_of_worlds_and_of_history(monkeypatch, capsys
     assert printed[0] == "us20, 2022-11-01 and later"
     names = ("learned from gbm worlds", "learned from history", "equal weight", "buy and hold")
     assert all(line.startswith(name) for line, name in zip(printed[1:], names, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        (["--split", "abc"], "--split must be an ISO date such as '2020-01-31', got 'abc'"),
+        (["--split", "2030-01-01"], "--split 2030-01-01 leaves no step before it or after it"),
+        (["--split", "1999-01-01"], "--split 1999-01-01 leaves no step before it or after it"),
+        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+        (["--model", "arch"], "no synthetic model is called 'arch'"),
+        (["--source", "us21"], "no built-in data named 'us21'"),
+        (["--model", "gbm", "--bars", "1"], "FreshWorlds.bars must be a whole number >= 2, got 1"),
+        (["--model", "gbm", "--split", "2000-09-01"], "horizon = 126 is longer than"),
+    ],
+)
+def test_bad_options_of_the_script_end_in_one_line_before_training(
+    monkeypatch, capsys, options, culprit
+):
+    def train(self):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(Trainer, "advance", train)
+    script = str(ROOT / "agents" / "train_on_worlds.py")
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        runpy.run_path(script, run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train_on_worlds: ") and culprit in line

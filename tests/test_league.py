@@ -271,18 +271,48 @@ def test_the_script_goes_on_where_it_was_stopped(self_play, monkeypatch, capsys)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match=r"^130$"):
             self_play("--name", "play", *SMALL)
+    assert capsys.readouterr().err == "self_play: stopped; --resume runs/play goes on\n"
     resumed = self_play("--resume", "runs/play")
     assert (whole["iteration"], resumed["iteration"]) == (4, 4)
     for name, tensor in whole["policy"].items():
         assert torch.equal(tensor, resumed["policy"][name])
     assert torch.equal(whole["env"]["seats"], resumed["env"]["seats"])
     assert capsys.readouterr().out == printed
-    with pytest.raises(SystemExit, match="holds a run already"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         self_play("--name", "play", *SMALL)
-    with pytest.raises(SystemExit, match="drop the others"):
-        self_play("--resume", "runs/play", "--markets", "5")
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_script_stopped_before_its_first_checkpoint_promises_nothing(
+    self_play, monkeypatch, capsys
+):
+    def stop(self, path, **extra):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "save", stop)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        self_play(*SMALL)
+    assert capsys.readouterr().err == "self_play: stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        (["--save-every", "0"], "Options.save_every must be >= 1, got 0"),
+        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+        (["--split", "abc"], "--split must be an ISO date such as '2020-01-31', got 'abc'"),
+        (["--split", "2030-01-01"], "leave no step after"),
+        (["--resume", "runs/none"], "runs/none/config.yaml: no such configuration file"),
+        (["--resume", "runs/none", "--markets", "5"], "drop the others"),
+    ],
+)
+def test_bad_options_of_the_script_end_in_one_line(self_play, capsys, options, culprit):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        self_play(*options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("self_play: ") and culprit in line
 
 
 def test_the_learner_earns_more_than_noise_and_than_it_did_untrained():

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.market.synthetic.interface import PathModel
-from fastsim.market.synthetic.worlds import make_worlds
+from fastsim.market.synthetic.worlds import check_model, make_worlds
 from fastsim.market.tape import MarketTape, TapeConfig
 
 
@@ -48,6 +48,7 @@ class FreshWorlds:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
+        check_model(self.model, "FreshWorlds.model")
         for name, least in (("bars", 2), ("slots", 2), ("batch", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

@@ -39,14 +39,25 @@ def make_worlds(
     Raises
     ------
     ConfigError
-        Sizes that are not whole numbers >= 1.
+        `model` draws no worlds; sizes that are not whole numbers >= 1.
     DataError
         Too few bars for the features.
     """
+    check_model(model, "model")
     paths = model.sample(worlds, bars, torch.Generator().manual_seed(seed))
     tape = make_tape(wide_bars(paths), config, device=torch.device(device), dtype=dtype)
     symbols = tuple(f"A{asset}" for asset in range(paths.close.shape[2]))
     return replace(tape.fold(worlds), symbols=symbols)
+
+
+def check_model(model: object, name: str) -> None:
+    """Raise ConfigError unless an argument called `name` draws worlds: a name or class does not."""
+    if isinstance(model, type) or not callable(getattr(model, "sample", None)):
+        given = repr(model) if isinstance(model, str | type) else f"a {type(model).__name__}"
+        raise ConfigError(
+            f"{name} must be a model such as Garch(assets=20), or one fitted to bars, "
+            f'fit("garch", bars), got {given}'
+        )
 
 
 def to_bars(paths: Paths, world: int, start: str = START) -> Bars:
