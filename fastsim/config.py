@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from math import isfinite
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -39,6 +40,12 @@ def require_positive(name: str, value: float) -> None:
     """Raise ConfigError unless an argument called `name` is a finite number above zero."""
     if not (isfinite(value) and value > 0):
         raise ConfigError(f"{name} must be > 0, got {value!r}")
+
+
+def require_count(name: str, value: object) -> None:
+    """Raise ConfigError unless an argument called `name` is a whole number of at least one."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
+        raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
 
 
 def require_choice(config: object, name: str) -> None:

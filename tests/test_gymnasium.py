@@ -258,6 +258,13 @@ def test_stepping_before_reset_or_after_the_end_is_an_error():
     [
         ({"market": "us21"}, DataError, "us21"),
         ({"market": 3}, ConfigError, "int"),
+        ({"device": "gpu"}, ConfigError, "gpu"),
+        pytest.param(
+            {"device": "cuda"},
+            ConfigError,
+            "no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         ({"actoin": "logits"}, ConfigError, "actoin"),
         ({"action": "softmax"}, ConfigError, "softmax"),
         ({"costs": {"fee_bps": -1}}, ConfigError, "fee_bps"),
@@ -313,8 +320,9 @@ def test_wrong_costs_per_environment_are_named(costs, culprit):
 
 
 def test_a_batch_of_none_is_an_error():
-    with pytest.raises(ConfigError, match="num_envs"):
-        gymnasium.make_vec(fastsim.ENV_ID, num_envs=0)
+    for count in (0, -1, 2.5):
+        with pytest.raises(ConfigError, match="num_envs must be a whole number"):
+            gymnasium.make_vec(fastsim.ENV_ID, num_envs=count)
 
 
 @pytest.mark.gpu

@@ -59,11 +59,12 @@ def build_env(
     Raises
     ------
     ConfigError
-        A rule that does not exist or is out of range, or a backend that cannot step the market.
+        A rule that does not exist or is out of range, a device that is not there, or a backend that
+        cannot step the market.
     DataError
         Bars that cannot be had or cannot be used.
     """
-    ready = _ready(market, tape, torch.device(device))
+    ready = _ready(market, tape, _device(device))
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
@@ -102,6 +103,16 @@ def _bars(market: str | Path | DataConfig | Bars) -> Bars:
 
 def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | None:
     return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f'there is no device {name!r}; use "cpu" or "cuda"') from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f'device {name!r} was asked for, but PyTorch finds no GPU; use "cpu"')
+    return device
 
 
 def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:

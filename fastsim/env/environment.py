@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.config import require_count
 from fastsim.env.actions import action_width
 from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, observe
 from fastsim.env.episode import check_room
@@ -72,8 +73,7 @@ class PortfolioEnv:
         backend: Backend = "auto",
     ) -> None:
         config = config or EnvConfig()
-        if not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"num_envs must be a whole number >= 1, got {num_envs!r}")
+        require_count("num_envs", num_envs)
         if num_envs % config.players:
             raise ConfigError(
                 f"num_envs = {num_envs} players do not fill markets of {config.players}; "

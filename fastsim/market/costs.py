@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import require_between, require_count
 from fastsim.errors import ConfigError
 
 BPS = 1e-4
@@ -100,8 +100,10 @@ def make_friction(
     Raises
     ------
     ConfigError
-        A name that is no cost, a shape other than [N], or a value outside the field's range.
+        A number of environments below one, a name that is no cost, a shape other than [N], or a
+        value outside the field's range.
     """
+    require_count("num_envs", num_envs)
     names = [field.name for field in fields(CostConfig)]
     for name, values in per_env.items():
         if name not in names:
