@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +18,9 @@ from rich.table import Table
 from fastsim.backtest.history import History
 from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.env.core import EnvConfig
-from fastsim.errors import DataError, FastsimError
+from fastsim.errors import DataError
 from fastsim.market.costs import CostConfig
 from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.tape import MarketTape, make_tape
@@ -83,13 +83,11 @@ def results_table(history: History) -> Table:
 
 def main() -> None:
     """Play and print."""
-    options = tyro.cli(Options, description=Options.__doc__)
-    try:
+    with one_line_errors("baselines"):
+        options = read_options(Options)
         tape = load_tape(options)
         strategies = [*classic_strategies(), *hindsight_bounds(tape)]
         history = play_strategies(tape, strategies, EnvConfig(costs=COSTS[options.costs]))
-    except FastsimError as error:
-        sys.exit(f"baselines: {error}")
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(history))
 
 

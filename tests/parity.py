@@ -94,6 +94,25 @@ def soaring_tape(length=60, jump=30, *, volume=False):
     return make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=torch.float64)
 
 
+def ruinous(autoreset, transient, horizon):
+    """Rules under which one of two players is ruined now and then, and sometimes both."""
+    return EnvConfig(
+        players=2,
+        impact=ImpactConfig(transient=transient),
+        action="signed",
+        max_gross=4.0,
+        autoreset=autoreset,
+        episode=EpisodeConfig(horizon=horizon),
+    )
+
+
+def assert_ruined_alone_and_together(record):
+    """That a run of `ruinous` rules came to both."""
+    ruined = torch.stack([transition.terminated for _, transition, _ in record[1:]])
+    ruined = ruined.view(len(ruined), -1, 2).sum(-1)
+    assert (ruined == 1).any() and (ruined == 2).any()
+
+
 def actions(tape, config, seed, envs=ENVS, steps=STEPS):
     """Random actions [steps, envs, width], some of them out of bounds, some not finite."""
     generator = torch.Generator().manual_seed(seed)

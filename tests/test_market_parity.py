@@ -8,7 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, assert_same_run, run, shared_configs, soaring_tape, tapes
+from parity import (
+    TOLERANCE,
+    assert_ruined_alone_and_together,
+    assert_same_run,
+    ruinous,
+    run,
+    shared_configs,
+    soaring_tape,
+    tapes,
+)
 from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.env.core import EnvConfig
@@ -58,19 +67,9 @@ def test_numba_steps_markets_as_the_reference_in_float32(tape, config, seed):
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("transient", [0.0, 0.5])
 def test_players_are_ruined_amid_others_and_together(autoreset, transient):
-    players = 2
-    config = EnvConfig(
-        players=players,
-        impact=ImpactConfig(transient=transient),
-        action="signed",
-        max_gross=4.0,
-        autoreset=autoreset,
-        episode=EpisodeConfig(horizon=30),
-    )
+    config = ruinous(autoreset, transient, horizon=30)
     record = assert_steps_as_the_reference(soaring_tape(volume=True), config, 5)
-    ruined = torch.stack([transition.terminated for _, transition, _ in record[1:]])
-    ruined = ruined.view(len(ruined), -1, players).sum(-1)
-    assert (ruined == 1).any() and (ruined == players).any()
+    assert_ruined_alone_and_together(record)
     waiting = [step.ignored & ~step.restarted for _, step, _ in record[1:]]
     assert torch.stack(waiting).any()
 

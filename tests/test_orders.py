@@ -326,6 +326,21 @@ def test_a_margin_call_cuts_positions_to_what_wealth_covers():
     assert float(outcome.wealth) == pytest.approx(600.0)
 
 
+@pytest.mark.parametrize(
+    "costs", [{"minimum_fee": 20.0}, {"fee_per_share": 0.01}, {"impact": 1.0, "fee_bps": 50.0}]
+)
+def test_a_margin_is_covered_after_its_call_whatever_it_costs(costs):
+    closing = still_market(1, 1, impact_scale=row(0.002), price=row(0.8))
+    account = lone(Portfolio(row(1600.0), row(-1000.0)[0]))
+    wish = Wish(row(0.0), torch.ones(1, dtype=torch.bool))
+    terms = Terms(orders=OrderConfig(maintenance_margin=0.4))
+    after, outcome = advance(account, wish, still_market(1, 1), friction(**costs), terms, closing)
+    paid = float(outcome.margin_call.cost.total)
+    assert paid > 0 and float(outcome.wealth) == pytest.approx(600.0 - paid)
+    left = float(outcome.wealth) - 0.4 * float(after.portfolio.holdings)
+    assert -1e-9 < left < 1e-9 + costs.get("minimum_fee", 0.0)
+
+
 def test_a_margin_call_has_its_price():
     # Selling a share x of G = 1,600 costs k x G, and V - k x G = m (1 - x) G is to hold after it.
     free, _ = fallen()

@@ -14,8 +14,10 @@ from parity import (
     ENVS,
     REWARD_KINDS,
     TOLERANCE,
+    assert_ruined_alone_and_together,
     assert_same_run,
     configs,
+    ruinous,
     run,
     shared_configs,
     soaring_tape,
@@ -163,20 +165,8 @@ def test_ruin_is_final(autoreset):
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("transient", [0.0, 0.5])
 def test_players_are_ruined_amid_others_and_together(autoreset, transient):
-    players = 2
-    config = EnvConfig(
-        players=players,
-        impact=ImpactConfig(transient=transient),
-        action="signed",
-        max_gross=4.0,
-        autoreset=autoreset,
-        episode=EpisodeConfig(horizon=10),
-    )
-    tape = soaring_tape(LENGTH, 10, volume=True)
-    record = assert_steps_as_the_reference(tape, config, 5, envs=40)
-    ruined = torch.stack([transition.terminated for _, transition, _ in record[1:]])
-    ruined = ruined.view(len(ruined), -1, players).sum(-1)
-    assert (ruined == 1).any() and (ruined == players).any()
+    config, tape = ruinous(autoreset, transient, horizon=10), soaring_tape(LENGTH, 10, volume=True)
+    assert_ruined_alone_and_together(assert_steps_as_the_reference(tape, config, 5, envs=40))
 
 
 @pytest.mark.parametrize("players", [1, 3])

@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 
 from fastsim.cli.data import DataCommand
+from fastsim.cli.ending import one_line_errors
 from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
-from fastsim.errors import ConfigError, FastsimError
+from fastsim.errors import ConfigError
 from fastsim.learn.run import TrainConfig
 
 
@@ -38,14 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; bad input is one line and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console(width=None if sys.stdout.isatty() else 120)
-    try:
+    with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
-    except FastsimError as error:
-        print(f"fastsim: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("fastsim: stopped; `fastsim train --resume RUN` goes on", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _configured(arguments: Sequence[str]) -> TrainConfig:

@@ -16,17 +16,19 @@ Options = TypeVar("Options")
 
 
 @contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
+def one_line_errors(program: str, after_stop: str | None = None) -> Iterator[None]:
     """Let bad input end in one line and exit status 2, Ctrl-C in one line and 130.
 
-    The argument of a KeyboardInterrupt, which Ctrl-C itself has none of, says how to go on.
+    How to go on says `after_stop`, or the argument of a KeyboardInterrupt, which Ctrl-C itself has
+    none of.
     """
     try:
         yield
     except FastsimError as error:
         line, status = str(error), 2
     except KeyboardInterrupt as stop:
-        line, status = "; ".join(["stopped", *map(str, stop.args)]), 130
+        hints = stop.args or (after_stop,)
+        line, status = "; ".join(["stopped", *(str(hint) for hint in hints if hint)]), 130
     else:
         return
     print(f"{program}: {line}", file=sys.stderr)

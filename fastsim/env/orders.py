@@ -117,22 +117,23 @@ def cut(
     """Sell a share of all positions where wealth [N] does not cover their margin: V < m G.
 
     The share x solves V - C(x h) = m (1 - x) G, by bisection; it is 1 where costs eat all that
-    selling frees. What cannot be traded stays, and the others are sold in its place.
+    selling frees. Commission and spread grow with x and impact with x^1.5; least commissions are
+    reckoned to come on top. What cannot be traded stays, and the others are sold in its place.
     """
     margin = config.maintenance_margin
     loose = torch.where(market.tradable, holdings, 0.0)
     gross, movable = holdings.abs().sum(-1), loose.abs().sum(-1)
     called = (wealth < margin * gross) & (wealth > 0)
-
-    def covered(share: Tensor) -> Tensor:
-        cost = trade_cost(-share[:, None] * loose, market.impact_scale, friction, market.price)
-        return wealth - cost.total >= margin * (gross - share * movable)
-
+    whole = trade_cost(-loose, market.impact_scale, friction, market.price)
+    linear, fixed = whole.commission + whole.spread, torch.zeros_like(wealth)
+    if friction.minimum is not None:
+        fixed = friction.minimum * (loose != 0).sum(-1)
     low, high = torch.zeros_like(wealth), torch.ones_like(wealth)
     for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        enough = covered(middle)
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        share = 0.5 * (low + high)
+        left = wealth - fixed - share * linear - share * share.sqrt() * whole.impact
+        enough = left >= margin * (gross - share * movable)
+        low, high = torch.where(enough, low, share), torch.where(enough, share, high)
     trade = -torch.where(called, high, 0.0)[:, None] * loose
     if config.whole_shares:
         trade = whole_shares(trade, holdings, Bounds(-loose.abs(), loose.abs()), market.price)
