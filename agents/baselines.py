@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.history import History
-from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
+from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.errors import DataError
 from fastsim.market.costs import CostConfig
-from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.tape import MarketTape, make_tape
+from fastsim.stats.metrics import periods_per_year
 
 COSTS = {
     "default": CostConfig(),

@@ -21,11 +21,11 @@ from fastsim.env.core import EnvConfig, EnvState
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import KnownTables, MarketTape, NextTables
+from fastsim.policy.network import Policy, PolicyConfig
 
 BLOCK = 1e6
 SIGMA = 0.01

@@ -22,20 +22,20 @@ from rich.table import Table
 from fastsim.adapters.build import build_env
 from fastsim.cli.ending import one_line_errors
 from fastsim.config import load_yaml, require_between
+from fastsim.data.dates import iso_date
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
+from fastsim.experiment.run import start_run
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
-from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
-from fastsim.learn.run import start_run
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
-from fastsim.market.dates import iso_date
 from fastsim.market.tape import MarketTape
+from fastsim.policy.network import PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,23 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsim.backtest.history import History
-from fastsim.backtest.metrics import periods_per_year, summarize
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
+from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import require_between
+from fastsim.data.dates import iso_date, show
+from fastsim.data.sample import sample_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError
-from fastsim.learn.policy import Policy, PolicyConfig
+from fastsim.experiment.run import play
 from fastsim.learn.ppo import PPOConfig
-from fastsim.learn.run import play
 from fastsim.learn.trainer import Trainer
-from fastsim.market.dates import iso_date, show
-from fastsim.market.sample import sample_bars
-from fastsim.market.synthetic.calibrate import fit
-from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape, make_tape
+from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.stats.metrics import periods_per_year
+from fastsim.synthetic.calibrate import fit
+from fastsim.synthetic.fresh import FreshWorlds
 
 
 @dataclass(frozen=True, kw_only=True)

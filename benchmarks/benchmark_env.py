@@ -56,6 +56,7 @@ from rich.table import Table
 from torch import nn
 
 import fastsim
+from fastsim.data.bars import Bars
 from fastsim.env.actions import ActionMode
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -63,7 +64,6 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import Backend
 from fastsim.env.kernels.columns import NUM_FIGURES
-from fastsim.market.bars import Bars
 from fastsim.market.tape import MarketTape
 
 Kind = Literal["index", "flat", "window"]

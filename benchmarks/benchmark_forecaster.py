@@ -34,19 +34,19 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastsim
+from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError
+from fastsim.forecast.artifacts.export import export, load_artifact
+from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision
 from fastsim.forecast.cache import MarketForecasts
-from fastsim.forecast.export import export, load_artifact
-from fastsim.forecast.formats import SUFFIX, ArtifactPrecision
 from fastsim.forecast.interface import (
     DTYPES,
     Context,
     Forecaster,
     ModuleForecaster,
 )
-from fastsim.forecast.models import find_model, load_forecaster, random_model
+from fastsim.forecast.registry import find_model, load_forecaster, random_model
 from fastsim.forecast.windows import context_at
-from fastsim.market.sample import sample_bars
 from fastsim.market.tape import MarketTape, make_tape
 
 

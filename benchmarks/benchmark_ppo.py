@@ -51,11 +51,11 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.kernels.choose import Backend
-from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.rollout import begin_rollout, collect
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
+from fastsim.policy.network import PolicyConfig
 
 PEER_ASSETS, EXTRA_FEATURES = 30, 11
 

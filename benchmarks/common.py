@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import fastsim
+from fastsim.data.bars import Bars
 from fastsim.env.environment import PortfolioEnv
-from fastsim.market.bars import Bars
 from fastsim.market.tape import MarketTape, make_tape
 
 Row = dict[str, Any]

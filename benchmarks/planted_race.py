@@ -26,9 +26,9 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
-from fastsim.learn.policy import PolicyConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
+from fastsim.policy.network import PolicyConfig
 
 PLANTED = Path(__file__).parents[1] / "tests" / "planted.py"
 Decide = Callable[[Observation], Tensor]

@@ -6,10 +6,10 @@ follow the large ones, and to sit still through the small ones.
 
 import numpy as np
 
+from fastsim.data.bars import Bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
-from fastsim.market.bars import Bars
 from fastsim.market.costs import CostConfig
 from fastsim.market.features import FeatureConfig
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape

@@ -10,34 +10,46 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsim"
 FOLDERS = ("fastsim", "agents", "benchmarks")
-LAYERS = ("errors", "config", "market", "env", "forecast", "backtest", "learn", "adapters", "cli")
-MAY_IMPORT = {
-    "errors": set(),
-    "config": {"errors"},
-    "market": {"errors", "config"},
-    "env": {"errors", "config", "market"},
-    "forecast": {"errors", "config", "market"},
-    "backtest": {"errors", "config", "market", "env"},
-    "learn": {"errors", "config", "market", "env", "forecast", "backtest"},
-    "adapters": {"errors", "config", "market", "env"},
-    "cli": {"errors", "config", "market", "forecast", "backtest", "learn"},
+FLOORS = {
+    "errors": (),
+    "config": ("errors",),
+    "stats": ("config",),
+    "data": ("stats",),
+    "market": ("data",),
+    "synthetic": ("market", "data"),
+    "env": ("market", "synthetic"),
+    "forecast": ("market", "synthetic"),
+    "policy": ("env",),
+    "backtest": ("env", "stats"),
+    "learn": ("policy", "env"),
+    "experiment": ("learn", "policy", "backtest", "forecast"),
+    "adapters": ("env",),
+    "cli": ("experiment",),
 }
+"""What each room may import, with all that those may."""
+MOST_IMPORTS = 14
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> set[str]:
-    rooms = set()
+def modules_imported_by(path: Path) -> set[str]:
+    named = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("fastsim.")}
-    return rooms
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in named if name.startswith("fastsim.") and is_module(name)}
+
+
+def is_module(name: str) -> bool:
+    return (ROOT / f"{name.replace('.', '/')}.py").exists()
+
+
+def below(room: str) -> set[str]:
+    return {room} | {deep for floor in FLOORS[room] for deep in below(floor)}
 
 
 def test_imports_point_one_way():
@@ -45,13 +57,21 @@ def test_imports_point_one_way():
         room = room_of(path)
         if room == "__init__":
             continue
-        foreign = imports_of(path) - {room} - MAY_IMPORT[room]
+        foreign = {name.split(".")[1] for name in modules_imported_by(path)} - below(room)
         assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
 
 
-def test_every_room_has_its_layer():
+def test_no_file_imports_the_whole_house():
+    for path in PACKAGE.rglob("*.py"):
+        modules = modules_imported_by(path)
+        listed = ", ".join(sorted(modules))
+        assert len(modules) <= MOST_IMPORTS, f"{path.relative_to(ROOT)} imports {listed}"
+
+
+def test_every_room_has_its_floor():
     rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert rooms == set(LAYERS)
+    assert rooms <= set(FLOORS)
+    assert all(set(floors) <= set(FLOORS) for floors in FLOORS.values())
 
 
 def test_optional_packages_are_not_imported_with_the_package():

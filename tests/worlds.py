@@ -9,10 +9,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastsim.data.bars import Bars
 from fastsim.env.accounting import Outcome, Portfolio, Terms, advance, lone
 from fastsim.env.conditions import Conditions
 from fastsim.env.orders import OrderConfig, Wish
-from fastsim.market.bars import Bars
 from fastsim.market.costs import CostConfig, Friction, trade_cost
 from fastsim.market.features import FeatureConfig
 

@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 import fastsim
-from fastsim.forecast.kronos import CONFIGS, TOKENIZER_CONFIGS, Sampling, random_kronos
-from fastsim.forecast.tirex import TiRexConfig, TiRexModel
-from fastsim.forecast.toto import TotoConfig, TotoModel
+from fastsim.forecast.models.kronos import CONFIGS, TOKENIZER_CONFIGS, Sampling, random_kronos
+from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
+from fastsim.forecast.models.toto import TotoConfig, TotoModel
 
 Call = Callable[[], object]
 

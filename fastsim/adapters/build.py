@@ -11,23 +11,23 @@ import numpy as np
 import torch
 
 from fastsim.config import from_mapping
+from fastsim.data.bars import Bars
+from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
 from fastsim.errors import ConfigError
-from fastsim.market.bars import Bars
 from fastsim.market.costs import make_friction
-from fastsim.market.source import DataConfig, load_bars
-from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
+from fastsim.synthetic.fresh import FreshWorlds
 
-Market = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
+MarketSource = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
 """A built-in sample's name, a file of bars, a data configuration, bars, a tape, or fresh worlds."""
 
 
 def build_env(
     num_envs: int,
-    market: Market = "us20",
+    market: MarketSource = "us20",
     *,
     start: str | None = None,
     end: str | None = None,
@@ -77,7 +77,7 @@ def build_env(
 
 
 def _ready(
-    market: Market, tape: TapeConfig | Mapping[str, Any] | None, device: torch.device
+    market: MarketSource, tape: TapeConfig | Mapping[str, Any] | None, device: torch.device
 ) -> MarketTape | FreshWorlds:
     if not isinstance(market, MarketTape | FreshWorlds):
         return make_tape(_bars(market), _tape_config(tape), device=device)

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.adapters.build import Market, build_env
+from fastsim.adapters.build import MarketSource, build_env
 from fastsim.env.actions import action_bounds
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -68,7 +68,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
 
     def __init__(
-        self, market: Market = "us20", *, render_mode: str | None = None, **arguments: Any
+        self, market: MarketSource = "us20", *, render_mode: str | None = None, **arguments: Any
     ) -> None:
         self.env = build_env(1, market, **_without_autoreset(arguments))
         self.render_mode = render_mode
@@ -124,7 +124,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     `wealth` is that at the close, before any restart in the same step.
     """
 
-    def __init__(self, num_envs: int = 1, market: Market = "us20", **arguments: Any) -> None:
+    def __init__(self, num_envs: int = 1, market: MarketSource = "us20", **arguments: Any) -> None:
         self.env = build_env(num_envs, market, **arguments)
         self.num_envs = num_envs
         mode = AUTORESET_MODES[self.env.config.autoreset]
@@ -177,13 +177,13 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         return columns
 
 
-def shared_market(market: Market = "us20", **arguments: Any) -> PortfolioGymEnv:
+def shared_market(market: MarketSource = "us20", **arguments: Any) -> PortfolioGymEnv:
     """One player alone in a market whose prices its trades move; arguments of `build_env`."""
     return PortfolioGymEnv(market, **_shared(1, arguments))
 
 
 def shared_markets(
-    num_envs: int = 1, market: Market = "us20", **arguments: Any
+    num_envs: int = 1, market: MarketSource = "us20", **arguments: Any
 ) -> PortfolioVectorEnv:
     """Markets of `players` each, by default one of all `num_envs`; arguments of `build_env`.
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from fastsim.adapters.build import Market, build_env
+from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import (
     SHARED_IMPACT,
     action_space,
@@ -48,7 +48,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     def __init__(
         self,
         players: int = 2,
-        market: Market = "us20",
+        market: MarketSource = "us20",
         *,
         render_mode: str | None = None,
         **arguments: Any,

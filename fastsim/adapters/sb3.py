@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
-from fastsim.adapters.build import Market, build_env
+from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
@@ -42,7 +42,7 @@ class SB3VecEnv(VecEnv):
     default, so that truncations do not all fall on one step.
     """
 
-    def __init__(self, num_envs: int = 1, market: Market = "us20", **arguments: Any) -> None:
+    def __init__(self, num_envs: int = 1, market: MarketSource = "us20", **arguments: Any) -> None:
         if "config" not in arguments:
             arguments.setdefault("autoreset", "same_step")
             episode = arguments.setdefault("episode", {})

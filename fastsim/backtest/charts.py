@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.backtest.history import History
-from fastsim.backtest.metrics import drawdown
+from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
 

@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from fastsim.backtest.bootstrap import Interval
 from fastsim.backtest.charts import (
     COST_KINDS,
     MAX_BOLD,
@@ -34,9 +33,11 @@ from fastsim.backtest.charts import (
     weights_chart,
 )
 from fastsim.backtest.history import History
-from fastsim.backtest.metrics import Summary, periods_per_year, summarize
+from fastsim.backtest.summary import Summary, summarize
 from fastsim.config import write_whole
 from fastsim.errors import ConfigError
+from fastsim.stats.bootstrap import Interval
+from fastsim.stats.metrics import periods_per_year
 
 CASH = "cash"
 COLUMNS = (

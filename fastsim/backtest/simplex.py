@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.data.bars import FloatArray
 from fastsim.errors import DataError
-from fastsim.market.bars import FloatArray
 
 GAP = 1e-12
 """Growth per bar, in logs, that the best constant mix may be short of the optimum."""

@@ -16,7 +16,7 @@ from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
-from fastsim.learn.run import TrainConfig
+from fastsim.experiment.run import TrainConfig
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fastsim.market.bars import Bars
-from fastsim.market.read import write_bars
-from fastsim.market.sample import SAMPLES
-from fastsim.market.source import DataConfig, load_bars
-from fastsim.market.synthetic.calibrate import fit
-from fastsim.market.synthetic.facts import Facts, complete_closes, stylised_facts
-from fastsim.market.vendors import fetch_ccxt, fetch_yfinance
+from fastsim.data.bars import Bars
+from fastsim.data.read import write_bars
+from fastsim.data.sample import SAMPLES
+from fastsim.data.source import DataConfig, load_bars
+from fastsim.data.vendors import fetch_ccxt, fetch_yfinance
+from fastsim.synthetic.calibrate import fit
+from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.data.bars import Bars
+from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
-from fastsim.forecast.classical import load_baselines
+from fastsim.forecast.artifacts.export import export
+from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.evaluate import Centred, spaced_origins
-from fastsim.forecast.export import export
-from fastsim.forecast.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.interface import Context, Forecast
-from fastsim.forecast.models import (
-    MODELS,
+from fastsim.forecast.models.classical import load_baselines
+from fastsim.forecast.registry import (
+    FORECASTERS,
     find_model,
     load_ensemble,
     parse_names,
@@ -30,8 +32,6 @@ from fastsim.forecast.models import (
     where_weights_are,
 )
 from fastsim.forecast.windows import context_at
-from fastsim.market.bars import Bars
-from fastsim.market.source import DataConfig, load_bars
 from fastsim.market.tape import MarketTape, make_tape
 
 GATE_WINDOWS = 64
@@ -45,7 +45,7 @@ class ModelsCommand:
     def __call__(self, console: Console) -> None:
         """Show them."""
         table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
-        for name, model in MODELS.items():
+        for name, model in FORECASTERS.items():
             card = model.card
             table.add_row(
                 name,
@@ -56,7 +56,7 @@ class ModelsCommand:
                 where_weights_are(model),
             )
         console.print(table)
-        for model in MODELS.values():
+        for model in FORECASTERS.values():
             if model.card.attribution:
                 console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
 

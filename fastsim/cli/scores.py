@@ -20,20 +20,20 @@ from rich.table import Table
 
 import fastsim
 from fastsim.config import write_whole
-from fastsim.forecast.classical import WindowFitted
+from fastsim.data.bars import Bars
 from fastsim.forecast.evaluate import (
     BLOCK,
     INTERVAL,
     RESAMPLES,
     Estimate,
     Scores,
-    Summary,
+    ScoreSummary,
     relative,
     rolling_origins,
     summarise,
 )
 from fastsim.forecast.interface import Forecaster
-from fastsim.market.bars import Bars
+from fastsim.forecast.models.classical import WindowFitted
 
 WALK = "random-walk-60"
 GARCH = "garch-t"
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     scores: Scores
     seconds: float
     fallbacks: int
-    """Windows on which a fit failed: see `fastsim.forecast.classical`."""
+    """Windows on which a fit failed: see `fastsim.forecast.models.classical`."""
 
 
 def score_all(
@@ -138,7 +138,7 @@ def write_scores(entries: dict[str, Entry], settings: dict[str, Any], path: Path
 
 
 def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
-    summary: Summary = summarise(entry.scores)
+    summary: ScoreSummary = summarise(entry.scores)
     figures = {
         name: _figures(value) if isinstance(value, Estimate) else value
         for name, value in summary._asdict().items()

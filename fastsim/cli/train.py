@@ -13,9 +13,9 @@ from rich.table import Table
 from fastsim.backtest.report import metrics_table, sharpe_sentence
 from fastsim.cli.data import dates
 from fastsim.errors import ConfigError
-from fastsim.learn.ablate import ablate
-from fastsim.learn.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
-from fastsim.learn.run import TrainConfig, resume, train
+from fastsim.experiment.ablate import ablate
+from fastsim.experiment.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
+from fastsim.experiment.run import TrainConfig, resume, train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ class Transition(NamedTuple):
         return self.restarted | (self.outcome.wealth_before <= 0)
 
 
-class World(NamedTuple):
+class EnvParams(NamedTuple):
     """What does not change: the market, the frictions and the rules."""
 
     tape: MarketTape
@@ -154,9 +154,9 @@ class World(NamedTuple):
     config: EnvConfig
 
 
-def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
+def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
     """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
-    tape, config = world.tape, world.config
+    tape, config = params.tape, params.config
     episode = begin(tape, config.episode, key, number, players=config.players, first=first)
     markets = episode.bar[:: config.players]  # [M]
     known = tape.known
@@ -167,11 +167,11 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
         number[:: config.players],
     )
     slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
-    portfolio = endowment(world, episode.bar, slots)
+    portfolio = endowment(params, episode.bar, slots)
     state = EnvState(
         portfolio=portfolio,
         displacement=displacement,
-        open_orders=torch.zeros_like(portfolio.holdings[:, : _carried(world)]),
+        open_orders=torch.zeros_like(portfolio.holdings[:, : _carried(params)]),
         episode=episode,
         peak=portfolio.cash,
         memory=fresh_memory(portfolio.cash),
@@ -182,14 +182,14 @@ def begin_state(world: World, key: Tensor, number: Tensor, *, first: bool = Fals
     return state._replace(peak=state.wealth)
 
 
-def _carried(world: World) -> int:
+def _carried(params: EnvParams) -> int:
     """Columns of open orders."""
-    return world.tape.num_assets if world.config.orders.carries else 0
+    return params.tape.num_assets if params.config.orders.carries else 0
 
 
-def endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
+def endowment(params: EnvParams, bar: Tensor, slots: Tensor) -> Portfolio:
     """What episodes that begin at `bar` [N] begin with: cash, and equal parts of what is listed."""
-    tape, config = world.tape, world.config
+    tape, config = params.tape, params.config
     cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
     holdings = cash.new_zeros(len(bar), tape.num_assets)
     if config.initial_invested > 0:
@@ -201,60 +201,60 @@ def endowment(world: World, bar: Tensor, slots: Tensor) -> Portfolio:
     return Portfolio(holdings, cash)
 
 
-def restart(world: World, state: EnvState) -> EnvState:
+def restart(params: EnvParams, state: EnvState) -> EnvState:
     """The next episode of every environment."""
-    fresh = begin_state(world, state.key, state.episode.number + 1)
+    fresh = begin_state(params, state.key, state.episode.number + 1)
     return fresh._replace(invalid_actions=state.invalid_actions)
 
 
-def observe(world: World, state: EnvState) -> Observation:
+def observe(params: EnvParams, state: EnvState) -> Observation:
     """What the agents see of this state."""
-    config, slots, wealth = world.config, state.slots, state.wealth
+    config, slots, wealth = params.config, state.slots, state.wealth
     shown = state.portfolio._replace(holdings=to_slots(state.portfolio.holdings, slots))
     columns = [observe_portfolio(shown, wealth, state.peak, config.initial_cash)]
     if state.displacement.exists or config.orders.carries:
-        columns.append(to_slots(observe_displacement(world, state), slots))
+        columns.append(to_slots(observe_displacement(params, state), slots))
     if config.orders.carries:
         columns.append(relative_to(wealth, to_slots(state.open_orders, slots)))
     view = view_of(config.randomize, slots, state.key, state.episode.number, wealth.dtype)
     return Observation(state.episode.bar, torch.cat(columns, dim=-1), view=view)
 
 
-def observe_displacement(world: World, state: EnvState) -> Tensor:
+def observe_displacement(params: EnvParams, state: EnvState) -> Tensor:
     """Transient displacement of each asset's price [N, A], in hundredths, as agents see it."""
     if not state.displacement.exists:
         return torch.zeros_like(state.portfolio.holdings)
-    players = world.config.players
+    players = params.config.players
     displaced = (100.0 * state.displacement.transient).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
     return displaced.repeat_interleave(players, 0)
 
 
-def meet(world: World, state: EnvState) -> tuple[Conditions, Friction]:
+def meet(params: EnvParams, state: EnvState) -> tuple[Conditions, Friction]:
     """The market and the costs that every environment is about to meet in its episode."""
-    config, key, number = world.config.randomize, state.key, state.episode.number
-    market = conditions_at(world.tape, state.episode.bar)
+    config, key, number = params.config.randomize, state.key, state.episode.number
+    market = conditions_at(params.tape, state.episode.bar)
     market = scale_conditions(config, market, key, number)
     return (
         restrict_conditions(market, state.slots),
-        draw_friction(config, world.friction, key, number),
+        draw_friction(config, params.friction, key, number),
     )
 
 
-def meet_margin_call(world: World, state: EnvState, market: Conditions) -> Conditions | None:
+def meet_margin_call(params: EnvParams, state: EnvState, market: Conditions) -> Conditions | None:
     """What forced sales would meet at the close that `market` leads to; None if there are none."""
-    config = world.config
+    config = params.config
     if config.orders.maintenance_margin == 0:
         return None
-    bar = (state.episode.bar + 1).clamp_max(len(world.tape) - 1)  # rows that restart are past it
-    closing = conditions_on_close(world.tape, market, bar)
+    bar = (state.episode.bar + 1).clamp_max(len(params.tape) - 1)  # rows that restart are past it
+    closing = conditions_on_close(params.tape, market, bar)
     return scale_conditions(config.randomize, closing, state.key, state.episode.number)
 
 
 def trade_and_move(
-    world: World, state: EnvState, action: Tensor
+    params: EnvParams, state: EnvState, action: Tensor
 ) -> tuple[EnvState, Tensor, Outcome]:
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
-    config = world.config
+    config = params.config
     weights, invalid = target_weights(action, config.action, config.max_gross, masked(state.slots))
     weights = to_assets(weights, state.slots)
     hold = invalid
@@ -264,8 +264,8 @@ def trade_and_move(
     last = bar >= state.episode.end
     if config.episode.liquidate_at_end:
         weights, hold = torch.where(last[:, None], 0.0, weights), hold & ~last
-    market, friction = meet(world, state)
-    closing = meet_margin_call(world, state, market)
+    market, friction = meet(params, state)
+    closing = meet_margin_call(params, state, market)
     terms = Terms(config.impact, config.orders)
     account, outcome = advance(state.account, Wish(weights, hold), market, friction, terms, closing)
     if config.players > 1:
@@ -301,7 +301,7 @@ def _over(ruined: Tensor, players: int) -> Tensor:
     return ruined.view(-1, players).all(1).repeat_interleave(players)
 
 
-def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Transition]:
+def step(params: EnvParams, state: EnvState, action: Tensor) -> tuple[EnvState, Transition]:
     """Step every environment once; `action` is [N, A], or [N, A + 1] for logits.
 
     Under `next_step`, an environment whose episode has ended ignores its action and begins the
@@ -309,23 +309,23 @@ def step(world: World, state: EnvState, action: Tensor) -> tuple[EnvState, Trans
     last observation of the old episode is `final_observation`. A player who is ruined among others
     is terminated then, trades no more, and begins again with its market.
     """
-    moved, reward, outcome = trade_and_move(world, state, action)
+    moved, reward, outcome = trade_and_move(params, state, action)
     done = moved.episode.done
     final = None
-    if world.config.autoreset == "next_step":
+    if params.config.autoreset == "next_step":
         restarted = state.episode.done
-        after = select(restarted, restart(world, state), moved)
+        after = select(restarted, restart(params, state), moved)
         done = done & ~restarted
         reward = torch.where(restarted, 0.0, reward)
     else:
         restarted = torch.zeros_like(done)
-        final = observe(world, moved)
-        after = select(done, restart(world, moved), moved)
+        final = observe(params, moved)
+        after = select(done, restart(params, moved), moved)
     alive = (outcome.wealth_before > 0) & ~restarted
-    over = world.config.episode.at_end == "terminate"
+    over = params.config.episode.at_end == "terminate"
     terminated = outcome.ruined | done if over else outcome.ruined
     return after, Transition(
-        observation=observe(world, after),
+        observation=observe(params, after),
         reward=reward,
         terminated=terminated & alive,
         truncated=done & ~terminated,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastsim.config import require_count
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvState, Transition, World, begin_state, observe
+from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, begin_state, observe
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
@@ -30,8 +30,8 @@ from fastsim.env.random import environment_keys
 from fastsim.env.randomize import check_assets
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
-from fastsim.market.synthetic.fresh import FreshWorlds, LaidWorlds
 from fastsim.market.tape import MarketTape
+from fastsim.synthetic.fresh import FreshWorlds, LaidWorlds
 
 
 class PortfolioEnv:
@@ -106,11 +106,11 @@ class PortfolioEnv:
             raise ConfigError(
                 f"friction is laid out for {len(friction.fee)} environments, not {num_envs}"
             )
-        self.world = World(tape, friction, config)
+        self.params = EnvParams(tape, friction, config)
         self.num_envs = num_envs
         self.first_env = first_env
         self._deal(seed)
-        self.stepper = make_stepper(self.world, self._first_state(seed), backend)
+        self.stepper = make_stepper(self.params, self._first_state(seed), backend)
         self._action_shape = (num_envs, self.action_width)
         in_arrays = isinstance(self.stepper, ArrayStepper) and config.observation != "window"
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
@@ -146,12 +146,12 @@ class PortfolioEnv:
     @property
     def tape(self) -> MarketTape:
         """The market."""
-        return self.world.tape
+        return self.params.tape
 
     @property
     def config(self) -> EnvConfig:
         """The rules."""
-        return self.world.config
+        return self.params.config
 
     @property
     def action_width(self) -> int:
@@ -193,12 +193,12 @@ class PortfolioEnv:
         if seed is None:
             self.renew()
             old = self.stepper.state
-            state = begin_state(self.world, old.key, old.episode.number + 1, first=True)
+            state = begin_state(self.params, old.key, old.episode.number + 1, first=True)
         else:
             self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
             state = self._first_state(seed)
         self.stepper.load(state)
-        return observe(self.world, state)
+        return observe(self.params, state)
 
     def renew(self) -> Tensor:
         """Draw anew, in place, every world that episodes have used up and that nobody is in.
@@ -259,7 +259,7 @@ class PortfolioEnv:
 
     def _first_state(self, seed: int) -> EnvState:
         key = self._keys(seed)
-        return begin_state(self.world, key, torch.zeros_like(key), first=True)
+        return begin_state(self.params, key, torch.zeros_like(key), first=True)
 
     def _keys(self, seed: int) -> Tensor:
         numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.data.bars import Bars
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import CLOSE, INNER_BAND, MEDIAN, Context, Forecast, Forecaster
-from fastsim.market.bars import Bars
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 BLOCK = 6
@@ -56,7 +56,7 @@ class Scores(NamedTuple):
     windows: Tensor  # [R]  how many
 
 
-class Summary(NamedTuple):
+class ScoreSummary(NamedTuple):
     """What a forecaster is worth; losses as in `Scores`."""
 
     quantile_loss: Estimate
@@ -185,7 +185,7 @@ def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
     )
 
 
-def summarise(scores: Scores) -> Summary:
+def summarise(scores: Scores) -> ScoreSummary:
     """Means over origins, with intervals."""
 
     def over(*names: str, of: Callable[..., Tensor]) -> Estimate:
@@ -193,7 +193,7 @@ def summarise(scores: Scores) -> Summary:
         return resampled(columns, scores.windows, of)
 
     share = scores.windows / scores.windows.sum()
-    return Summary(
+    return ScoreSummary(
         quantile_loss=over("quantile_loss", of=_same),
         crps=over("crps", of=_same),
         mase=over("absolute", of=_same),

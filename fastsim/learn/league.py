@@ -24,10 +24,10 @@ from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
 from fastsim.env.players import Player
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.learn.policy import Policy, PolicyConfig
 from fastsim.learn.rollout import begin_policy
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
+from fastsim.policy.network import Policy, PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

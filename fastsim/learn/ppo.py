@@ -15,9 +15,9 @@ from fastsim.env.nested import copy
 from fastsim.env.observe import View
 from fastsim.errors import ConfigError
 from fastsim.learn.advantage import fused_gae
-from fastsim.learn.normalize import RunningMoments
-from fastsim.learn.policy import MarketTable, Policy
 from fastsim.learn.rollout import Rollout
+from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.normalize import RunningMoments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

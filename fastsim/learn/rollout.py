@@ -12,8 +12,8 @@ from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation, View
-from fastsim.learn.policy import MarketTable, Policy, PolicyConfig, PolicyOutput
 from fastsim.market.tape import MarketTape
+from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
 
 
 class Environment(Protocol):

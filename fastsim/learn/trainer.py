@@ -20,7 +20,6 @@ from fastsim.env.nested import flatten, take, unflatten
 from fastsim.errors import ConfigError
 from fastsim.learn.capture import captured
 from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
-from fastsim.learn.policy import PolicyConfig, check_tape
 from fastsim.learn.ppo import (
     Losses,
     PPOConfig,
@@ -43,8 +42,9 @@ from fastsim.learn.rollout import (
     collect,
     empty_rollout,
 )
-from fastsim.market.synthetic.fresh import FreshWorlds
 from fastsim.market.tape import MarketTape
+from fastsim.policy.network import PolicyConfig, check_tape
+from fastsim.synthetic.fresh import FreshWorlds
 
 _SEED_STRIDE = 1_000_003
 

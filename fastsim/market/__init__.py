@@ -1,1 +1,1 @@
-"""What happened: bars, the tape of tensors made from them, and what trading costs."""
+"""The market as tensors: the tape made from bars, its features, and what trading costs."""

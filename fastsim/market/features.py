@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsim.config import require_between
+from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError
-from fastsim.market.bars import Bars, FloatArray
 
 FEATURE_LIMIT = 10.0
 """Features are clipped to this magnitude, so that an observation space has bounds."""

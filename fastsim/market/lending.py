@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import DataError
-from fastsim.market.bars import Bars, FloatArray
 from fastsim.market.costs import BPS
 
 BoolArray = NDArray[np.bool_]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.config import require_between, require_choice
+from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
-from fastsim.market.bars import Bars, FloatArray
 from fastsim.market.features import (
     FEATURE_LIMIT,
     FeatureConfig,
@@ -32,7 +32,7 @@ from fastsim.market.lending import borrow_table, shortable_table
 DAYS_PER_YEAR = 365.0
 DELISTED_AFTER = 3
 """Bars without a price, up to the end of the data, that tell a delisting from a halt."""
-Fill = Literal["next_open", "close"]
+FillPrice = Literal["next_open", "close"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +125,7 @@ class MarketTape:
     timestamps: NDArray[np.datetime64]  # [T]
     known: KnownTables
     next: NextTables
-    fill: Fill
+    fill: FillPrice
     first: int
     last: int
     worlds: int = 1
@@ -323,7 +323,7 @@ def make_tape(
     )
 
 
-def _resolve_fill(wanted: str, bars: Bars) -> Fill:
+def _resolve_fill(wanted: str, bars: Bars) -> FillPrice:
     if wanted == "next_open" and bars.open is None:
         raise DataError(
             'fill="next_open" needs open prices; this data has closes only: use "close"'
@@ -356,7 +356,7 @@ def _known_arrays(
 
 
 def _next_arrays(
-    bars: Bars, fill: Fill, config: TapeConfig
+    bars: Bars, fill: FillPrice, config: TapeConfig
 ) -> dict[str, FloatArray | NDArray[np.bool_] | None]:
     close = bars.adjusted("close")
     assert close is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
-from fastsim.env.core import EnvConfig, EnvState, Transition, World, endowment
+from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, endowment
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.kernels import columns as c
@@ -26,7 +26,7 @@ from fastsim.market.costs import TradeCost
 Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 
 
-class Market(NamedTuple):
+class MarketBlocks(NamedTuple):
     """What environments meet, a row per bar, and what trading costs them."""
 
     moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded;
@@ -53,10 +53,10 @@ class State(NamedTuple):
     done: Tensor  # [N]  bool
     displaced: Tensor  # [2, M, A']  transient part and rate; [2, M, 0] if every row is its own
 
-    def nested(self, world: World) -> EnvState:
+    def nested(self, params: EnvParams) -> EnvState:
         """The same memory under the names of the reference."""
-        assets = world.tape.num_assets
-        moved = self.displaced[..., : assets if world.config.impact.moves_prices else 0]
+        assets = params.tape.num_assets
+        moved = self.displaced[..., : assets if params.config.impact.moves_prices else 0]
         return EnvState(
             displacement=Displacement(moved[c.TRANSIENT], moved[c.RATE]),
             open_orders=self.holdings[:, :0],
@@ -138,40 +138,40 @@ class Results(NamedTuple):
         )
 
 
-def pack_market(world: World, vector: int = 1) -> Market:
+def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
     """Lay out the market for kernels that work on whole vectors of this many assets."""
-    known, following = world.tape.known, world.tape.next
+    known, following = params.tape.known, params.tape.next
     moves = [
         following.r_before,
         following.r_after,
         torch.where(following.tradable, following.dollars, 0.0),
         known.sigma * known.dollar_volume.rsqrt(),
     ]
-    begun = _starts(world)
+    begun = _starts(params)
     rate = begun.displacement.rate if begun.displacement.exists else torch.zeros_like(moves[0])
-    moves = [*moves, begun.portfolio.holdings, rate][: market_rows(world.config)]
+    moves = [*moves, begun.portfolio.holdings, rate][: market_rows(params.config)]
     bars = [following.years, following.interest, following.market_return]
     bars += [begun.portfolio.cash, worth(begun)]
-    return Market(
-        moves=pad(torch.stack(moves, dim=1), (0, -world.tape.num_assets % vector)),
+    return MarketBlocks(
+        moves=pad(torch.stack(moves, dim=1), (0, -params.tape.num_assets % vector)),
         bars=torch.stack(bars, dim=1),
         features=known.features.flatten(1).contiguous(),
-        friction=torch.stack([costs for costs in world.friction if costs is not None], dim=1),
+        friction=torch.stack([costs for costs in params.friction if costs is not None], dim=1),
     )
 
 
-def repack_bars(market: Market, world: World, bars: Tensor, vector: int = 1) -> None:
+def repack_bars(market: MarketBlocks, params: EnvParams, bars: Tensor, vector: int = 1) -> None:
     """Lay out again, in place, these bars [B], at which the tape has changed."""
     if len(bars) == 0:
         return
-    changed = pack_market(world._replace(tape=world.tape.take(bars)), vector)
+    changed = pack_market(params._replace(tape=params.tape.take(bars)), vector)
     for name in ("moves", "bars", "features"):
         getattr(market, name)[bars] = getattr(changed, name)
 
 
-def pack_rules(world: World) -> Rules:
+def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
-    tape, config = world.tape, world.config
+    tape, config = params.tape, params.config
     episode, reward = config.episode, config.reward
     whole = [
         c.ACTION_CODES[config.action],
@@ -205,12 +205,12 @@ def pack_rules(world: World) -> Rules:
     )
 
 
-def empty_state(world: World, num_envs: int, vector: int = 1) -> State:
+def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     """Room for the state of N environments."""
-    tape = world.tape
+    tape = params.tape
     options = {"device": tape.device, "dtype": tape.dtype}
     padded = tape.num_assets + -tape.num_assets % vector
-    markets, columns = num_envs // world.config.players, padded if by_market(world.config) else 0
+    markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, 4, **options),  # type: ignore[call-overload]
@@ -220,18 +220,18 @@ def empty_state(world: World, num_envs: int, vector: int = 1) -> State:
     )
 
 
-def empty_results(world: World, num_envs: int) -> Results:
+def empty_results(params: EnvParams, num_envs: int) -> Results:
     """Room for what one step of N environments returns."""
-    options = {"device": world.tape.device, "dtype": world.tape.dtype}
-    finals = num_envs if world.config.autoreset == "same_step" else 0
-    width = seen_width(world)
+    options = {"device": params.tape.device, "dtype": params.tape.dtype}
+    finals = num_envs if params.config.autoreset == "same_step" else 0
+    width = seen_width(params)
     return Results(
         seen=torch.empty(num_envs, width, **options),  # type: ignore[call-overload]
-        bar=torch.empty(num_envs, device=world.tape.device, dtype=torch.int64),
+        bar=torch.empty(num_envs, device=params.tape.device, dtype=torch.int64),
         figures=torch.empty(num_envs, c.NUM_FIGURES, **options),  # type: ignore[call-overload]
-        flags=torch.empty(num_envs, 4, device=world.tape.device, dtype=torch.bool),
+        flags=torch.empty(num_envs, 4, device=params.tape.device, dtype=torch.bool),
         final_seen=torch.empty(finals, width, **options),  # type: ignore[call-overload]
-        final_bar=torch.empty(finals, device=world.tape.device, dtype=torch.int64),
+        final_bar=torch.empty(finals, device=params.tape.device, dtype=torch.int64),
     )
 
 
@@ -251,7 +251,7 @@ def torch_blocks(blocks: Blocks) -> Blocks:
 
 
 def market_rows(config: EnvConfig) -> int:
-    """Rows of `Market.moves` for each bar: fewer where all episodes begin with cash alone."""
+    """Rows of `MarketBlocks.moves` for each bar: fewer where all episodes begin with cash alone."""
     return 6 if config.initial_invested > 0 or config.impact.moves_prices else 4
 
 
@@ -260,25 +260,25 @@ def by_market(config: EnvConfig) -> bool:
     return config.players > 1 or config.impact.moves_prices
 
 
-def portfolio_width(world: World) -> int:
+def portfolio_width(params: EnvParams) -> int:
     """P."""
-    return len(portfolio_names(world.tape, moves_prices=world.config.impact.moves_prices))
+    return len(portfolio_names(params.tape, moves_prices=params.config.impact.moves_prices))
 
 
-def seen_width(world: World) -> int:
+def seen_width(params: EnvParams) -> int:
     """Columns that a kernel writes per observation."""
-    own = portfolio_width(world)
-    if world.config.observation == "flat":
-        return own + world.tape.num_assets * len(world.tape.feature_names)
+    own = portfolio_width(params)
+    if params.config.observation == "flat":
+        return own + params.tape.num_assets * len(params.tape.feature_names)
     return own
 
 
-def _starts(world: World) -> Account:
+def _starts(params: EnvParams) -> Account:
     """What an episode would begin with at each of T bars, every one a market of its own."""
-    tape, known = world.tape, world.tape.known
+    tape, known = params.tape, params.tape.known
     bar = torch.arange(len(tape), device=tape.device)
-    begun = lone(endowment(world, bar, bar[:, None][:, :0]))
-    moved = undisturbed(world.config.impact, known.sigma, known.dollar_volume)
+    begun = lone(endowment(params, bar, bar[:, None][:, :0]))
+    moved = undisturbed(params.config.impact, known.sigma, known.dollar_volume)
     return begun._replace(displacement=moved)
 
 

@@ -1,8 +1,8 @@
 """Where each number of an environment stands in the blocks of `fastsim.env.kernels.buffers`."""
 
-# Rows of `Market.moves`; the last two where episodes begin with more than cash.
+# Rows of `MarketBlocks.moves`; the last two where episodes begin with more than cash.
 R_BEFORE, R_AFTER, DOLLARS, IMPACT_SCALE, ENDOWMENT, START_RATE = range(6)
-# Columns of `Market.bars`.
+# Columns of `MarketBlocks.bars`.
 YEARS, INTEREST, MARKET_RETURN, START_CASH, START_WEALTH = range(5)
 NUM_BAR_COLUMNS = 5
 # Columns of `State.money`.
@@ -11,7 +11,7 @@ CASH, PEAK, MEAN, SQUARE = range(4)
 TRANSIENT, RATE = range(2)
 # Columns of `State.counters`.
 BAR, END, NUMBER, INVALID, KEY = range(5)
-# Columns of `Market.friction`.
+# Columns of `MarketBlocks.friction`.
 FEE, HALF_SPREAD, IMPACT, PARTICIPATION, BORROW = range(5)
 # Columns of `Results.figures`.
 (

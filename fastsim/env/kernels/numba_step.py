@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.core import EnvParams, EnvState, Transition
 from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
@@ -74,20 +74,20 @@ class NumbaStepper:
 
     name = "numba"
 
-    def __init__(self, world: World, state: EnvState) -> None:
-        if world.tape.device.type != "cpu":
-            raise ConfigError(f'backend "numba" runs on a CPU, not on {world.tape.device}')
+    def __init__(self, params: EnvParams, state: EnvState) -> None:
+        if params.tape.device.type != "cpu":
+            raise ConfigError(f'backend "numba" runs on a CPU, not on {params.tape.device}')
         self.num_envs, assets = state.portfolio.holdings.shape
-        self._world, markets = world, self.num_envs // world.config.players
-        self._state = empty_state(world, self.num_envs, VECTOR)
+        self._params, markets = params, self.num_envs // params.config.players
+        self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
-        self._portfolio_width = portfolio_width(world)
-        self._blank = numpy_blocks(empty_results(world, self.num_envs))
-        self._market = pack_market(world, VECTOR)
+        self._portfolio_width = portfolio_width(params)
+        self._blank = numpy_blocks(empty_results(params, self.num_envs))
+        self._market = pack_market(params, VECTOR)
         blocks: Any = numpy_blocks(self._state)
-        if not by_market(world.config):
+        if not by_market(params.config):
             blocks = blocks._replace(displaced=None)  # every array takes its time at every call
-        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(world))
+        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
         self._fixed = (blocks, *tables)
         # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
         # something else runs on the machine; threads of Python's wait quietly.
@@ -95,24 +95,24 @@ class NumbaStepper:
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
         bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [_room(world, self._state.holdings.shape[1]) for _ in range(self._threads)]
+        rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._real = rooms[0][0].dtype
-        width = action_width(world.config.action, assets)
+        width = action_width(params.config.action, assets)
         call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
-        kernel = numba_market if by_market(world.config) else numba_kernel
+        kernel = numba_market if by_market(params.config) else numba_kernel
         _forget_old_code()
         # To look up the types of all blocks at every call takes longer than to step an environment.
         self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
-        return NumbaStepper, (self._world, copy(self.state))
+        return NumbaStepper, (self._params, copy(self.state))
 
     @property
     def state(self) -> EnvState:
         """The state now, updated in place by every step."""
-        return self._state.nested(self._world)
+        return self._state.nested(self._params)
 
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
@@ -120,7 +120,7 @@ class NumbaStepper:
 
     def refresh(self, bars: Tensor) -> None:
         """Read these bars [B] of the tape again."""
-        repack_bars(self._market, self._world, bars, VECTOR)
+        repack_bars(self._market, self._params, bars, VECTOR)
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
@@ -149,11 +149,11 @@ class NumbaStepper:
         ]
 
 
-def _room(world: World, columns: int) -> tuple[Any, ...]:
+def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     """What a thread works in: weights and limits of a row, and the orders of a market."""
-    lanes = torch.empty(6 + world.config.players, columns, dtype=world.tape.dtype).numpy()
+    lanes = torch.empty(6 + params.config.players, columns, dtype=params.tape.dtype).numpy()
     weights, limit, *others = lanes[:6]
-    if not by_market(world.config):
+    if not by_market(params.config):
         return weights, limit
     return weights, limit, numba_market.Pit(lanes[6:], *others)
 

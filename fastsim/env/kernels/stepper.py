@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvState, Transition, World, step
+from fastsim.env.core import EnvParams, EnvState, Transition, step
 
 
 class Stepper(Protocol):
@@ -38,8 +38,8 @@ class TorchStepper:
 
     name = "torch"
 
-    def __init__(self, world: World, state: EnvState) -> None:
-        self.world, self.state = world, state
+    def __init__(self, params: EnvParams, state: EnvState) -> None:
+        self.params, self.state = params, state
 
     def load(self, state: EnvState) -> None:
         """Go on from this state."""
@@ -51,5 +51,5 @@ class TorchStepper:
     @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        self.state, transition = step(self.world, self.state, action)
+        self.state, transition = step(self.params, self.state, action)
         return transition

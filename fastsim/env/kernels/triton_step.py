@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvState, Transition, World
+from fastsim.env.core import EnvParams, EnvState, Transition
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
     by_market,
@@ -46,30 +46,30 @@ class TritonStepper:
 
     name = "triton"
 
-    def __init__(self, world: World, state: EnvState) -> None:
-        device = world.tape.device
+    def __init__(self, params: EnvParams, state: EnvState) -> None:
+        device = params.tape.device
         if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
             raise ConfigError(
                 f'backend "triton" runs on CUDA, not on {device}: move the market with '
                 f'tape.to("cuda"), or set TRITON_INTERPRET=1 to try the kernel on a CPU'
             )
         self.num_envs, self._assets = state.portfolio.holdings.shape
-        self._state = empty_state(world, self.num_envs, VECTOR)
+        self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
-        self._world, self._portfolio_width = world, portfolio_width(world)
-        self._market = pack_market(world, VECTOR)
-        self._real = pack_rules(world).real
-        self._constants = constants(world)
+        self._params, self._portfolio_width = params, portfolio_width(params)
+        self._market = pack_market(params, VECTOR)
+        self._real = pack_rules(params).real
+        self._constants = constants(params)
 
     @property
     def state(self) -> EnvState:
         """The state now, updated in place by every step."""
-        return self._state.nested(self._world)
+        return self._state.nested(self._params)
 
     @property
     def action_shape(self) -> tuple[int, int]:
         """Shape [N, width] of the actions that `step` takes."""
-        return self.num_envs, action_width(self._world.config.action, self._assets)
+        return self.num_envs, action_width(self._params.config.action, self._assets)
 
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
@@ -77,13 +77,13 @@ class TritonStepper:
 
     def refresh(self, bars: Tensor) -> None:
         """Read these bars [B] of the tape again."""
-        repack_bars(self._market, self._world, bars, VECTOR)
+        repack_bars(self._market, self._params, bars, VECTOR)
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results = empty_results(self._world, self.num_envs)
+        results = empty_results(self._params, self.num_envs)
         with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
-            step_kernel[(self.num_envs // self._world.config.players,)](
+            step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,
                 self._market,
@@ -120,9 +120,9 @@ class CapturedStep:
         return self.transition
 
 
-def constants(world: World) -> dict[str, Any]:
+def constants(params: EnvParams) -> dict[str, Any]:
     """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
-    tape, config = world.tape, world.config
+    tape, config = params.tape, params.config
     assets, horizon = tape.num_assets, config.episode.horizon
     block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
     seats = 1 << (config.players - 1).bit_length()
@@ -130,7 +130,7 @@ def constants(world: World) -> dict[str, Any]:
         "assets": assets,
         "padded": assets + -assets % VECTOR,
         "block": block,
-        "features": seen_width(world) - portfolio_width(world),
+        "features": seen_width(params) - portfolio_width(params),
         "chunk": max(CHUNK // seats, SMALLEST_BLOCK),
         "mode": c.ACTION_CODES[config.action],
         "kind": c.REWARD_CODES[config.reward.kind],

@@ -1,0 +1,1 @@
+"""Bars of any origin: read, parsed, checked, repaired, split, and fetched from vendors."""

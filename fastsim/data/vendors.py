@@ -1,0 +1,209 @@
+"""Bars over the network: from Yahoo through yfinance, from crypto exchanges through ccxt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fastsim.data.bars import Bars
+from fastsim.data.checks import CheckConfig
+from fastsim.data.dates import DAY, check_range, iso_date, show
+from fastsim.data.read import bars_from_table
+from fastsim.data.tables import Table, load_table, role_of
+from fastsim.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+EMPTY_PAGE = 200
+"""Candles to skip after an empty page: some exchanges answer so for a time before the listing."""
+
+CANDLE = ("timestamp", "open", "high", "low", "close", "volume")
+
+
+def fetch_yfinance(
+    symbols: Sequence[str],
+    *,
+    start: str,
+    end: str,
+    interval: str = "1d",
+    checks: CheckConfig | None = None,
+) -> Bars:
+    """Download bars from Yahoo Finance; needs `pip install 'fastsim-rl[yfinance]'`.
+
+    Prices are adjusted for splits only, as Yahoo gives them; `adj_close` for dividends as well.
+    Daily bars are stamped with midnight of their date, intraday bars with their start in UTC.
+
+    Parameters
+    ----------
+    symbols
+        Yahoo's names, such as "AAPL" or "BTC-USD".
+    start, end
+        ISO dates, both inclusive (yfinance itself leaves `end` out).
+    interval
+        "1d", "1wk", "1h"...: those of yfinance.
+    checks
+        What to do with problems, such as calendars that differ between markets.
+
+    Raises
+    ------
+    ConfigError
+        yfinance is not installed.
+    DataError
+        A symbol is unknown, has no bars in the range, or the network failed; or as `read_bars`.
+    """
+    yfinance = _import("yfinance", "yfinance")
+    wanted = _names(symbols)
+    check_range(start, end)
+    try:
+        frame = yfinance.download(
+            list(wanted),
+            start=start,
+            end=show(iso_date(end, "end") + DAY),
+            interval=interval,
+            auto_adjust=False,
+            actions=False,
+            progress=False,
+            group_by="column",
+            multi_level_index=True,
+        )
+    except Exception as error:
+        raise DataError(f"yfinance failed for {', '.join(wanted)}: {_first_line(error)}") from error
+    table = Table(_without_empty_rows(frame, wanted), "yfinance")
+    return bars_from_table(table, checks=checks, symbols=wanted, start=start, end=end)
+
+
+def _without_empty_rows(frame: Any, wanted: tuple[str, ...]) -> pl.DataFrame:
+    """Yahoo's answer in long form, without the rows that only other symbols have.
+
+    yfinance logs what went wrong with a symbol and answers with a column of NaN, or with none.
+    """
+    long = load_table(frame).frame if frame is not None and len(frame) else pl.DataFrame()
+    if "symbol" in long.columns:
+        prices = [
+            name for name in long.columns if role_of(name) not in (None, "symbol", "timestamp")
+        ]
+        long = long.filter(pl.any_horizontal(pl.col(prices).is_not_nan().fill_null(value=False)))
+        upper = {name.upper(): name for name in wanted}
+        long = long.with_columns(pl.col("symbol").replace(upper))
+    answered = set(long["symbol"]) if "symbol" in long.columns else set()
+    for symbol in wanted:
+        if symbol not in answered:
+            raise DataError(
+                f"yfinance has no bars of {symbol}: an unknown symbol, no trading in the range "
+                "or interval, or no network (the log of yfinance says which)"
+            )
+    return long
+
+
+def fetch_ccxt(
+    exchange: str,
+    symbols: Sequence[str],
+    *,
+    start: str,
+    end: str,
+    timeframe: str = "1d",
+    checks: CheckConfig | None = None,
+) -> Bars:
+    """Download candles from a crypto exchange; needs `pip install 'fastsim-rl[ccxt]'`.
+
+    Bars are stamped with their start in UTC. The candle that is still being traded is left out.
+    An exchange that keeps a short history (Kraken: 720 candles) gives what it has, with a warning
+    in the log.
+
+    Parameters
+    ----------
+    exchange
+        An id of ccxt, such as "binance" or "kraken".
+    symbols
+        Markets of that exchange, such as "BTC/USDT".
+    start, end
+        ISO dates, both inclusive.
+    timeframe
+        "1m", "1h", "1d"...: those of the exchange.
+    checks
+        What to do with problems.
+
+    Raises
+    ------
+    ConfigError
+        ccxt is not installed, or the exchange or the timeframe is unknown.
+    DataError
+        A symbol is unknown, has no candles in the range, or the network failed; or as `read_bars`.
+    """
+    ccxt = _import("ccxt", "ccxt")
+    wanted = _names(symbols)
+    check_range(start, end)
+    if exchange not in ccxt.exchanges:
+        raise ConfigError(f"exchange {exchange!r} is not one of ccxt's (binance, kraken...)")
+    client = getattr(ccxt, exchange)({"enableRateLimit": True})
+    if timeframe not in (client.timeframes or {}):
+        known = ", ".join(client.timeframes or ())
+        raise ConfigError(f"timeframe {timeframe!r} is unknown to {exchange}: use one of {known}")
+    since, until = (
+        _milliseconds(iso_date(start, "start")),
+        _milliseconds(iso_date(end, "end") + DAY),
+    )
+    parts = []
+    for symbol in wanted:
+        try:
+            candles = _candles(client, symbol, timeframe, since, until)
+        except ccxt.BaseError as error:
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise DataError(f"{exchange} failed for {symbol}: {reason}") from error
+        if not candles:
+            raise DataError(f"{exchange} has no {timeframe} candles of {symbol}, {start} to {end}")
+        if candles[0][0] - since >= 2 * _step(client, timeframe):
+            begin = show(np.datetime64(int(candles[0][0]), "ms"))
+            logger.warning("%s %s begins on %s, not on %s", exchange, symbol, begin, start)
+        rows = pl.DataFrame(candles, schema=dict.fromkeys(CANDLE, pl.Float64), orient="row")
+        parts.append(rows.with_columns(pl.lit(symbol).alias("symbol")))
+    table = Table(pl.concat(parts), exchange)
+    return bars_from_table(table, checks=checks, symbols=wanted, start=start, end=end)
+
+
+def _candles(client: Any, symbol: str, timeframe: str, since: int, until: int) -> list[list[Any]]:
+    """Page through all finished candles that start in [since, until), in milliseconds."""
+    step = _step(client, timeframe)
+    until = min(until, client.milliseconds() - step + 1)
+    candles: list[list[Any]] = []
+    while since < until:
+        page = client.fetch_ohlcv(symbol, timeframe, since=since)
+        fresh = [candle for candle in page if since <= candle[0] < until]
+        candles += fresh
+        since = int(fresh[-1][0]) + 1 if fresh else since + EMPTY_PAGE * step
+    return candles
+
+
+def _step(client: Any, timeframe: str) -> int:
+    """Length of a candle in milliseconds."""
+    return int(client.parse_timeframe(timeframe)) * 1000
+
+
+def _milliseconds(stamp: np.datetime64) -> int:
+    return int(stamp.astype("datetime64[ms]").astype(np.int64))
+
+
+def _names(symbols: Sequence[str]) -> tuple[str, ...]:
+    names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+    if not names:
+        raise DataError("no symbols to fetch: give at least one")
+    return names
+
+
+def _import(package: str, extra: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise ConfigError(
+            f"{package} is not installed: pip install 'fastsim-rl[{extra}]'"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

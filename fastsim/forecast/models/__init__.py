@@ -1,0 +1,1 @@
+"""The forecasters: one file turns one architecture and its weights into a `ForecastModel`."""

@@ -1,0 +1,1 @@
+"""Networks that take more than a file beside their model."""

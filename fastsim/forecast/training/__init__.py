@@ -1,0 +1,1 @@
+"""What forecasters of our own were trained on, and how."""

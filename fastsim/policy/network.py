@@ -1,0 +1,186 @@
+"""The actor and critic: what the shared market says, once per bar, and what the portfolio adds.
+
+The hidden layer of both heads is linear in an encoding of the bar and in the portfolio, so its
+market part is a function of the bar alone. `encode` computes that part for a table of bars, whose
+rows are then gathered: once per bar of the tape, not once per sample. Where episodes draw their
+assets or their volatility, no two samples see the same market, and each is encoded by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from fastsim.config import require_between
+from fastsim.env.observe import Observation, View, features_at, portfolio_names
+from fastsim.errors import ConfigError
+from fastsim.market.tape import MarketTape
+from fastsim.policy.normalize import RunningMoments
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyConfig:
+    """Size and exploration of the policy."""
+
+    hidden: int = 64
+    """Width of both hidden layers."""
+    initial_std: float = 0.3
+    """Standard deviation of the Gaussian on each action at the start. On logits, 1 would turn the
+    whole portfolio over at every step."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "hidden", 1)
+        require_between(self, "initial_std", 0, 10, open_low=True)
+
+
+class PolicyOutput(NamedTuple):
+    """A diagonal Gaussian over actions, and the value of the state."""
+
+    mean: Tensor  # [N, W]
+    log_std: Tensor  # [W]
+    value: Tensor  # [N]
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density [N] of `action` [N, W]."""
+        scaled = (action - self.mean) * torch.exp(-self.log_std)
+        constant = 0.5 * math.log(2.0 * math.pi) * action.shape[-1]
+        return -0.5 * scaled.square().sum(-1) - self.log_std.sum() - constant
+
+    def entropy(self) -> Tensor:
+        """Entropy [] of the Gaussian, the same in every state."""
+        return (self.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
+
+
+class MarketTable(NamedTuple):
+    """Standardised features of the bars that episodes use; no parameter changes them."""
+
+    rows: Tensor  # [B, A F]
+    first: int  # bar of the first row
+    tape: MarketTape  # what they were made from
+
+
+class Policy(nn.Module):
+    """Gaussian policy over actions of width W, with value function.
+
+    The market's features are standardised by their moments over the bars given at construction,
+    the portfolio's by running moments; both are buffers and travel with the weights.
+    `portfolio_width` is the environment's; without one, that of prices which trades leave alone.
+    Where any asset may stand in a slot, `pooled` moments are those of a feature over all assets, so
+    that a number means the same whichever asset it is of.
+    """
+
+    def __init__(
+        self,
+        tape: MarketTape,
+        action_width: int,
+        config: PolicyConfig,
+        *,
+        portfolio_width: int | None = None,
+        pooled: bool = False,
+    ) -> None:
+        super().__init__()
+        features = tape.num_assets * len(tape.feature_names)
+        portfolio = portfolio_width or len(portfolio_names(tape))
+        width = config.hidden
+        self.market_moments = RunningMoments(len(tape.feature_names) if pooled else features)
+        self.portfolio_moments = RunningMoments(portfolio)
+        self.market_encoder = nn.Sequential(_linear(features, width), nn.Tanh())
+        self.market_hidden = nn.Linear(width, 2 * width)
+        self.portfolio_hidden = nn.Linear(portfolio, 2 * width, bias=False)
+        self.actor = _linear(width, action_width, gain=0.01)
+        self.critic = _linear(width, 1, gain=1.0)
+        self.log_std = nn.Parameter(torch.full((action_width,), math.log(config.initial_std)))
+        self._begin_hidden()
+        self.to(tape.device)
+        self.market_moments.update(self._by_moment(_rows(tape)).flatten(0, 1))
+
+    def standardize(self, tape: MarketTape) -> MarketTable:
+        """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
+        return MarketTable(self._standardized(_rows(tape)), tape.first, tape)
+
+    def restandardize(self, table: MarketTable, worlds: Tensor) -> None:
+        """Put right, in place, what a table shows of these worlds [K], which have changed."""
+        bars = table.tape.bars_of(worlds)
+        bars = bars[(bars >= table.first) & (bars < table.first + len(table.rows))]
+        table.rows[bars - table.first] = self._standardized(table.tape.known.features[bars])
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
+        hidden: Tensor = self.market_hidden(self.market_encoder(rows))
+        return hidden
+
+    def look_up(self, table: MarketTable, bar: Tensor, view: View | None = None) -> Tensor:
+        """Market part [M, 2 hidden] of samples at `bar` [M]: of each bar or sample, the fewer.
+
+        Samples with a view of their own are encoded one by one.
+        """
+        if view is not None:
+            return self.encode(self._standardized(features_at(table.tape, bar, view)))
+        index = bar - table.first
+        if len(bar) < len(table.rows):
+            return self.encode(table.rows[index])
+        return embedding(index, self.encode(table.rows))  # its gradient is one pass over the rows
+
+    def forward(self, market: Tensor, portfolio: Tensor) -> PolicyOutput:
+        """Decide from the market parts [N, 2 hidden] and portfolios [N, P]."""
+        own = self.portfolio_hidden(self.portfolio_moments(portfolio))
+        actor, critic = torch.tanh(market + own).chunk(2, dim=-1)
+        mean, value = self.actor(actor).float(), self.critic(critic).float()
+        return PolicyOutput(mean, self.log_std, value.squeeze(-1))
+
+    @torch.no_grad()
+    def act(self, tape: MarketTape, observation: Observation) -> Tensor:
+        """Most likely action [N, W] for observations of `tape`, without exploration."""
+        features = features_at(tape, observation.bar, observation.view)
+        market = self.encode(self._standardized(features))
+        output: PolicyOutput = self(market, observation.portfolio)
+        return output.mean
+
+    def _standardized(self, features: Tensor) -> Tensor:
+        """Features [B, A, F] in standard deviations, asset by asset in a row [B, A F]."""
+        scaled: Tensor = self.market_moments(self._by_moment(features))
+        return scaled.flatten(1)
+
+    def _by_moment(self, features: Tensor) -> Tensor:
+        """The same numbers [B, 1, A F] or, where moments are pooled, [B, A, F]."""
+        flat, size = features.flatten(1), len(self.market_moments.mean)
+        return flat.reshape(len(flat), flat.shape[1] // size, size)
+
+    def _begin_hidden(self) -> None:
+        """Start each head's hidden layer orthogonal in its joint inputs, market and portfolio."""
+        width = self.market_hidden.in_features
+        for rows in (slice(0, width), slice(width, 2 * width)):
+            joint = _linear(width + self.portfolio_hidden.in_features, width).weight.detach()
+            self.market_hidden.weight.data[rows] = joint[:, :width]
+            self.portfolio_hidden.weight.data[rows] = joint[:, width:]
+        nn.init.zeros_(self.market_hidden.bias)
+
+
+def _rows(tape: MarketTape) -> Tensor:
+    stop = len(tape) - tape.bars_per_world + tape.last + 1  # of the last world
+    return tape.known.features[tape.first : stop]
+
+
+def check_tape(tape: MarketTape, symbols: tuple[str, ...], feature_names: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `tape` has the assets and features that a policy was made for."""
+    for kind, wanted, given in (
+        ("assets", symbols, tape.symbols),
+        ("features", feature_names, tape.feature_names),
+    ):
+        if tuple(wanted) != tuple(given):
+            raise ConfigError(
+                f"the policy was trained on the {kind} {', '.join(wanted)}; "
+                f"this market has {', '.join(given)}"
+            )
+
+
+def _linear(inputs: int, outputs: int, *, gain: float = math.sqrt(2.0)) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

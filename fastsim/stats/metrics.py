@@ -1,0 +1,209 @@
+"""What a return series is judged by, batched: time is dim 0, whatever trails is kept.
+
+Definitions and edge cases are those of empyrical-reloaded 0.7 (`empyrical.stats`): sample standard
+deviation (ddof 1), missing returns left out, NaN where a series is too short to say. Nothing here
+reads a tensor back to the host.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastsim.errors import DataError
+
+DAYS_PER_YEAR = 365.0
+WEEKDAYS_PER_YEAR = DAYS_PER_YEAR * 5 / 7
+
+
+def total_return(returns: Tensor) -> Tensor:
+    """Compound simple returns [T, ...] into one [...]; NaN if T is 0.
+
+    `prod(1 + r) - 1`, empyrical's `cum_returns_final`.
+    """
+    if len(returns) == 0:
+        return _undefined(returns)
+    return (1.0 + _missing_as_zero(returns)).prod(0) - 1.0
+
+
+def annual_return(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+    """Compound annual growth rate [...] of simple returns [T, ...]; NaN if T is 0.
+
+    `prod(1 + r) ^ (periods_per_year / T) - 1`, empyrical's `annual_return`.
+    """
+    if len(returns) == 0:
+        return _undefined(returns)
+    years = len(returns) / periods_per_year
+    growth: Tensor = (1.0 + _missing_as_zero(returns)).prod(0)
+    return growth.pow(1.0 / years) - 1.0
+
+
+def annual_volatility(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+    """Sample standard deviation of returns [T, ...] times sqrt(periods a year); NaN if T < 2.
+
+    Empyrical's `annual_volatility` with its `alpha` of 2.
+    """
+    return _standard_deviation(returns) * sqrt(periods_per_year)
+
+
+def downside_risk(
+    returns: Tensor, *, required_return: float | Tensor = 0.0, periods_per_year: float = 252.0
+) -> Tensor:
+    """Root mean square of the shortfall below `required_return`, annualised; NaN if T is 0.
+
+    `sqrt(mean(min(r - required, 0)^2)) * sqrt(periods_per_year)`, empyrical's `downside_risk`.
+
+    Parameters
+    ----------
+    returns
+        Simple returns [T, ...].
+    required_return
+        Least acceptable simple return per period, a number or a tensor that broadcasts.
+    periods_per_year
+        Periods a year.
+    """
+    shortfall = (returns - required_return).clamp(max=0.0)
+    return shortfall.square().nanmean(0).sqrt() * sqrt(periods_per_year)
+
+
+def sharpe_ratio(
+    returns: Tensor, *, risk_free: float | Tensor = 0.0, periods_per_year: float = 252.0
+) -> Tensor:
+    """Mean over standard deviation of the returns above risk-free, annualised.
+
+    `mean(r - f) / std(r - f) * sqrt(periods_per_year)`, empyrical's `sharpe_ratio` (Sharpe 1994).
+    Infinite for a constant gain, NaN for constant zeros and for T < 2.
+
+    Parameters
+    ----------
+    returns
+        Simple returns [T, ...].
+    risk_free
+        Simple return per period, a number or a tensor that broadcasts against `returns`.
+    periods_per_year
+        Periods a year.
+    """
+    excess = returns - risk_free
+    if len(excess) < 2:
+        return _undefined(excess)
+    deviation = _standard_deviation(excess)
+    # The mean of equal values can miss them by the last bit; their dispersion is zero all the same.
+    highest = torch.where(excess.isnan(), -torch.inf, excess).amax(0)
+    lowest = torch.where(excess.isnan(), torch.inf, excess).amin(0)
+    deviation = deviation.masked_fill((highest == lowest) & deviation.isfinite(), 0.0)
+    return excess.nanmean(0) / deviation * sqrt(periods_per_year)
+
+
+def sortino_ratio(
+    returns: Tensor, *, required_return: float | Tensor = 0.0, periods_per_year: float = 252.0
+) -> Tensor:
+    """Annual mean return above `required_return` over the downside risk; NaN if T < 2.
+
+    Empyrical's `sortino_ratio` (Sortino and Price 1994). Infinite for a gain without shortfalls.
+
+    Parameters
+    ----------
+    returns
+        Simple returns [T, ...].
+    required_return
+        Least acceptable simple return per period, a number or a tensor that broadcasts.
+    periods_per_year
+        Periods a year.
+    """
+    if len(returns) < 2:
+        return _undefined(returns)
+    risk = downside_risk(
+        returns, required_return=required_return, periods_per_year=periods_per_year
+    )
+    return (returns - required_return).nanmean(0) * periods_per_year / risk
+
+
+def drawdown(returns: Tensor) -> Tensor:
+    """Fraction lost since the highest wealth so far [T, ...], counting the start as a high.
+
+    Zero or negative; empyrical's `drawdown_series`.
+    """
+    growth = (1.0 + _missing_as_zero(returns)).cumprod(0)
+    if len(growth) == 0:
+        return growth
+    peak = growth.cummax(0).values.clamp(min=1.0)
+    return (growth - peak) / peak
+
+
+def max_drawdown(returns: Tensor) -> Tensor:
+    """Worst drawdown [...] of simple returns [T, ...], zero or negative; NaN if T is 0.
+
+    Empyrical's `max_drawdown`.
+    """
+    if len(returns) == 0:
+        return _undefined(returns)
+    return drawdown(returns).amin(0)
+
+
+def calmar_ratio(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+    """Annual return over the size of the worst drawdown; NaN without a drawdown.
+
+    Empyrical's `calmar_ratio` (Young 1991), over the whole series; infinite values become NaN.
+    """
+    ratio = annual_return(returns, periods_per_year=periods_per_year) / -max_drawdown(returns)
+    return ratio.masked_fill(ratio.isinf(), torch.nan)
+
+
+def periods_per_year(timestamps: NDArray[np.datetime64]) -> float:
+    """Infer how many bars make a year.
+
+    Daily bars of a market with weekends make exactly 252, without weekends exactly 365. Intraday
+    bars are counted: bars per day of the sample times days a year, over weekdays where the market
+    has weekends (holidays then count as weekdays without bars, which is why long samples say it
+    better). Anything slower than daily is counted to the nearest whole number: 52 for weeks, 12
+    for months. A sample shorter than a week is taken for one of a market with weekends.
+
+    Parameters
+    ----------
+    timestamps
+        Closes [T], datetime64 of any unit, increasing.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two bars or they do not increase.
+    """
+    if len(timestamps) < 2:
+        raise DataError(f"bars a year need at least 2 timestamps, got {len(timestamps)}")
+    gaps = np.diff(timestamps) / np.timedelta64(1, "D")  # [T - 1]  days
+    if not gaps.min() > 0:
+        place = int(gaps.argmin())
+        raise DataError(
+            f"timestamps must increase, got {timestamps[place]} before {timestamps[place + 1]}"
+        )
+    days = timestamps.astype("datetime64[D]")
+    calendar_days = int((days[-1] - days[0]).astype(int)) + 1
+    seven_days = calendar_days >= 7 and len(np.unique(days)) > 0.9 * calendar_days
+    usual_gap = float(np.median(gaps))
+    if usual_gap > 1.5:
+        return max(1.0, float(round(DAYS_PER_YEAR / float(gaps.mean()))))
+    if usual_gap > 0.8:
+        return 365.0 if seven_days else 252.0
+    if seven_days:
+        return len(days) / calendar_days * DAYS_PER_YEAR
+    weekdays = max(1, int(np.busday_count(days[0], days[-1] + 1)))
+    return len(days) / weekdays * WEEKDAYS_PER_YEAR
+
+
+def _undefined(returns: Tensor) -> Tensor:
+    return returns.new_full(returns.shape[1:], torch.nan)
+
+
+def _missing_as_zero(returns: Tensor) -> Tensor:
+    return torch.where(returns.isnan(), 0.0, returns)
+
+
+def _standard_deviation(values: Tensor) -> Tensor:
+    """Sample standard deviation (ddof 1) of the values that are there; NaN below two of them."""
+    count = (~values.isnan()).sum(0)
+    squares = (values - values.nanmean(0)).square().nansum(0)
+    return (squares / (count - 1)).sqrt().masked_fill(count < 2, torch.nan)

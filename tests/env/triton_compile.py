@@ -1,0 +1,94 @@
+"""Compile the kernel for a GPU that need not be there; run apart, because tests interpret it."""
+
+from types import SimpleNamespace
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from worlds import SHORT_FEATURES, random_bars
+
+from fastsim.env.actions import action_width
+from fastsim.env.core import EnvConfig, EnvParams
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
+from fastsim.env.kernels.buffers import empty_results, empty_state, pack_market, pack_rules
+from fastsim.env.kernels.triton_kernel import step_kernel
+from fastsim.env.kernels.triton_step import VECTOR, constants
+from fastsim.env.reward import RewardConfig
+from fastsim.market.costs import make_friction
+from fastsim.market.tape import TapeConfig, make_tape
+
+HOPPER = SimpleNamespace(
+    get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    get_current_device=lambda: 0,
+    get_current_stream=lambda device: 0,
+)
+MOVING = {"impact": ImpactConfig(transient=1.0, permanent=0.1)}
+RULES = (
+    (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
+    (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2, {}),
+    (300, torch.float32, "signed", "simple_return", "next_step", "index", 1, 1, {}),
+    (5, torch.float64, "signed", "differential_sharpe", "same_step", "flat", None, 1, {}),
+    (1500, torch.float64, "logits", "drawdown_penalized_growth", "next_step", "flat", 7, 2, {}),
+    (
+        30,
+        torch.float32,
+        "weights",
+        "log_growth",
+        "next_step",
+        "index",
+        7,
+        1,
+        MOVING | {"players": 10},
+    ),
+    (5, torch.float64, "signed", "differential_sharpe", "same_step", "flat", None, 2, MOVING),
+    (40, torch.float32, "logits", "simple_return", "next_step", "flat", 7, 1, {"players": 3}),
+    (
+        9,
+        torch.float32,
+        "weights",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        {"initial_invested": 0.5},
+    ),
+)
+
+
+def machine_code(assets, dtype, action, reward, autoreset, observation, horizon, worlds, others):
+    """The kernel for these rules, compiled from the arguments of a launch."""
+    bars = random_bars(20, assets * worlds)
+    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=dtype).fold(worlds)
+    config = EnvConfig(
+        action=action,
+        reward=RewardConfig(kind=reward),
+        episode=EpisodeConfig(
+            horizon=horizon,
+            liquidate_at_end=bool(others),
+            at_end="terminate" if others else "truncate",
+        ),
+        observation=observation,
+        autoreset=autoreset,
+        **others,
+    )
+    rows = 2 * config.players
+    params = EnvParams(tape, make_friction(config.costs, rows, dtype=dtype), config)
+    kernel = step_kernel.warmup(
+        torch.zeros(rows, action_width(action, assets), dtype=dtype),
+        empty_state(params, rows, VECTOR),
+        pack_market(params, VECTOR),
+        pack_rules(params).real,
+        empty_results(params, rows),
+        grid=(2,),
+        **constants(params),
+    )
+    return kernel.asm["cubin"]
+
+
+if __name__ == "__main__":
+    triton.runtime.driver.set_active(HOPPER)
+    for rules in RULES:
+        assert machine_code(*rules), rules
+    print(f"{len(RULES)} kernels")

@@ -1,0 +1,334 @@
+"""An artefact agrees with its model, or is not written."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from forecasters import TinyModel, random_context
+
+from fastsim.errors import ForecastError
+from fastsim.forecast.artifacts.export import ROUNDING_BOUND, export, load_artifact
+from fastsim.forecast.artifacts.formats import SUFFIX, _asinh, _log1p, _running_maximum, _sinh
+from fastsim.forecast.artifacts.int8 import Int8Linear, quantised
+from fastsim.forecast.interface import Context, ModuleForecaster
+from fastsim.forecast.models.kronos import random_kronos
+from fastsim.forecast.models.prior import load_prior
+from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
+from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
+from fastsim.forecast.networks.kronos_network import KronosConfig
+from fastsim.forecast.networks.kronos_tokenizer import TokenizerConfig
+
+WINDOWS = random_context(40)
+BATCHES = (1, 2, 7, 33)
+
+
+def tiny_tirex():
+    sizes = {"blocks": 1, "width": 16, "heads": 2, "block_hidden": 16, "embedding_hidden": 16}
+    return TiRexModel.random(TiRexConfig(**sizes, patch=8, context=64), 0)
+
+
+def tiny_toto2():
+    torch.manual_seed(0)
+    sizes = {"patch_size": 16, "d_model": 32, "d_ff": 64, "num_heads": 2, "num_layers": 2}
+    return Toto2Model(Toto2Config(**sizes, layer_group_size=2)).eval()
+
+
+def tiny_kronos():
+    sizes = {"d_model": 16, "n_heads": 2, "ff_dim": 24}
+    network = KronosConfig(n_layers=2, s1_bits=4, s2_bits=3, **sizes)
+    tokens = TokenizerConfig(
+        s1_bits=4, s2_bits=3, group_size=7, n_enc_layers=2, n_dec_layers=2, **sizes
+    )
+    return random_kronos(network, tokens, seed=0, max_context=64)
+
+
+def gappy_context(rows, length=64, seed=5):
+    """Contexts of which the first is young and all have gaps."""
+    context = random_context(rows, length, seed)
+    context.bars[0, : length // 3] = torch.nan
+    context.bars[:, length // 2 : length // 2 + 3] = torch.nan
+    return context
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 2, 7, 33])
+def test_an_artefact_forecasts_what_its_model_does(tmp_path, precision, batch):
+    path = tmp_path / "tiny.pt"
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision=precision)
+    context = random_context(batch, seed=5)
+    context.bars[0, :20] = torch.nan
+    ours = load_artifact(path).forecast(context, 8).quantiles
+    eager = ModuleForecaster(TinyModel(), precision=precision).forecast(context, 8).quantiles
+    torch.testing.assert_close(ours, eager, rtol=1e-6, atol=1e-4)
+
+
+def test_a_shorter_horizon_can_be_asked_of_it(tmp_path):
+    export(TinyModel(), tmp_path / "tiny.pt", windows=WINDOWS, horizon=8, precision="float32")
+    artifact = load_artifact(tmp_path / "tiny.pt")
+    context = random_context(2)
+    assert torch.equal(
+        artifact.forecast(context, 3).quantiles, artifact.forecast(context, 8).quantiles[:, :3]
+    )
+    with pytest.raises(ForecastError, match="1 to 8 bars ahead"):
+        artifact.forecast(context, 9)
+
+
+def test_its_metadata_travel_inside_and_its_figures_beside(tmp_path):
+    path = tmp_path / "tiny.pt"
+    parity = export(
+        TinyModel(), path, windows=WINDOWS, horizon=8, precision="float16", revision="abc"
+    )
+    artifact = load_artifact(path)
+    assert artifact.card.name == "tiny"
+    assert artifact.card.levels == TinyModel.card.levels
+    assert artifact.metadata["revision"] == "abc"
+    assert artifact.metadata["context_length"] == 64
+    assert "float16" in artifact.key
+    report = json.loads((tmp_path / "tiny.pt.json").read_text())
+    assert report["parity"] == parity._asdict()
+    assert 0 < parity.against_float32 <= report["bounds"][1]
+
+
+def test_artefacts_of_other_weights_have_other_keys(tmp_path):
+    keys = set()
+    for seed in (0, 1):
+        path = tmp_path / f"{seed}.pt"
+        export(TinyModel(seed), path, windows=WINDOWS, horizon=8, precision="float32")
+        keys.add(load_artifact(path).key)
+    assert len(keys) == 2
+
+
+class Forgetful(TinyModel):
+    """Bakes the batch of the trace into the artefact: right at that size alone."""
+
+    def forward(self, *inputs, horizon):
+        quantiles = super().forward(*inputs, horizon=horizon)
+        if torch.jit.is_tracing():
+            return quantiles + 1.0
+        return quantiles
+
+
+class Fragile(TinyModel):
+    """Loses its spread in half precision."""
+
+    def forward(self, *inputs, horizon):
+        quantiles = super().forward(*inputs, horizon=horizon)
+        is_exact = self.layer.bias.dtype == torch.float32 and isinstance(
+            self.layer, torch.nn.Linear
+        )
+        return quantiles if is_exact else quantiles * 1.1
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"), [(Forgetful(), "float32"), (Fragile(), "bfloat16")]
+)
+def test_an_artefact_that_disagrees_is_not_written(tmp_path, model, precision):
+    with pytest.raises(ForecastError, match="was not written"):
+        export(model, tmp_path / "bad.pt", windows=WINDOWS, horizon=8, precision=precision)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "precision"),
+    [("torchscript", "float32"), ("torchscript", "int8"), ("onnx", "float32")],
+)
+def test_loading_needs_neither_the_models_code_nor_the_hub(tmp_path, format, precision):
+    path, rows = tmp_path / f"tiny{SUFFIX[format]}", random_context(2)
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision=precision, format=format)
+    torch.save(tuple(rows), tmp_path / "rows")
+    code = (
+        "import sys; from pathlib import Path; import torch;"
+        "blocked = ('forecasters', 'huggingface_hub', 'onnx', 'onnxscript');"
+        "sys.modules.update(dict.fromkeys(blocked));"
+        "from fastsim.forecast.artifacts.export import load_artifact;"
+        "from fastsim.forecast.interface import Context;"
+        f"artifact = load_artifact(Path({str(path)!r}));"
+        "forecast = artifact.forecast(Context(*torch.load('rows')), 8);"
+        "assert forecast.quantiles.isfinite().all();"
+        "print(artifact.card.name)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.stdout.strip() == "tiny", result.stderr
+
+
+def test_bad_artefacts_are_named_in_one_line(tmp_path):
+    path = tmp_path / "tiny.pt"
+    with pytest.raises(ForecastError, match=r"tiny\.pt: no such artefact"):
+        load_artifact(path)
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32")
+    whole = path.read_bytes()
+    for content in (whole[:500], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(ForecastError, match=r"tiny\.pt: damaged") as caught:
+            load_artifact(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ForecastError, match=r"must end in \.pt"):
+        export(TinyModel(), tmp_path / "tiny.bin", windows=WINDOWS)
+    with pytest.raises(ForecastError, match="33 contexts"):
+        export(TinyModel(), path, windows=random_context(3))
+
+
+def test_an_inductor_package_forecasts_what_its_model_does(tmp_path):
+    path = tmp_path / "tiny.pt2"
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32", format="aoti")
+    artifact = load_artifact(path)
+    for batch in (1, 2, 7, 33):
+        context = random_context(batch, seed=6)
+        eager = ModuleForecaster(TinyModel()).forecast(context, 8).quantiles
+        torch.testing.assert_close(
+            artifact.forecast(context, 8).quantiles, eager, rtol=1e-5, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "bound"),
+    [(TinyModel(), 1e-3), (load_prior(), 1e-3), (tiny_toto2(), 1e-3), (tiny_tirex(), 1e-3)],
+    ids=lambda given: type(given).__name__,
+)
+def test_an_onnx_model_forecasts_what_its_model_does(tmp_path, model, bound):
+    length, path = min(model.card.max_context, 128), tmp_path / "model.onnx"
+    windows = random_context(40, length)
+    export(model, path, windows=windows, horizon=8, precision="float32", format="onnx")
+    artifact = load_artifact(path)
+    assert artifact.metadata["context_length"] == length
+    for batch in BATCHES:
+        context = gappy_context(batch, length)
+        eager = model(context.close, horizon=8).sort(-1).values
+        ours = artifact.forecast(context, 8).quantiles
+        torch.testing.assert_close(ours, eager, rtol=1e-6, atol=bound)
+
+
+def test_an_onnx_model_may_be_half(tmp_path):
+    path = tmp_path / "tiny.onnx"
+    parity = export(
+        TinyModel(), path, windows=WINDOWS, horizon=8, precision="float16", format="onnx"
+    )
+    assert 0 < parity.against_float32 <= ROUNDING_BOUND["float16"]
+    assert "float16" in load_artifact(path).key
+
+
+def test_what_onnx_lacks_is_worked_out_exactly():
+    values = torch.randn(3, 37, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(_running_maximum(values, 1)[0], values.cummax(1).values)
+    assert torch.equal(_running_maximum(values, 0)[0], values.cummax(0).values)
+    small = torch.tensor([0.0, 1e-12, -1e-9, 1e-7, 3e-7, 1e-4, -1e-3, 0.5, 2.0, 1e6])
+    torch.testing.assert_close(_log1p(small), small.log1p(), rtol=3e-7, atol=0.0)
+    wide = torch.cat([small.double(), torch.tensor([-20.0, -3.0, 20.0]).double()])
+    torch.testing.assert_close(_asinh(wide), wide.asinh(), rtol=1e-14, atol=1e-15)
+    few = wide[wide.abs() < 100]
+    torch.testing.assert_close(_sinh(few), few.sinh(), rtol=1e-14, atol=1e-15)
+    assert _asinh(small) is NotImplemented
+    assert _sinh(small) is NotImplemented
+
+
+class Drifting(TinyModel):
+    """Says another thing to an exporter than to whoever runs it."""
+
+    def forward(self, *inputs, horizon):
+        quantiles = super().forward(*inputs, horizon=horizon)
+        return quantiles + 1.0 if torch.compiler.is_exporting() else quantiles
+
+
+def test_an_onnx_model_that_disagrees_is_not_written(tmp_path):
+    with pytest.raises(ForecastError, match="was not written"):
+        export(
+            Drifting(),
+            tmp_path / "bad.onnx",
+            windows=WINDOWS,
+            horizon=8,
+            precision="float32",
+            format="onnx",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_onnx_models_are_named_in_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "tiny.onnx"
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32", format="onnx")
+    with pytest.raises(ForecastError, match="onnx artefacts run on a CPU, not on cuda"):
+        load_artifact(path, "cuda")
+    whole = path.read_bytes()
+    for content in (whole[:500], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(ForecastError, match=r"tiny\.onnx: damaged") as caught:
+            load_artifact(path)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    need = r"ONNX needs its packages: pip install 'fastsim-rl\[onnx\]'"
+    with pytest.raises(ForecastError, match=need):
+        load_artifact(path)
+    with pytest.raises(ForecastError, match=need):
+        export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32", format="onnx")
+
+
+@pytest.mark.parametrize(
+    ("model", "format", "precision", "reason"),
+    [
+        (tiny_kronos(), "onnx", "float32", "kronos-random .* as onnx: it loops over data"),
+        (tiny_kronos(), "aoti", "float32", "kronos-random .* as aoti: it loops over data"),
+        (TinyModel(), "onnx", "bfloat16", "tiny .* as onnx: ONNX Runtime has no bfloat16"),
+        (TinyModel(), "onnx", "int8", "tiny .* as onnx: int8 is for torchscript alone"),
+        (TinyModel(), "aoti", "int8", "tiny .* as aoti: int8 is for torchscript alone"),
+        (tiny_toto2(), "torchscript", "int8", "Toto-2.0-4m .* in int8: no layer to quantise"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_in_one_line(tmp_path, model, format, precision, reason):
+    path = tmp_path / f"model{SUFFIX[format]}"
+    windows = random_context(33)
+    with pytest.raises(ForecastError, match=f"{reason}.*; use (torchscript|float16)$") as caught:
+        export(model, path, windows=windows, horizon=4, precision=precision, format=format)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_int8_artefact_forecasts_what_its_model_does(tmp_path):
+    model, path = load_prior(), tmp_path / "prior.pt"
+    windows = random_context(40, 512)
+    parity = export(model, path, windows=windows, horizon=8, precision="int8")
+    assert parity.against_same_precision <= 1e-5
+    assert 1e-4 < parity.against_float32 <= ROUNDING_BOUND["int8"]
+    assert model.first.weight.dtype == torch.float32
+    artifact, rounded = load_artifact(path), quantised(model)
+    assert "int8" in artifact.key
+    for batch in BATCHES:
+        context = gappy_context(batch, 512)
+        eager = rounded(context.close, horizon=8).sort(-1).values
+        ours = artifact.forecast(context, 8).quantiles
+        torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-4)
+
+
+def test_in_int8_a_row_does_not_depend_on_its_neighbours(tmp_path):
+    path, context = tmp_path / "prior.pt", gappy_context(7, 512)
+    export(load_prior(), path, windows=random_context(40, 512), horizon=8, precision="int8")
+    artifact = load_artifact(path)
+    together = artifact.forecast(context, 8).quantiles
+    for row in range(7):
+        alone = Context(context.bars[row : row + 1], context.timestamps[row : row + 1])
+        quantiles = artifact.forecast(alone, 8).quantiles
+        torch.testing.assert_close(quantiles[0], together[row], rtol=1e-6, atol=1e-4)
+
+
+def test_an_int8_layer_rounds_weights_by_output_and_inputs_by_row():
+    layer = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.27, 0.504], [-254.0, 0.9]]))
+        layer.bias.copy_(torch.tensor([1.0, 0.0]))
+    # Steps of the weights are 0.01 and 2, of the row 2: 0.504 is 50 steps, 0.9 none; 127 and -3 it.
+    found = Int8Linear(layer)(torch.tensor([[254.0, -5.8]]))
+    wanted = torch.tensor([[127 * 127 * 0.02 - 50 * 3 * 0.02 + 1.0, -127 * 127 * 4.0]])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_an_inductor_package_of_a_recurrent_model_takes_any_batch(tmp_path):
+    model, path = tiny_tirex(), tmp_path / "tirex.pt2"
+    export(model, path, windows=WINDOWS, horizon=8, precision="float32", format="aoti")
+    artifact = load_artifact(path)
+    for batch in BATCHES:
+        context = gappy_context(batch)
+        eager = model(context.close, horizon=8).sort(-1).values
+        ours = artifact.forecast(context, 8).quantiles
+        torch.testing.assert_close(ours, eager, rtol=1e-6, atol=1e-3)

@@ -1,0 +1,271 @@
+"""Forecasts are computed once, and never stale."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forecasters import Counting, TinyModel
+
+from fastsim.data.sample import sample_bars
+from fastsim.errors import ConfigError, ForecastError
+from fastsim.forecast.cache import ForecastCache, ForecastKey, MarketForecasts
+from fastsim.forecast.interface import ModuleForecaster
+from fastsim.forecast.tape import build_forecast_tape
+from fastsim.forecast.windows import context_at, market_fingerprint
+from fastsim.market.tape import MarketTape, make_tape
+
+
+@pytest.fixture(scope="module")
+def tape() -> MarketTape:
+    return make_tape(sample_bars("tech4").take(slice(0, 400)))
+
+
+def altered(tape: MarketTape, bar: int) -> MarketTape:
+    bars = tape.known.bars.clone()
+    bars[bar] *= 1.01
+    return replace(tape, known=tape.known._replace(bars=bars))
+
+
+def key(bar: int) -> ForecastKey:
+    return ForecastKey("model", "market", 0, bar, 64, 21)
+
+
+def test_the_second_look_up_is_a_hit(tape):
+    forecaster = Counting()
+    forecasts = MarketForecasts(tape, forecaster, context_length=32, horizon=3)
+    first = forecasts.at(200).quantiles
+    assert torch.equal(forecasts.at(200).quantiles, first)
+    assert forecaster.asked == 4
+    statistics = forecasts.cache.statistics
+    assert (statistics.hits, statistics.misses, statistics.entries) == (4, 4, 4)
+    assert statistics.hit_rate == 0.5
+    assert statistics.bytes == first.nbytes
+
+
+def test_the_least_recent_is_forgotten_first():
+    cache = ForecastCache(max_bytes=3 * 40)
+    for bar in range(3):
+        cache.put(key(bar), torch.zeros(10))
+    cache.get(key(0))
+    cache.put(key(3), torch.zeros(10))
+    assert [key(bar) in cache for bar in range(4)] == [True, False, True, True]
+    assert cache.statistics.evictions == 1
+    assert cache.statistics.bytes == 120
+
+
+def test_a_cache_without_room_is_refused():
+    with pytest.raises(ConfigError, match="max_bytes"):
+        ForecastCache(max_bytes=0)
+
+
+def test_another_bar_asset_model_precision_or_length_is_never_a_stale_hit(tape):
+    cache = ForecastCache()
+
+    def misses(market: MarketTape, forecaster, length: int = 32, horizon: int = 3) -> int:
+        before = cache.statistics.misses
+        MarketForecasts(market, forecaster, context_length=length, horizon=horizon, cache=cache).at(
+            200
+        )
+        return cache.statistics.misses - before
+
+    single, half = (
+        ModuleForecaster(TinyModel(), precision=name) for name in ("float32", "bfloat16")
+    )
+    assert misses(tape, single) == 4
+    assert misses(tape, single) == 0
+    assert misses(tape, half) == 4
+    assert misses(tape, single, length=40) == 4
+    assert misses(tape, single, horizon=4) == 4
+    assert misses(altered(tape, 190), single) == 4
+
+
+def test_prefetch_computes_the_next_bars_in_the_background(tape):
+    forecaster = Counting()
+    forecasts = MarketForecasts(tape, forecaster, context_length=32, horizon=3, prefetch=2)
+    forecasts.at(200)
+    forecasts.at(201)
+    forecasts.at(202)
+    assert forecasts.cache.statistics.misses == 4
+    forecasts.close()
+    assert forecaster.asked >= 12
+
+
+def test_threads_share_a_cache(tape):
+    cache, failures = ForecastCache(max_bytes=4000), []
+
+    def work(seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        for bar in generator.integers(0, 50, 300).tolist():
+            found = cache.get(key(bar))
+            if found is not None and float(found[0]) != bar:
+                failures.append(bar)
+            cache.put(key(bar), torch.full((10,), float(bar)))
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    statistics = cache.statistics
+    assert failures == []
+    assert statistics.hits + statistics.misses == 1200
+    assert statistics.bytes == 40 * statistics.entries <= 4000
+
+
+def test_a_context_holds_the_bars_up_to_its_own_and_none_after(tape):
+    context = context_at(tape, slice(100, 103), 20)
+    rows = context.close.view(3, 4, 20)
+    for offset in range(3):
+        expected = tape.known.bars[81 + offset : 101 + offset, :, 3].T
+        assert torch.equal(rows[offset], expected)
+    stamps = tape.timestamps[81:101].astype("datetime64[s]").astype(int)
+    assert context.timestamps[0].tolist() == stamps.tolist()
+
+
+def test_a_context_before_the_first_bar_is_padded_on_the_left(tape):
+    context = context_at(tape, slice(2, 3), 10)
+    assert context.close[:, :7].isnan().all()
+    assert context.close[:, 7:].isfinite().all()
+    assert (context.timestamps.diff(dim=1) > 0).all()
+
+
+def test_no_forecast_sees_the_future(tape, tmp_path):
+    forecaster = ModuleForecaster(TinyModel())
+    before = build_forecast_tape(tape, forecaster, tmp_path, context_length=32).values
+    later = tape.known.bars.clone()
+    later[250:] *= 1.5
+    other = replace(tape, known=tape.known._replace(bars=later))
+    after = build_forecast_tape(other, forecaster, tmp_path, context_length=32).values
+    assert torch.equal(before[:250].nan_to_num(), after[:250].nan_to_num())
+    assert not torch.equal(before[250:].nan_to_num(), after[250:].nan_to_num())
+
+
+def test_a_table_agrees_with_forecasts_asked_for_one_by_one(tape, tmp_path):
+    forecaster = ModuleForecaster(TinyModel())
+    table = build_forecast_tape(tape, forecaster, tmp_path, horizons=(1, 5), context_length=64)
+    forecasts = MarketForecasts(tape, forecaster, context_length=64, horizon=5)
+    price = tape.known.bars[300, :, 3]
+    forecast = forecasts.at(300)
+    rise = forecast.probability_of_rise(price)[:, 4]
+    column = table.names.index("forecast_rise_5")
+    torch.testing.assert_close(table.values[300, :, column], rise)
+    column = table.names.index("forecast_return_1")
+    torch.testing.assert_close(
+        table.values[300, :, column], forecast.expected_return(price)[:, 0], rtol=1e-4, atol=1e-7
+    )
+
+
+def test_a_second_run_only_reads(tape, tmp_path):
+    forecaster = Counting()
+    first = build_forecast_tape(tape, forecaster, tmp_path, context_length=32)
+    asked = forecaster.asked
+    again = build_forecast_tape(tape, forecaster, tmp_path, context_length=32)
+    assert forecaster.asked == asked > 0
+    assert torch.equal(first.values.nan_to_num(), again.values.nan_to_num())
+
+
+def test_any_change_is_another_table(tape, tmp_path):
+    forecaster = Counting()
+
+    def asks(market: MarketTape, **settings: object) -> bool:
+        before = forecaster.asked
+        build_forecast_tape(market, forecaster, tmp_path, **{"context_length": 32, **settings})
+        return forecaster.asked > before
+
+    assert asks(tape)
+    assert not asks(tape)
+    assert asks(tape, context_length=33)
+    assert asks(tape, horizons=(1, 2))
+    assert asks(altered(tape, 399))
+    assert market_fingerprint(tape) != market_fingerprint(altered(tape, 0))
+    forecaster.key = "counting@2"
+    assert asks(tape)
+
+
+def test_the_batch_size_does_not_change_the_table(tape, tmp_path):
+    forecaster = ModuleForecaster(TinyModel())
+    tables = [
+        build_forecast_tape(
+            tape, forecaster, tmp_path / str(size), context_length=32, batch_size=size
+        ).values
+        for size in (4, 1000)
+    ]
+    torch.testing.assert_close(*tables, equal_nan=True, rtol=1e-4, atol=1e-6)
+
+
+def test_a_damaged_part_is_named(tape, tmp_path):
+    build_forecast_tape(tape, Counting(), tmp_path, context_length=32)
+    part = sorted(tmp_path.rglob("*.safetensors"))[1]
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ForecastError, match=part.name):
+        build_forecast_tape(tape, Counting(), tmp_path, context_length=32)
+
+
+@pytest.mark.parametrize("horizons", [(), (0,), (1, 33)])
+def test_horizons_that_do_not_fit_are_refused_and_leave_nothing(tape, tmp_path, horizons):
+    with pytest.raises(ForecastError, match="horizons"):
+        build_forecast_tape(tape, Counting(), tmp_path, horizons=horizons)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_was_killed_goes_on_with_the_parts_it_has(tape, tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from pathlib import Path
+        from forecasters import Counting
+        from fastsim.forecast.tape import build_forecast_tape
+        from fastsim.data.sample import sample_bars
+        from fastsim.market.tape import make_tape
+
+        class Slow(Counting):
+            def forecast(self, context, horizon):
+                time.sleep(0.05)
+                return super().forecast(context, horizon)
+
+        tape = make_tape(sample_bars("tech4").take(slice(0, 400)))
+        build_forecast_tape(
+            tape, Slow(), Path({str(tmp_path)!r}), context_length=32, batch_size=16
+        )
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=dict(os.environ), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the build ended before it could be killed"
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert len(kept) == 1
+    forecaster = Counting()
+    table = build_forecast_tape(tape, forecaster, tmp_path, context_length=32)
+    assert forecaster.asked < 4 * len(tape) / 2
+    whole = build_forecast_tape(tape, Counting(), tmp_path / "whole", context_length=32)
+    assert torch.equal(table.values.nan_to_num(), whole.values.nan_to_num())
+    part = next(path for path in tmp_path.rglob("*.safetensors") if path.name in kept)
+    assert part.stat().st_mtime_ns == kept[part.name]
+
+
+def test_features_are_of_order_one_and_zero_where_nothing_could_be_forecast(tape, tmp_path):
+    table = build_forecast_tape(tape, ModuleForecaster(TinyModel()), tmp_path, context_length=64)
+    features = table.features(tape)
+    assert len(features) == 9
+    for name, values in features.items():
+        assert values.shape == (400, 4), name
+        assert values.isfinite().all()
+        assert (values[:5] == 0).all()
+    grown = tape.with_features(features)
+    assert grown.feature_names[-9:] == tuple(features)
+    assert grown.known.features.shape[-1] == tape.known.features.shape[-1] + 9
