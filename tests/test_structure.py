@@ -13,7 +13,8 @@ FOLDERS = ("fastsim", "agents", "benchmarks")
 FLOORS = {
     "errors": (),
     "config": ("errors",),
-    "stats": ("config",),
+    "extensions": ("errors",),
+    "stats": ("config", "extensions"),
     "data": ("stats",),
     "market": ("data",),
     "synthetic": ("market", "data"),

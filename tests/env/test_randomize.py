@@ -165,7 +165,7 @@ def test_the_market_that_rewards_are_measured_against_scales_too():
     market, _ = meet(env.params, env.state)
     total = (1.0 + market.r_before) * (1.0 + market.r_after) - 1.0
     torch.testing.assert_close(market.market_return, total.mean(-1))
-    plain, _ = meet(make(RandomizeConfig()).world, env.state)
+    plain, _ = meet(make(RandomizeConfig()).params, env.state)
     torch.testing.assert_close(market.impact_scale, 2.0 * plain.impact_scale)
 
 
