@@ -21,7 +21,8 @@ from fastsim.env.core import EnvConfig, EnvState
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import KnownTables, MarketTape, NextTables
@@ -170,17 +171,16 @@ def policy_cost(policy: Policy, tape: MarketTape, rules: EnvConfig) -> float:
 
 def train(options: Options, rules: EnvConfig) -> Policy:
     """Learn by selling; rewards are the log growth of liquidation value."""
-    ppo = PPOConfig(
-        num_envs=256,
-        rollout_steps=options.bars + 1,
-        learning_rate=3e-3,
-        discount=1.0,
-        trace=0.95,
-        target_kl=None,
+    ppo = PPOConfig(learning_rate=3e-3, discount=1.0, trace=0.95, target_kl=None)
+    trainer = Trainer(
+        flat_market(options.bars),
+        rules,
+        ppo,
+        PolicyConfig(initial_std=0.2),
+        CollectConfig(num_envs=256, rollout_steps=options.bars + 1),
+        iterations=options.iterations,
+        seed=options.seed,
     )
-    policy = PolicyConfig(initial_std=0.2)
-    tape = flat_market(options.bars)
-    trainer = Trainer(tape, rules, ppo, policy, iterations=options.iterations, seed=options.seed)
     for _ in range(options.iterations):
         trainer.iterate()
     return trainer.policy

@@ -31,7 +31,8 @@ from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.experiment.run import start_run
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape
@@ -121,8 +122,9 @@ def make_run(options: Options) -> tuple[Trainer, LeagueEnv, MarketTape]:
     trainer = Trainer(
         training.tape,
         league,
-        PPOConfig(num_envs=options.markets, rollout_steps=32),
+        PPOConfig(),
         PolicyConfig(),
+        CollectConfig(num_envs=options.markets, rollout_steps=32),
         iterations=options.iterations,
         seed=options.seed,
     )

@@ -23,7 +23,8 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError
 from fastsim.experiment.run import play
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
@@ -68,8 +69,9 @@ def make_trainer(market: MarketTape | FreshWorlds, options: Options) -> Trainer:
     return Trainer(
         market,
         rules_of(options),
-        PPOConfig(num_envs=128, rollout_steps=32),
+        PPOConfig(),
         PolicyConfig(),
+        CollectConfig(num_envs=128, rollout_steps=32),
         iterations=options.iterations,
         seed=options.seed,
     )

@@ -5,7 +5,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.experiment.evaluate import evaluate, headline
 from fastsim.experiment.run import TrainConfig, train
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.market.costs import CostConfig
 
 CONFIG = TrainConfig(
@@ -17,7 +17,7 @@ CONFIG = TrainConfig(
         episode=EpisodeConfig(horizon=126, staggered=True),
         costs=CostConfig(fee_bps=1.0, half_spread_bps=2.0),
     ),
-    ppo=PPOConfig(num_envs=512, rollout_steps=16),
+    collect=CollectConfig(num_envs=512, rollout_steps=16),
 )
 
 

@@ -51,8 +51,8 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.kernels.choose import Backend
-from fastsim.learn.ppo import PPOConfig
-from fastsim.learn.rollout import begin_rollout, collect
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig, begin_rollout, collect
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import PolicyConfig
@@ -93,17 +93,22 @@ def make_trainer(case: Benchmark, tape: MarketTape, num_envs: int) -> Trainer:
     """PPO that never ends an iteration early."""
     rules = EnvConfig(action="logits", observation="index", episode=EpisodeConfig(staggered=True))
     settings = PPOConfig(
-        num_envs=num_envs,
-        rollout_steps=case.rollout_steps,
         epochs=case.epochs,
         minibatches=case.minibatches,
         precision=case.precision,
         target_kl=None,
     )
-    trainer = Trainer(tape, rules, settings, PolicyConfig(hidden=case.hidden), iterations=1_000_000)
+    trainer = Trainer(
+        tape,
+        rules,
+        settings,
+        PolicyConfig(hidden=case.hidden),
+        CollectConfig(num_envs=num_envs, rollout_steps=case.rollout_steps),
+        iterations=1_000_000,
+    )
     if case.backend != "auto":
         trainer.env = PortfolioEnv(tape, num_envs, rules, backend=case.backend)
-        begin_rollout(trainer.rollout, trainer.env.reset(0))
+        begin_rollout(trainer.algorithm.rollout, trainer.env.reset(0))
     return trainer
 
 
@@ -116,7 +121,9 @@ def rolling_out(trainer: Trainer, seconds: float) -> Rate:
     """Rounds of rollouts that nothing is learnt from; each returns steps per second."""
 
     def roll_out() -> None:
-        collect(trainer.env, trainer.policy, trainer.table, trainer.rollout, trainer.generator)
+        learner = trainer.algorithm
+        generator = trainer.course.generator
+        collect(trainer.env, trainer.policy, learner.table, learner.rollout, generator)
 
     return _repeated(roll_out, trainer, seconds)
 

@@ -26,7 +26,8 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -93,9 +94,8 @@ def our_seconds(market: Market, seed: int, hidden: int, limit: float) -> tuple[f
 def make_trainer(market: Market, seed: int, hidden: int) -> Trainer:
     """PPO with the settings `OURS`."""
     samples = OURS.num_envs * OURS.rollout_steps
+    collect = CollectConfig(num_envs=OURS.num_envs, rollout_steps=OURS.rollout_steps)
     ppo = PPOConfig(
-        num_envs=OURS.num_envs,
-        rollout_steps=OURS.rollout_steps,
         epochs=OURS.epochs,
         minibatches=samples // OURS.batch_size,
         learning_rate=OURS.learning_rate,
@@ -103,7 +103,9 @@ def make_trainer(market: Market, seed: int, hidden: int) -> Trainer:
         trace=TRACE,
     )
     policy = PolicyConfig(hidden=hidden, initial_std=INITIAL_STD)
-    return Trainer(market.tape, market.rules, ppo, policy, iterations=ITERATIONS, seed=seed)
+    return Trainer(
+        market.tape, market.rules, ppo, policy, collect, iterations=ITERATIONS, seed=seed
+    )
 
 
 def sb3_seconds(

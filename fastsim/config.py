@@ -7,7 +7,7 @@ checks itself once, on construction. This file holds what they share.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from math import isfinite
 from numbers import Integral
@@ -118,8 +118,12 @@ def save_yaml(config: object, path: Path) -> None:
     write_whole(path, text.encode())
 
 
-def load_yaml(cls: type[Config], path: Path) -> Config:
-    """Read a configuration of type `cls` from a YAML file."""
+def load_yaml(
+    cls: type[Config],
+    path: Path,
+    translate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Config:
+    """Read a configuration of type `cls` from a YAML file, whose values `translate` may rename."""
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -131,7 +135,7 @@ def load_yaml(cls: type[Config], path: Path) -> Config:
         names = ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
         raise ConfigError(f"{path}: expected a mapping with keys among {names}")
     try:
-        return from_mapping(cls, mapping)
+        return from_mapping(cls, translate(mapping))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

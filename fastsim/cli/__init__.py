@@ -16,11 +16,13 @@ from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
+from fastsim.experiment.moved import moved_flags, moved_settings
 from fastsim.experiment.run import TrainConfig
 
 
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
+    arguments = moved_flags(arguments)
     default = TrainCommand(run=_configured(arguments))
     train_command = tyro.conf.subcommand("train", default=default, prefix_name=False)
     commands = (
@@ -50,5 +52,5 @@ def _configured(arguments: Sequence[str]) -> TrainConfig:
             given = value or next(iter(arguments[position + 1 :]), "")
             if not given:
                 raise ConfigError("--config needs the path of a YAML file")
-            return load_yaml(TrainConfig, Path(given))
+            return load_yaml(TrainConfig, Path(given), moved_settings)
     return TrainConfig()

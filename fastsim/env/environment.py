@@ -144,6 +144,11 @@ class PortfolioEnv:
         self.state = state
 
     @property
+    def capturable(self) -> bool:
+        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
+        return self.stepper.capturable and self.tape.device.type == "cuda"
+
+    @property
     def tape(self) -> MarketTape:
         """The market."""
         return self.params.tape

@@ -18,6 +18,7 @@ from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
 from fastsim.experiment.run import TrainConfig, load_policy, play
+from fastsim.extensions import is_reference
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
 from fastsim.stats.bootstrap import Interval, sharpe_difference
@@ -90,7 +91,7 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     write_report(
         history,
         evaluation.report,
-        title=f"{folder.name}: PPO on {Path(config.data.source).name}",
+        title=f"{folder.name}: {_algorithm(config)} on {Path(config.data.source).name}",
         subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
         focus=AGENT,
         benchmark=BENCHMARK,
@@ -124,6 +125,12 @@ def run_settings(config: TrainConfig) -> dict[str, str]:
 def _learned_from(config: TrainConfig) -> str:
     model = config.worlds.model
     return "training bars" if model == "none" else f"{model} worlds fitted to the training bars"
+
+
+def _algorithm(config: TrainConfig) -> str:
+    """What a reader calls who learned: PPO, or where a user's own comes from."""
+    name = config.algorithm
+    return name if is_reference(name) else name.upper()
 
 
 def _suffix(part: Part) -> str:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
-from fastsim.config import load_yaml, require_between, require_choice, save_yaml
+from fastsim.config import from_mapping, load_yaml, require_between, require_choice, save_yaml
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.split import split_by_date
@@ -27,11 +27,14 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig, check_room
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import CheckpointError, ConfigError
+from fastsim.experiment.moved import moved_settings
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
 from fastsim.forecast.interface import Forecaster, Precision
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_names, parse_weights
 from fastsim.forecast.tape import build_forecast_tape
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.algorithms import ALGORITHMS
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
@@ -131,12 +134,18 @@ class TrainConfig:
     tape: TapeConfig = field(default_factory=TapeConfig)
     worlds: WorldsConfig = field(default_factory=WorldsConfig)
     env: EnvConfig = field(default_factory=_default_env)
+    algorithm: str = "ppo"
+    """Who learns: "ppo", or your own as "package.module:object" (see docs/howto/algorithm.md)."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    custom: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Settings of an algorithm of your own, by name."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
         require_choice(self, "device")
-        require_between(self, "total_steps", self.ppo.num_envs * self.ppo.rollout_steps)
+        require_between(self, "total_steps", self.collect.frames)
+        ALGORITHMS.find(self.algorithm).check(self.settings, self.collect)
         require_between(self, "evaluations", 1)
         require_between(self, "seed", 0, 2**53)
         if self.env.autoreset != "next_step":
@@ -154,7 +163,20 @@ class TrainConfig:
     @property
     def iterations(self) -> int:
         """Rollouts and updates in the run."""
-        return self.total_steps // (self.ppo.num_envs * self.ppo.rollout_steps)
+        return self.total_steps // self.collect.frames
+
+    @property
+    def settings(self) -> Any:
+        """Settings of the algorithm that learns."""
+        own = {"ppo": self.ppo}
+        if self.algorithm not in own:
+            return from_mapping(ALGORITHMS.find(self.algorithm).config, self.custom)
+        if self.custom:
+            raise ConfigError(
+                f"TrainConfig.custom is for an algorithm of your own, got {self.custom!r}; "
+                f"settings of {self.algorithm!r} are in TrainConfig.{self.algorithm}"
+            )
+        return own[self.algorithm]
 
 
 class Markets(NamedTuple):
@@ -269,7 +291,7 @@ def resume(folder: Path, *, console: Console | None = None) -> Path:
 
 def read_run(folder: Path) -> TrainConfig:
     """Configuration of a run, wherever its folder is now: forecasts are looked up beside it."""
-    config = load_yaml(TrainConfig, folder / "config.yaml")
+    config = load_yaml(TrainConfig, folder / "config.yaml", moved_settings)
     return replace(config, runs_dir=str(folder.resolve().parent))
 
 
@@ -278,8 +300,10 @@ def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
     return Trainer(
         markets.worlds or markets.train,
         config.env,
-        config.ppo,
+        config.settings,
         config.policy,
+        config.collect,
+        algorithm=config.algorithm,
         iterations=config.iterations,
         seed=config.seed,
     )

@@ -14,16 +14,15 @@ import torch
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 3
+FORMAT = 4
 PARTS = (
     "iteration",
     "symbols",
     "feature_names",
+    "algorithm",
     "policy",
-    "optimizer",
-    "reward_scale",
+    "learner",
     "env",
-    "observation",
     "extra",
 )
 """What a trainer saves, and needs to go on."""

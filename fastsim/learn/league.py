@@ -118,6 +118,11 @@ class LeagueEnv:
         return self.env.portfolio_width
 
     @property
+    def capturable(self) -> bool:
+        """Never: who sits where changes between rollouts, and a recorded one would not know."""
+        return False
+
+    @property
     def stepper(self) -> Stepper:
         """Who steps all players."""
         return self.env.stepper

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fastsim.config import require_count
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation, View
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectConfig:
+    """How much experience an iteration begins with."""
+
+    num_envs: int = 1024
+    """Environments that are stepped side by side."""
+    rollout_steps: int = 16
+    """Steps that each of them takes."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rollout_steps"):
+            require_count(f"CollectConfig.{name}", getattr(self, name))
+
+    @property
+    def frames(self) -> int:
+        """Steps of all environments."""
+        return self.num_envs * self.rollout_steps
 
 
 class Environment(Protocol):
@@ -24,6 +45,11 @@ class Environment(Protocol):
     @property
     def stepper(self) -> Stepper:
         """Who steps it."""
+        ...
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
         ...
 
     @property

@@ -9,9 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsim.cli import main
+from fastsim.cli import main, parse
 from fastsim.config import load_yaml
+from fastsim.experiment.moved import moved_settings
 from fastsim.experiment.run import TrainConfig, load_markets
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 
 TINY = [
     *(
@@ -26,7 +29,7 @@ TINY = [
     ),
     *("--validation-start", "2016-01-01", "--test-start", "2016-07-01"),
     *("--total-steps", "256", "--evaluations", "2", "--policy.hidden", "8"),
-    *("--ppo.num-envs", "8", "--ppo.rollout-steps", "8"),
+    *("--collect.num-envs", "8", "--collect.rollout-steps", "8"),
 ]
 
 
@@ -128,6 +131,29 @@ def test_options_override_the_configuration(run, tmp_path):
     assert other.ppo == first.ppo
 
 
+@pytest.mark.parametrize("flag", ["--ppo.num-envs", "--ppo.num_envs"])
+def test_flags_by_their_old_names_still_work_and_say_the_new_ones(flag, caplog):
+    command = parse(["train", flag, "8", "--ppo.rollout-steps=4"])
+    assert command.run.collect == CollectConfig(num_envs=8, rollout_steps=4)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{flag} is --collect.num-envs now; the old name will go with the next release",
+        "--ppo.rollout-steps is --collect.rollout-steps now; the old name will go with the next "
+        "release",
+    ]
+
+
+def test_a_configuration_by_its_old_names_still_works(tmp_path, caplog):
+    path = tmp_path / "old.yaml"
+    path.write_text("ppo: {num_envs: 8, rollout_steps: 4, epochs: 2}")
+    run = parse(["train", "--config", str(path)]).run
+    assert run.collect == CollectConfig(num_envs=8, rollout_steps=4)
+    assert run.ppo == PPOConfig(epochs=2)
+    assert "ppo.num_envs is collect.num_envs now" in caplog.text
+    both = {"ppo": {"num_envs": 8}, "collect": {"num_envs": 9}}
+    assert moved_settings(both) == {"ppo": {}, "collect": {"num_envs": 9}}
+    assert both["ppo"] == {"num_envs": 8}  # the caller's is left alone
+
+
 def test_a_finished_run_can_be_evaluated_on_other_bars(run, capsys):
     main(["evaluate", str(run), "--part", "validation"])
     told = capsys.readouterr().out
@@ -194,8 +220,8 @@ def test_what_cannot_be_done_is_said_in_one_line_and_leaves_nothing(
         ("--seed", "-1", "seed"),
         ("--name", "a/b", "name"),
         ("--env.autoreset", "same_step", "next_step"),
-        ("--ppo.num-envs", "0", "num_envs"),
-        ("--ppo.rollout-steps", "0", "rollout_steps"),
+        ("--collect.num-envs", "0", "num_envs"),
+        ("--collect.rollout-steps", "0", "rollout_steps"),
         ("--ppo.learning-rate", "0", "learning_rate"),
         ("--ppo.discount", "1.5", "discount"),
         ("--ppo.trace", "-1", "trace"),

@@ -13,7 +13,8 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig, mean_price
 from fastsim.errors import ConfigError
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
@@ -244,8 +245,8 @@ def test_an_invested_start_is_worth_what_selling_it_brings():
 def test_ppo_trains_where_trades_move_prices(players):
     tape = make_tape(random_bars(assets=ASSETS), TapeConfig(features=SHORT_FEATURES))
     rules = replace(RULES, players=players, action="logits")
-    ppo = PPOConfig(num_envs=8, rollout_steps=16, minibatches=2, epochs=2)
-    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), iterations=3)
+    ppo, collect = PPOConfig(minibatches=2, epochs=2), CollectConfig(num_envs=8, rollout_steps=16)
+    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), collect, iterations=3)
     assert trainer.env.portfolio_width == 2 * ASSETS + 3
     for _ in range(3):
         figures = trainer.iterate()
@@ -256,11 +257,12 @@ def test_ppo_trains_where_trades_move_prices(players):
 def test_ppo_learns_nothing_from_the_steps_of_the_ruined():
     episode = EpisodeConfig(horizon=20, random_start=False)
     rules = EnvConfig(players=2, action="signed", max_gross=4.0, episode=episode)
-    ppo = PPOConfig(num_envs=8, rollout_steps=20, minibatches=1, epochs=1)
+    ppo, collect = PPOConfig(minibatches=1, epochs=1), CollectConfig(num_envs=8, rollout_steps=20)
     tape = crash_tape(torch.float32)
-    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8, initial_std=1.0), iterations=1)
+    policy = PolicyConfig(hidden=8, initial_std=1.0)
+    trainer = Trainer(tape, rules, ppo, policy, collect, iterations=1)
     figures = trainer.iterate()
-    rollout = trainer.rollout
+    rollout = trainer.algorithm.rollout
     waited = 0
     for step, row in rollout.terminated.nonzero().tolist():
         if not rollout.terminated[:, row ^ 1].any():  # the other player goes on to the end

@@ -26,7 +26,9 @@ from fastsim.experiment.run import play
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, train_league
-from fastsim.learn.ppo import PPOConfig, make_batch, ppo_losses
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.ppo.update import make_batch, ppo_losses
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.features import rises_with_volatility
 from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
@@ -40,7 +42,8 @@ MARKET = make_tape(BARS, CONFIG)
 SUBSETS = RandomizeConfig(assets=(1, 3))
 BOTH = RandomizeConfig(assets=(1, 3), volatility=(0.5, 2.0))
 EPISODE = EpisodeConfig(horizon=HORIZON)
-PPO = PPOConfig(num_envs=16, rollout_steps=24, minibatches=2, epochs=2)
+PPO = PPOConfig(minibatches=2, epochs=2)
+COLLECT = CollectConfig(num_envs=16, rollout_steps=24)
 
 
 def scaled(bars, factor):
@@ -165,7 +168,7 @@ def test_pooled_features_mean_the_same_in_every_slot():
 
 def trainer_of(randomize, tape=MARKET, **settings):
     rules = EnvConfig(action="logits", randomize=randomize, episode=EPISODE, **settings)
-    return Trainer(tape, rules, PPO, PolicyConfig(hidden=8), iterations=6)
+    return Trainer(tape, rules, PPO, PolicyConfig(hidden=8), COLLECT, iterations=6)
 
 
 def test_moments_are_pooled_where_any_asset_may_stand_in_a_slot_and_only_there():
@@ -176,15 +179,15 @@ def test_moments_are_pooled_where_any_asset_may_stand_in_a_slot_and_only_there()
 
 def test_every_slot_in_its_place_is_the_tape_as_it_is():
     trainer = trainer_of(SUBSETS)
-    seen = take(trainer.rollout.seen(-1), torch.arange(4))
+    seen = take(trainer.algorithm.rollout.seen(-1), torch.arange(4))
     slots = torch.arange(ASSETS).expand(4, -1)
     identity = seen._replace(view=View(slots, torch.ones(4)))
     plain = seen._replace(view=None)
     policy = trainer.policy
     torch.testing.assert_close(policy.act(MARKET, identity), policy.act(MARKET, plain))
     with torch.no_grad():
-        shared = policy.look_up(trainer.table, seen.bar)
-        alone = policy.look_up(trainer.table, seen.bar, identity.view)
+        shared = policy.look_up(trainer.algorithm.table, seen.bar)
+        alone = policy.look_up(trainer.algorithm.table, seen.bar, identity.view)
     torch.testing.assert_close(shared, alone)
 
 
@@ -194,18 +197,18 @@ def test_samples_are_learned_from_as_they_were_seen(randomize):
     for _ in range(2):
         before = copy.deepcopy(trainer.policy)
         trainer.iterate()
-        rollout = trainer.rollout
+        rollout = trainer.algorithm.rollout
         assert len(rollout.view.volatility.unique()) > (randomize == BOTH)
         for step in (0, 7, 23):
             seen = rollout.seen(step)
             with torch.no_grad():
-                market = before.look_up(trainer.table, seen.bar, seen.view)
+                market = before.look_up(trainer.algorithm.table, seen.bar, seen.view)
                 output = before(market, seen.portfolio)
             torch.testing.assert_close(output.value, rollout.value[step])
             torch.testing.assert_close(output.mean, before.act(MARKET, seen))
         with torch.no_grad():
             batch = make_batch(rollout, rollout.reward, PPO)
-            losses = ppo_losses(before, trainer.table, batch, PPO)
+            losses = ppo_losses(before, trainer.algorithm.table, batch, PPO)
         assert abs(float(losses.kl)) < 1e-5
     assert trainer.figures()["policy/kl"] > 0
 
@@ -222,7 +225,7 @@ def test_what_a_rollout_holds_is_what_the_environment_showed():
     trainer.iterate()
     assert sum(bool(transition.restarted.any()) for transition in shown) > 1
     for number, transition in enumerate(shown):
-        assert_same_bits(trainer.rollout.seen(number + 1), transition.observation)
+        assert_same_bits(trainer.algorithm.rollout.seen(number + 1), transition.observation)
 
 
 def test_a_run_goes_on_from_a_checkpoint(tmp_path):
@@ -241,7 +244,7 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path):
 def test_a_league_plays_in_drawn_markets():
     rules = EnvConfig(action="logits", randomize=BOTH, episode=EPISODE, players=3)
     league = LeagueEnv(PortfolioEnv(MARKET, 48, rules), [Noise()], LeagueConfig(snapshot_every=1))
-    trainer = Trainer(MARKET, league, PPO, PolicyConfig(hidden=8), iterations=3)
+    trainer = Trainer(MARKET, league, PPO, PolicyConfig(hidden=8), COLLECT, iterations=3)
     train_league(trainer, league, 3)
     seen = league.reset(0)
     snapshot = Snapshot(trainer.policy, MARKET)
@@ -279,8 +282,9 @@ def test_ppo_learns_from_one_asset_or_two_in_any_slot_what_there_is_to_earn_from
     tape: MarketTape = side_by_side(*tapes)
     best_growth = sum(best) / 2 / (tape.last - tape.first)
     rules = replace(PLANTED, randomize=RandomizeConfig(assets=(1, 2)))
-    ppo = PPOConfig(num_envs=64, rollout_steps=16, discount=0.9, learning_rate=3e-3)
-    trainer = Trainer(tape, rules, ppo, PolicyConfig(initial_std=1.0), iterations=30, seed=0)
+    ppo = PPOConfig(discount=0.9, learning_rate=3e-3)
+    policy, collect = PolicyConfig(initial_std=1.0), CollectConfig(num_envs=64, rollout_steps=16)
+    trainer = Trainer(tape, rules, ppo, policy, collect, iterations=30, seed=0)
     for _ in range(30):
         trainer.advance()
     one = replace(

@@ -17,7 +17,8 @@ from fastsim.env.players import Momentum, Noise
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -31,8 +32,9 @@ def make_league(markets=MARKETS, steps=16, iterations=4, **settings):
     env = PortfolioEnv(TAPE, markets * PLAYERS, RULES)
     config = LeagueConfig(snapshot_every=2, keep=2, **settings)
     league = LeagueEnv(env, [Noise(), Momentum()], config)
-    ppo = PPOConfig(num_envs=markets, rollout_steps=steps, discount=0.9, learning_rate=3e-3)
-    trainer = Trainer(TAPE, league, ppo, POLICY, iterations=iterations)
+    ppo = PPOConfig(discount=0.9, learning_rate=3e-3)
+    collect = CollectConfig(num_envs=markets, rollout_steps=steps)
+    trainer = Trainer(TAPE, league, ppo, POLICY, collect, iterations=iterations)
     return league, trainer
 
 
@@ -85,7 +87,7 @@ def test_only_the_learners_rows_are_learned_from():
 
     league.env.step = spy
     train_league(trainer, league, 1)
-    rollout = trainer.rollout
+    rollout = trainer.algorithm.rollout
     assert rollout.reward.shape == (16, MARKETS)
     for number, (action, transition) in enumerate(received):
         assert torch.equal(rollout.action[number], action[::PLAYERS])
@@ -118,10 +120,12 @@ def everything(league, trainer):
     return {
         "weights": weights_of(trainer.policy),
         "moments of Adam": [
-            value for state in trainer.optimizer.state.values() for value in state.values()
+            value
+            for state in trainer.algorithm.optimizer.state.values()
+            for value in state.values()
         ],
-        "reward scale": weights_of(trainer.reward_scale),
-        "rollout": flatten(trainer.rollout),
+        "reward scale": weights_of(trainer.algorithm.reward_scale),
+        "rollout": flatten(trainer.algorithm.rollout),
         "portfolios": flatten(league.env.state),
         "snapshots": snapshots + [each.market for each in league.snapshots],
         "seats": [part for who, rows in league.seats for part in (torch.tensor(who), rows)],
@@ -236,8 +240,9 @@ def test_damaged_parts_of_a_league_are_named_in_one_line(tmp_path, damage, culpr
 
 
 def test_a_league_does_not_go_on_from_a_run_without_one(tmp_path):
-    ppo = PPOConfig(num_envs=MARKETS, rollout_steps=16)
-    Trainer(TAPE, PLANTED, ppo, POLICY, iterations=1).save(tmp_path / "alone.pt")
+    collect = CollectConfig(num_envs=MARKETS, rollout_steps=16)
+    alone = Trainer(TAPE, PLANTED, PPOConfig(), POLICY, collect, iterations=1)
+    alone.save(tmp_path / "alone.pt")
     _, trainer = make_league()
     with pytest.raises(CheckpointError, match=r"alone\.pt: does not fit .* LeagueEnv"):
         trainer.load(tmp_path / "alone.pt")
@@ -337,4 +342,4 @@ def test_a_league_of_one_is_refused():
 def test_a_trainer_wants_as_many_rows_as_the_league_shows():
     league, _ = make_league()
     with pytest.raises(ConfigError, match="num_envs = 7 must be the environment's 8 rows"):
-        Trainer(TAPE, league, PPOConfig(num_envs=7), POLICY, iterations=1)
+        Trainer(TAPE, league, PPOConfig(), POLICY, CollectConfig(num_envs=7), iterations=1)

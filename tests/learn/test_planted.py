@@ -4,7 +4,8 @@ import torch
 from planted import RULES, planted_tape
 
 from fastsim.experiment.run import play
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -13,9 +14,9 @@ ITERATIONS = 60
 
 def share_of_best_growth(*, revealing: bool) -> float:
     tape, best = planted_tape(revealing=revealing)
-    ppo = PPOConfig(num_envs=128, rollout_steps=16, discount=0.9, learning_rate=3e-3)
-    policy = PolicyConfig(initial_std=1.0)
-    trainer = Trainer(tape, RULES, ppo, policy, iterations=ITERATIONS, seed=0)
+    ppo = PPOConfig(discount=0.9, learning_rate=3e-3)
+    policy, collect = PolicyConfig(initial_std=1.0), CollectConfig(num_envs=128, rollout_steps=16)
+    trainer = Trainer(tape, RULES, ppo, policy, collect, iterations=ITERATIONS, seed=0)
     for _ in range(ITERATIONS):
         trainer.iterate()
     wealth = play(trainer.policy, tape, RULES).wealth[:, 0]

@@ -10,20 +10,19 @@ from torch.distributions import Independent, Normal
 
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation
-from fastsim.learn.ppo import (
+from fastsim.learn.figures import explained_variance
+from fastsim.learn.ppo.config import PPOConfig, learning_rate
+from fastsim.learn.ppo.update import (
     Batch,
-    PPOConfig,
-    RewardScale,
     empty_tally,
-    explained_variance,
     learn,
-    learning_rate,
     make_batch,
     make_optimizer,
     minibatches,
     ppo_losses,
 )
-from fastsim.learn.rollout import Rollout, begin_rollout, collect, empty_rollout
+from fastsim.learn.reward_scale import RewardScale
+from fastsim.learn.rollout import CollectConfig, Rollout, begin_rollout, collect, empty_rollout
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
 from fastsim.policy.normalize import RunningMoments
@@ -244,7 +243,7 @@ def test_a_step_is_that_of_plain_adam(experience):
 
 
 def test_every_epoch_draws_every_sample_once():
-    config = PPOConfig(num_envs=4, rollout_steps=6, epochs=3, minibatches=4)
+    config = PPOConfig(epochs=3, minibatches=4)
     rows = list(minibatches(24, config, torch.Generator().manual_seed(0)))
     assert len(rows) == 12
     for epoch in range(3):
@@ -265,11 +264,13 @@ def test_bfloat16_products_leave_log_probabilities_in_float32(experience):
 @pytest.mark.gpu
 def test_a_captured_iteration_equals_an_eager_one_and_reads_nothing_back():
     tape, _ = planted_tape(revealing=True, bars=400)
-    config = PPOConfig(num_envs=64, rollout_steps=8, minibatches=2, epochs=2)
+    config, few = PPOConfig(minibatches=2, epochs=2), CollectConfig(num_envs=64, rollout_steps=8)
     runs = []
     for eager in (True, False):
         size = PolicyConfig(hidden=16)
-        trainer = Trainer(tape.to("cuda"), RULES, config, size, iterations=9, capture=not eager)
+        trainer = Trainer(
+            tape.to("cuda"), RULES, config, size, few, iterations=9, capture=not eager
+        )
         trainer.advance()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -277,9 +278,11 @@ def test_a_captured_iteration_equals_an_eager_one_and_reads_nothing_back():
                 trainer.advance()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        actions = trainer.rollout.action.clone()
+        actions = trainer.algorithm.rollout.action.clone()
         trainer.advance()
-        assert not torch.equal(actions, trainer.rollout.action)  # a replay draws fresh noise
+        assert not torch.equal(
+            actions, trainer.algorithm.rollout.action
+        )  # a replay draws fresh noise
         runs.append([parameter.detach().clone() for parameter in trainer.policy.parameters()])
     for captured, eager in zip(*runs, strict=True):
         torch.testing.assert_close(captured, eager, rtol=1e-4, atol=1e-6)

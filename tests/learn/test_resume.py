@@ -18,7 +18,8 @@ from fastsim.data.source import DataConfig
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.experiment.run import TrainConfig, load_policy, resume, train
 from fastsim.learn.checkpoint import load_checkpoint
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -26,7 +27,7 @@ SMALL = {
     "data": DataConfig(symbols=("AAPL", "KO"), start="2014-01-01", end="2016-12-30"),
     "validation_start": "2016-10-01",
     "test_start": "2016-11-15",
-    "ppo": PPOConfig(num_envs=8, rollout_steps=8),
+    "collect": CollectConfig(num_envs=8, rollout_steps=8),
     "policy": PolicyConfig(hidden=8),
     "total_steps": 8 * 8 * 40,
     "evaluations": 40,
@@ -87,8 +88,8 @@ def test_another_seed_is_another_run():
     tape, _ = planted_tape(revealing=True, bars=300)
 
     def weights(seed: int) -> torch.Tensor:
-        ppo = PPOConfig(num_envs=8, rollout_steps=8)
-        trainer = Trainer(tape, RULES, ppo, PolicyConfig(hidden=8), iterations=2, seed=seed)
+        policy, collect = PolicyConfig(hidden=8), CollectConfig(num_envs=8, rollout_steps=8)
+        trainer = Trainer(tape, RULES, PPOConfig(), policy, collect, iterations=2, seed=seed)
         trainer.iterate()
         return trainer.policy.market_encoder[0].weight.detach()
 
@@ -150,7 +151,19 @@ def damage_absent(path: Path) -> None:
 
 def damage_part(path: Path) -> None:
     content = load_checkpoint(path)
-    del content["optimizer"]
+    del content["learner"]
+    torch.save(content, path)
+
+
+def damage_learner(path: Path) -> None:
+    content = load_checkpoint(path)
+    del content["learner"]["optimizer"]
+    torch.save(content, path)
+
+
+def damage_algorithm(path: Path) -> None:
+    content = load_checkpoint(path)
+    content["algorithm"] = "another"
     torch.save(content, path)
 
 
@@ -167,6 +180,8 @@ def damage_part(path: Path) -> None:
         damage_missing,
         damage_absent,
         damage_part,
+        damage_learner,
+        damage_algorithm,
     ],
 )
 def test_a_bad_checkpoint_is_named_in_one_line(finished, damage):

@@ -37,7 +37,8 @@ from fastsim.experiment.run import (
     train,
 )
 from fastsim.learn.league import LeagueConfig, LeagueEnv
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.network import PolicyConfig
@@ -55,7 +56,7 @@ TAPE = TapeConfig(features=SHORT_FEATURES)
 SHORT = EpisodeConfig(horizon=4)
 ACTION = torch.full((ENVS, ASSETS), 0.4)
 RULES = EnvConfig(action="logits", episode=EpisodeConfig(horizon=5, staggered=True))
-SMALL = PPOConfig(num_envs=ENVS, rollout_steps=4, minibatches=2)
+SMALL, FEW = PPOConfig(minibatches=2), CollectConfig(num_envs=ENVS, rollout_steps=4)
 
 
 def source(**changes):
@@ -69,7 +70,13 @@ def world_at(tape, bar):
 
 def trainer_of(seed=0, iterations=8, **changes):
     return Trainer(
-        source(**changes), RULES, SMALL, PolicyConfig(hidden=8), iterations=iterations, seed=seed
+        source(**changes),
+        RULES,
+        SMALL,
+        PolicyConfig(hidden=8),
+        FEW,
+        iterations=iterations,
+        seed=seed,
     )
 
 
@@ -210,7 +217,7 @@ def test_players_of_a_market_share_its_worlds():
 
 def test_a_trainer_renews_worlds_only_when_it_has_learnt_from_them():
     trainer = trainer_of()
-    env, seen, renewals = trainer.env, [trainer.rollout.bar[-1].clone()], []
+    env, seen, renewals = trainer.env, [trainer.algorithm.rollout.bar[-1].clone()], []
     features, step, renew = env.tape.known.features, env.step, env.renew
     shown = [features[seen[0]].clone()]
 
@@ -220,10 +227,10 @@ def test_a_trainer_renews_worlds_only_when_it_has_learnt_from_them():
         return transition
 
     def watched_renew():
-        rollout = trainer.rollout
+        rollout = trainer.algorithm.rollout
         assert torch.equal(features[rollout.bar], torch.stack(shown[-len(rollout.bar) :]))
         standard = trainer.policy.standardize(env.tape).rows
-        assert torch.equal(trainer.table.rows, standard)
+        assert torch.equal(trainer.algorithm.table.rows, standard)
         renewals.append(len(renew()))
         assert torch.equal(features[rollout.bar[-1]], shown[-1])
         return torch.arange(env.tape.worlds)
@@ -236,11 +243,13 @@ def test_a_trainer_renews_worlds_only_when_it_has_learnt_from_them():
 
 def test_a_policys_table_shows_the_worlds_as_they_are_now():
     trainer = trainer_of()
-    before = trainer.table.rows.clone()
+    before = trainer.algorithm.table.rows.clone()
     for _ in range(4):
         trainer.advance()
-    assert not torch.equal(trainer.table.rows, before)
-    assert torch.equal(trainer.table.rows, trainer.policy.standardize(trainer.env.tape).rows)
+    assert not torch.equal(trainer.algorithm.table.rows, before)
+    assert torch.equal(
+        trainer.algorithm.table.rows, trainer.policy.standardize(trainer.env.tape).rows
+    )
 
 
 def test_a_run_on_fresh_worlds_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
@@ -252,7 +261,7 @@ def test_a_run_on_fresh_worlds_goes_on_from_a_checkpoint_as_if_never_stopped(tmp
     stopped.save(tmp_path / "latest.pt")
     resumed = trainer_of(3)
     resumed.load(tmp_path / "latest.pt")
-    assert torch.equal(resumed.table.rows, stopped.table.rows)
+    assert torch.equal(resumed.algorithm.table.rows, stopped.algorithm.table.rows)
     for _ in range(4):
         resumed.advance()
     assert_same_bits(tuple(resumed.policy.parameters()), tuple(whole.policy.parameters()))
@@ -264,7 +273,7 @@ def test_a_run_on_fresh_worlds_goes_on_from_a_checkpoint_as_if_never_stopped(tmp
 def test_an_agent_trains_on_fresh_worlds_and_is_tested_on_history():
     bars = random_bars(60, 3)
     worlds = source(model=BlockBootstrap(bars=bars), symbols=bars.symbols)
-    trainer = Trainer(worlds, RULES, SMALL, PolicyConfig(hidden=8), iterations=3)
+    trainer = Trainer(worlds, RULES, SMALL, PolicyConfig(hidden=8), FEW, iterations=3)
     for _ in range(3):
         trainer.advance()
     history = make_tape(bars, TAPE)
@@ -381,7 +390,7 @@ def small_run(folder, **changes):
         "forecaster": "none",
         "worlds": WorldsConfig(model="gbm", bars=160),
         "env": RULES,
-        "ppo": PPOConfig(num_envs=8, rollout_steps=8),
+        "collect": CollectConfig(num_envs=8, rollout_steps=8),
         "policy": PolicyConfig(hidden=8),
         "total_steps": 8 * 8 * 6,
         "evaluations": 3,

@@ -14,7 +14,8 @@ from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.experiment.run import play
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.tape import build_forecast_tape
-from fastsim.learn.ppo import PPOConfig
+from fastsim.learn.ppo.config import PPOConfig
+from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.network import PolicyConfig
@@ -119,8 +120,8 @@ def test_an_agent_trains_on_simulated_worlds_and_is_tested_on_history():
     tape = make_worlds(model, 40, 120, seed=1, config=TapeConfig(features=SHORT_FEATURES))
     assert tape.symbols == ("A0", "A1", "A2") and tape.worlds == 40
     rules = EnvConfig(action="logits", episode=EpisodeConfig(horizon=20))
-    ppo = PPOConfig(num_envs=16, rollout_steps=8, minibatches=2)
-    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), iterations=3)
+    ppo, collect = PPOConfig(minibatches=2), CollectConfig(num_envs=16, rollout_steps=8)
+    trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), collect, iterations=3)
     for _ in range(3):
         figures = trainer.iterate()
     assert all(math.isfinite(value) for value in figures.values())

@@ -73,6 +73,7 @@ class NumbaStepper:
     """
 
     name = "numba"
+    capturable = False
 
     def __init__(self, params: EnvParams, state: EnvState) -> None:
         if params.tape.device.type != "cpu":

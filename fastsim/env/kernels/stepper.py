@@ -14,6 +14,8 @@ class Stepper(Protocol):
     """Keeps the state of N environments and steps them."""
 
     name: str
+    capturable: bool
+    """Whether a step on a GPU can be recorded: it writes where it wrote before."""
 
     @property
     def state(self) -> EnvState:
@@ -37,6 +39,7 @@ class TorchStepper:
     """The reference: any device, any floating-point type, a new state at every step."""
 
     name = "torch"
+    capturable = False
 
     def __init__(self, params: EnvParams, state: EnvState) -> None:
         self.params, self.state = params, state

@@ -45,6 +45,7 @@ class TritonStepper:
     """
 
     name = "triton"
+    capturable = True
 
     def __init__(self, params: EnvParams, state: EnvState) -> None:
         device = params.tape.device

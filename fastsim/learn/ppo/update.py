@@ -1,69 +1,20 @@
-"""Proximal policy optimisation (Schulman et al. 2017), on the device where the market lies."""
+"""From a rollout to batches, and from a minibatch to a step of the optimiser."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastsim.config import require_between, require_choice
 from fastsim.env.nested import copy
 from fastsim.env.observe import View
-from fastsim.errors import ConfigError
 from fastsim.learn.advantage import fused_gae
+from fastsim.learn.figures import mean_where
+from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import Rollout
 from fastsim.policy.network import MarketTable, Policy
-from fastsim.policy.normalize import RunningMoments
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PPOConfig:
-    """Hyper-parameters of one iteration: a rollout, then epochs of minibatch updates."""
-
-    num_envs: int = 1024
-    rollout_steps: int = 16
-    epochs: int = 4
-    minibatches: int = 4
-    learning_rate: float = 1e-3
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the learning rate falls to zero over the run."""
-    discount: float = 0.95
-    trace: float = 0.9
-    """Lambda of generalised advantage estimation."""
-    clip: float = 0.2
-    value_clip: float | None = None
-    """Clip value updates to this distance too, in units of the scaled reward; None does not."""
-    value_weight: float = 0.5
-    entropy_weight: float = 0.0
-    max_grad_norm: float = 0.5
-    target_kl: float | None = 0.03
-    """End an iteration's updates once the policy has moved this far; None never does."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products; log-probabilities, values and the optimiser are float32 in any case."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
-            require_between(self, name, 1)
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            require_between(self, name, 0, open_low=True)
-        for name in ("discount", "trace"):
-            require_between(self, name, 0, 1)
-        for name in ("value_weight", "entropy_weight"):
-            require_between(self, name, 0)
-        for name in ("value_clip", "target_kl"):
-            if getattr(self, name) is not None:
-                require_between(self, name, 0, open_low=True)
-        for name in ("schedule", "precision"):
-            require_choice(self, name)
-        if self.minibatches > self.num_envs * self.rollout_steps:
-            raise ConfigError(
-                f"PPOConfig.minibatches = {self.minibatches} exceeds the "
-                f"{self.num_envs * self.rollout_steps} samples of an iteration"
-            )
 
 
 class Batch(NamedTuple):
@@ -88,33 +39,6 @@ class Losses(NamedTuple):
     entropy: Tensor  # []
     kl: Tensor  # []  estimate of KL(old || new): mean of (ratio - 1) - log ratio
     clip_fraction: Tensor  # []
-
-
-class RewardScale(nn.Module):
-    """Divides rewards by the running deviation of their discounted sums.
-
-    Values are then of order one whatever the reward. The mean is left alone: shifting rewards
-    would change the task.
-    """
-
-    running: Tensor  # [N]
-
-    def __init__(self, num_envs: int, device: torch.device) -> None:
-        super().__init__()
-        self.moments = RunningMoments(1, device=device)
-        self.register_buffer("running", torch.zeros(num_envs, dtype=torch.float64, device=device))
-
-    @torch.no_grad()
-    def update(self, rollout: Rollout, discount: float) -> Tensor:
-        """Take in a rollout's rewards and return them scaled [T, N]."""
-        sums = []
-        for step, reward in enumerate(rollout.reward):
-            self.running.mul_(discount).add_(reward)
-            sums.append(self.running.clone())
-            ended = rollout.terminated[step] | rollout.truncated[step]
-            self.running.masked_fill_(ended, 0.0)
-        self.moments.update(torch.stack(sums).view(-1, 1), rollout.valid.view(-1))
-        return rollout.reward / self.moments.std.to(rollout.reward.dtype)
 
 
 def empty_batch(rollout: Rollout) -> Batch:
@@ -274,25 +198,3 @@ def _skip_if(optimizer: torch.optim.Adam, stopped: Tensor) -> None:
     It is how gradient scaling tells a fused optimiser that a gradient was infinite.
     """
     optimizer.found_inf = stopped  # type: ignore[attr-defined]
-
-
-def learning_rate(config: PPOConfig, done: float) -> float:
-    """Learning rate after a share `done` in [0, 1] of the run."""
-    if config.schedule == "linear":
-        return config.learning_rate * (1.0 - done)
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
-    return config.learning_rate
-
-
-def explained_variance(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Share [] of the targets' variance that the values explain; 1 is perfect, 0 a constant."""
-    residual = target - prediction
-    spread = mean_where((target - mean_where(target, valid)).square(), valid)
-    unexplained = mean_where((residual - mean_where(residual, valid)).square(), valid)
-    return 1.0 - unexplained / spread.clamp_min(1e-12)
-
-
-def mean_where(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean [] of `values` where `valid` is 1, both of one shape."""
-    return (values * valid).sum() / valid.sum().clamp_min(1.0)

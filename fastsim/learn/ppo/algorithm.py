@@ -1,0 +1,155 @@
+"""PPO as an algorithm: a rollout on the device where the market lies, then its updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastsim.env.nested import flatten, take, unflatten
+from fastsim.learn.algorithm import AlgorithmRecord, Course
+from fastsim.learn.capture import captured
+from fastsim.learn.figures import Figures, bars_per_year, explained_variance, rollout_figures
+from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
+from fastsim.learn.ppo.update import (
+    Losses,
+    empty_batch,
+    empty_tally,
+    learn,
+    make_batch,
+    make_optimizer,
+    matmul_precision,
+    minibatches,
+)
+from fastsim.learn.reward_scale import RewardScale
+from fastsim.learn.rollout import (
+    CollectConfig,
+    Environment,
+    begin_policy,
+    begin_rollout,
+    collect,
+    empty_rollout,
+)
+from fastsim.policy.network import PolicyConfig
+
+
+class PPO:
+    """On-policy learning from rollouts; see `AlgorithmRecord.make` for what it is given.
+
+    On a GPU the rollout and the update are replayed as CUDA graphs; the same numbers, sooner.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        policy: PolicyConfig,
+        config: PPOConfig,
+        collect: CollectConfig,
+        course: Course,
+    ) -> None:
+        check_minibatches(config, collect)
+        self.config, self.course = config, course
+        self._assets, self._bars_a_year = env.tape.num_assets, bars_per_year(env.tape)
+        device = env.tape.device
+        self.policy = begin_policy(env, policy, course.seed)
+        self.table = self.policy.standardize(env.tape)
+        self.optimizer = make_optimizer(self.policy, config)
+        self.reward_scale = RewardScale(collect.num_envs, device)
+        self.rollout = empty_rollout(env, collect.rollout_steps)
+        begin_rollout(self.rollout, env.reset(course.seed))
+        self.batch = empty_batch(self.rollout)
+        self.tally = empty_tally(device)
+        self._rows = torch.zeros(
+            len(self.batch.bar) // config.minibatches, dtype=torch.int64, device=device
+        )
+        self._forget()
+
+    def collect(self, env: Environment) -> None:
+        """Fill the rollout, and the batch with its samples."""
+        self._env = env
+        if self.course.capture and not self._recorded:
+            self._record()
+        self._experience()
+
+    def update(self) -> Figures:
+        """Learn in minibatches until the policy has moved far enough; reads nothing on a GPU."""
+        rate = learning_rate(self.config, self.course.done)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(rate)
+        for total in self.tally:
+            total.zero_()
+        generator = self.course.generator
+        for rows in minibatches(len(self.batch.bar), self.config, generator):
+            if generator.device.type == "cpu" and bool(self.tally.stopped):
+                break  # the rest would change nothing
+            self._rows.copy_(rows)
+            self._learn()
+        self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
+        return self._figures()
+
+    def renewed(self, worlds: Tensor) -> None:
+        """Standardise anew what the policy knows of these worlds [K]; no experience is kept."""
+        self.policy.restandardize(self.table, worlds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser, the unit of rewards, and what the agents see."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "reward_scale": self.reward_scale.state_dict(),
+            "observation": [leaf.clone() for leaf in flatten(self.rollout.seen(-1))],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
+        """Go on from there."""
+        self.reward_scale.load_state_dict(saved["reward_scale"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        begin_rollout(self.rollout, unflatten(self.rollout.seen(-1), saved["observation"]))
+        self._forget()  # what was recorded knows the old tensors
+
+    def _forget(self) -> None:
+        self._recorded = False
+        self._experience, self._learn = self._gather_experience, self._learn_from_rows
+
+    def _figures(self) -> Figures:
+        batch = self.batch
+        means = dict(zip(Losses._fields, self.tally.means, strict=True))
+        explained = explained_variance(batch.value, batch.value_target, batch.valid)
+        return rollout_figures(self.rollout, self._assets, self._bars_a_year) | {
+            "value/explained_variance": explained,
+            **{f"loss/{name}": means[name] for name in ("policy", "value")},
+            **{f"policy/{name}": means[name] for name in ("kl", "clip_fraction", "entropy")},
+            "policy/std": self.policy.log_std.detach().exp().mean(),
+            "policy/learning_rate": self.optimizer.param_groups[0]["lr"].clone(),
+        }
+
+    def _gather_experience(self) -> None:
+        generator = self.course.generator
+        with matmul_precision(self.config, generator.device):
+            collect(self._env, self.policy, self.table, self.rollout, generator)
+        reward = self.reward_scale.update(self.rollout, self.config.discount)
+        columns = flatten(make_batch(self.rollout, reward, self.config))
+        for room, column in zip(flatten(self.batch), columns, strict=True):
+            room.copy_(column)
+
+    def _learn_from_rows(self) -> None:
+        minibatch = take(self.batch, self._rows)
+        learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
+
+    def _record(self) -> None:
+        """Record the rollout and the update as CUDA graphs where everything stays in its place."""
+        self._recorded = True
+        if not self._env.capturable:
+            return
+        generator = self.course.generator
+        env = flatten(self._env.stepper.state)
+        records = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *records, *self.reward_scale.buffers()]
+        self._experience = captured(self._gather_experience, kept, generator)
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        kept = [*self.policy.parameters(), *moments, *self.tally]
+        self._learn = captured(self._learn_from_rows, kept, generator)
+
+
+RECORD = AlgorithmRecord(name="ppo", config=PPOConfig, make=PPO, check=check_minibatches)

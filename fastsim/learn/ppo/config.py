@@ -1,0 +1,68 @@
+"""Settings of PPO."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fastsim.config import require_between, require_choice, require_count
+from fastsim.errors import ConfigError
+from fastsim.learn.rollout import CollectConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPOConfig:
+    """What PPO makes of a rollout: epochs of minibatch updates."""
+
+    epochs: int = 4
+    minibatches: int = 4
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to zero over the run."""
+    discount: float = 0.95
+    trace: float = 0.9
+    """Lambda of generalised advantage estimation."""
+    clip: float = 0.2
+    value_clip: float | None = None
+    """Clip value updates to this distance too, in units of the scaled reward; None does not."""
+    value_weight: float = 0.5
+    entropy_weight: float = 0.0
+    max_grad_norm: float = 0.5
+    target_kl: float | None = 0.03
+    """End an iteration's updates once the policy has moved this far; None never does."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products; log-probabilities, values and the optimiser are float32 in any case."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches"):
+            require_count(f"PPOConfig.{name}", getattr(self, name))
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            require_between(self, name, 0, open_low=True)
+        for name in ("discount", "trace"):
+            require_between(self, name, 0, 1)
+        for name in ("value_weight", "entropy_weight"):
+            require_between(self, name, 0)
+        for name in ("value_clip", "target_kl"):
+            if getattr(self, name) is not None:
+                require_between(self, name, 0, open_low=True)
+        for name in ("schedule", "precision"):
+            require_choice(self, name)
+
+
+def check_minibatches(config: PPOConfig, collect: CollectConfig) -> None:
+    """Raise ConfigError if a rollout has fewer samples than there are to be minibatches."""
+    if config.minibatches > collect.frames:
+        raise ConfigError(
+            f"PPOConfig.minibatches = {config.minibatches} exceeds the {collect.frames} samples of "
+            f"an iteration"
+        )
+
+
+def learning_rate(config: PPOConfig, done: float) -> float:
+    """Learning rate after a share `done` in [0, 1] of the run."""
+    if config.schedule == "linear":
+        return config.learning_rate * (1.0 - done)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.learning_rate
