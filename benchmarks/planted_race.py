@@ -5,6 +5,10 @@ per cent a trade. After every iteration the agent trades all 2,000 bars without 
 time does not count, and neither do compilation and building the networks. Stable-Baselines3 learns
 on the same environment, through `fastsim.adapters.sb3.SB3VecEnv`, with our settings and with its
 defaults for everything but what belongs to the task (discount and first exploration).
+
+    python benchmarks/planted_race.py --seeds 5
+
+compares fastsim's own algorithms instead, by the frames that each needs.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Row, seconds_of
+import tyro
+from common import Row, header, seconds_of, write
 from torch import Tensor
 
 import fastsim
@@ -26,8 +31,10 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
+from fastsim.learn.apg.config import APGConfig
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -60,6 +67,26 @@ THEIRS = Settings(
 )
 
 
+CONTESTANTS: dict[str, tuple[Any, CollectConfig]] = {
+    "ppo": (
+        PPOConfig(
+            epochs=OURS.epochs,
+            minibatches=OURS.num_envs * OURS.rollout_steps // OURS.batch_size,
+            learning_rate=OURS.learning_rate,
+            discount=DISCOUNT,
+            trace=TRACE,
+        ),
+        CollectConfig(num_envs=OURS.num_envs, rollout_steps=OURS.rollout_steps),
+    ),
+    "sac": (SACConfig(discount=DISCOUNT), CollectConfig(num_envs=64, rollout_steps=4)),
+    "apg": (
+        APGConfig(discount=DISCOUNT, learning_rate=3e-2),
+        CollectConfig(num_envs=16, rollout_steps=4),
+    ),
+}
+"""Settings of fastsim's algorithms, and how much experience an iteration of each begins with."""
+
+
 class Market:
     """The planted market, and the share of its best log growth that an agent reaches."""
 
@@ -80,31 +107,31 @@ class Market:
         return float(torch.log(wealth / env.config.initial_cash)) / self.best
 
 
-def our_seconds(market: Market, seed: int, hidden: int, limit: float) -> tuple[float, int]:
-    """Seconds and frames until fastsim's PPO is there; infinite if it does not get there."""
-    trainer = make_trainer(market, seed, hidden)
+def our_seconds(
+    market: Market, seed: int, hidden: int, limit: float, algorithm: str = "ppo"
+) -> tuple[float, int]:
+    """Seconds and frames until fastsim's agent is there; infinite if it does not get there."""
+    trainer = make_trainer(market, seed, hidden, algorithm)
     seconds = 0.0
-    while seconds < limit and trainer.iteration < ITERATIONS:
+    while seconds < limit and trainer.iteration < trainer.iterations:
         seconds += seconds_of(trainer.iterate, "cpu")
         if market.share(lambda seen: trainer.policy.act(market.tape, seen)) >= SHARE:
             return seconds, trainer.iteration * trainer.frames_per_iteration
     return float("inf"), trainer.iteration * trainer.frames_per_iteration
 
 
-def make_trainer(market: Market, seed: int, hidden: int) -> Trainer:
-    """PPO with the settings `OURS`."""
-    samples = OURS.num_envs * OURS.rollout_steps
-    collect = CollectConfig(num_envs=OURS.num_envs, rollout_steps=OURS.rollout_steps)
-    ppo = PPOConfig(
-        epochs=OURS.epochs,
-        minibatches=samples // OURS.batch_size,
-        learning_rate=OURS.learning_rate,
-        discount=DISCOUNT,
-        trace=TRACE,
-    )
-    policy = PolicyConfig(hidden=hidden, initial_std=INITIAL_STD)
+def make_trainer(market: Market, seed: int, hidden: int, algorithm: str = "ppo") -> Trainer:
+    """PPO with the settings `OURS`, or another algorithm with its own."""
+    settings, collect = CONTESTANTS[algorithm]
     return Trainer(
-        market.tape, market.rules, ppo, policy, collect, iterations=ITERATIONS, seed=seed
+        market.tape,
+        market.rules,
+        settings,
+        PolicyConfig(hidden=hidden, initial_std=INITIAL_STD),
+        collect,
+        algorithm=algorithm,
+        iterations=ITERATIONS,
+        seed=seed,
     )
 
 
@@ -202,8 +229,56 @@ def race(seeds: Iterable[int], *, hidden: int, limit: float) -> list[Row]:
     return rows
 
 
+def compare(seeds: Iterable[int], *, hidden: int, limit: float) -> list[Row]:
+    """Medians over seeds of fastsim's own algorithms: a row for each."""
+    market = Market()
+    seeds, medians = list(seeds), {}
+    for name in CONTESTANTS:
+        make_trainer(market, 0, hidden, name).iterate()  # compiles
+        medians[name] = _medians([our_seconds(market, seed, hidden, limit, name) for seed in seeds])
+    return [
+        {
+            "algorithm": name,
+            "fastsim": fastsim.__version__,
+            "hidden": hidden,
+            "num_envs": CONTESTANTS[name][1].num_envs,
+            "rollout_steps": CONTESTANTS[name][1].rollout_steps,
+            "share_of_best": SHARE,
+            "seeds": len(seeds),
+            "seconds": seconds,
+            "frames": frames,
+            "ppo_frames": medians["ppo"][1],
+        }
+        for name, (seconds, frames) in medians.items()
+    ]
+
+
 def _medians(runs: list[tuple[float, int]]) -> tuple[float | None, int]:
     """Medians of seconds and frames; no seconds if half of the runs or more did not get there."""
     seconds = statistics.median(seconds for seconds, _ in runs)
     frames = int(statistics.median(frames for _, frames in runs))
     return None if seconds == float("inf") else round(seconds, 3), frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """How the algorithms are compared."""
+
+    seeds: int = 5
+    hidden: int = 64
+    limit: float = 60.0
+    """Seconds of training after which an agent has failed."""
+    json: Path | None = None
+    """Also write the results to this file."""
+
+
+def main(case: Race) -> None:
+    """Compare, and say how many frames each took."""
+    rows = compare(range(case.seeds), hidden=case.hidden, limit=case.limit)
+    for row in rows:
+        print(f"{row['algorithm']:4} {row['frames']:>8,} frames  {row['seconds']} s")
+    write([header("planted_algorithms", "cpu") | row for row in rows], case.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Race))

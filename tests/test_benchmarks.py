@@ -129,6 +129,15 @@ def test_the_planted_race_measures_shares_of_the_best_growth(load):
     assert -1.0 < share < module.SHARE
 
 
+def test_the_gradient_of_wealth_needs_at_most_a_tenth_of_the_frames_of_ppo(load, monkeypatch):
+    module = load("planted_race")
+    names = ("ppo", "apg")
+    monkeypatch.setattr(module, "CONTESTANTS", {name: module.CONTESTANTS[name] for name in names})
+    ppo, apg = module.compare([0], hidden=64, limit=60.0)
+    assert None not in (ppo["seconds"], apg["seconds"])
+    assert apg["frames"] <= ppo["frames"] / 10
+
+
 @pytest.mark.parametrize("name", ["env-cpu", "ppo-cpu"])
 def test_kept_results_name_machine_versions_and_date(name):
     for row in lines(RESULTS / f"{name}.json"):

@@ -20,7 +20,7 @@ from fastsim.experiment.run import TrainConfig, resume, train
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand:
-    """Train a PPO agent, evaluate it on bars it never saw, and write a report."""
+    """Train an agent, evaluate it on bars it never saw, and write a report."""
 
     config: Path | None = None
     """YAML of an earlier run to repeat; other options override it."""

@@ -134,11 +134,26 @@ def cut(
         left = wealth - fixed - share * linear - share * share.sqrt() * whole.impact
         enough = left >= margin * (gross - share * movable)
         low, high = torch.where(enough, low, share), torch.where(enough, share, high)
+    if wealth.requires_grad:
+        left = wealth - fixed - high * linear - high * high.sqrt() * whole.impact
+        excess = left - margin * (gross - high * movable)
+        slope = margin * movable - linear - 1.5 * high.sqrt() * whole.impact
+        high = with_gradient(high, excess, slope, called & (high < 1.0))
     trade = -torch.where(called, high, 0.0)[:, None] * loose
     if config.whole_shares:
         trade = whole_shares(trade, holdings, Bounds(-loose.abs(), loose.abs()), market.price)
     cost = trade_cost(trade, market.impact_scale, friction, market.price)
     return Fill(trade, cost, torch.zeros_like(trade))
+
+
+def with_gradient(root: Tensor, excess: Tensor, slope: Tensor, inside: Tensor) -> Tensor:
+    """A root [N] of an equation, found without gradients, with those that it has.
+
+    By the implicit function theorem: `excess` is what the equation leaves at the root, and `slope`
+    its derivative by the unknown there. Where not `inside` [N], the root is a bound and has none.
+    """
+    step = -excess / torch.where(inside, slope, 1.0).detach()
+    return root + torch.where(inside, step - step.detach(), 0.0)
 
 
 def affordable(

@@ -33,8 +33,10 @@ from fastsim.forecast.interface import Forecaster, Precision
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_names, parse_weights
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.algorithms import ALGORITHMS
+from fastsim.learn.apg.config import APGConfig
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
@@ -135,9 +137,12 @@ class TrainConfig:
     worlds: WorldsConfig = field(default_factory=WorldsConfig)
     env: EnvConfig = field(default_factory=_default_env)
     algorithm: str = "ppo"
-    """Who learns: "ppo", or your own as "package.module:object" (see docs/howto/algorithm.md)."""
+    """Who learns: "ppo", "sac", "apg" (the gradient of wealth itself, through the books), or your
+    own as "package.module:object" (see docs/howto/algorithm.md)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    apg: APGConfig = field(default_factory=APGConfig)
     custom: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Settings of an algorithm of your own, by name."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -168,7 +173,7 @@ class TrainConfig:
     @property
     def settings(self) -> Any:
         """Settings of the algorithm that learns."""
-        own = {"ppo": self.ppo}
+        own = {"ppo": self.ppo, "sac": self.sac, "apg": self.apg}
         if self.algorithm not in own:
             return from_mapping(ALGORITHMS.find(self.algorithm).config, self.custom)
         if self.custom:

@@ -122,6 +122,14 @@ class Rollout(NamedTuple):
         """What the agents saw before this step; -1 is where the next rollout begins."""
         return Observation(self.bar[step], self.portfolio[step], view=take(self.view, step))
 
+    def samples(self, steps: int) -> Observation:
+        """What they saw before the first `steps` steps, as so many times N observations."""
+        view = self.view
+        if view is not None:
+            view = View(view.slots[:steps].flatten(0, 1), view.volatility[:steps].flatten())
+        bar, portfolio = self.bar[:steps].flatten(), self.portfolio[:steps].flatten(0, 1)
+        return Observation(bar, portfolio, view=view)
+
 
 def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:
     """A policy for what the environment shows, with weights of this seed."""
@@ -166,10 +174,11 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
 
 def begin_rollout(rollout: Rollout, observation: Observation) -> None:
     """Let the next rollout begin at this observation."""
-    _record(rollout, -1, observation)
+    record(rollout, -1, observation)
 
 
-def _record(rollout: Rollout, step: int, observation: Observation) -> None:
+def record(rollout: Rollout, step: int, observation: Observation) -> None:
+    """Keep what the agents see before this step; -1 is where the next rollout begins."""
     rollout.bar[step] = observation.bar
     rollout.portfolio[step] = observation.portfolio
     if rollout.view is not None and observation.view is not None:
@@ -195,36 +204,43 @@ def collect(
     known = None
     if rollout.view is None and len(table.rows) <= steps * env.num_envs:
         known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
-    _record(rollout, 0, rollout.seen(steps))
+    record(rollout, 0, rollout.seen(steps))
     noise = torch.empty_like(rollout.action[0])
     deviation = policy.log_std.exp()
     for step in range(steps):
-        output = _decide(policy, table, known, rollout.seen(step))
+        output = decide(policy, table, known, rollout.seen(step))
         noise.normal_(generator=generator)
         action = torch.addcmul(output.mean, deviation, noise)
-        transition = env.step(action)
-        _record(rollout, step + 1, transition.observation)
-        record = {
-            "action": action,
-            "log_prob": output.log_prob(action),
-            "value": output.value,
-            **_figures(transition),
-        }
-        for name, values in record.items():
-            getattr(rollout, name)[step] = values
-    rollout.value[steps] = _decide(policy, table, known, rollout.seen(steps)).value
+        keep(rollout, step, output, action, env.step(action))
+    rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
 
 
-def _decide(
+def decide(
     policy: Policy, table: MarketTable, known: Tensor | None, seen: Observation
 ) -> PolicyOutput:
-    """What the policy says, from market parts `known` [B, 2 hidden] if they are."""
+    """What the policy says to what is seen, from market parts `known` [B, 2 hidden] if they are."""
     if known is None:
         market = policy.look_up(table, seen.bar, seen.view)
     else:
         market = known[seen.bar - table.first]
     output: PolicyOutput = policy(market, seen.portfolio)
     return output
+
+
+@torch.no_grad()
+def keep(
+    rollout: Rollout, step: int, output: PolicyOutput, action: Tensor, transition: Transition
+) -> None:
+    """Keep one step: what the policy said, what was done, and what came of it."""
+    record(rollout, step + 1, transition.observation)
+    columns = {
+        "action": action,
+        "log_prob": output.log_prob(action),
+        "value": output.value,
+        **_figures(transition),
+    }
+    for name, values in columns.items():
+        getattr(rollout, name)[step] = values
 
 
 def _figures(transition: Transition) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ assets or their volatility, no two samples see the same market, and each is enco
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -114,17 +115,26 @@ class Policy(nn.Module):
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))
         return hidden
 
-    def look_up(self, table: MarketTable, bar: Tensor, view: View | None = None) -> Tensor:
+    def look_up(
+        self,
+        table: MarketTable,
+        bar: Tensor,
+        view: View | None = None,
+        *,
+        encode: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Market part [M, 2 hidden] of samples at `bar` [M]: of each bar or sample, the fewer.
 
-        Samples with a view of their own are encoded one by one.
+        Samples with a view of their own are encoded one by one. `encode` is another network's, of
+        the same standardised features.
         """
+        encode = encode or self.encode
         if view is not None:
-            return self.encode(self._standardized(features_at(table.tape, bar, view)))
+            return encode(self._standardized(features_at(table.tape, bar, view)))
         index = bar - table.first
         if len(bar) < len(table.rows):
-            return self.encode(table.rows[index])
-        return embedding(index, self.encode(table.rows))  # its gradient is one pass over the rows
+            return encode(table.rows[index])
+        return embedding(index, encode(table.rows))  # its gradient is one pass over the rows
 
     def forward(self, market: Tensor, portfolio: Tensor) -> PolicyOutput:
         """Decide from the market parts [N, 2 hidden] and portfolios [N, P]."""

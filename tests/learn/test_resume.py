@@ -17,9 +17,11 @@ from fastsim.config import load_yaml, save_yaml
 from fastsim.data.source import DataConfig
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.experiment.run import TrainConfig, load_policy, resume, train
+from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.network import PolicyConfig
 
@@ -28,14 +30,15 @@ SMALL = {
     "validation_start": "2016-10-01",
     "test_start": "2016-11-15",
     "collect": CollectConfig(num_envs=8, rollout_steps=8),
+    "sac": SACConfig(updates=2, batch_size=16),
     "policy": PolicyConfig(hidden=8),
     "total_steps": 8 * 8 * 40,
     "evaluations": 40,
 }
 
 
-def small_run(folder: Path, name: str) -> TrainConfig:
-    return TrainConfig(name=name, runs_dir=str(folder), **SMALL)
+def small_run(folder: Path, name: str, **changes: object) -> TrainConfig:
+    return TrainConfig(name=name, runs_dir=str(folder), **{**SMALL, **changes})
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -46,14 +49,15 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(tmp_path):
-    whole = train(small_run(tmp_path, "whole"))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(algorithm, tmp_path):
+    whole = train(small_run(tmp_path, "whole", algorithm=algorithm))
     script = (
         "from pathlib import Path; from fastsim.config import load_yaml;"
         "from fastsim.experiment.run import TrainConfig, train;"
         f"train(load_yaml(TrainConfig, Path({str(tmp_path / 'killed.yaml')!r})))"
     )
-    save_yaml(small_run(tmp_path, "killed"), tmp_path / "killed.yaml")
+    save_yaml(small_run(tmp_path, "killed", algorithm=algorithm), tmp_path / "killed.yaml")
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         [sys.executable, "-c", script], env={**os.environ, **threads}, stderr=subprocess.DEVNULL

@@ -12,6 +12,7 @@ from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.capture import captured
 from fastsim.learn.figures import Figures, bars_per_year, explained_variance, rollout_figures
+from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
 from fastsim.learn.ppo.update import (
     Losses,
@@ -75,9 +76,7 @@ class PPO:
 
     def update(self) -> Figures:
         """Learn in minibatches until the policy has moved far enough; reads nothing on a GPU."""
-        rate = learning_rate(self.config, self.course.done)
-        for group in self.optimizer.param_groups:
-            group["lr"].fill_(rate)
+        set_rate(self.optimizer, learning_rate(self.config, self.course.done))
         for total in self.tally:
             total.zero_()
         generator = self.course.generator

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from fastsim.config import require_between, require_choice, require_count
 from fastsim.errors import ConfigError
+from fastsim.learn.optimizer import falling
 from fastsim.learn.rollout import CollectConfig
 
 
@@ -61,8 +61,4 @@ def check_minibatches(config: PPOConfig, collect: CollectConfig) -> None:
 
 def learning_rate(config: PPOConfig, done: float) -> float:
     """Learning rate after a share `done` in [0, 1] of the run."""
-    if config.schedule == "linear":
-        return config.learning_rate * (1.0 - done)
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
-    return config.learning_rate
+    return falling(config.learning_rate, config.schedule, done)

@@ -1,0 +1,1 @@
+"""Analytic policy gradient: the slope of wealth itself, through differentiable books."""

@@ -1,0 +1,50 @@
+"""Steps of Adam whose learning rate stays on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], rate: float, *, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Adam, in one kernel for all parameters."""
+    listed = list(parameters)
+    start = torch.tensor(rate, device=listed[0].device)
+    return torch.optim.Adam(listed, lr=start, betas=betas, eps=1e-5, fused=True)
+
+
+def descend(optimizer: torch.optim.Adam, loss: Tensor, max_grad_norm: float = math.inf) -> Tensor:
+    """Take one step down the gradient of `loss` [], cut to a norm; returns the norm [] it had."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    optimizer.zero_grad()
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    optimizer.step()
+    return norm.detach()
+
+
+def set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
+    """Let its next steps be of this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"].fill_(rate)
+
+
+def falling(rate: float, schedule: str, done: float) -> float:
+    """Learning rate after a share `done` in [0, 1] of the run: "constant", "linear", "cosine"."""
+    if schedule == "linear":
+        return rate * (1.0 - done)
+    if schedule == "cosine":
+        return rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    return rate
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, share: float) -> None:
+    """Move the parameters of `target` a share of the way to those of `source` (Polyak averages)."""
+    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
+        slow.lerp_(fast, share)
