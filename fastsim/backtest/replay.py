@@ -80,7 +80,7 @@ def _record(transition: Transition, alive: Tensor) -> tuple[Tensor, ...]:
     assert outcome.holdings is not None  # the reference keeps them
     risky = outcome.holdings / outcome.wealth_traded[:, None]
     weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
-    columns = (outcome.turnover, *outcome.all_costs, outcome.borrow)
+    columns = (outcome.turnover, *outcome.all_costs.values(), outcome.borrow)
     zero = torch.zeros_like(weights)
     return (
         torch.where(alive[:, None], weights, zero),

@@ -41,6 +41,8 @@ def take(nested: MaybeNested, rows: Tensor | slice | int) -> MaybeNested:
         return nested
     if isinstance(nested, Tensor):
         return cast(MaybeNested, nested[rows])
+    if isinstance(nested, dict):
+        return cast(MaybeNested, {name: take(part, rows) for name, part in nested.items()})
     parts = cast(tuple[Any, ...], nested)
     return cast(MaybeNested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
 
