@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +36,10 @@ ASSET_COLOURS = (
     *("#3f6ea3", "#e98a2b", "#5fa8a2", "#d9565a", "#5a9e4f"),
     *("#e0bd3e", "#a06f98", "#f297a1", "#93705c", "#6c83c4"),
 )
-COST_COLOURS = ("#0b5cad", "#5fa8a2", "#d9761a", "#a06f98")
-COST_KINDS = ("commission", "spread", "impact", "borrow")
+COST_COLOURS = (
+    *("#0b5cad", "#5fa8a2", "#d9761a", "#a06f98"),
+    *("#e0bd3e", "#5a9e4f", "#93705c", "#f297a1"),
+)
 
 
 class Bins(NamedTuple):
@@ -55,6 +58,11 @@ class Bins(NamedTuple):
         """Average the rows of each bin."""
         sums: FloatArray = np.add.reduceat(values, self.starts, axis=0)
         return sums / (self.ends - self.starts + 1)
+
+
+def label_of(name: str) -> str:
+    """Words of a name in code: "stamp_duty" is "stamp duty"."""
+    return name.replace("_", " ")
 
 
 def to_array(tensor: Tensor) -> FloatArray:
@@ -157,13 +165,13 @@ def turnover_chart(history: History, focus: int, window: int) -> go.Figure:
 
 
 def costs_chart(history: History, focus: int) -> go.Figure:
-    """Stack what one strategy has paid so far, by kind, as a fraction of its initial wealth."""
+    """Stack what one strategy has paid so far, by part, as a fraction of its initial wealth."""
     bins = Bins.of(len(history.turnover), MAX_POINTS)
     dates = _dates(history.timestamps[1:])[bins.ends]
     figure = _figure()
-    for kind, colour in zip(COST_KINDS, COST_COLOURS, strict=True):
-        paid = to_array(getattr(history, kind)[:, focus] / history.wealth[0, focus]).cumsum()
-        figure.add_trace(_area(dates, paid[bins.ends], kind, colour, "paid"))
+    for (name, costs), colour in zip(history.costs.items(), cycle(COST_COLOURS), strict=False):
+        paid = to_array(costs[:, focus] / history.wealth[0, focus]).cumsum()
+        figure.add_trace(_area(dates, paid[bins.ends], escape(label_of(name)), colour, "paid"))
     figure.update_traces(hovertemplate="%{y:.2%}")
     figure.update_yaxes(tickformat=".3~p", title="Of initial wealth", rangemode="tozero")
     figure.update_layout(legend={"traceorder": "normal"})

@@ -23,11 +23,11 @@ from rich.text import Text
 from torch import Tensor
 
 from fastsim.backtest.charts import (
-    COST_KINDS,
     MAX_BOLD,
     costs_chart,
     drawdown_chart,
     equity_chart,
+    label_of,
     to_array,
     turnover_chart,
     weights_chart,
@@ -60,13 +60,14 @@ def save_history(history: History, folder: Path) -> None:
 
     `equity.parquet` (date, strategy, wealth) has a row per close, the first one included.
     `weights.parquet` (date, strategy, asset, weight; the last asset is "cash") and `costs.parquet`
-    (date, strategy, turnover, commission, spread, impact, borrow) have a row per step, dated by
-    the close that the step is marked at. Money is in account currency.
+    (date, strategy, turnover, and a column per cost part, by its name) have a row per step, dated
+    by the close that the step is marked at. Money is in account currency.
 
     Raises
     ------
     ConfigError
-        If two strategies, or two assets, share a name, or an asset is called "cash".
+        If two strategies, or two assets, share a name, an asset is called "cash", or a cost part is
+        called like another column.
     """
     strategies = _labels("strategies", history.names)
     assets = _labels("assets", (*history.symbols, CASH))
@@ -80,15 +81,12 @@ def save_history(history: History, folder: Path) -> None:
             "strategy": strategies.gather(codes),
         }
 
-    def values(*names: str) -> dict[str, pl.Series]:
-        tensors = {name: getattr(history, name).detach().cpu() for name in names}
-        return {name: pl.Series(tensor.numpy().reshape(-1)) for name, tensor in tensors.items()}
-
-    equity = {**rows_of(dates, 1), **values("wealth")}
-    costs = {**rows_of(dates[1:], 1), **values("turnover", *COST_KINDS)}
+    equity = {**rows_of(dates, 1), "wealth": _values(history.wealth)}
+    costs = {**rows_of(dates[1:], 1), "turnover": _values(history.turnover)}
+    _labels("columns of costs.parquet", (*costs, *history.costs))
+    costs |= {name: _values(paid) for name, paid in history.costs.items()}
     asset = assets.gather(np.tile(np.arange(width), steps * count))
-    weight = values("weights")["weights"]
-    weights = {**rows_of(dates[1:], width), "asset": asset, "weight": weight}
+    weights = {**rows_of(dates[1:], width), "asset": asset, "weight": _values(history.weights)}
     _write_parquet(folder / "equity.parquet", equity)
     _write_parquet(folder / "costs.parquet", costs)
     _write_parquet(folder / "weights.parquet", weights)
@@ -251,7 +249,7 @@ def _headline_html(summary: Summary, columns: tuple[int, int], benchmark: str) -
         ("Sharpe ratio", summary.sharpe_ratio, _ratio),
         ("Max drawdown", summary.max_drawdown, _percent),
         ("Turnover a year", summary.turnover, _multiple),
-        ("Costs of trading", summary.relative_costs.total, _percent),
+        ("Costs of trading", summary.relative_cost, _percent),
     ]
     items = []
     for label, values, write in shown:
@@ -286,16 +284,15 @@ def _metrics_html(history: History, summary: Summary, columns: tuple[int, int]) 
 def _costs_html(history: History, summary: Summary, columns: tuple[int, int]) -> str:
     chosen = list(dict.fromkeys(columns))
     rows = []
-    kinds = (*COST_KINDS, "total")
-    for kind in kinds:
-        paid = getattr(summary.costs, kind)
-        share = getattr(summary.relative_costs, kind)
+    parts = [(label_of(name), paid, "") for name, paid in summary.costs.items()]
+    for name, paid, kind in (*parts, ("total", summary.cost, "total")):
+        share = paid / summary.initial_wealth
         cells = [
             text
             for column in chosen
             for text in (_money(float(paid[column])), _percent(float(share[column]), 2))
         ]
-        rows.append((kind, cells, "total" if kind == "total" else ""))
+        rows.append((name, cells, kind))
     names = [history.names[column] for column in chosen]
     header = ["", *(part for name in names for part in (name, "of initial wealth"))]
     return _table_html(header, rows)
@@ -382,7 +379,7 @@ def _metric_cells(summary: Summary) -> list[list[str]]:
         (summary.turnover, _multiple),
     )
     formatted = [[write(value) for value in values.tolist()] for values, write in columns]
-    paid = zip(summary.costs.total.tolist(), summary.relative_costs.total.tolist(), strict=True)
+    paid = zip(summary.cost.tolist(), summary.relative_cost.tolist(), strict=True)
     formatted.append([f"{_money(money)} ({_percent(share)})" for money, share in paid])
     return [list(row) for row in zip(*formatted, strict=True)]
 
@@ -425,6 +422,10 @@ def _labels(kind: str, names: Sequence[str]) -> pl.Series:
     if twice is not None:
         raise ConfigError(f"names of {kind} must differ, got {twice!r} twice in {list(names)}")
     return pl.Series(names, dtype=pl.Enum(names))
+
+
+def _values(figure: Tensor) -> pl.Series:
+    return pl.Series(figure.detach().cpu().numpy().reshape(-1))
 
 
 def _write_parquet(path: Path, columns: Mapping[str, pl.Series]) -> None:

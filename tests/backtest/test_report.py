@@ -12,7 +12,13 @@ import torch
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from fastsim.backtest.charts import MAX_POINTS, drawdown_chart, equity_chart, weights_chart
+from fastsim.backtest.charts import (
+    MAX_POINTS,
+    costs_chart,
+    drawdown_chart,
+    equity_chart,
+    weights_chart,
+)
 from fastsim.backtest.history import History
 from fastsim.backtest.report import (
     metrics_table,
@@ -34,6 +40,7 @@ from fastsim.stats.bootstrap import Interval
 
 NAMES = ("agent", "equal weight", "<b>smith</b> & sons", "</script><script>alert(1)</script>", "A")
 SYMBOLS = ("A", "B & C")
+COSTS = ("commission", "spread", "impact", "borrow")
 INTERVAL = Interval(estimate=0.12, low=-0.3, high=0.55, level=0.95)
 
 
@@ -52,11 +59,14 @@ def example_history(steps=300, *, start="2022-11-15", dtype=torch.float64):
         wealth=1e6 * growth,
         weights=weights / weights.sum(-1, keepdim=True),
         turnover=costs[0],
-        commission=costs[1],
-        spread=costs[2],
-        impact=costs[3],
-        borrow=costs[4],
+        costs=dict(zip(COSTS, costs[1:], strict=True)),
     )
+
+
+def with_stamp_duty(history, name="stamp_duty"):
+    """The same with one more cost part before the others, 0.3 % of what was traded."""
+    duty = 0.003 * history.turnover * history.wealth[:-1]
+    return history._replace(costs={name: duty, **history.costs})
 
 
 def write_example(folder, history=None, **options):
@@ -224,6 +234,34 @@ def test_monthly_returns_equal_compounding_by_hand():
     assert second.total == compounded(january, 80)
 
 
+def test_the_page_shows_every_cost_part_under_its_name_and_adds_it_up(tmp_path):
+    history = with_stamp_duty(example_history())
+    text = write_example(tmp_path, history)
+    cells = Page(text).cells
+    names = ("stamp duty", *COSTS, "total")
+    rows = [cells[place : place + 3] for place in (cells.index(name) for name in names)]
+    paid = [float(cost[:, 0].sum()) for cost in history.costs.values()]
+    for row, money in zip(rows, [*paid, sum(paid)], strict=True):
+        assert row[1:] == [f"{money:,.0f}", f"{money / 1e4:.2f}%"]
+    assert paid[0] > 1e4
+
+
+def test_names_of_cost_parts_cannot_smuggle_in_tags(tmp_path):
+    history = with_stamp_duty(example_history(), "<i>stamp</i>_duty")
+    text = write_example(tmp_path, history)
+    assert "<i>" not in text[text.index("<h1>") :]
+    assert "<i>stamp</i> duty" in Page(text).cells
+
+
+def test_the_costs_chart_draws_every_part_by_its_label_and_in_a_colour_of_its_own():
+    history = with_stamp_duty(example_history())
+    areas = costs_chart(history, 1).data
+    assert [area.name for area in areas] == ["stamp duty", *COSTS]
+    assert len({area.fillcolor for area in areas}) == len(areas)
+    for area, paid in zip(areas, history.costs.values(), strict=True):
+        assert area.y[-1] == pytest.approx(float(paid[:, 1].sum()) / 1e6, rel=1e-6)
+
+
 def test_the_page_shows_the_monthly_table(page_text):
     shown = [cell.replace("\N{MINUS SIGN}", "-") for cell in Page(page_text).cells]
     for row in monthly_returns(example_history(), "agent"):
@@ -259,8 +297,26 @@ def test_parquet_files_read_back_equal(tmp_path):
 
     costs = pl.read_parquet(tmp_path / "costs.parquet").filter(strategy="agent")
     assert costs.columns[2:] == ["turnover", "commission", "spread", "impact", "borrow"]
-    for kind in costs.columns[2:]:
-        assert costs[kind].to_list() == getattr(history, kind)[:, 0].tolist()
+    assert costs["turnover"].to_list() == history.turnover[:, 0].tolist()
+    for name in costs.columns[3:]:
+        assert costs[name].to_list() == history.costs[name][:, 0].tolist()
+
+
+def test_a_cost_part_of_any_name_is_a_column_and_no_other_is_lost(tmp_path):
+    history = with_stamp_duty(example_history(steps=7))
+    save_history(history, tmp_path)
+    costs = pl.read_parquet(tmp_path / "costs.parquet").filter(strategy="A")
+    assert costs.columns[3:] == ["stamp_duty", *COSTS]
+    for name in costs.columns[3:]:
+        assert costs[name].to_list() == history.costs[name][:, 4].tolist()
+
+
+@pytest.mark.parametrize("name", ["date", "strategy", "turnover"])
+def test_a_cost_part_cannot_take_the_place_of_another_column(tmp_path, name):
+    history = with_stamp_duty(example_history(steps=3), name)
+    with pytest.raises(ConfigError, match=rf"columns of costs.parquet must differ, got '{name}'"):
+        save_history(history, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path):
