@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.backtest.history import History
+from fastsim.backtest.wording import label_of
 from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
@@ -60,9 +61,9 @@ class Bins(NamedTuple):
         return sums / (self.ends - self.starts + 1)
 
 
-def label_of(name: str) -> str:
-    """Words of a name in code: "stamp_duty" is "stamp duty"."""
-    return name.replace("_", " ")
+def as_shown(name: str) -> str:
+    """Escape a name for plotly, which reads tags and `&lt;` in it, but would show `&quot;`."""
+    return escape(name, quote=False)
 
 
 def to_array(tensor: Tensor) -> FloatArray:
@@ -87,10 +88,10 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
         style = {"color": FAINT, "width": 1}
         line = _line(dates[rows], growth[rows, column], f"{len(faint)} other strategies", style)
         line.update(legendgroup="faint", showlegend=number == 0, legendrank=2000)
-        figure.add_trace(line.update(hovertemplate=hover, meta=escape(history.names[column])))
+        figure.add_trace(line.update(hovertemplate=hover, meta=as_shown(history.names[column])))
     rows = _level_rows(len(growth), MAX_POINTS)
     for number, (style, column) in enumerate(_bold_styles(bold)):
-        name = escape(history.names[column])
+        name = as_shown(history.names[column])
         line = _line(dates[rows], growth[rows, column], name, style)
         figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
     figure.update_yaxes(type="log", title="Wealth, start = 1", tickformat="~g", dtick="D2")
@@ -105,7 +106,7 @@ def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
     dates = _dates(history.timestamps[1:])[bins.ends]
     figure = _figure()
     for number, (style, column) in enumerate(_bold_styles(bold)):
-        line = _line(dates, deepest[:, number], escape(history.names[column]), style)
+        line = _line(dates, deepest[:, number], as_shown(history.names[column]), style)
         line.update(zorder=len(bold) - number)
         if number == 0:
             line.update(fill="tozeroy", fillcolor="rgba(11, 92, 173, 0.12)")
@@ -171,7 +172,7 @@ def costs_chart(history: History, focus: int) -> go.Figure:
     figure = _figure()
     for (name, costs), colour in zip(history.costs.items(), cycle(COST_COLOURS), strict=False):
         paid = to_array(costs[:, focus] / history.wealth[0, focus]).cumsum()
-        figure.add_trace(_area(dates, paid[bins.ends], escape(label_of(name)), colour, "paid"))
+        figure.add_trace(_area(dates, paid[bins.ends], as_shown(label_of(name)), colour, "paid"))
     figure.update_traces(hovertemplate="%{y:.2%}")
     figure.update_yaxes(tickformat=".3~p", title="Of initial wealth", rangemode="tozero")
     figure.update_layout(legend={"traceorder": "normal"})
@@ -186,7 +187,7 @@ def _shown_assets(
     shown = largest if len(largest) <= MAX_SHOWN_ASSETS + 1 else largest[:MAX_SHOWN_ASSETS]
     for number, asset in enumerate(shown):
         colour = ASSET_COLOURS[number % len(ASSET_COLOURS)]
-        yield escape(symbols[asset]), colour, weights[:, asset]
+        yield as_shown(symbols[asset]), colour, weights[:, asset]
     others = largest[len(shown) :]
     if len(others):
         yield f"{len(others)} other assets, net", OTHER, weights[:, others].sum(-1)

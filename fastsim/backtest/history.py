@@ -37,6 +37,19 @@ class History(NamedTuple):
         """Everything paid per step [T, N]."""
         return sum(self.costs.values(), torch.zeros_like(self.turnover))
 
+    def column(self, name: str, role: str = "strategy") -> int:
+        """Where the strategy `name` stands among N.
+
+        Raises
+        ------
+        ConfigError
+            No strategy is called so; `role` is what the message says it was asked for as.
+        """
+        if name not in self.names:
+            known = ", ".join(repr(known) for known in self.names)
+            raise ConfigError(f"{role} must be one of the strategies {known}, got {name!r}")
+        return self.names.index(name)
+
     @property
     def figures(self) -> dict[str, Any]:
         """All fields that are tensors, or mappings to tensors; dimension 1 is the strategies'."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,14 @@ class Summary(NamedTuple):
         return self.cost / self.initial_wealth
 
 
+class YearOfReturns(NamedTuple):
+    """Simple returns of one calendar year; None where the history has no step in a month."""
+
+    year: int
+    months: tuple[float | None, ...]  # 12
+    total: float
+
+
 def summarize(
     history: History, *, periods_per_year: float = 252.0, risk_free: float = 0.0
 ) -> Summary:
@@ -78,3 +87,27 @@ def summarize(
         costs={name: paid.sum(0) for name, paid in history.costs.items()},
         initial_wealth=history.wealth[0],
     )
+
+
+def monthly_returns(history: History, focus: str) -> list[YearOfReturns]:
+    """Compound the simple returns of one strategy within each calendar month and year.
+
+    A step belongs to the month of the close it is marked at.
+
+    Raises
+    ------
+    ConfigError
+        If no strategy is called `focus`.
+    """
+    returns = history.simple_returns[:, history.column(focus, "focus")]
+    growth = 1.0 + np.nan_to_num(returns.detach().cpu().double().numpy())  # [T]
+    month_numbers = history.timestamps[1:].astype("datetime64[M]").astype(int)  # since 1970-01
+    table = []
+    for year in np.unique(month_numbers // 12):
+        months = [
+            float(growth[rows].prod()) - 1.0 if (rows := month_numbers == month).any() else None
+            for month in range(12 * year, 12 * year + 12)
+        ]
+        total = float(growth[month_numbers // 12 == year].prod()) - 1.0
+        table.append(YearOfReturns(1970 + int(year), tuple(months), total))
+    return table

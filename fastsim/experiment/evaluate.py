@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
-from fastsim.backtest.report import save_history, write_report
+from fastsim.backtest.report import write_report
 from fastsim.backtest.summary import Summary, summarize
 from fastsim.config import changes
 from fastsim.data.sample import SAMPLES

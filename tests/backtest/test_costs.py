@@ -1,7 +1,9 @@
 """Costs go by their names from the step to the summary, however many there are."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,3 +107,19 @@ def test_a_headline_keeps_every_part_and_averages_it_over_single_assets(extended
         assert torch.equal(short.costs[name][:2], paid[:2])
         assert short.costs[name][2].item() == pytest.approx(paid[2:].mean().item())
     assert short.total_return.shape == short.cost.shape == (3,)
+
+
+def test_who_is_ruined_holds_trades_and_pays_nothing_from_then_on():
+    bars = sample_bars("tech4").take(slice(0, 160))
+    factor = np.where(np.arange(160) < 145, 1.0, 4.0)[:, None]
+    fields = ("open", "high", "low", "close", "adj_close")
+    bars = replace(bars, **{name: factor * getattr(bars, name) for name in fields})
+    tape = make_tape(bars)
+    steps, ruin = tape.last - tape.first, 144 - tape.first
+    schedule = torch.tensor([[-0.9, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]).repeat(steps, 1, 1)
+    history = replay_schedule(tape, schedule, ("short", "long"), replace(RULES, action="signed"))
+    paid = history.cost
+    assert 0 < ruin < steps - 1 and (history.wealth[ruin + 1 :, 0] <= 0).all()
+    for figure in (paid, history.turnover, history.weights.abs().sum(-1)):
+        assert (figure[:ruin] > 0).all()
+        assert not figure[ruin + 1 :, 0].any() and (figure[ruin + 1 :, 1] > 0).all()
