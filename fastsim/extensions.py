@@ -152,7 +152,7 @@ def checked(kind: str, record: Named, values: Any, shape: tuple[int, ...]) -> An
     if getattr(values, "shape", None) != shape:
         found = getattr(values, "shape", type(values).__name__)
         raise ConfigError(
-            f"{kind} {record.name!r} must return a tensor of shape {shape}, got "
+            f"{kind} {record.name!r} must return a tensor of shape {tuple(shape)}, got "
             f"{tuple(found) if not isinstance(found, str) else found}"
         )
     return values

@@ -21,6 +21,7 @@ from fastsim.env.randomize import draw_friction, restrict_conditions, volatility
 from fastsim.env.reward import measure_growth
 from fastsim.env.slots import masked, to_assets
 from fastsim.env.state import EnvParams, EnvState, restart
+from fastsim.extensions import checked
 from fastsim.market.conditions import Conditions, conditions_at, conditions_on_close, scaled
 from fastsim.market.costs import Friction
 
@@ -91,6 +92,7 @@ def trade_and_move(
     peak = torch.maximum(state.peak, outcome.wealth)
     growth = measure_growth(outcome, state.peak, peak, market.market_return)
     reward, memory = rules.reward.measure(growth, state.memory, config.reward)
+    checked("reward", rules.reward, reward, peak.shape)
     done = _over(outcome.ruined, config.players) | last
     moved = EnvState(
         **account._asdict(),

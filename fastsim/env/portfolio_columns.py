@@ -13,7 +13,7 @@ from fastsim.env.accounting import Account
 from fastsim.env.episode import Episode
 from fastsim.env.slots import to_slots
 from fastsim.errors import ConfigError
-from fastsim.extensions import Registry
+from fastsim.extensions import Registry, checked
 from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
@@ -58,10 +58,11 @@ class PortfolioColumn:
 
     def look(self, standing: Standing, slots: Tensor) -> Tensor:
         """Its numbers [N, ...], by slot."""
-        values = self.values(standing)
+        values, assets = self.values(standing), standing.tape.num_assets
+        width = {"account": (), "asset": (assets,), "holding": (assets + 1,)}[self.of]
+        checked("portfolio column", self, values, (*standing.wealth.shape, *width))
         if self.of == "account":
             return values.to(standing.wealth.dtype)[:, None]
-        assets = standing.tape.num_assets
         if not slots.shape[-1]:
             return values
         return torch.cat([to_slots(values[:, :assets], slots), values[:, assets:]], dim=-1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastsim.config import BPS, require_between, require_count
 from fastsim.errors import ConfigError
-from fastsim.extensions import Registry, require_known
+from fastsim.extensions import Registry, checked, require_known
 from fastsim.market.conditions import Conditions
 
 _BY_ORDER = ("fee_per_share", "minimum_fee")
@@ -247,7 +247,8 @@ class Venue(NamedTuple):
 
 def charge(orders: Orders, costs: Sequence[Cost]) -> dict[str, Tensor]:
     """What orders cost each account [N], by cause."""
-    return {cost.name: cost.charge(orders) for cost in costs}
+    rows = orders.notional.shape
+    return {cost.name: checked("cost", cost, cost.charge(orders), rows) for cost in costs}
 
 
 def total(charged: Mapping[str, Tensor]) -> Tensor:
