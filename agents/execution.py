@@ -25,7 +25,8 @@ from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import KnownTables, MarketTape, NextTables
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig
 
 BLOCK = 1e6
 SIGMA = 0.01

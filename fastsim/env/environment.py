@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from fastsim.config import require_count
 from fastsim.env.actions import action_width
 from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, begin_state, observe
+from fastsim.env.decide import as_shown, portfolio_columns
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
@@ -22,7 +22,6 @@ from fastsim.env.observe import (
     Observation,
     feature_columns,
     flat_observation,
-    portfolio_names,
     window_columns,
     window_observation,
 )
@@ -165,18 +164,11 @@ class PortfolioEnv:
 
     @property
     def _portfolio_names(self) -> tuple[str, ...]:
-        config = self.config
-        return portfolio_names(
-            self._shown, moves_prices=config.impact.moves_prices, carries=config.orders.carries
-        )
+        return portfolio_columns(self.tape, self.config)
 
     @property
     def _shown(self) -> MarketTape:
-        """The tape with names for what agents are shown: assets, or slots where some are drawn."""
-        if not self.config.randomize.assets:
-            return self.tape
-        slots = (f"slot{number}" for number in range(self.tape.num_assets))
-        return replace(self.tape, symbols=tuple(slots))
+        return as_shown(self.tape, self.config)
 
     @property
     def observation_names(self) -> tuple[str, ...]:

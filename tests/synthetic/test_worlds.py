@@ -17,7 +17,7 @@ from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
 
