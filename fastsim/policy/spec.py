@@ -151,15 +151,16 @@ def _apart(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str]:
     start = max(0, first - 1) if max(len(wanted), len(given)) > _SHOWN else 0
 
     def words(names: Sequence[str]) -> str:
-        shown = ", ".join(names[start : start + _SHOWN])
-        before, after = "..., " * (start > 0), ", ..." * (len(names) > start + _SHOWN)
-        return f"{before}{shown}{after} ({len(names)})" if before or after else shown
+        listed = ["..."] if start else []
+        listed += names[start : start + _SHOWN]
+        listed += ["..."] if len(names) > start + _SHOWN else []
+        return ", ".join(listed) + (f" ({len(names)})" if "..." in listed else "")
 
     return words(wanted), words(given)
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:g} {unit}"
-    return f"{seconds:g} seconds"
+    units = (("day", 86_400.0), ("hour", 3600.0), ("minute", 60.0), ("second", 1.0))
+    unit, length = next((each for each in units if seconds >= each[1]), units[-1])
+    count = seconds / length
+    return f"{count:g} {unit}" if count == 1.0 else f"{count:g} {unit}s"

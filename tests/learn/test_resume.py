@@ -85,6 +85,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(tmp_path):
         load_checkpoint(run / "checkpoints" / "best.pt") for run in (whole, tmp_path / "killed")
     ]
     assert best[0]["iteration"] == best[1]["iteration"]
+    for name in ("policy", "policy-latest"):
+        for file in ("spec.json", "weights.safetensors"):
+            kept = [(run / name / file).read_bytes() for run in (whole, tmp_path / "killed")]
+            assert kept[0] == kept[1]
 
 
 def test_a_configuration_read_back_repeats_the_run(tmp_path):
