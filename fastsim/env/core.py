@@ -6,7 +6,7 @@ reads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from fastsim.env.conditions import Conditions, conditions_at, conditions_on_clos
 from fastsim.env.episode import Episode, EpisodeConfig, begin
 from fastsim.env.impact import Displacement, ImpactConfig, undisturbed
 from fastsim.env.nested import select
-from fastsim.env.observe import Observation, observe_portfolio, relative_to
+from fastsim.env.observe import Observation, observe_portfolio, portfolio_names, relative_to
 from fastsim.env.orders import OrderConfig, Wish
 from fastsim.env.randomize import (
     RandomizeConfig,
@@ -227,6 +227,22 @@ def observe_displacement(params: EnvParams, state: EnvState) -> Tensor:
     players = params.config.players
     displaced = (100.0 * state.displacement.transient).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
     return displaced.repeat_interleave(players, 0)
+
+
+def as_shown(tape: MarketTape, config: EnvConfig) -> MarketTape:
+    """The tape with names for what is shown: assets, or slots where some are drawn."""
+    if not config.randomize.assets:
+        return tape
+    return replace(tape, symbols=tuple(f"slot{number}" for number in range(tape.num_assets)))
+
+
+def portfolio_columns(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
+    """Names of the P columns of `Observation.portfolio` that `observe` makes."""
+    return portfolio_names(
+        as_shown(tape, config),
+        moves_prices=config.impact.moves_prices,
+        carries=config.orders.carries,
+    )
 
 
 def meet(params: EnvParams, state: EnvState) -> tuple[Conditions, Friction]:

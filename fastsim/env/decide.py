@@ -6,7 +6,6 @@ need not know which of them it is.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from fastsim.env.actions import ActionMode, action_width, actions_for
 from fastsim.env.core import EnvConfig
 from fastsim.env.nested import select
-from fastsim.env.observe import Observation, portfolio_names
+from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import MarketTape
 
@@ -109,19 +108,3 @@ class Seat(Generic[Who]):
                 f"got {tuple(said.shape)}"
             )
         return said if self.decider.answers == self.mode else actions_for(said, self.mode)
-
-
-def as_shown(tape: MarketTape, rules: EnvConfig) -> MarketTape:
-    """The tape with names for what is shown: assets, or slots where some are drawn."""
-    if not rules.randomize.assets:
-        return tape
-    return replace(tape, symbols=tuple(f"slot{number}" for number in range(tape.num_assets)))
-
-
-def portfolio_columns(tape: MarketTape, rules: EnvConfig) -> tuple[str, ...]:
-    """Names of the P columns of `Observation.portfolio` under these rules."""
-    return portfolio_names(
-        as_shown(tape, rules),
-        moves_prices=rules.impact.moves_prices,
-        carries=rules.orders.carries,
-    )

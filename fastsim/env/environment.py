@@ -12,8 +12,16 @@ from torch import Tensor
 
 from fastsim.config import require_count
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, begin_state, observe
-from fastsim.env.decide import as_shown, portfolio_columns
+from fastsim.env.core import (
+    EnvConfig,
+    EnvParams,
+    EnvState,
+    Transition,
+    as_shown,
+    begin_state,
+    observe,
+    portfolio_columns,
+)
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_between
-from fastsim.env.core import EnvConfig
-from fastsim.env.decide import Decider, portfolio_columns
+from fastsim.env.core import EnvConfig, portfolio_columns
+from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots

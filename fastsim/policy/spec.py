@@ -11,8 +11,7 @@ import numpy as np
 
 from fastsim.config import from_mapping, require_between, to_mapping
 from fastsim.env.actions import ActionMode, action_width
-from fastsim.env.core import EnvConfig
-from fastsim.env.decide import portfolio_columns
+from fastsim.env.core import EnvConfig, portfolio_columns
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.market.tape import FillPrice, MarketTape

@@ -1,9 +1,10 @@
 """One protocol for who decides: whoever it is takes any seat, and is asked in the same words."""
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from worlds import FREE, SHORT_FEATURES, random_bars
 
 from fastsim.backtest.replay import Schedule, replay
 from fastsim.backtest.strategies import BuyAndHold, ExponentiatedGradient
-from fastsim.env.core import EnvConfig
-from fastsim.env.decide import Decider, Seat, portfolio_columns
+from fastsim.env.core import EnvConfig, portfolio_columns
+from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -28,7 +29,8 @@ from fastsim.policy.network import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 ASSETS = 3
-TAPE = make_tape(random_bars(60, ASSETS, seed=4), TapeConfig(features=SHORT_FEATURES))
+CONFIG = TapeConfig(features=SHORT_FEATURES)
+TAPE = make_tape(random_bars(60, ASSETS, seed=4), CONFIG)
 RULES = EnvConfig(action="logits", episode=EpisodeConfig(horizon=8, staggered=True))
 POLICY = new_policy(make_spec(TAPE, RULES, PolicyConfig(hidden=8)), TAPE, seed=0)
 
@@ -184,6 +186,27 @@ def test_a_new_season_begins_with_nothing_remembered():
     league.step(torch.zeros(1, ASSETS + 1))
     league.seat()
     assert seat.memory.bars.tolist() == [0]
+
+
+def test_a_strategy_that_is_ruined_in_a_replay_begins_anew():
+    @dataclass(frozen=True)
+    class Short(Creeping):
+        answers = "signed"
+        asked: list = field(default_factory=list)
+
+        def decide(self, tape, seen, memory):
+            self.asked.append(int(memory.bars))
+            return torch.full((1, ASSETS), -1.0), Counted(memory.bars + 1, memory.weight)
+
+    bars = random_bars(30, ASSETS, volume=False)
+    close = np.full_like(bars.close, 100.0)
+    close[20:] = 300.0
+    tape = make_tape(replace(bars, open=close, close=close, high=close, low=close), CONFIG)
+    who = Short()
+    history = replay(tape, who, ["it"], EnvConfig(action="signed", max_gross=3.0))
+    alive = 20 - tape.first
+    assert who.asked[: alive + 3] == [*range(alive + 1), 0, 1]
+    assert (history.wealth[alive:] <= 0).all()
 
 
 def test_only_the_rows_whose_episodes_begin_are_forgotten():

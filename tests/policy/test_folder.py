@@ -4,6 +4,8 @@ import builtins
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,17 @@ def test_loading_reads_two_files_and_draws_no_random_number(folder, monkeypatch)
     load_policy(folder)
     assert set(opened) <= {"spec.json", "weights.safetensors"}
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_loads_a_policy_brings_no_environment_no_forecasts_and_no_learning_with_it():
+    others = "env.environment env.kernels synthetic forecast backtest learn experiment data.read"
+    code = (
+        "import sys, fastsim.policy.folder;"
+        f"rooms = tuple('fastsim.' + room for room in {others.split()});"
+        "print([name for name in sys.modules if name.startswith(rooms)])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
 
 
 def test_a_loaded_policy_is_its_own_and_the_file_may_go(folder):
