@@ -69,6 +69,7 @@ def _read_weights(path: Path, digest: str, device: torch.device | str) -> dict[s
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
+            # Copies: products of what lies unaligned in a file differ in their last bits.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no weights here, beside {SPEC}") from None
