@@ -18,6 +18,7 @@ from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import require_between
 from fastsim.env.accounting import reach_fill, worth
 from fastsim.env.core import EnvConfig, EnvState
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -26,7 +27,8 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.block import Block
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import KnownTables, MarketTape, impact_scale
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig
 
 BLOCK = 1e6
 SIGMA = 0.01
@@ -165,10 +167,10 @@ def schedule_costs(schedules: Tensor, displacement: float, impact: ImpactConfig)
 
 def policy_cost(policy: Policy, tape: MarketTape, rules: EnvConfig) -> float:
     """What the policy's most likely actions cost, as a share of the block's value."""
-    env = PortfolioEnv(tape, 1, rules)
+    env, seat = PortfolioEnv(tape, 1, rules), Seat(policy, tape, rules, rows=1)
     observation = env.reset(0)
     for _ in range(tape.last):
-        observation = env.step(policy.act(tape, observation)).observation
+        observation = env.step(seat(observation)).observation
     return 1.0 - float(env.state.wealth) / BLOCK
 
 

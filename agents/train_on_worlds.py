@@ -26,7 +26,8 @@ from fastsim.experiment.run import play
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig
 from fastsim.stats.metrics import periods_per_year
 from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds

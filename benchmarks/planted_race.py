@@ -28,7 +28,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 PLANTED = Path(__file__).parents[1] / "tests" / "planted.py"
 Decide = Callable[[Observation], Tensor]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ from fastsim.env.observe import (
     window_columns,
     window_observation,
 )
-from fastsim.env.portfolio_columns import portfolio_names
+from fastsim.env.portfolio_columns import as_shown, portfolio_names
 from fastsim.env.random import environment_keys
 from fastsim.env.randomize import check_assets
 from fastsim.env.state import EnvState, begin_state, make_params
@@ -173,15 +172,11 @@ class PortfolioEnv:
 
     @property
     def _portfolio_names(self) -> tuple[str, ...]:
-        return portfolio_names(self.config, self._shown.symbols)
+        return portfolio_names(self.tape, self.config)
 
     @property
     def _shown(self) -> MarketTape:
-        """The tape with names for what agents are shown: assets, or slots where some are drawn."""
-        if not self.config.randomize.assets:
-            return self.tape
-        slots = (f"slot{number}" for number in range(self.tape.num_assets))
-        return replace(self.tape, symbols=tuple(slots))
+        return as_shown(self.tape, self.config)
 
     @property
     def observation_names(self) -> tuple[str, ...]:

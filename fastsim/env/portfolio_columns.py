@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -128,8 +128,16 @@ def portfolio_columns(config: EnvConfig) -> tuple[PortfolioColumn, ...]:
     return (*(column for column in ALWAYS if column.shown(config)), *asked)
 
 
-def portfolio_names(config: EnvConfig, symbols: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the P numbers that these rules show of a portfolio of these assets."""
+def as_shown(tape: MarketTape, config: EnvConfig) -> MarketTape:
+    """The tape with names for what is shown: assets, or slots where some are drawn."""
+    if not config.randomize.assets:
+        return tape
+    return replace(tape, symbols=tuple(f"slot{number}" for number in range(tape.num_assets)))
+
+
+def portfolio_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
+    """Names of the P numbers that these rules show of a portfolio on this market."""
+    symbols = as_shown(tape, config).symbols
     return tuple(name for column in portfolio_columns(config) for name in column.names(symbols))
 
 

@@ -19,8 +19,9 @@ from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
 from fastsim.env.nested import transform
-from fastsim.experiment.run import TrainConfig, load_policy, play
+from fastsim.experiment.run import TrainConfig, load_markets, play, policy_folder, read_run
 from fastsim.market.tape import MarketTape
+from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
@@ -61,10 +62,11 @@ def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
 def evaluate(
     folder: Path, part: Part = "test", checkpoint: Literal["best", "latest"] = "best"
 ) -> Evaluation:
-    """Evaluate a run and leave curves, weights and an HTML report in its folder."""
-    config, markets, policy = load_policy(folder, checkpoint)
-    tape: MarketTape = getattr(markets, part)
-    history = compare(policy, tape, config.env)
+    """Evaluate the policy in a run's folder; leaves curves, weights and an HTML report there."""
+    config = read_run(folder)
+    policy = load_policy(policy_folder(folder, checkpoint))
+    tape: MarketTape = getattr(load_markets(config), part)
+    history = compare(policy.to(tape.device), tape, config.env)
     bars_per_year = periods_per_year(history.timestamps)
     returns = history.simple_returns
     evaluation = Evaluation(

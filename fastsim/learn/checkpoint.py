@@ -14,11 +14,10 @@ import torch
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 3
+FORMAT = 4
 PARTS = (
     "iteration",
-    "symbols",
-    "feature_names",
+    "spec",
     "policy",
     "optimizer",
     "reward_scale",

@@ -14,7 +14,8 @@ from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
+from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
+from fastsim.policy.spec import PolicyConfig, make_spec
 
 
 class Environment(Protocol):
@@ -100,15 +101,7 @@ class Rollout(NamedTuple):
 
 def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:
     """A policy for what the environment shows, with weights of this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Policy(
-            env.tape,
-            env.action_width,
-            config,
-            portfolio_width=env.portfolio_width,
-            pooled=bool(env.config.randomize.assets),
-        )
+    return new_policy(make_spec(env.tape, env.config, config), env.tape, seed=seed)
 
 
 def empty_rollout(env: Environment, steps: int) -> Rollout:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsim.config import to_mapping
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.nested import flatten, take, unflatten
@@ -43,7 +44,7 @@ from fastsim.learn.rollout import (
     empty_rollout,
 )
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import PolicyConfig, check_tape
+from fastsim.policy.spec import PolicyConfig, read_spec
 from fastsim.synthetic.fresh import FreshWorlds
 
 _SEED_STRIDE = 1_000_003
@@ -180,11 +181,9 @@ class Trainer:
 
     def save(self, path: Path, **extra: Any) -> None:
         """Write a checkpoint, with `extra` plain values beside the run's own."""
-        tape = self.env.tape
         content = {
             "iteration": self.iteration,
-            "symbols": list(tape.symbols),
-            "feature_names": list(tape.feature_names),
+            "spec": to_mapping(self.policy.spec),
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
@@ -197,7 +196,7 @@ class Trainer:
     def load(self, path: Path) -> Mapping[str, Any]:
         """Go on from a checkpoint of this same configuration; returns its `extra` values."""
         content = load_checkpoint(path, self.env.tape.device)
-        check_tape(self.env.tape, tuple(content["symbols"]), tuple(content["feature_names"]))
+        read_spec(content["spec"], path).check(self.env.tape, self.env.config)
         load_into(self.policy, content["policy"], path)
         load_into(self.reward_scale, content["reward_scale"], path)
         load_into(self.optimizer, content["optimizer"], path)

@@ -17,7 +17,7 @@ from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig, total
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 ASSETS, PLAYERS, MARKETS = 3, 4, 5
 ROWS = PLAYERS * MARKETS

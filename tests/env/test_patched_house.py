@@ -184,7 +184,8 @@ PATCHES = {
                 ),
                 (
                     "        peak=portfolio.cash,",
-                    "        peak=portfolio.cash,\n        streak=torch.zeros_like(portfolio.cash),",
+                    "        peak=portfolio.cash,\n"
+                    "        streak=torch.zeros_like(portfolio.cash),",
                 ),
             ],
             "env/core.py": [

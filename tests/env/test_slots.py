@@ -10,6 +10,7 @@ from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 from fastsim.config import from_mapping, to_mapping
 from fastsim.env.actions import ACTIONS, action_width, target_weights
 from fastsim.env.core import EnvConfig, meet
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -43,6 +44,11 @@ def script(mode="weights", steps=12, rows=64, seed=2):
     shape = (steps, rows, action_width(mode, ASSETS))
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return values.abs() if mode == "weights" else values
+
+
+def said(player, env, seen):
+    """Target weights of a player in an environment whose actions they are."""
+    return Seat(player, TAPE, env.config)(seen)
 
 
 def slots_of(rows=6000, bounds=(1, 4), episode=0, seed=0):
@@ -291,24 +297,25 @@ def test_scripted_players_ask_for_nothing_where_nothing_is_shown(name):
     env = make(impact=ImpactConfig(transient=0.5))
     for action in script(steps=3):
         observation = env.step(action / 20).observation
-    weights = SCRIPTED[name](TAPE, observation)
+    weights = said(SCRIPTED[name], env, observation)
     assert (weights[observation.view.slots < 0] == 0).all()
     assert (weights >= 0).all() and (weights.sum(-1) <= 1 + 1e-9).all()
     assert weights.sum() > 0
     few = torch.arange(2)
-    assert torch.equal(SCRIPTED[name](TAPE, take(observation, few)), weights[:2])
+    assert torch.equal(said(SCRIPTED[name], env, take(observation, few)), weights[:2])
 
 
 def test_scripted_players_go_by_the_asset_in_the_slot():
     env = make(ALL)
     observation = env.reset(0)
-    plain = Momentum(lookback=5)(TAPE, observation._replace(view=None))
+    plain = said(Momentum(lookback=5), env, observation._replace(view=None))
     slots = observation.view.slots
-    torch.testing.assert_close(Momentum(lookback=5)(TAPE, observation), plain.gather(1, slots))
+    torch.testing.assert_close(said(Momentum(lookback=5), env, observation), plain.gather(1, slots))
     score = trailing_score(TAPE, observation.bar, 5)
     assert score.abs().max() > 0.1
-    some = make().reset(0)
-    bought = TwapExecutor(slices=1)(TAPE, some)
+    few = make()
+    some = few.reset(0)
+    bought = said(TwapExecutor(slices=1), few, some)
     shown = some.view.slots >= 0
     torch.testing.assert_close(bought, shown / shown.sum(-1, keepdim=True).double())
 

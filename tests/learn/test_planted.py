@@ -6,7 +6,7 @@ from planted import RULES, planted_tape
 from fastsim.experiment.run import play
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 ITERATIONS = 60
 

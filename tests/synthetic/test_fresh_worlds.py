@@ -40,7 +40,7 @@ from fastsim.learn.league import LeagueConfig, LeagueEnv
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.calibrate import fit

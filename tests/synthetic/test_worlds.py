@@ -1,6 +1,7 @@
 """Many worlds on one tape: each episode lives in one of them, on every backend."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
 
@@ -118,13 +119,14 @@ def test_an_agent_trains_on_simulated_worlds_and_is_tested_on_history():
     model = Garch(assets=3)
     tape = make_worlds(model, 40, 120, seed=1, config=TapeConfig(features=SHORT_FEATURES))
     assert tape.symbols == ("A0", "A1", "A2") and tape.worlds == 40
+    history = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
+    tape = replace(tape, symbols=history.symbols)  # whom they stand for
     rules = EnvConfig(action="logits", episode=EpisodeConfig(horizon=20))
     ppo = PPOConfig(num_envs=16, rollout_steps=8, minibatches=2)
     trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), iterations=3)
     for _ in range(3):
         figures = trainer.iterate()
     assert all(math.isfinite(value) for value in figures.values())
-    history = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
     wealth = play(trainer.policy, history, rules).wealth
     assert wealth.isfinite().all() and (wealth > 0).all()
 

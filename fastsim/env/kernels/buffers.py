@@ -266,7 +266,7 @@ def by_market(config: EnvConfig) -> bool:
 
 def portfolio_width(params: EnvParams) -> int:
     """P."""
-    return len(portfolio_names(params.config, params.tape.symbols))
+    return len(portfolio_names(params.tape, params.config))
 
 
 def seen_width(params: EnvParams) -> int:
