@@ -49,7 +49,7 @@ def configs(draw):
         max_gross=draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0,
         reward=RewardConfig(
             kind=draw(st.sampled_from(list(REWARDS))),
-            adaptation=0.05,
+            adaptation=draw(st.sampled_from([0.01, 0.05, 1.0])),
             drawdown_penalty=draw(st.sampled_from([0.0, 2.0])),
         ),
         episode=EpisodeConfig(
@@ -63,7 +63,7 @@ def configs(draw):
         initial_cash=draw(st.sampled_from([1e3, 1e6])),
         initial_invested=draw(st.sampled_from([0.0, 0.7])),
         observation=draw(st.sampled_from(["flat", "index", "window"])),
-        window_length=3,
+        window_length=draw(st.sampled_from([1, 3])),
         autoreset=draw(st.sampled_from(["next_step", "same_step"])),
     )
 

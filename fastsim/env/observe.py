@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.env.portfolio_columns import look
+from fastsim.env.config import EnvConfig
+from fastsim.env.portfolio_columns import as_shown, look, portfolio_names
 from fastsim.env.randomize import view_of
 from fastsim.env.slots import View, look_up
 from fastsim.env.state import EnvParams, EnvState, standing
@@ -39,6 +40,16 @@ def window_columns(tape: MarketTape, length: int) -> tuple[str, ...]:
         for symbol in tape.symbols
         for channel in WINDOW_CHANNELS
     )
+
+
+def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
+    """Names of the columns of an observation, by asset, or by slot where assets are drawn."""
+    shown, own = as_shown(tape, config), portfolio_names(tape, config)
+    if config.observation == "index":
+        return own
+    if config.observation == "window":
+        return (*window_columns(shown, config.window_length), *own)
+    return (*feature_columns(shown), *own)
 
 
 def observe(params: EnvParams, state: EnvState) -> Observation:

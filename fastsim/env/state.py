@@ -10,12 +10,13 @@ from torch import Tensor
 from fastsim.env.accounting import Account, Portfolio, Terms, worth
 from fastsim.env.actions import ACTIONS, ActionMode
 from fastsim.env.config import EnvConfig
-from fastsim.env.episode import Episode, begin
+from fastsim.env.episode import Episode, begin, check_room
 from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.portfolio_columns import PortfolioColumn, Standing, portfolio_columns
-from fastsim.env.randomize import scale_displacement
+from fastsim.env.randomize import check_assets, scale_displacement
 from fastsim.env.reward import REWARDS, Reward
 from fastsim.env.slots import draw_slots, drawn_assets
+from fastsim.errors import ConfigError
 from fastsim.market.costs import Friction, costs_of
 from fastsim.market.tape import MarketTape
 
@@ -76,6 +77,22 @@ class EnvParams(NamedTuple):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles look up again what the names stand for: functions are not copied."""
         return make_params, (self.tape, self.friction, self.config)
+
+
+def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
+    """Raise ConfigError if the rules ask of the tape what it has not."""
+    check_room(tape, config.episode)
+    check_assets(tape, config.randomize)
+    if tape.slots and markets * tape.slots > tape.worlds:
+        raise ConfigError(
+            f"the tape has worlds for {tape.worlds // tape.slots} markets, not for {markets}; "
+            f"give FreshWorlds instead of a tape"
+        )
+    if config.impact.moves_prices and not tape.has_volume:
+        raise ConfigError(
+            "EnvConfig.impact moves prices by traded volume, and this market has none: use "
+            "data with volume, or leave impact out"
+        )
 
 
 def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvParams:

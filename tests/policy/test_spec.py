@@ -1,7 +1,7 @@
 """What a policy was made for, and that every market is held against it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_spec_says_what_a_market_and_its_rules_are():
     assert (SPEC.action, SPEC.max_gross, SPEC.action_width) == ("signed", 1.5, 3)
     assert make_spec(TAPE, EnvConfig(action="logits"), SIZE).action_width == 4
     assert (SPEC.fill, SPEC.bar_seconds, SPEC.bars_per_year) == (TAPE.fill, 86400.0, 252.0)
-    assert SPEC.costs == to_mapping(RULES.costs) and SPEC.costs["half_spread_bps"] == 2.0
+    assert SPEC.costs == asdict(RULES.costs) and SPEC.costs["half_spread_bps"] == 2.0
     assert SPEC.forecaster == "fastsim-prior" and not SPEC.pooled
     assert make_spec(TAPE, replace(RULES, randomize=DRAWN), SIZE).pooled
 

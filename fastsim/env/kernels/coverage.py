@@ -17,6 +17,7 @@ from fastsim.env.accounting import Outcome
 from fastsim.env.config import EnvConfig
 from fastsim.env.kernels import columns as c
 from fastsim.env.state import EnvParams, EnvState
+from fastsim.market.block import COLUMNS
 from fastsim.market.tape import KnownTables
 
 
@@ -177,15 +178,19 @@ def _is_off(value: object) -> bool:
 
 
 def table() -> str:
-    """Which settings run on which backend, in Markdown."""
+    """Which values of which setting run on which backend, in Markdown."""
     lines = [
-        "| setting | torch | " + " | ".join(COVERAGE) + " |",
-        "| --- " * (2 + len(COVERAGE)) + "|",
+        f"| setting | torch | {' | '.join(COVERAGE)} |",
+        "| --- | --- |" + " --- |" * len(COVERAGE),
     ]
     for name in dict(leaves(EnvConfig())):
-        cells = (str(known.settings.get(name, "no")) for known in COVERAGE.values())
+        cells = (str(known.settings.get(name, "none")) for known in COVERAGE.values())
         lines.append(f"| `{name}` | any | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    for kind, what in (("costs", "a cost"), ("columns", "a portfolio column")):
+        cells = (", ".join(sorted(getattr(known, kind))) for known in COVERAGE.values())
+        lines.append(f"| {what} | any | {' | '.join(cells)} |")
+    cells = (", ".join(sorted(known.tables & set(COLUMNS))) for known in COVERAGE.values())
+    return "\n".join([*lines, f"| a column of the market | any | {' | '.join(cells)} |"])
 
 
 if __name__ == "__main__":
