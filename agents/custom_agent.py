@@ -1,43 +1,51 @@
-"""An agent of your own on Gymnasium's interface: inverse volatility, rebalanced once a month."""
+"""An agent of your own: inverse volatility, rebalanced once a month."""
 
-import gymnasium
-import numpy as np
+from dataclasses import dataclass
 
-import fastsim  # registers the environment
+import torch
+from torch import Tensor
+
+from fastsim.adapters.build import build_env
+from fastsim.backtest.replay import replay
+from fastsim.data.dates import show
+from fastsim.env.core import EnvConfig
+from fastsim.env.decide import Decider
+from fastsim.env.observe import Observation
+from fastsim.market.tape import MarketTape
 
 
-class InverseVolatility:
+@dataclass(frozen=True, kw_only=True)
+class InverseVolatility(Decider):
     """Weights each asset by one over its trailing volatility, and drifts in between."""
 
-    def __init__(self, names: tuple[str, ...], num_assets: int, every: int = 21) -> None:
-        """Find the columns to look at by their names."""
-        self.volatility = [i for i, name in enumerate(names) if ".log_volatility_63" in name]
-        self.weights = [i for i, name in enumerate(names) if name.startswith("weight.")]
-        self.every, self.step = every, 0
-        self.num_assets = num_assets
+    every: int = 21
+    """Bars from one trade to the next."""
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Target weights; today's weights between the rebalancing days."""
-        self.step += 1
-        if self.step % self.every != 1:
-            return observation[self.weights][: self.num_assets].clip(0.0, 1.0)
-        inverse = np.exp(-observation[self.volatility])
-        return (inverse / inverse.sum()).astype(np.float32)
+    def study(self, tape: MarketTape, rules: EnvConfig) -> Tensor:
+        """Log volatility [T, A], found by its name among the features."""
+        return tape.known.features[..., tape.feature_names.index("log_volatility_63")]
+
+    def begin(self, log_volatility: Tensor, rows: int) -> Tensor:
+        """Bars so far [n], of portfolios that begin."""
+        return torch.zeros(rows, dtype=torch.int64, device=log_volatility.device)
+
+    def decide(
+        self, log_volatility: Tensor, seen: Observation, bars: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Target weights [n, A]; NaN, which holds, between the rebalancing days."""
+        inverse = torch.exp(-log_volatility[seen.bar])
+        weights = inverse / inverse.sum(-1, keepdim=True)
+        waits = bars % self.every > 0
+        return weights.masked_fill(waits[:, None], torch.nan), bars + 1
 
 
 def main() -> None:
     """Trade the years since 2017 once."""
-    env = gymnasium.make(
-        fastsim.ENV_ID, start="2017-01-01", episode={"horizon": None, "random_start": False}
-    )
-    observation, info = env.reset(seed=0)
-    agent = InverseVolatility(env.unwrapped.observation_names, env.action_space.shape[0])
-    start, done = info, False
-    while not done:
-        observation, _, terminated, truncated, info = env.step(agent.act(observation))
-        done = terminated or truncated
-    growth = info["wealth"] / start["wealth"] - 1.0
-    print(f"{start['date'][:10]} to {info['date'][:10]}: {growth:+.1%} after costs")
+    tape = build_env(1, start="2017-01-01").tape
+    history = replay(tape, InverseVolatility(), ["inverse volatility"])
+    growth = float(history.wealth[-1, 0] / history.wealth[0, 0]) - 1.0
+    first, last = (show(stamp) for stamp in history.timestamps[[0, -1]])
+    print(f"{first} to {last}: {growth:+.1%} after costs")
 
 
 if __name__ == "__main__":

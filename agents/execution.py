@@ -18,15 +18,18 @@ from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import require_between
 from fastsim.env.accounting import reach_fill, worth
 from fastsim.env.core import EnvConfig, EnvState
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
+from fastsim.market.block import Block
 from fastsim.market.costs import CostConfig
-from fastsim.market.tape import KnownTables, MarketTape, NextTables
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.market.tape import KnownTables, MarketTape, impact_scale
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig
 
 BLOCK = 1e6
 SIGMA = 0.01
@@ -70,15 +73,18 @@ def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
         listed=torch.ones_like(still, dtype=torch.bool),
         bars=torch.full((rows, 1, 6), torch.nan, dtype=dtype),
     )
-    following = NextTables(
-        r_before=still,
-        r_after=still,
-        tradable=known.listed,
-        dollars=still + torch.inf,
-        price=still + 1.0,
-        years=still[:, 0],
-        interest=still[:, 0],
-        market_return=still[:, 0],
+    following = Block.of(
+        {
+            "r_before": still,
+            "r_after": still,
+            "tradable": known.listed,
+            "dollars": still + torch.inf,
+            "price": still + 1.0,
+            "impact_scale": impact_scale(known.sigma, known.dollar_volume),
+            "years": still[:, 0],
+            "interest": still[:, 0],
+            "market_return": still[:, 0],
+        }
     )
     days = np.datetime64("2000-01-03", "ns") + np.arange(rows) * np.timedelta64(24, "h")
     return MarketTape(
@@ -162,10 +168,10 @@ def schedule_costs(schedules: Tensor, displacement: float, impact: ImpactConfig)
 
 def policy_cost(policy: Policy, tape: MarketTape, rules: EnvConfig) -> float:
     """What the policy's most likely actions cost, as a share of the block's value."""
-    env = PortfolioEnv(tape, 1, rules)
+    env, seat = PortfolioEnv(tape, 1, rules), Seat(policy, tape, rules, rows=1)
     observation = env.reset(0)
     for _ in range(tape.last):
-        observation = env.step(policy.act(tape, observation)).observation
+        observation = env.step(seat(observation)).observation
     return 1.0 - float(env.state.wealth) / BLOCK
 
 

@@ -24,6 +24,7 @@ from fastsim.cli.ending import one_line_errors
 from fastsim.config import load_yaml, require_between
 from fastsim.data.dates import iso_date
 from fastsim.env.core import EnvConfig
+from fastsim.env.decide import Decider
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
@@ -36,7 +37,7 @@ from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def rules_of(options: Options) -> EnvConfig:
     )
 
 
-def match(learner: Snapshot, tape: MarketTape, options: Options) -> torch.Tensor:
+def match(learner: Decider, tape: MarketTape, options: Options) -> torch.Tensor:
     """Mean log growth per bar [P] of the learner and the scripted players."""
     rules = rules_of(options)
     rules = replace(rules, episode=replace(rules.episode, staggered=False))
@@ -154,9 +155,9 @@ def train_and_play(command: Command) -> Table:
     name = options.name or f"self-play-{datetime.now():%Y%m%d-%H%M%S}"
     folder = command.resume or start_run(options, Path(options.runs_dir) / name)
     try:
-        before = match(Snapshot(trainer.policy, unseen), unseen, options)
+        before = match(Snapshot(trainer.policy), unseen, options)
         train(trainer, league, options, folder)
-        after = match(Snapshot(trainer.policy, unseen), unseen, options)
+        after = match(Snapshot(trainer.policy), unseen, options)
     except KeyboardInterrupt:
         if latest_of(folder).exists():
             raise KeyboardInterrupt(f"--resume {folder} goes on") from None

@@ -27,7 +27,8 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig
 from fastsim.stats.metrics import periods_per_year
 from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds

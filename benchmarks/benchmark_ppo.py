@@ -55,7 +55,7 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig, begin_rollout, collect
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 PEER_ASSETS, EXTRA_FEATURES = 30, 11
 

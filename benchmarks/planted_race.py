@@ -8,8 +8,8 @@ defaults for everything but what belongs to the task (discount and first explora
 
     python benchmarks/planted_race.py --seeds 5
 
-compares fastsim's own algorithms instead, by the frames that each needs. PPO's settings are those of
-the race against the clock: with 64 frames an iteration it takes some 1,500 of them.
+compares fastsim's own algorithms instead, by the frames that each needs. PPO's settings are those
+of the race against the clock: with 64 frames an iteration it takes some 1,500 of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 PLANTED = Path(__file__).parents[1] / "tests" / "planted.py"
 Decide = Callable[[Observation], Tensor]

@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, cost_parts
 from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.nested import combine, select, take, transform
 from fastsim.env.observe import Observation
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import MarketTape
 
-Decide = Callable[[int, Observation], Tensor]
-"""Step number and observation of N portfolios to their actions [N, width]; NaN rows hold."""
-
 WHOLE_TAPE = EpisodeConfig(horizon=None, random_start=False, staggered=False)
 
 
 def replay(
-    tape: MarketTape, decide: Decide, names: Sequence[str], config: EnvConfig | None = None
+    tape: MarketTape,
+    who: Decider | Sequence[Decider],
+    names: Sequence[str],
+    config: EnvConfig | None = None,
 ) -> History:
-    """Let N strategies trade from the tape's first bar to its last.
+    """Let N portfolios trade side by side from the tape's first bar to its last.
 
     Parameters
     ----------
-    decide
-        Called once per step for all strategies together.
+    who
+        Who decides for each of them, or one for all of them together.
     names
-        The strategies, N of them.
+        The portfolios, N of them.
     config
         Actions, costs and initial cash; its episode settings are ignored, nothing is drawn, and
-        strategies share no market. One that is ruined keeps its last wealth and trades no more.
+        they share no market. One that is ruined keeps its last wealth and trades no more.
+
+    Raises
+    ------
+    ConfigError
+        The tape holds several worlds, there are not as many deciders as names, or one of them
+        cannot play by these rules.
     """
     if tape.worlds > 1:
         raise ConfigError(f"a replay is of one history, not of {tape.worlds}: use tape.world(i)")
@@ -48,44 +56,80 @@ def replay(
         players=1,
         randomize=RandomizeConfig(),
     )
+    seats = _seats(tape, who, len(names), config)
     env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
     observation = env.reset()
     steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
     wealth = [env.state.wealth]
-    for number in range(tape.last - tape.first):
-        transition = env.step(decide(number, observation))
+    for _ in range(tape.last - tape.first):
+        actions = [seat(take(observation, rows)) for rows, seat in seats]
+        transition = env.step(torch.cat(actions))
         observation = transition.observation
+        for rows, seat in seats:
+            seat.restart(transition.restarted[rows])
         steps.append(_record(transition, alive))
         wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
         alive = alive & ~transition.terminated
-    weights, turnover, commission, spread, impact, borrow = (
-        torch.stack(column) for column in zip(*steps, strict=True)
-    )
+    record = combine(lambda *each: torch.stack(each), *steps)
     return History(
         names=tuple(names),
         symbols=tape.symbols,
         timestamps=tape.timestamps[tape.first : tape.last + 1],
         wealth=torch.stack(wealth),
-        weights=weights,
-        turnover=turnover,
-        commission=commission,
-        spread=spread,
-        impact=impact,
-        borrow=borrow,
+        weights=record.weights,
+        turnover=record.turnover,
+        costs=record.costs,
     )
 
 
-def _record(transition: Transition, alive: Tensor) -> tuple[Tensor, ...]:
+class _Record(NamedTuple):
+    """What a history keeps of one step, or of all, beside the wealth."""
+
+    weights: Tensor  # [N, A + 1]
+    turnover: Tensor  # [N]
+    costs: dict[str, Tensor]  # [N] each
+
+
+def _seats(
+    tape: MarketTape, who: Decider | Sequence[Decider], count: int, rules: EnvConfig
+) -> list[tuple[slice, Seat[Decider]]]:
+    """Rows of N portfolios, and who sits on them."""
+    if not isinstance(who, Sequence):
+        return [(slice(0, count), Seat(who, tape, rules, rows=count))]
+    if len(who) != count:
+        raise ConfigError(f"a replay needs who decides for each of {count} names, got {len(who)}")
+    return [(slice(row, row + 1), Seat(each, tape, rules, rows=1)) for row, each in enumerate(who)]
+
+
+def _record(transition: Transition, alive: Tensor) -> _Record:
     outcome = transition.outcome
     assert outcome.holdings is not None  # the reference keeps them
     risky = outcome.holdings / outcome.wealth_traded[:, None]
     weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
-    columns = (outcome.turnover, *outcome.all_costs, outcome.borrow)
-    zero = torch.zeros_like(weights)
-    return (
-        torch.where(alive[:, None], weights, zero),
-        *(torch.where(alive, column, 0.0) for column in columns),
-    )
+    record = _Record(weights, outcome.turnover, cost_parts(outcome))
+    return select(alive, record, transform(torch.zeros_like, record))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Schedule(Decider):
+    """Target weights that were settled beforehand, for N portfolios from the first bar on."""
+
+    weights: Tensor  # [steps, N, A]  a NaN row holds
+
+    def begin(self, tape: MarketTape, rows: int, /) -> tuple[()]:
+        """Nothing; ActionError if there are not weights for every step, row and asset."""
+        wanted = (tape.last - tape.first, rows, tape.num_assets)
+        if tuple(self.weights.shape) != wanted:
+            raise ActionError(
+                f"schedule must have shape {wanted} (steps, strategies, assets), "
+                f"got {tuple(self.weights.shape)}"
+            )
+        return ()
+
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
+        """Weights [N, A] of the bar."""
+        columns = torch.arange(len(seen.bar), device=seen.bar.device)
+        return self.weights[seen.bar - tape.first, columns], memory
 
 
 def replay_schedule(
@@ -98,16 +142,9 @@ def replay_schedule(
     ActionError
         The schedule does not have one row per step, or not the tape's assets.
     """
-    wanted = (tape.last - tape.first, len(names), tape.num_assets)
-    if tuple(schedule.shape) != wanted:
-        raise ActionError(
-            f"schedule must have shape {wanted} (steps, strategies, assets), "
-            f"got {tuple(schedule.shape)}"
-        )
-    config = config or EnvConfig()
-    if config.action == "logits":
+    if config is not None and config.action == "logits":
         raise ConfigError('a schedule holds weights: use action="weights" or "signed"')
-    return replay(tape, lambda number, _: schedule[number], names, config)
+    return replay(tape, Schedule(weights=schedule), names, config)
 
 
 def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:
@@ -123,9 +160,12 @@ def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:
 def join(*histories: History) -> History:
     """Put strategies that were replayed over the same bars side by side."""
     first = histories[0]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(history, name) for history in histories], dim=1)
-        for name in History._fields[3:]
-    }
+    kinds = {tuple(sorted(history.costs)): None for history in histories}
+    if len(kinds) > 1:
+        listed = " and ".join(map(str, kinds))
+        raise ConfigError(f"histories that are joined must have the same cost parts, got {listed}")
     names = tuple(name for history in histories for name in history.names)
-    return first._replace(names=names, **tensors)
+    figures = combine(
+        lambda *each: torch.cat(each, dim=1), *(history.figures for history in histories)
+    )
+    return first._replace(names=names, **figures)

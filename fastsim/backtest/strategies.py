@@ -4,16 +4,17 @@ A strategy turns the price relatives known so far, x_t = close_t / close_{t-1}, 
 `play_strategies` lets several of them trade side by side through the environment, at its costs, so
 that an agent can be held to them; without costs they come to the wealth that their papers publish.
 
-Strategies keep no state: what they need of the past they are handed. None sees more than the bar it
-decides at, apart from those named "in hindsight", which are bounds and not strategies.
+None sees more than the bar it decides at, apart from those named "in hindsight", which are bounds
+and not strategies.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
 from fastsim.config import require_between, require_choice
 from fastsim.env.core import EnvConfig
+from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.tape import MarketTape
@@ -30,21 +32,62 @@ from fastsim.market.tape import MarketTape
 CLOSE = 3  # of open, high, low, close, volume, traded value
 
 
-class Strategy(Protocol):
-    """What decides target weights [A], long only, of wealth; NaN keeps the positions."""
+class Relatives(NamedTuple):
+    """What strategies look at."""
 
-    @property
-    def name(self) -> str:
-        """Whose row this is in a table."""
-        ...
+    values: Tensor  # [T - 1, A]  `price_relatives` of the tape
+    begin: int  # row from which on all assets have one
 
+
+class Targets(NamedTuple):
+    """What a strategy remembers of n portfolios."""
+
+    weights: Tensor  # [n, A]  that it asked for last
+    asked: Tensor  # [n]  bool: it did
+
+
+class Strategy(Decider):
+    """Decides target weights of each portfolio by itself, long only, of wealth."""
+
+    name: str
+    """Whose row this is in a table."""
+
+    @abstractmethod
     def first(self, known: Tensor) -> Tensor:
-        """Weights of the first decision, from the price relatives known by then [t, A], t >= 0."""
-        ...
+        """Weights [A] of the first decision, from the price relatives known by then [t, A]."""
 
+    @abstractmethod
     def next(self, weights: Tensor, known: Tensor) -> Tensor:
-        """Weights [A] from the last ones [A] and the price relatives known so far [t, A]."""
-        ...
+        """Weights [A] from the last ones [A] and the relatives known so far [t, A]; NaN holds."""
+
+    def study(self, tape: MarketTape, rules: EnvConfig, /) -> Relatives:
+        """Price relatives; DataError if an asset has no close up to the first bar."""
+        if tape.worlds > 1 or rules.randomize.shows:
+            raise ConfigError(
+                f"{self.name} looks at one history as it is: give it a tape of one world, and "
+                f"leave randomize.assets and randomize.volatility out"
+            )
+        return Relatives(price_relatives(tape), _bars_before_all_are_listed(tape))
+
+    def begin(self, market: Relatives, rows: int, /) -> Targets:
+        """No weights yet."""
+        weights = market.values.new_zeros(rows, market.values.shape[1])
+        return Targets(weights, torch.zeros(rows, dtype=torch.bool, device=weights.device))
+
+    def decide(
+        self, market: Relatives, seen: Observation, memory: Targets, /
+    ) -> tuple[Tensor, Targets]:
+        """Target weights [n, A], one portfolio after the other."""
+        rows = zip(seen.bar.tolist(), memory.weights, memory.asked.tolist(), strict=True)
+        weights = torch.stack(
+            [
+                self.next(last, market.values[market.begin : bar])
+                if asked
+                else self.first(market.values[market.begin : bar])
+                for bar, last, asked in rows
+            ]
+        )
+        return weights, Targets(weights, torch.ones_like(memory.asked))
 
 
 def play_strategies(
@@ -65,19 +108,7 @@ def play_strategies(
         An asset has no close up to the first bar. What is known begins where all of them have one.
     """
     rules = replace(config or EnvConfig(), action="weights", max_gross=1.0)
-    relatives = price_relatives(tape)  # [T - 1, A]
-    begin = _bars_before_all_are_listed(tape)
-    targets: list[Tensor] = []
-
-    def decide(number: int, _: Observation) -> Tensor:
-        known = relatives[begin : tape.first + number]
-        targets[:] = [
-            strategy.next(targets[row], known) if number else strategy.first(known)
-            for row, strategy in enumerate(strategies)
-        ]
-        return torch.stack(targets)
-
-    return replay(tape, decide, [strategy.name for strategy in strategies], rules)
+    return replay(tape, strategies, [strategy.name for strategy in strategies], rules)
 
 
 def price_relatives(tape: MarketTape) -> Tensor:
@@ -109,7 +140,7 @@ def uniform(known: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BuyAndHold:
+class BuyAndHold(Strategy):
     """Buys once and lets the weights drift."""
 
     name: str = "buy and hold"
@@ -125,7 +156,7 @@ class BuyAndHold:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConstantRebalanced:
+class ConstantRebalanced(Strategy):
     """Trades back to the same weights at every bar (Cover 1991)."""
 
     name: str = "uniform rebalanced"
@@ -141,7 +172,7 @@ class ConstantRebalanced:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExponentiatedGradient:
+class ExponentiatedGradient(Strategy):
     """Moves a little towards what just did well: Helmbold, Schapire, Singer and Warmuth (1998)."""
 
     name: str = "EG"
@@ -161,7 +192,7 @@ class ExponentiatedGradient:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassiveAggressive:
+class PassiveAggressive(Strategy):
     """Bets against what just did well: PAMR of Li, Zhao, Hoi and Gopalkrishnan (2012)."""
 
     name: str = "PAMR"
@@ -181,7 +212,7 @@ class PassiveAggressive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingAverageReversion:
+class MovingAverageReversion(Strategy):
     """Bets on a return to the moving average: OLMAR-1 of Li and Hoi (2012).
 
     The paper leaves the first bars open. As in its authors' toolbox (Li, Sahoo and Hoi 2016), the
@@ -215,7 +246,7 @@ Method = Literal["equal", "inverse_volatility", "minimum_variance", "mean_varian
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trailing:
+class Trailing(Strategy):
     """Weights from the moments of trailing simple returns, traded back to now and then.
 
     Equal weights until `window` returns are known; drifts between the bars it trades at. Minimum

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,22 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.config import require_count
-from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, begin_state, observe
-from fastsim.env.episode import check_room
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
 from fastsim.env.nested import copy, flatten, unflatten
 from fastsim.env.observe import (
     Observation,
-    feature_columns,
     flat_observation,
-    portfolio_names,
-    window_columns,
+    observation_names,
+    observe,
     window_observation,
 )
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import environment_keys
-from fastsim.env.randomize import check_assets
+from fastsim.env.state import EnvState, begin_state, check_fit, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
 from fastsim.market.tape import MarketTape
@@ -88,25 +86,14 @@ class PortfolioEnv:
         if isinstance(tape, FreshWorlds):
             self.worlds = tape.lay(markets)
             tape = self.worlds.tape
-        check_room(tape, config.episode)
-        if tape.slots and markets * tape.slots > tape.worlds:
-            raise ConfigError(
-                f"the tape has worlds for {tape.worlds // tape.slots} markets, not for {markets}; "
-                f"give FreshWorlds instead of a tape"
-            )
-        check_assets(tape, config.randomize)
-        if config.impact.moves_prices and not tape.has_volume:
-            raise ConfigError(
-                "EnvConfig.impact moves prices by traded volume, and this market has none: use "
-                "data with volume, or leave impact out"
-            )
+        check_fit(tape, config, markets)
         if friction is None:
             friction = make_friction(config.costs, num_envs, device=tape.device, dtype=tape.dtype)
         elif friction.fee.shape != (num_envs,):
             raise ConfigError(
                 f"friction is laid out for {len(friction.fee)} environments, not {num_envs}"
             )
-        self.params = EnvParams(tape, friction, config)
+        self.params = make_params(tape, friction, config)
         self.num_envs = num_envs
         self.first_env = first_env
         self._deal(seed)
@@ -161,37 +148,22 @@ class PortfolioEnv:
     @property
     def action_width(self) -> int:
         """Numbers in one environment's action."""
-        return action_width(self.config.action, self.tape.num_assets)
+        return self.params.rules.action.width(self.tape.num_assets)
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """What trades are charged."""
+        return tuple(cost.name for cost in self.params.rules.terms.costs)
 
     @property
     def portfolio_width(self) -> int:
         """P, columns of `Observation.portfolio`: more of them where trades move prices."""
-        return len(self._portfolio_names)
-
-    @property
-    def _portfolio_names(self) -> tuple[str, ...]:
-        config = self.config
-        return portfolio_names(
-            self._shown, moves_prices=config.impact.moves_prices, carries=config.orders.carries
-        )
-
-    @property
-    def _shown(self) -> MarketTape:
-        """The tape with names for what agents are shown: assets, or slots where some are drawn."""
-        if not self.config.randomize.assets:
-            return self.tape
-        slots = (f"slot{number}" for number in range(self.tape.num_assets))
-        return replace(self.tape, symbols=tuple(slots))
+        return len(portfolio_names(self.tape, self.config))
 
     @property
     def observation_names(self) -> tuple[str, ...]:
         """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
-        own = self._portfolio_names
-        if self.config.observation == "index":
-            return own
-        if self.config.observation == "window":
-            return (*window_columns(self._shown, self.config.window_length), *own)
-        return (*feature_columns(self._shown), *own)
+        return observation_names(self.tape, self.config)
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed."""

@@ -1,33 +1,33 @@
 """Scripted players: from what an agent sees to target weights, without learning.
 
-Each is a function of the tape and of the observations of n players to long-only weights [n, A], the
-rest is cash; it looks at nothing after the bar and remembers nothing between calls. Weights, like
-observations, are by slot: of an asset each, unless episodes draw theirs (`fastsim.env.slots`).
+Each answers with long-only weights [n, A], the rest is cash; it looks at nothing after the bar and
+remembers nothing between calls. Weights, like observations, are by slot: of an asset each, unless
+episodes draw theirs (`fastsim.env.slots`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastsim.config import require_between
-from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
+from fastsim.env.config import EnvConfig
+from fastsim.env.decide import Decider
+from fastsim.env.observe import Observation
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots
 from fastsim.market.tape import MarketTape
-
-Player = Callable[[MarketTape, Observation], Tensor]
-"""Tape and observations of n players to target weights [n, A]."""
 
 NOISE_STREAM = 3
 _RESOLUTION = 1 << 24
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Momentum:
+@dataclass(frozen=True, kw_only=True)
+class Momentum(Decider):
     """More of what rose: equal weights, tilted by trailing returns in standard deviations."""
 
     lookback: int = 20
@@ -37,14 +37,14 @@ class Momentum:
         require_between(self, "lookback", 1)
         require_between(self, "strength", 0)
 
-    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
         """Target weights [n, A]."""
-        score = self.strength * shown_score(tape, observation, self.lookback)
-        return tilted(1.0, score, equal_weights(tape, observation))
+        score = self.strength * shown_score(tape, seen, self.lookback)
+        return tilted(1.0, score, equal_weights(tape, seen)), memory
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeanReversion:
+@dataclass(frozen=True, kw_only=True)
+class MeanReversion(Decider):
     """More of what fell: momentum the other way round, over fewer bars."""
 
     lookback: int = 5
@@ -54,14 +54,14 @@ class MeanReversion:
         require_between(self, "lookback", 1)
         require_between(self, "strength", 0)
 
-    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
         """Target weights [n, A]."""
-        score = -self.strength * shown_score(tape, observation, self.lookback)
-        return tilted(1.0, score, equal_weights(tape, observation))
+        score = -self.strength * shown_score(tape, seen, self.lookback)
+        return tilted(1.0, score, equal_weights(tape, seen)), memory
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TwapExecutor:
+@dataclass(frozen=True, kw_only=True)
+class TwapExecutor(Decider):
     """Buys equal weights in equal slices, one a bar (time-weighted average price), then holds."""
 
     slices: int = 20
@@ -69,15 +69,22 @@ class TwapExecutor:
     def __post_init__(self) -> None:
         require_between(self, "slices", 1)
 
-    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
         """Target weights [n, A]."""
-        goal = equal_weights(tape, observation)
-        held = held_weights(tape, observation)
-        return torch.where(held < goal, (held + goal / self.slices).minimum(goal), held)
+        goal = equal_weights(tape, seen)
+        held = held_weights(tape, seen)
+        return torch.where(held < goal, (held + goal / self.slices).minimum(goal), held), memory
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LiquidityProvider:
+class Displaced(NamedTuple):
+    """A market whose prices may be displaced."""
+
+    tape: MarketTape
+    columns: slice | None  # of a portfolio, displacements by slot; None where trades move no prices
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiquidityProvider(Decider):
     """Leans against displacement: sells what others have pushed up and buys what they pushed down.
 
     Where trades move no prices there is nothing to lean against, and it keeps its inventory.
@@ -92,18 +99,22 @@ class LiquidityProvider:
         require_between(self, "inventory", 0, 1)
         require_between(self, "strength", 0)
 
-    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+    def study(self, tape: MarketTape, rules: EnvConfig, /) -> Displaced:
+        """Find the displacements among the columns of a portfolio."""
+        names = portfolio_names(tape, rules)
+        places = [place for place, name in enumerate(names) if name.startswith("displacement.")]
+        return Displaced(tape, slice(places[0], places[-1] + 1) if places else None)
+
+    def decide(self, market: Displaced, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
         """Target weights [n, A]."""
-        plain = tape.num_assets + 1 + len(PORTFOLIO_SCALARS)
-        displacement = observation.portfolio[:, plain : plain + tape.num_assets]  # or [n, 0]
-        if displacement.shape[1] == 0:
-            displacement = torch.zeros_like(observation.portfolio[:, : tape.num_assets])
-        score = -self.strength * displacement
-        return tilted(self.inventory, score, equal_weights(tape, observation))
+        shares = equal_weights(market.tape, seen)
+        columns = market.columns
+        displacement = torch.zeros_like(shares) if columns is None else seen.portfolio[:, columns]
+        return tilted(self.inventory, -self.strength * displacement, shares), memory
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Noise:
+@dataclass(frozen=True, kw_only=True)
+class Noise(Decider):
     """Moves a part of the way to weights drawn evenly from all there are, afresh at every bar."""
 
     pace: float = 0.2
@@ -112,20 +123,20 @@ class Noise:
     def __post_init__(self) -> None:
         require_between(self, "pace", 0, 1)
 
-    def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
         """Target weights [n, A]; a draw depends on the seed, the row and the bar alone."""
-        rows, columns = len(observation.bar), tape.num_assets + 1
+        rows, columns = len(seen.bar), tape.num_assets + 1
         numbers = torch.arange(rows * columns, device=tape.device)
         key = environment_keys(self.seed, numbers).view(rows, columns)
-        drawn = draw_integers(key, observation.bar[:, None], NOISE_STREAM, _RESOLUTION)
+        drawn = draw_integers(key, seen.bar[:, None], NOISE_STREAM, _RESOLUTION)
         spacing = -((drawn.to(tape.dtype) + 0.5) / _RESOLUTION).log()
-        spacing[:, :-1] *= equal_weights(tape, observation) > 0
+        spacing[:, :-1] *= equal_weights(tape, seen) > 0
         wanted = (spacing / spacing.sum(-1, keepdim=True))[:, :-1]  # uniform on the simplex
-        held = held_weights(tape, observation)
-        return held + self.pace * (wanted - held)
+        held = held_weights(tape, seen)
+        return held + self.pace * (wanted - held), memory
 
 
-SCRIPTED: dict[str, Player] = {
+SCRIPTED: dict[str, Decider] = {
     "momentum": Momentum(),
     "mean reversion": MeanReversion(),
     "twap": TwapExecutor(),

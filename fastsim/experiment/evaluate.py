@@ -10,16 +10,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
-from fastsim.backtest.report import save_history, write_report
-from fastsim.backtest.summary import Costs, Summary, summarize
+from fastsim.backtest.report import write_report
+from fastsim.backtest.summary import Summary, summarize
 from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
-from fastsim.experiment.run import TrainConfig, load_policy, play
+from fastsim.env.nested import transform
+from fastsim.experiment.run import TrainConfig, load_markets, play, policy_folder, read_run
 from fastsim.extensions import is_reference
 from fastsim.market.tape import MarketTape
+from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
@@ -46,14 +49,8 @@ def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
     def shorten(figure: Tensor) -> Tensor:
         return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
 
-    summary = evaluation.summary
-    figures = {
-        name: shorten(figure)
-        for name, figure in summary._asdict().items()
-        if isinstance(figure, Tensor)
-    }
-    short = summary._replace(costs=Costs(*map(shorten, summary.costs)), **figures)
-    return short, (*evaluation.history.names[:count], "single asset, mean")
+    names = (*evaluation.history.names[:count], "single asset, mean")
+    return transform(shorten, evaluation.summary), names
 
 
 def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
@@ -66,10 +63,11 @@ def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
 def evaluate(
     folder: Path, part: Part = "test", checkpoint: Literal["best", "latest"] = "best"
 ) -> Evaluation:
-    """Evaluate a run and leave curves, weights and an HTML report in its folder."""
-    config, markets, policy = load_policy(folder, checkpoint)
-    tape: MarketTape = getattr(markets, part)
-    history = compare(policy, tape, config.env)
+    """Evaluate the policy in a run's folder; leaves curves, weights and an HTML report there."""
+    config = read_run(folder)
+    policy = load_policy(policy_folder(folder, checkpoint))
+    tape: MarketTape = getattr(load_markets(config), part)
+    history = compare(policy.to(tape.device), tape, config.env)
     bars_per_year = periods_per_year(history.timestamps)
     returns = history.simple_returns
     evaluation = Evaluation(

@@ -39,7 +39,9 @@ from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.folder import save_policy
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig, make_spec
 from fastsim.stats.metrics import periods_per_year
 from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
@@ -301,8 +303,8 @@ def read_run(folder: Path) -> TrainConfig:
 
 
 def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
-    """Put the parts of a run together."""
-    return Trainer(
+    """Put the parts of a run together; its policy is for history, whatever it learns from."""
+    trainer = Trainer(
         markets.worlds or markets.train,
         config.env,
         config.settings,
@@ -312,20 +314,20 @@ def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
         iterations=config.iterations,
         seed=config.seed,
     )
+    trainer.policy.spec = make_spec(
+        markets.train, config.env, config.policy, forecaster=config.forecaster
+    )
+    return trainer
 
 
-def load_policy(folder: Path, checkpoint: str = "best") -> tuple[TrainConfig, Markets, Policy]:
-    """Configuration, markets and trained policy of a run."""
-    config = read_run(folder)
-    markets = load_markets(config)
-    trainer = make_trainer(config, markets._replace(worlds=None))  # it learns no more
-    trainer.load(folder / "checkpoints" / f"{checkpoint}.pt")
-    return config, markets, trainer.policy
+def policy_folder(run: Path, checkpoint: str = "best") -> Path:
+    """Where a run keeps its policy: the best on the validation bars, or the latest."""
+    return run / ("policy" if checkpoint == "best" else f"policy-{checkpoint}")
 
 
 def play(policy: Policy, tape: MarketTape, env: EnvConfig, name: str = "agent") -> History:
     """Let the policy trade the whole tape once, without exploration."""
-    return replay(tape, lambda _, observation: policy.act(tape, observation), [name], env)
+    return replay(tape, policy, [name], env)
 
 
 def _train(
@@ -351,7 +353,9 @@ def _train(
                     score = validation["validation/log_growth"]
                     if score > best:
                         best = score
+                        save_policy(trainer.policy, policy_folder(folder))
                         trainer.save(checkpoints / "best.pt", best=best)
+                    save_policy(trainer.policy, policy_folder(folder, "latest"))
                     trainer.save(checkpoints / "latest.pt", best=best)
                 for name, value in figures.items():
                     writer.add_scalar(name, value, trainer.iteration)

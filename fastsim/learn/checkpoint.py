@@ -14,11 +14,10 @@ import torch
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 4
+FORMAT = 5
 PARTS = (
     "iteration",
-    "symbols",
-    "feature_names",
+    "spec",
     "algorithm",
     "policy",
     "learner",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from fastsim.learn.rollout import Rollout
-from fastsim.market.tape import MarketTape
+from fastsim.env.portfolio_columns import portfolio_names
+from fastsim.learn.rollout import Environment, Rollout
 from fastsim.stats.metrics import periods_per_year
 
 Figures = dict[str, Tensor]
@@ -20,21 +22,31 @@ def read(figures: Figures) -> dict[str, float]:
     return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
 
-def bars_per_year(tape: MarketTape) -> float:
-    """Bars that make a year, by the stamps of a tape's first world."""
-    return periods_per_year(tape.timestamps[: tape.bars_per_world])
+class Units(NamedTuple):
+    """What a market's figures are read by."""
+
+    drawdown: int  # its column of the portfolio
+    bars_per_year: float
 
 
-def rollout_figures(rollout: Rollout, assets: int, bars_a_year: float) -> Figures:
+def units_of(env: Environment) -> Units:
+    """Those of this environment: bars a year by the stamps of its tape's first world."""
+    tape = env.tape
+    return Units(
+        drawdown=portfolio_names(tape, env.config).index("drawdown"),
+        bars_per_year=periods_per_year(tape.timestamps[: tape.bars_per_world]),
+    )
+
+
+def rollout_figures(rollout: Rollout, units: Units) -> Figures:
     """Means over the valid steps of a rollout; the Sharpe ratio pools all environments."""
-    drawdown = assets + 1  # its column, after the weights of assets and cash
     valid = rollout.valid.to(rollout.reward.dtype)
     growth = mean_where(rollout.log_growth, valid)
     deviation = mean_where((rollout.log_growth - growth).square(), valid).sqrt()
     return {
         "rollout/reward": mean_where(rollout.reward, valid),
-        "rollout/sharpe_ratio": growth / deviation * bars_a_year**0.5,
-        "rollout/drawdown": mean_where(rollout.portfolio[:-1, :, drawdown], valid),
+        "rollout/sharpe_ratio": growth / deviation * units.bars_per_year**0.5,
+        "rollout/drawdown": mean_where(rollout.portfolio[:-1, :, units.drawdown], valid),
         "rollout/turnover": mean_where(rollout.turnover, valid),
         "rollout/cost_bps": mean_where(rollout.cost, valid) * 1e4,
     }

@@ -7,27 +7,26 @@ tail (Vinyals et al. 2019 call it a league; fictitious self-play, Heinrich et al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
-from fastsim.env.actions import actions_for
+from fastsim.config import from_mapping, require_between, to_mapping
 from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
-from fastsim.env.players import Player
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.learn.rollout import begin_policy
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import Policy, policy_with
+from fastsim.policy.spec import PolicySpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,50 +46,68 @@ class LeagueConfig:
         require_between(self, "scripted_share", 0, 1)
 
 
-class Snapshot:
-    """A policy as it was, on one market: it decides without exploration and learns no more."""
+class Encoded(NamedTuple):
+    """A market as a policy knows it by heart."""
 
-    def __init__(self, policy: Policy, tape: MarketTape) -> None:
+    tape: MarketTape
+    first: int  # bar of the first row
+    rows: Tensor  # [B, 2 hidden]  its market part
+
+
+class Snapshot(Decider):
+    """A policy as it was: it decides without exploration and learns no more."""
+
+    def __init__(self, policy: Policy) -> None:
         self.policy = deepcopy(policy).requires_grad_(False)
-        self.tape, table = tape, self.policy.standardize(tape)
-        self.first, self.market = table.first, self.policy.encode(table.rows)  # [B, 2 hidden]
 
-    def __call__(self, observation: Observation) -> Tensor:
-        """Actions [n, W]."""
-        if observation.view is not None:
-            return self.policy.act(self.tape, observation)
-        market = self.market[observation.bar - self.first]
-        mean: Tensor = self.policy(market, observation.portfolio).mean
-        return mean
+    @property
+    def answers(self) -> str:
+        """Actions of the mode that it was made for."""
+        return self.policy.answers
+
+    def study(self, tape: MarketTape, rules: EnvConfig, /) -> Encoded:
+        """Encode every bar once; ConfigError if the policy was made for another market."""
+        table = self.policy.standardize(self.policy.study(tape, rules))
+        return Encoded(tape, table.first, self.policy.encode(table.rows))
+
+    def decide(self, market: Encoded, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
+        """Most likely actions [n, W]."""
+        if seen.view is not None:
+            return self.policy.act(market.tape, seen), memory
+        mean: Tensor = self.policy(market.rows[seen.bar - market.first], seen.portfolio).mean
+        return mean, memory
 
 
 class LeagueEnv:
-    """The learner's row of each of M markets; scripted players and snapshots play the others.
+    """The learner's row of each of M markets; others, and its past selves, play the rest.
 
     Parameters
     ----------
     env
         M markets of `config.players` each, at least two.
     scripted
-        Players with rules of their own, at least one; with equal chances.
+        Who plays from the beginning, at least one; with equal chances.
     """
 
     def __init__(
-        self, env: PortfolioEnv, scripted: Sequence[Player], config: LeagueConfig, *, seed: int = 0
+        self, env: PortfolioEnv, scripted: Sequence[Decider], config: LeagueConfig, *, seed: int = 0
     ) -> None:
         players = env.config.players
         if env.worlds is not None:
             raise ConfigError(
                 "a league's snapshots know one history by heart: give it a tape, not FreshWorlds"
             )
+        if env.config.autoreset != "next_step":
+            raise ConfigError('a league needs EnvConfig.autoreset = "next_step"')
         if players < 2 or not scripted:
             raise ConfigError(
                 f"a league needs EnvConfig.players >= 2 and a scripted player, "
                 f"got {players} and {len(scripted)}"
             )
-        self.env, self.scripted, self.league = env, list(scripted), config
+        self.env, self.league = env, config
+        self.scripted = [Seat(player, env.tape, env.config) for player in scripted]
         self.num_envs = env.num_envs // players
-        self.snapshots: list[Snapshot] = []
+        self.snapshots: list[Seat[Snapshot]] = []
         self._generator = torch.Generator().manual_seed(seed)
         rows = torch.arange(env.num_envs, device=env.tape.device)
         self.rows, self._others = rows[::players], rows[rows % players > 0]  # [M], [M (P - 1)]
@@ -128,12 +145,17 @@ class LeagueEnv:
         return self.env.stepper
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes: the markets, the league, who sits where and whom to draw next."""
+        """All that changes: the markets, the league, who sits where, knows what, and comes next."""
+        policies = [seat.decider.policy for seat in self.snapshots]
         return {
             "env": self.env.state_dict(),
             "seen": flatten(self._seen._replace(flat=None)),
-            "snapshots": [snapshot.policy.state_dict() for snapshot in self.snapshots],
+            "snapshots": [
+                {"spec": to_mapping(policy.spec), "weights": policy.state_dict()}
+                for policy in policies
+            ],
             "seats": self._who,
+            "memories": [flatten(seat.memory) for seat, _ in self._seated()],
             "generator": self._generator.get_state(),
         }
 
@@ -147,7 +169,7 @@ class LeagueEnv:
         """
         self.env.load_state_dict(saved["env"])
         self._seen = unflatten(self._seen._replace(flat=None), saved["seen"])
-        self.snapshots = [self._snapshot(weights) for weights in saved["snapshots"]]
+        self.snapshots = [self._admit(_snapshot(each)) for each in saved["snapshots"]]
         self._generator.set_state(saved["generator"].cpu())
         who, members = saved["seats"], len(self.scripted) + len(self.snapshots)
         if len(who) != len(self._others) or not bool(((who >= 0) & (who < members)).all()):
@@ -155,17 +177,13 @@ class LeagueEnv:
                 f"the saved seats are not {len(self._others)} among {members} players"
             )
         self._sit(who)
-
-    def _snapshot(self, weights: Mapping[str, Tensor]) -> Snapshot:
-        size = PolicyConfig(hidden=weights["actor.weight"].shape[1])
-        policy = begin_policy(self, size, seed=0)
-        policy.load_state_dict(weights)
-        return Snapshot(policy, self.tape)
+        for (seat, _), memory in zip(self._seated(), saved["memories"], strict=True):
+            seat.memory = unflatten(seat.memory, memory)
 
     def add(self, policy: Policy) -> None:
         """Let the policy as it is now into the league, in place of the oldest if it is full."""
         kept = self.snapshots[-(self.league.keep - 1) :] if self.league.keep > 1 else []
-        self.snapshots = [*kept, Snapshot(policy, self.tape)]
+        self.snapshots = [*kept, self._admit(Snapshot(policy))]
 
     def seat(self) -> None:
         """Draw who plays each row that is not the learner's, from now on."""
@@ -181,10 +199,22 @@ class LeagueEnv:
         members = range(len(self.scripted) + len(self.snapshots))
         seats = [(member, self._others[self._who == member]) for member in members]
         self.seats = [(member, rows) for member, rows in seats if len(rows)]
+        for seat, rows in self._seated():
+            seat.begin(len(rows))
+
+    def _admit(self, snapshot: Snapshot) -> Seat[Snapshot]:
+        return Seat(snapshot, self.tape, self.config)
+
+    def _seated(self) -> Iterator[tuple[Seat[Any], Tensor]]:
+        """Who plays now, and the rows."""
+        players: list[Seat[Any]] = [*self.scripted, *self.snapshots]
+        return ((players[member], rows) for member, rows in self.seats)
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin everywhere; returns what the learner sees."""
         self._seen = self.env.reset(seed)
+        for seat, rows in self._seated():
+            seat.begin(len(rows))
         return take(self._seen, self.rows)
 
     @torch.no_grad()
@@ -192,6 +222,8 @@ class LeagueEnv:
         """Step all players, the learner by its actions [M, W]; returns its rows."""
         transition = self.env.step(self.actions(action))
         self._seen = transition.observation
+        for seat, rows in self._seated():
+            seat.restart(transition.restarted[rows])
         return take(transition, self.rows)
 
     def renew(self) -> Tensor:
@@ -202,14 +234,14 @@ class LeagueEnv:
         """Actions of all players [N, W], the learner's [M, W] among them."""
         every = action.new_empty(self.env.num_envs, self.action_width)
         every[self.rows] = action
-        for member, rows in self.seats:
-            every[rows] = self._decide(member, take(self._seen, rows)).to(action.dtype)
+        for seat, rows in self._seated():
+            every[rows] = seat(take(self._seen, rows)).to(action.dtype)
         return every
 
-    def _decide(self, member: int, seen: Observation) -> Tensor:
-        if member < len(self.scripted):
-            return actions_for(self.scripted[member](self.tape, seen), self.config.action)
-        return self.snapshots[member - len(self.scripted)](seen)
+
+def _snapshot(saved: Mapping[str, Any]) -> Snapshot:
+    spec = from_mapping(PolicySpec, saved["spec"])
+    return Snapshot(policy_with(spec, saved["weights"]))
 
 
 def train_league(trainer: Trainer, league: LeagueEnv, iterations: int) -> None:
@@ -223,7 +255,7 @@ def train_league(trainer: Trainer, league: LeagueEnv, iterations: int) -> None:
 
 def play_match(
     tape: MarketTape,
-    players: Sequence[Player | Snapshot],
+    players: Sequence[Decider],
     config: EnvConfig,
     *,
     markets: int = 64,
@@ -237,17 +269,14 @@ def play_match(
     config = replace(config, players=len(players))
     env = PortfolioEnv(tape, markets * len(players), config, seed=seed)
     seen, rows = env.reset(seed), torch.arange(markets, device=tape.device) * len(players)
+    seats = [Seat(player, tape, config, rows=markets) for player in players]
     over = torch.zeros(env.num_envs, dtype=torch.bool, device=tape.device)
     growth, steps = seen.portfolio.new_zeros(2, env.num_envs)
     for _ in range(config.episode.horizon or tape.last - tape.first):
         action = seen.portfolio.new_empty(env.num_envs, env.action_width)
-        for seat, player in enumerate(players):
-            mine = take(seen, rows + seat)
-            action[rows + seat] = (
-                player(mine)
-                if isinstance(player, Snapshot)
-                else actions_for(player(tape, mine), config.action)
-            ).to(action.dtype)
+        for number, seat in enumerate(seats):
+            mine = rows + number
+            action[mine] = seat(take(seen, mine)).to(action.dtype)
         transition = env.step(action)
         outcome, seen = transition.outcome, transition.observation
         counts = ~(over | transition.ignored)

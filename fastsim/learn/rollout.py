@@ -13,9 +13,11 @@ from fastsim.config import require_count
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
-from fastsim.env.observe import Observation, View
+from fastsim.env.observe import Observation
+from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
+from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
+from fastsim.policy.spec import PolicyConfig, make_spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,15 +135,7 @@ class Rollout(NamedTuple):
 
 def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:
     """A policy for what the environment shows, with weights of this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Policy(
-            env.tape,
-            env.action_width,
-            config,
-            portfolio_width=env.portfolio_width,
-            pooled=bool(env.config.randomize.assets),
-        )
+    return new_policy(make_spec(env.tape, env.config, config), env.tape, seed=seed)
 
 
 def empty_rollout(env: Environment, steps: int) -> Rollout:
@@ -255,5 +249,5 @@ def _figures(transition: Transition) -> dict[str, Tensor]:
         "restarted": ignored,
         "log_growth": growth.clamp_min(1e-6).log(),
         "turnover": outcome.turnover,
-        "cost": torch.where(fill > 0, outcome.all_costs.total / fill, 0.0),
+        "cost": torch.where(fill > 0, outcome.total_cost / fill, 0.0),
     }

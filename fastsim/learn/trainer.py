@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fastsim.config import to_mapping
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.errors import CheckpointError, ConfigError
@@ -22,7 +23,8 @@ from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
 from fastsim.learn.figures import Figures, read
 from fastsim.learn.rollout import CollectConfig, Environment
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy, PolicyConfig, check_tape
+from fastsim.policy.network import Policy
+from fastsim.policy.spec import PolicyConfig, read_spec
 from fastsim.synthetic.fresh import FreshWorlds
 
 
@@ -133,11 +135,9 @@ class Trainer:
 
     def save(self, path: Path, **extra: Any) -> None:
         """Write a checkpoint, with `extra` plain values beside the run's own."""
-        tape = self.env.tape
         content = {
             "iteration": self.iteration,
-            "symbols": list(tape.symbols),
-            "feature_names": list(tape.feature_names),
+            "spec": to_mapping(self.policy.spec),
             "algorithm": self.record.name,
             "policy": self.policy.state_dict(),
             "learner": self.algorithm.state_dict(),
@@ -149,7 +149,7 @@ class Trainer:
     def load(self, path: Path) -> Mapping[str, Any]:
         """Go on from a checkpoint of this same configuration; returns its `extra` values."""
         content = load_checkpoint(path, self.env.tape.device)
-        check_tape(self.env.tape, tuple(content["symbols"]), tuple(content["feature_names"]))
+        read_spec(content["spec"], path).check(self.env.tape, self.env.config)
         if content["algorithm"] != self.record.name:
             raise CheckpointError(
                 f"{path}: a run of algorithm {content['algorithm']!r}; this one is of "

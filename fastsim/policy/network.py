@@ -9,34 +9,20 @@ assets or their volatility, no two samples see the same market, and each is enco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from fastsim.config import require_between
-from fastsim.env.observe import Observation, View, features_at, portfolio_names
-from fastsim.errors import ConfigError
+from fastsim.env.config import EnvConfig
+from fastsim.env.decide import Decider
+from fastsim.env.observe import Observation, features_at
+from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
 from fastsim.policy.normalize import RunningMoments
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyConfig:
-    """Size and exploration of the policy."""
-
-    hidden: int = 64
-    """Width of both hidden layers."""
-    initial_std: float = 0.3
-    """Standard deviation of the Gaussian on each action at the start. On logits, 1 would turn the
-    whole portfolio over at every step."""
-
-    def __post_init__(self) -> None:
-        require_between(self, "hidden", 1)
-        require_between(self, "initial_std", 0, 10, open_low=True)
+from fastsim.policy.spec import PolicySpec
 
 
 class PolicyOutput(NamedTuple):
@@ -65,40 +51,48 @@ class MarketTable(NamedTuple):
     tape: MarketTape  # what they were made from
 
 
-class Policy(nn.Module):
-    """Gaussian policy over actions of width W, with value function.
+class Policy(nn.Module, Decider):
+    """Gaussian policy over actions of width W, with value function, for markets of its spec.
 
-    The market's features are standardised by their moments over the bars given at construction,
-    the portfolio's by running moments; both are buffers and travel with the weights.
-    `portfolio_width` is the environment's; without one, that of prices which trades leave alone.
-    Where any asset may stand in a slot, `pooled` moments are those of a feature over all assets, so
-    that a number means the same whichever asset it is of.
+    The market's features are standardised by their moments over the bars of `fit_moments`, the
+    portfolio's by running moments; both are buffers and travel with the weights. Where any asset
+    may stand in a slot, moments are pooled: those of a feature over all assets, so that a number
+    means the same whichever asset it is of.
     """
 
-    def __init__(
-        self,
-        tape: MarketTape,
-        action_width: int,
-        config: PolicyConfig,
-        *,
-        portfolio_width: int | None = None,
-        pooled: bool = False,
-    ) -> None:
+    def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
-        features = tape.num_assets * len(tape.feature_names)
-        portfolio = portfolio_width or len(portfolio_names(tape))
-        width = config.hidden
-        self.market_moments = RunningMoments(len(tape.feature_names) if pooled else features)
+        self.spec = spec
+        each = len(spec.features)
+        features, portfolio = len(spec.symbols) * each, len(spec.portfolio)
+        width, actions = spec.network.hidden, spec.action_width
+        self.market_moments = RunningMoments(each if spec.pooled else features)
         self.portfolio_moments = RunningMoments(portfolio)
         self.market_encoder = nn.Sequential(_linear(features, width), nn.Tanh())
         self.market_hidden = nn.Linear(width, 2 * width)
         self.portfolio_hidden = nn.Linear(portfolio, 2 * width, bias=False)
-        self.actor = _linear(width, action_width, gain=0.01)
+        self.actor = _linear(width, actions, gain=0.01)
         self.critic = _linear(width, 1, gain=1.0)
-        self.log_std = nn.Parameter(torch.full((action_width,), math.log(config.initial_std)))
+        self.log_std = nn.Parameter(torch.full((actions,), math.log(spec.network.initial_std)))
         self._begin_hidden()
-        self.to(tape.device)
+
+    def fit_moments(self, tape: MarketTape) -> None:
+        """Take in what the market shows at the bars of `tape` that episodes use."""
         self.market_moments.update(self._by_moment(_rows(tape)).flatten(0, 1))
+
+    @property
+    def answers(self) -> str:
+        """Actions of the mode that it was made for."""
+        return self.spec.action
+
+    def study(self, tape: MarketTape, rules: EnvConfig, /) -> MarketTape:
+        """The tape; ConfigError if the policy was made for another market."""
+        self.spec.check(tape, rules)
+        return tape
+
+    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
+        """Most likely actions [n, W], without exploration."""
+        return self.act(tape, seen), memory
 
     def standardize(self, tape: MarketTape) -> MarketTable:
         """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
@@ -176,17 +170,27 @@ def _rows(tape: MarketTape) -> Tensor:
     return tape.known.features[tape.first : stop]
 
 
-def check_tape(tape: MarketTape, symbols: tuple[str, ...], feature_names: tuple[str, ...]) -> None:
-    """Raise ConfigError unless `tape` has the assets and features that a policy was made for."""
-    for kind, wanted, given in (
-        ("assets", symbols, tape.symbols),
-        ("features", feature_names, tape.feature_names),
-    ):
-        if tuple(wanted) != tuple(given):
-            raise ConfigError(
-                f"the policy was trained on the {kind} {', '.join(wanted)}; "
-                f"this market has {', '.join(given)}"
-            )
+def new_policy(spec: PolicySpec, tape: MarketTape, *, seed: int) -> Policy:
+    """A policy that has learned nothing, on the tape's device, with weights of this seed.
+
+    PyTorch's own random numbers stay as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = Policy(spec)
+    policy.to(tape.device).fit_moments(tape)
+    return policy
+
+
+def policy_with(spec: PolicySpec, weights: Mapping[str, Tensor]) -> Policy:
+    """A policy with these weights and moments, a `state_dict`, where they lie; RuntimeError if not.
+
+    No random number is drawn, and no time is spent on weights that would be overwritten.
+    """
+    with torch.device("meta"):
+        policy = Policy(spec)
+    policy.load_state_dict(weights, assign=True)
+    return policy
 
 
 def _linear(inputs: int, outputs: int, *, gain: float = math.sqrt(2.0)) -> nn.Linear:

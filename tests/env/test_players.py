@@ -6,8 +6,9 @@ import pytest
 import torch
 from worlds import SHORT_FEATURES, random_bars
 
-from fastsim.env.actions import actions_for, target_weights
+from fastsim.env.actions import ACTIONS, actions_for, target_weights
 from fastsim.env.core import EnvConfig
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -36,6 +37,11 @@ def seen(rules=RULES):
     return env.step(torch.full((ROWS, ASSETS), 0.1)).observation
 
 
+def said(player, observation, tape=TAPE, rules=RULES):
+    """Target weights of a player, where actions are weights."""
+    return Seat(player, tape, rules)(observation)
+
+
 def with_displacement(observation, values):
     portfolio = observation.portfolio.clone()
     portfolio[:, -ASSETS:] = torch.tensor(values)
@@ -45,13 +51,14 @@ def with_displacement(observation, values):
 @pytest.mark.parametrize("impact", [ImpactConfig(), RULES.impact])
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_every_player_asks_for_admissible_weights_row_by_row(name, impact):
-    player, observation = SCRIPTED[name], seen(replace(RULES, impact=impact))
-    weights = player(TAPE, observation)
+    rules = replace(RULES, impact=impact)
+    player, observation = SCRIPTED[name], seen(rules)
+    weights = said(player, observation, rules=rules)
     assert weights.shape == (ROWS, ASSETS) and weights.dtype == TAPE.dtype
     assert (weights >= 0).all() and (weights.sum(-1) <= 1 + 1e-6).all()
-    assert torch.equal(player(TAPE, observation), weights)
+    assert torch.equal(said(player, observation, rules=rules), weights)
     few = torch.arange(2)
-    assert torch.equal(player(TAPE, take(observation, few)), weights[:2])
+    assert torch.equal(said(player, take(observation, few), rules=rules), weights[:2])
 
 
 @pytest.mark.parametrize("name", SCRIPTED)
@@ -62,7 +69,9 @@ def test_no_player_looks_ahead(name):
     known.bars[bar + 1 :] *= 3.0
     known.sigma[bar + 1 :] *= 3.0
     altered = replace(TAPE, known=known)
-    assert torch.equal(SCRIPTED[name](altered, observation), SCRIPTED[name](TAPE, observation))
+    assert torch.equal(
+        said(SCRIPTED[name], observation, altered), said(SCRIPTED[name], observation)
+    )
 
 
 def test_momentum_and_mean_reversion_lean_opposite_ways():
@@ -70,10 +79,10 @@ def test_momentum_and_mean_reversion_lean_opposite_ways():
     score = trailing_score(TAPE, observation.bar, 10)
     assert score.isfinite().all()
     best = score.argmax(-1, keepdim=True)
-    chased = Momentum(lookback=10)(TAPE, observation).gather(1, best)
-    leaned = MeanReversion(lookback=10)(TAPE, observation).gather(1, best)
+    chased = said(Momentum(lookback=10), observation).gather(1, best)
+    leaned = said(MeanReversion(lookback=10), observation).gather(1, best)
     assert (chased > leaned).all()
-    flat = Momentum(strength=0.0)(TAPE, observation)
+    flat = said(Momentum(strength=0.0), observation)
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / ASSETS))
 
 
@@ -82,7 +91,7 @@ def test_twap_buys_in_equal_slices_and_then_holds():
     bought = []
     for _ in range(7):
         observation = Observation(torch.tensor([50]), held)
-        after = TwapExecutor(slices=5)(TAPE, observation)
+        after = said(TwapExecutor(slices=5), observation)
         bought.append(float((after - held).sum()))
         held = after
     assert bought == pytest.approx([0.2] * 5 + [0.0] * 2, abs=1e-6)
@@ -90,26 +99,26 @@ def test_twap_buys_in_equal_slices_and_then_holds():
 
 def test_a_liquidity_provider_sells_what_others_pushed_up():
     observation = with_displacement(seen(), [1.0, -1.0, 0.0, 5.0])
-    weights = LiquidityProvider(inventory=0.5, strength=0.5)(TAPE, observation)
+    weights = said(LiquidityProvider(inventory=0.5, strength=0.5), observation)
     torch.testing.assert_close(weights[0] * ASSETS, torch.tensor([0.0, 1.0, 0.5, 0.0]))
 
 
 def test_noise_is_its_seed_and_nothing_else():
     observation = seen()
     state = torch.get_rng_state()
-    first = Noise(pace=1.0)(TAPE, observation)
+    first = said(Noise(pace=1.0), observation)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(Noise(pace=1.0, seed=1)(TAPE, observation), first)
+    assert not torch.equal(said(Noise(pace=1.0, seed=1), observation), first)
     assert len(first.unique()) == ROWS * ASSETS
     many = Observation(torch.arange(40, 100).repeat(100), torch.zeros(6000, ASSETS + 3))
-    mean = Noise(pace=1.0)(TAPE, many).mean(0)
+    mean = said(Noise(pace=1.0), many).mean(0)
     torch.testing.assert_close(mean, torch.full((ASSETS,), 1 / (ASSETS + 1)), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
 def test_actions_ask_for_the_weights_they_were_made_from(mode):
     weights = torch.tensor([[0.2, 0.3, 0.0], [0.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
-    again, hold = target_weights(actions_for(weights, mode), mode, 1.0)
+    again, hold = target_weights(actions_for(weights, mode), ACTIONS[mode], 1.0)
     torch.testing.assert_close(again, weights, atol=1e-7, rtol=0)
     assert not hold.any()
 

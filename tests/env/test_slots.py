@@ -8,9 +8,9 @@ from scipy import stats
 from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.config import from_mapping, to_mapping
-from fastsim.env.actions import action_width, target_weights
-from fastsim.env.conditions import conditions_at
+from fastsim.env.actions import ACTIONS, action_width, target_weights
 from fastsim.env.core import EnvConfig, meet
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -21,6 +21,7 @@ from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.env.slots import draw_slots, drawn_assets, to_assets, to_slots
 from fastsim.errors import ConfigError
+from fastsim.market.conditions import conditions_at
 from fastsim.market.tape import TapeConfig, make_tape
 
 ASSETS = 5
@@ -43,6 +44,11 @@ def script(mode="weights", steps=12, rows=64, seed=2):
     shape = (steps, rows, action_width(mode, ASSETS))
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return values.abs() if mode == "weights" else values
+
+
+def said(player, env, seen):
+    """Target weights of a player in an environment whose actions they are."""
+    return Seat(player, TAPE, env.config)(seen)
 
 
 def slots_of(rows=6000, bounds=(1, 4), episode=0, seed=0):
@@ -114,19 +120,19 @@ def test_going_to_the_slots_and_back_keeps_what_is_shown():
 def test_what_is_asked_of_masked_slots_is_ignored(mode):
     masked = slots_of(rows=64) < 0
     action = script(mode)[0]
-    weights, hold = target_weights(action, mode, 1.0, masked)
+    weights, hold = target_weights(action, ACTIONS[mode], 1.0, masked)
     assert (weights[masked] == 0).all()
     assert not hold.any()
     for noise in (1e30, torch.nan, torch.inf):
         other = action.clone()
         other[:, :ASSETS][masked] = noise
-        assert_same_bits(target_weights(other, mode, 1.0, masked), (weights, hold))
+        assert_same_bits(target_weights(other, ACTIONS[mode], 1.0, masked), (weights, hold))
     width = int((~masked[0]).sum())
     kept = torch.cat([action[:1, :width], action[:1, ASSETS:]], dim=-1)  # as if there were no more
-    alone, _ = target_weights(kept, mode, 1.0)
+    alone, _ = target_weights(kept, ACTIONS[mode], 1.0)
     torch.testing.assert_close(weights[:1, :width], alone)
     action[0, 0] = torch.nan  # the first slot always shows an asset
-    assert target_weights(action, mode, 1.0, masked)[1].tolist() == [True] + [False] * 63
+    assert target_weights(action, ACTIONS[mode], 1.0, masked)[1].tolist() == [True] + [False] * 63
 
 
 @pytest.mark.parametrize("impact", [ImpactConfig(), ImpactConfig(transient=0.5, permanent=0.1)])
@@ -175,7 +181,7 @@ def test_the_market_that_rewards_are_measured_against_is_that_of_the_drawn_asset
     asked = torch.zeros(64, ASSETS, dtype=torch.float64)
     asked[:, 0] = 1.0
     bar = state.episode.bar
-    overnight = TAPE.next.r_before[bar].gather(1, state.slots[:, :1]).log1p()[:, 0]
+    overnight = TAPE.next["r_before"][bar].gather(1, state.slots[:, :1]).log1p()[:, 0]
     reward = env.step(asked).reward  # all in one asset is its market, but for the night in cash
     rows = alone & tradable
     assert rows.sum() > 8
@@ -204,12 +210,7 @@ def test_a_subset_is_the_market_of_its_assets_alone(mode):
     known = TAPE.known._replace(
         **{name: getattr(TAPE.known, name)[:, shown] for name in TAPE.known._fields}
     )
-    following = TAPE.next._replace(
-        **{
-            name: getattr(TAPE.next, name)[:, shown]
-            for name in ("r_before", "r_after", "tradable", "dollars")
-        }
-    )
+    following = TAPE.next.each(lambda table: table[:, shown] if table.dim() > 1 else table)
     symbols = tuple(TAPE.symbols[asset] for asset in shown)
     small = make(
         RandomizeConfig(),
@@ -296,24 +297,25 @@ def test_scripted_players_ask_for_nothing_where_nothing_is_shown(name):
     env = make(impact=ImpactConfig(transient=0.5))
     for action in script(steps=3):
         observation = env.step(action / 20).observation
-    weights = SCRIPTED[name](TAPE, observation)
+    weights = said(SCRIPTED[name], env, observation)
     assert (weights[observation.view.slots < 0] == 0).all()
     assert (weights >= 0).all() and (weights.sum(-1) <= 1 + 1e-9).all()
     assert weights.sum() > 0
     few = torch.arange(2)
-    assert torch.equal(SCRIPTED[name](TAPE, take(observation, few)), weights[:2])
+    assert torch.equal(said(SCRIPTED[name], env, take(observation, few)), weights[:2])
 
 
 def test_scripted_players_go_by_the_asset_in_the_slot():
     env = make(ALL)
     observation = env.reset(0)
-    plain = Momentum(lookback=5)(TAPE, observation._replace(view=None))
+    plain = said(Momentum(lookback=5), env, observation._replace(view=None))
     slots = observation.view.slots
-    torch.testing.assert_close(Momentum(lookback=5)(TAPE, observation), plain.gather(1, slots))
+    torch.testing.assert_close(said(Momentum(lookback=5), env, observation), plain.gather(1, slots))
     score = trailing_score(TAPE, observation.bar, 5)
     assert score.abs().max() > 0.1
-    some = make().reset(0)
-    bought = TwapExecutor(slices=1)(TAPE, some)
+    few = make()
+    some = few.reset(0)
+    bought = said(TwapExecutor(slices=1), few, some)
     shown = some.view.slots >= 0
     torch.testing.assert_close(bought, shown / shown.sum(-1, keepdim=True).double())
 
@@ -337,5 +339,5 @@ def test_numbers_of_assets_survive_a_configuration_file():
 def test_fused_backends_leave_it_to_the_reference():
     assert make().stepper.name == "torch"
     rules = EnvConfig(randomize=SOME, episode=EpisodeConfig(horizon=8))
-    with pytest.raises(ConfigError, match="worlds drawn for each episode"):
+    with pytest.raises(ConfigError, match=r"does not cover randomize\.assets = "):
         PortfolioEnv(TAPE, 2, rules, backend="numba")

@@ -15,6 +15,7 @@ import fastsim
 from fastsim.adapters.gym_env import PortfolioGymEnv
 from fastsim.adapters.sb3 import SB3VecEnv
 from fastsim.env.core import EnvConfig
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import take
@@ -30,9 +31,11 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import make_batch, ppo_losses
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
+from fastsim.market.block import Block
 from fastsim.market.features import rises_with_volatility
 from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
-from fastsim.policy.network import Policy, PolicyConfig
+from fastsim.policy.network import new_policy
+from fastsim.policy.spec import PolicyConfig, make_spec
 
 ASSETS, HORIZON = 4, 8
 CONFIG = TapeConfig(features=SHORT_FEATURES)
@@ -131,11 +134,9 @@ def test_features_at_the_limit_stay_within_it():
 
 
 def make_policy(tape, env, seed=0):
-    torch.manual_seed(seed)
-    config = PolicyConfig(hidden=8)
-    return Policy(
-        tape, env.action_width, config, portfolio_width=env.portfolio_width, pooled=True
-    ).double()
+    spec = make_spec(tape, env.config, PolicyConfig(hidden=8))
+    assert spec.pooled
+    return new_policy(spec, tape, seed=seed).double()
 
 
 def test_which_number_an_asset_has_on_the_tape_is_nothing_to_a_policy():
@@ -247,7 +248,7 @@ def test_a_league_plays_in_drawn_markets():
     trainer = Trainer(MARKET, league, PPO, PolicyConfig(hidden=8), COLLECT, iterations=3)
     train_league(trainer, league, 3)
     seen = league.reset(0)
-    snapshot = Snapshot(trainer.policy, MARKET)
+    snapshot = Seat(Snapshot(trainer.policy), MARKET, rules)
     assert seen.view.slots.shape == (16, ASSETS)
     torch.testing.assert_close(snapshot(seen), trainer.policy.act(MARKET, seen))
 
@@ -268,13 +269,12 @@ def side_by_side(*tapes):
         *(torch.cat(tables, 1) for tables in zip(*(t.known for t in tapes), strict=True))
     )
     following = {
-        name: torch.cat(tables, 1) if first.dim() == 2 else torch.stack(tables).mean(0)
-        for name, first in tapes[0].next._asdict().items()
-        if first is not None
-        for tables in [[getattr(tape.next, name) for tape in tapes]]
+        name: torch.cat(tables, 1) if tables[0].dim() == 2 else torch.stack(tables).mean(0)
+        for name in tapes[0].next
+        for tables in [[tape.next[name] for tape in tapes]]
     }
     symbols = tuple(f"X{number}" for number in range(len(tapes)))
-    return replace(tapes[0], symbols=symbols, known=known, next=tapes[0].next._replace(**following))
+    return replace(tapes[0], symbols=symbols, known=known, next=Block.of(following))
 
 
 def test_ppo_learns_from_one_asset_or_two_in_any_slot_what_there_is_to_earn_from_each():

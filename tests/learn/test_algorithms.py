@@ -20,13 +20,13 @@ from fastsim.errors import CheckpointError, ConfigError
 from fastsim.experiment.run import TrainConfig
 from fastsim.learn.algorithm import AlgorithmRecord
 from fastsim.learn.algorithms import ALGORITHMS
-from fastsim.learn.figures import rollout_figures
+from fastsim.learn.figures import rollout_figures, units_of
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig, begin_policy
 from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.fresh import FreshWorlds
 
@@ -259,7 +259,9 @@ def test_the_sharpe_ratio_of_a_rollout_is_of_a_year_of_these_bars(hours, bars_a_
     growth = rollout.log_growth[rollout.valid]
     ratio = float(growth.mean() / growth.std(unbiased=False))
     assert figures["rollout/sharpe_ratio"] == pytest.approx(ratio * bars_a_year**0.5, rel=1e-3)
-    weekdays = rollout_figures(rollout, 2, 252.0)["rollout/sharpe_ratio"]
+    weekdays = rollout_figures(rollout, units_of(trainer.env)._replace(bars_per_year=252.0))[
+        "rollout/sharpe_ratio"
+    ]
     assert float(weekdays) == pytest.approx(ratio * 252**0.5, rel=1e-3)
 
 

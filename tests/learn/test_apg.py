@@ -26,7 +26,8 @@ from fastsim.learn.rollout import CollectConfig, Rollout, begin_rollout, empty_r
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy, PolicyConfig, PolicyOutput
+from fastsim.policy.network import Policy, PolicyOutput
+from fastsim.policy.spec import PolicyConfig
 
 ASSETS, ROWS, STEPS = 3, 6, 14
 DISCOUNT = 0.9

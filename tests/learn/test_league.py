@@ -11,6 +11,7 @@ import torch
 from planted import RULES as PLANTED
 from planted import planted_tape
 
+from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise
@@ -20,7 +21,7 @@ from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, 
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 PLAYERS, MARKETS = 3, 8
 TAPE, BEST = planted_tape(revealing=True)
@@ -46,21 +47,21 @@ def test_snapshots_stay_as_they_were_while_the_learner_goes_on():
     league, trainer = make_league(scripted_share=0.0)
     train_league(trainer, league, 1)
     [snapshot] = league.snapshots
-    before = weights_of(snapshot.policy)
-    market = snapshot.market.clone()
+    policy, market = snapshot.decider.policy, snapshot.market.rows.clone()
+    before = weights_of(policy)
     assert [member for member, _ in league.seats] == [2]  # nobody else plays
     trainer.iterate()
-    assert all(map(torch.equal, weights_of(snapshot.policy), before))
-    assert torch.equal(snapshot.market, market)
+    assert all(map(torch.equal, weights_of(policy), before))
+    assert torch.equal(snapshot.market.rows, market)
     assert not all(map(torch.equal, weights_of(trainer.policy), before))
-    assert not any(value.requires_grad for value in snapshot.policy.parameters())
+    assert not any(value.requires_grad for value in policy.parameters())
 
 
 def test_a_snapshot_plays_what_the_policy_would_have_played():
     league, trainer = make_league()
     trainer.iterate()
     observation = league.reset(0)
-    snapshot = Snapshot(trainer.policy, TAPE)
+    snapshot = Seat(Snapshot(trainer.policy), TAPE, RULES)
     expected = trainer.policy.act(TAPE, observation)
     torch.testing.assert_close(snapshot(observation), expected)
     trainer.iterate()
@@ -116,7 +117,7 @@ def test_a_league_repeats_itself():
 
 def everything(league, trainer):
     """All tensors of a run by name."""
-    snapshots = [tensor for each in league.snapshots for tensor in weights_of(each.policy)]
+    snapshots = [tensor for each in league.snapshots for tensor in weights_of(each.decider.policy)]
     return {
         "weights": weights_of(trainer.policy),
         "moments of Adam": [
@@ -127,7 +128,7 @@ def everything(league, trainer):
         "reward scale": weights_of(trainer.algorithm.reward_scale),
         "rollout": flatten(trainer.algorithm.rollout),
         "portfolios": flatten(league.env.state),
-        "snapshots": snapshots + [each.market for each in league.snapshots],
+        "snapshots": snapshots + [each.market.rows for each in league.snapshots],
         "seats": [part for who, rows in league.seats for part in (torch.tensor(who), rows)],
         "draws": [league._generator.get_state()],
     }
@@ -172,7 +173,19 @@ def test_what_a_league_saved_is_its_own_to_keep():
 
 
 def lose_a_weight(saved):
-    del saved["snapshots"][0]["actor.weight"]
+    del saved["snapshots"][0]["weights"]["actor.weight"]
+
+
+def lose_a_spec(saved):
+    del saved["snapshots"][0]["spec"]
+
+
+def misspell_a_spec(saved):
+    saved["snapshots"][0]["spec"]["max_grass"] = 1.0
+
+
+def lose_a_memory(saved):
+    saved["memories"].pop()
 
 
 def lose_the_seats(saved):
@@ -192,7 +205,7 @@ def seat_a_stranger(saved):
 
 
 def widen_a_weight(saved):
-    saved["snapshots"][0]["log_std"] = torch.zeros(99)
+    saved["snapshots"][0]["weights"]["log_std"] = torch.zeros(99)
 
 
 def shorten_what_was_seen(saved):
@@ -214,7 +227,10 @@ def empty_the_environment(saved):
 @pytest.mark.parametrize(
     ("damage", "culprit"),
     [
-        (lose_a_weight, r"lacks 'actor\.weight'"),
+        (lose_a_weight, r'Missing key.*"actor\.weight"'),
+        (lose_a_spec, "lacks 'spec'"),
+        (misspell_a_spec, "max_grass"),
+        (lose_a_memory, ""),
         (lose_the_seats, "lacks 'seats'"),
         (lose_a_player, "saved seats are not 16 among 3 players"),
         (lose_a_tensor, "tensors is needed"),
@@ -324,9 +340,9 @@ def test_the_learner_earns_more_than_noise_and_than_it_did_untrained():
     league, trainer = make_league(markets=64, iterations=40)
     rules = replace(RULES, episode=replace(RULES.episode, staggered=False))
     players = [Noise(), Momentum()]
-    before = play_match(TAPE, [Snapshot(trainer.policy, TAPE), *players], rules)
+    before = play_match(TAPE, [Snapshot(trainer.policy), *players], rules)
     train_league(trainer, league, 40)
-    after = play_match(TAPE, [Snapshot(trainer.policy, TAPE), *players], rules)
+    after = play_match(TAPE, [Snapshot(trainer.policy), *players], rules)
     torch.testing.assert_close(after[1:], before[1:])  # no volume, no impact: the others stay put
     best = BEST / (TAPE.last - TAPE.first)
     assert after[0] > 0.5 * best

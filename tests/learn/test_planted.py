@@ -11,7 +11,7 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 RUNS = {
     "ppo": (PPOConfig(discount=0.9, learning_rate=3e-3), CollectConfig(num_envs=128), 60),

@@ -22,18 +22,25 @@ from fastsim.learn.ppo.update import (
     ppo_losses,
 )
 from fastsim.learn.reward_scale import RewardScale
-from fastsim.learn.rollout import CollectConfig, Rollout, begin_rollout, collect, empty_rollout
+from fastsim.learn.rollout import (
+    CollectConfig,
+    Rollout,
+    begin_policy,
+    begin_rollout,
+    collect,
+    empty_rollout,
+)
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
+from fastsim.policy.network import MarketTable, Policy, PolicyOutput
 from fastsim.policy.normalize import RunningMoments
+from fastsim.policy.spec import PolicyConfig
 
 
 @pytest.fixture
 def experience() -> tuple[MarketTable, Policy, Rollout]:
     tape, _ = planted_tape(revealing=True, bars=400)
     env = PortfolioEnv(tape, 16, RULES)
-    torch.manual_seed(0)
-    policy = Policy(tape, env.action_width, PolicyConfig(hidden=8, initial_std=0.5))
+    policy = begin_policy(env, PolicyConfig(hidden=8, initial_std=0.5), seed=0)
     rollout = empty_rollout(env, 80)
     begin_rollout(rollout, env.reset(3))
     table = policy.standardize(tape)

@@ -1,6 +1,7 @@
 """A run that was killed goes on as if it had not been."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,17 +14,28 @@ import torch
 from planted import RULES, planted_tape
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastsim.config import load_yaml, save_yaml
-from fastsim.data.source import DataConfig
+from fastsim.config import load_yaml, save_yaml, to_mapping
+from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.experiment.run import TrainConfig, load_policy, resume, train
+from fastsim.experiment.evaluate import evaluate
+from fastsim.experiment.run import (
+    TrainConfig,
+    load_markets,
+    make_trainer,
+    play,
+    policy_folder,
+    read_run,
+    resume,
+    train,
+)
 from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.folder import load_policy
+from fastsim.policy.spec import PolicyConfig
 
 SMALL = {
     "data": DataConfig(symbols=("AAPL", "KO"), start="2014-01-01", end="2016-12-30"),
@@ -78,6 +90,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(algorithm, 
         load_checkpoint(run / "checkpoints" / "best.pt") for run in (whole, tmp_path / "killed")
     ]
     assert best[0]["iteration"] == best[1]["iteration"]
+    for name in ("policy", "policy-latest"):
+        for file in ("spec.json", "weights.safetensors"):
+            kept = [(run / name / file).read_bytes() for run in (whole, tmp_path / "killed")]
+            assert kept[0] == kept[1]
 
 
 def test_a_configuration_read_back_repeats_the_run(tmp_path):
@@ -191,10 +207,12 @@ def damage_algorithm(path: Path) -> None:
 def test_a_bad_checkpoint_is_named_in_one_line(finished, damage):
     path = finished / "checkpoints" / "best.pt"
     whole = path.read_bytes()
+    config = read_run(finished)
+    trainer = make_trainer(config, load_markets(config))
     try:
         damage(path)
         with pytest.raises(CheckpointError, match=r"best\.pt") as caught:
-            load_policy(finished)
+            trainer.load(path)
         assert "\n" not in str(caught.value)
     finally:
         path.write_bytes(whole)
@@ -207,12 +225,53 @@ def test_a_policy_is_not_put_to_work_on_other_assets(finished):
         name="other",
         runs_dir=config.runs_dir,
     )
-    save_yaml(other, finished.parent / "other" / "config.yaml")
-    checkpoints = finished.parent / "other" / "checkpoints"
-    checkpoints.mkdir()
-    (checkpoints / "best.pt").write_bytes((finished / "checkpoints" / "best.pt").read_bytes())
-    with pytest.raises(ConfigError, match="AAPL, KO"):
-        load_policy(finished.parent / "other")
+    folder = finished.parent / "other"
+    save_yaml(other, folder / "config.yaml")
+    for name in ("policy", "checkpoints"):
+        shutil.copytree(finished / name, folder / name)
+    with pytest.raises(ConfigError, match="AAPL, KO; this market has AAPL, PG"):
+        evaluate(folder)
+    with pytest.raises(ConfigError, match="AAPL, KO; this market has AAPL, PG"):
+        resume(folder)
+
+
+def test_a_run_keeps_its_best_policy_and_its_latest(finished):
+    for name in ("best", "latest"):
+        saved = load_checkpoint(finished / "checkpoints" / f"{name}.pt")
+        policy = load_policy(policy_folder(finished, name))
+        assert same(saved["policy"], policy.state_dict())
+        assert to_mapping(policy.spec) == saved["spec"]
+    assert policy.spec.symbols == ("AAPL", "KO")
+    assert policy.spec.forecaster == "fastsim-prior"
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "latest"])
+def test_evaluation_replays_the_policy_of_the_folder_and_reads_the_data_once(
+    finished, checkpoint, monkeypatch
+):
+    config, read = read_run(finished), []
+    markets = load_markets(config)
+    trainer = make_trainer(config, markets)
+    trainer.load(finished / "checkpoints" / f"{checkpoint}.pt")
+    expected = play(trainer.policy, markets.test, config.env)
+
+    def count(given):
+        read.append(given)
+        return load_bars(given)
+
+    monkeypatch.setattr("fastsim.experiment.run.load_bars", count)
+    monkeypatch.setattr(Trainer, "load", None)  # no checkpoint is needed
+    history = evaluate(finished, checkpoint=checkpoint).history
+    assert len(read) == 1
+    assert torch.equal(history.wealth[:, :1], expected.wealth)
+    assert torch.equal(history.weights[:, :1], expected.weights)
+
+
+def test_a_run_without_a_policy_says_so_before_any_data_is_read(tmp_path, monkeypatch):
+    save_yaml(small_run(tmp_path, "empty"), tmp_path / "empty" / "config.yaml")
+    monkeypatch.setattr("fastsim.experiment.run.load_bars", None)
+    with pytest.raises(CheckpointError, match=r"empty/policy/spec\.json: no policy here; train"):
+        evaluate(tmp_path / "empty")
 
 
 def test_what_a_run_leaves_behind(finished):

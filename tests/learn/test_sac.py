@@ -14,8 +14,9 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import copy, flatten, take
-from fastsim.env.observe import Observation, View, features_at
+from fastsim.env.observe import Observation, features_at
 from fastsim.env.randomize import RandomizeConfig
+from fastsim.env.slots import View
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.sac.buffer import ReplayBuffer, Steps
@@ -23,7 +24,8 @@ from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.sac.entropy import entropy_of
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig, PolicyOutput
+from fastsim.policy.network import PolicyOutput
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.fresh import FreshWorlds
 

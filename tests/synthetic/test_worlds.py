@@ -1,6 +1,7 @@
 """Many worlds on one tape: each episode lives in one of them, on every backend."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
 
@@ -38,10 +39,10 @@ def test_worlds_lie_one_after_the_other_and_are_what_they_were():
         world = tape.world(number)
         columns = slice(number * ASSETS, (number + 1) * ASSETS)
         assert torch.equal(world.known.features, wide.known.features[:, columns])
-        assert torch.equal(world.next.r_after, wide.next.r_after[:, columns])
+        assert torch.equal(world.next["r_after"], wide.next["r_after"][:, columns])
         close = wide.known.bars[:, columns, 3]
         mean = (close[1:] / close[:-1] - 1.0).mean(1)
-        torch.testing.assert_close(world.next.market_return[:-1], mean, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(world.next["market_return"][:-1], mean, rtol=1e-4, atol=1e-6)
         assert len(world) == BARS and world.worlds == 1
 
 
@@ -119,13 +120,14 @@ def test_an_agent_trains_on_simulated_worlds_and_is_tested_on_history():
     model = Garch(assets=3)
     tape = make_worlds(model, 40, 120, seed=1, config=TapeConfig(features=SHORT_FEATURES))
     assert tape.symbols == ("A0", "A1", "A2") and tape.worlds == 40
+    history = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
+    tape = replace(tape, symbols=history.symbols)  # whom they stand for
     rules = EnvConfig(action="logits", episode=EpisodeConfig(horizon=20))
     ppo, collect = PPOConfig(minibatches=2), CollectConfig(num_envs=16, rollout_steps=8)
     trainer = Trainer(tape, rules, ppo, PolicyConfig(hidden=8), collect, iterations=3)
     for _ in range(3):
         figures = trainer.iterate()
     assert all(math.isfinite(value) for value in figures.values())
-    history = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
     wealth = play(trainer.policy, history, rules).wealth
     assert wealth.isfinite().all() and (wealth > 0).all()
 

@@ -22,10 +22,10 @@ from fastsim.learn.apg.config import APGConfig
 from fastsim.learn.apg.path import earnings, roll_out
 from fastsim.learn.figures import (
     Figures,
-    bars_per_year,
     explained_variance,
     mean_where,
     rollout_figures,
+    units_of,
 )
 from fastsim.learn.optimizer import adam, descend, falling, follow, set_rate
 from fastsim.learn.reward_scale import RewardScale
@@ -36,7 +36,8 @@ from fastsim.learn.rollout import (
     begin_rollout,
     empty_rollout,
 )
-from fastsim.policy.network import Policy, PolicyConfig, PolicyOutput
+from fastsim.policy.network import Policy, PolicyOutput
+from fastsim.policy.spec import PolicyConfig
 
 BETAS = (0.7, 0.95)
 """Of Adam, as in the paper: gradients are exact but for the market's draws, and change quickly."""
@@ -59,7 +60,7 @@ class APG:
     ) -> None:
         differentiable(env)
         self.config, self.course = config, course
-        self._assets, self._bars_a_year = env.tape.num_assets, bars_per_year(env.tape)
+        self._units = units_of(env)
         self.policy = begin_policy(env, policy, course.seed)
         self.table = self.policy.standardize(env.tape)
         self.critic, self.target = (begin_policy(env, policy, course.seed + 1) for _ in range(2))
@@ -101,7 +102,7 @@ class APG:
             "policy/std": self.policy.log_std.detach().exp().mean(),
             "policy/learning_rate": self.optimizer.param_groups[0]["lr"].clone(),
         }
-        return rollout_figures(rollout, self._assets, self._bars_a_year) | figures
+        return rollout_figures(rollout, self._units) | figures
 
     def renewed(self, worlds: Tensor) -> None:
         """Standardise anew what is known of these worlds [K]; no experience is kept."""

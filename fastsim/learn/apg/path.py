@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvParams, EnvState, step
+from fastsim.env.core import step
+from fastsim.env.state import EnvParams, EnvState
 from fastsim.learn.rollout import Rollout, decide, keep, record
 from fastsim.policy.network import MarketTable, Policy
 

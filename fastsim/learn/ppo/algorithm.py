@@ -11,7 +11,7 @@ from torch import Tensor
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.capture import captured
-from fastsim.learn.figures import Figures, bars_per_year, explained_variance, rollout_figures
+from fastsim.learn.figures import Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
 from fastsim.learn.ppo.update import (
@@ -33,7 +33,7 @@ from fastsim.learn.rollout import (
     collect,
     empty_rollout,
 )
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 
 class PPO:
@@ -52,7 +52,7 @@ class PPO:
     ) -> None:
         check_minibatches(config, collect)
         self.config, self.course = config, course
-        self._assets, self._bars_a_year = env.tape.num_assets, bars_per_year(env.tape)
+        self._units = units_of(env)
         device = env.tape.device
         self.policy = begin_policy(env, policy, course.seed)
         self.table = self.policy.standardize(env.tape)
@@ -115,7 +115,7 @@ class PPO:
         batch = self.batch
         means = dict(zip(Losses._fields, self.tally.means, strict=True))
         explained = explained_variance(batch.value, batch.value_target, batch.valid)
-        return rollout_figures(self.rollout, self._assets, self._bars_a_year) | {
+        return rollout_figures(self.rollout, self._units) | {
             "value/explained_variance": explained,
             **{f"loss/{name}": means[name] for name in ("policy", "value")},
             **{f"policy/{name}": means[name] for name in ("kl", "clip_fraction", "entropy")},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.env.nested import copy
-from fastsim.env.observe import View
+from fastsim.env.slots import View
 from fastsim.learn.advantage import fused_gae
 from fastsim.learn.figures import mean_where
 from fastsim.learn.ppo.config import PPOConfig

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastsim.env.nested import flatten, unflatten
 from fastsim.env.observe import Observation
 from fastsim.learn.algorithm import AlgorithmRecord, Course
-from fastsim.learn.figures import Figures, bars_per_year, rollout_figures
+from fastsim.learn.figures import Figures, rollout_figures, units_of
 from fastsim.learn.optimizer import adam, descend, falling, follow, set_rate
 from fastsim.learn.reward_scale import RewardScale
 from fastsim.learn.rollout import (
@@ -31,7 +31,8 @@ from fastsim.learn.sac.buffer import ReplayBuffer, Steps
 from fastsim.learn.sac.config import SACConfig, check_capacity
 from fastsim.learn.sac.entropy import Entropy, entropy_of
 from fastsim.learn.sac.networks import Critics, asked
-from fastsim.policy.network import PolicyConfig, PolicyOutput
+from fastsim.policy.network import PolicyOutput
+from fastsim.policy.spec import PolicyConfig
 
 
 class SAC:
@@ -48,7 +49,7 @@ class SAC:
         check_capacity(config, collect)
         self.config, self.course, self.rules = config, course, env.config
         tape = env.tape
-        self._assets, self._bars_a_year = tape.num_assets, bars_per_year(tape)
+        self._units = units_of(env)
         self.policy = begin_policy(env, policy, course.seed)
         self.table = self.policy.standardize(tape)
         own = env.portfolio_width + tape.num_assets
@@ -87,7 +88,7 @@ class SAC:
         self.policy.portfolio_moments.update(seen.portfolio, self.rollout.valid.flatten())
         means = {name: torch.stack([each[name] for each in figures]).mean() for name in figures[0]}
         return (
-            rollout_figures(self.rollout, self._assets, self._bars_a_year)
+            rollout_figures(self.rollout, self._units)
             | means
             | {
                 "policy/std": self.policy.log_std.detach().exp().mean(),

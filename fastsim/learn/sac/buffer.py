@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fastsim.env.nested import flatten, take
-from fastsim.env.observe import Observation, View
+from fastsim.env.observe import Observation
+from fastsim.env.slots import View
 from fastsim.errors import CheckpointError
 from fastsim.learn.rollout import Rollout
 

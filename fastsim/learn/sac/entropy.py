@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastsim.env.actions import action_bounds
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
 from fastsim.policy.network import PolicyOutput

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.actions import target_weights
-from fastsim.env.core import EnvConfig
+from fastsim.env.actions import ACTIONS, target_weights
+from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
 from fastsim.policy.network import MarketTable, Policy
@@ -62,5 +62,5 @@ def asked(action: Tensor, seen: Observation, rules: EnvConfig) -> Tensor:
     critics need not learn that.
     """
     hidden = None if seen.view is None else masked(seen.view.slots)
-    weights, _ = target_weights(action, rules.action, rules.max_gross, hidden)
+    weights, _ = target_weights(action, ACTIONS.find(rules.action), rules.max_gross, hidden)
     return weights

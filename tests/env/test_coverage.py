@@ -1,0 +1,89 @@
+"""Kernels say what they cover, the documentation says the same, and parity tries all of it."""
+
+from collections import defaultdict
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import configs, shared_configs
+from worlds import SHORT_FEATURES, random_bars
+
+from fastsim.env.actions import ACTIONS
+from fastsim.env.config import EnvConfig
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.coverage import COVERAGE, FUSED, leaves, table, uncovered
+from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS
+from fastsim.env.reward import REWARDS
+from fastsim.market.block import COLUMNS
+from fastsim.market.costs import ALWAYS
+from fastsim.market.tape import TapeConfig, make_tape
+
+PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
+WITHOUT_EFFECT = {"randomize.spacing"}
+"""Settings that say nothing while the others are at what fused steps cover."""
+
+
+def test_the_table_in_the_documentation_is_made_from_the_record():
+    shown = PAGE.read_text().split("<!-- coverage -->\n")[1].split("\n<!-- end -->")[0]
+    assert shown == table(), "python -m fastsim.env.kernels.coverage"
+
+
+def test_kernels_cover_nothing_that_is_not_there():
+    names = dict(leaves(EnvConfig()))
+    for known in COVERAGE.values():
+        assert set(known.settings) <= set(names)
+        assert known.costs <= {cost.name for cost in ALWAYS}
+        assert known.columns <= set(PORTFOLIO_COLUMNS)
+        assert known.tables & set(COLUMNS) <= set(COLUMNS)
+    assert set(c.ACTION._fields) <= set(ACTIONS) and set(c.REWARD._fields) <= set(REWARDS)
+
+
+def test_every_rule_of_today_is_entered():
+    env = make(EnvConfig(episode=EpisodeConfig(horizon=5)))
+    assert uncovered(env.params, env.state, FUSED) == []
+    assert dict(leaves(EnvConfig())).keys() == FUSED.settings.keys()
+
+
+def test_leaves_are_all_there_is_to_set():
+    def count(config):
+        parts = [getattr(config, field.name) for field in fields(config)]
+        return sum(count(part) if is_dataclass(part) else 1 for part in parts)
+
+    assert len(dict(leaves(EnvConfig()))) == count(EnvConfig()) > 30
+
+
+def test_parity_is_tried_on_every_value_that_kernels_cover():
+    seen = defaultdict(set)
+
+    @settings(max_examples=300)
+    @given(st.one_of(configs(), shared_configs()))
+    def collect(config):
+        for name, value in leaves(config):
+            seen[name].add(value)
+
+    collect()
+    for name, allowed in FUSED.settings.items():
+        if name in WITHOUT_EFFECT:
+            continue
+        if allowed.known is None:
+            assert len(seen[name]) > 1, f"parity.py never varies {name}"
+        else:
+            assert seen[name] == set(allowed.known), f"parity.py leaves out some of {name}"
+
+
+@pytest.mark.parametrize("backend", COVERAGE)
+def test_the_numbers_of_kernels_are_those_of_the_registries(backend):
+    assert c.ACTION._fields == tuple(ACTIONS)
+    assert c.REWARD._fields == tuple(REWARDS)
+    assert tuple(cost.name for cost in ALWAYS) == c.COSTS
+    assert set(c.PORTFOLIO) | {"order"} == set(PORTFOLIO_COLUMNS)
+
+
+def make(config, backend="auto"):
+    tape = make_tape(random_bars(40, 3), TapeConfig(features=SHORT_FEATURES), dtype=torch.float32)
+    return PortfolioEnv(tape, 2, config, backend=backend)
