@@ -6,7 +6,6 @@ Needs `fastsim-rl[baselines]`, for the covariance of two of the strategies.
 """
 
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
 from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import configuration
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.errors import DataError
@@ -32,7 +32,7 @@ COSTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """Play the classic strategies, and print what each came to."""
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fastsim.adapters.build import build_env
 from fastsim.cli.ending import one_line_errors
-from fastsim.config import load_yaml, require_between
+from fastsim.config import configuration, load_yaml, require_between
 from fastsim.data.dates import iso_date
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
@@ -38,7 +38,7 @@ from fastsim.market.tape import MarketTape
 from fastsim.policy.network import PolicyConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """How long to train, in which markets, and where to keep it."""
 

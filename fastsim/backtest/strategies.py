@@ -11,7 +11,7 @@ decides at, apart from those named "in hindsight", which are bounds and not stra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.env.core import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError, DataError
@@ -108,7 +108,7 @@ def uniform(known: Tensor) -> Tensor:
     return known.new_full(known.shape[1:], 1.0 / known.shape[1])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class BuyAndHold:
     """Buys once and lets the weights drift."""
 
@@ -124,7 +124,7 @@ class BuyAndHold:
         return torch.full_like(weights, torch.nan)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class ConstantRebalanced:
     """Trades back to the same weights at every bar (Cover 1991)."""
 
@@ -140,7 +140,7 @@ class ConstantRebalanced:
         return self.first(known)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ExponentiatedGradient:
     """Moves a little towards what just did well: Helmbold, Schapire, Singer and Warmuth (1998)."""
 
@@ -160,7 +160,7 @@ class ExponentiatedGradient:
         return exponentiated_gradient(weights, known[-1], self.rate)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class PassiveAggressive:
     """Bets against what just did well: PAMR of Li, Zhao, Hoi and Gopalkrishnan (2012)."""
 
@@ -180,7 +180,7 @@ class PassiveAggressive:
         return passive_aggressive(weights, known[-1], self.sensitivity)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class MovingAverageReversion:
     """Bets on a return to the moving average: OLMAR-1 of Li and Hoi (2012).
 
@@ -214,7 +214,7 @@ class MovingAverageReversion:
 Method = Literal["equal", "inverse_volatility", "minimum_variance", "mean_variance"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Trailing:
     """Weights from the moments of trailing simple returns, traded back to now and then.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import check_range
@@ -14,7 +14,7 @@ from fastsim.data.tables import FILE_TYPES, load_table
 from fastsim.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class DataConfig:
     """Which bars to use."""
 

@@ -6,13 +6,13 @@ reads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.env.accounting import Account, Outcome, Portfolio, Terms, advance, worth
 from fastsim.env.actions import ActionMode, target_weights
 from fastsim.env.conditions import Conditions, conditions_at, conditions_on_close
@@ -37,7 +37,7 @@ from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class EnvConfig:
     """Everything an agent's world is made of, apart from the market itself."""
 

@@ -8,12 +8,11 @@ observations, are by slot: of an asset each, unless episodes draw theirs (`fasts
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots
@@ -26,7 +25,7 @@ NOISE_STREAM = 3
 _RESOLUTION = 1 << 24
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class Momentum:
     """More of what rose: equal weights, tilted by trailing returns in standard deviations."""
 
@@ -43,7 +42,7 @@ class Momentum:
         return tilted(1.0, score, equal_weights(tape, observation))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class MeanReversion:
     """More of what fell: momentum the other way round, over fewer bars."""
 
@@ -60,7 +59,7 @@ class MeanReversion:
         return tilted(1.0, score, equal_weights(tape, observation))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class TwapExecutor:
     """Buys equal weights in equal slices, one a bar (time-weighted average price), then holds."""
 
@@ -76,7 +75,7 @@ class TwapExecutor:
         return torch.where(held < goal, (held + goal / self.slices).minimum(goal), held)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class LiquidityProvider:
     """Leans against displacement: sells what others have pushed up and buys what they pushed down.
 
@@ -102,7 +101,7 @@ class LiquidityProvider:
         return tilted(self.inventory, score, equal_weights(tape, observation))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class Noise:
     """Moves a part of the way to weights drawn evenly from all there are, afresh at every bar."""
 

@@ -9,13 +9,13 @@ impact agents feel in what they earn; assets and volatility they also see (`obse
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_choice
+from fastsim.config import configuration, require_choice
 from fastsim.env.conditions import Conditions
 from fastsim.env.impact import Displacement
 from fastsim.env.observe import View
@@ -36,7 +36,7 @@ _COSTS = {  # names in the configuration: column of `Friction`, its unit
 _FACTOR_LIMIT = 100.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class RandomizeConfig:
     """Ranges (lowest, highest) to draw from; an empty one leaves things as they are."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 
 RUIN_LOG_GROWTH = -10.0
 """Least log growth of one step: ruin would be minus infinity."""
@@ -23,7 +22,7 @@ RewardKind = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class RewardConfig:
     """Which reward, and its parameters."""
 

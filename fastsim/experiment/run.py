@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
-from fastsim.config import load_yaml, require_between, require_choice, save_yaml
+from fastsim.config import configuration, load_yaml, require_between, require_choice, save_yaml
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.split import split_by_date
@@ -50,7 +50,7 @@ def _default_env() -> EnvConfig:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class ForecastConfig:
     """How forecasts become observations."""
 
@@ -68,7 +68,7 @@ class ForecastConfig:
         require_between(self, "batch_size", 1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class WorldsConfig:
     """Simulated worlds to learn from in place of history, each episode from one of its own."""
 
@@ -101,7 +101,7 @@ class WorldsConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class TrainConfig:
     """Everything a training run depends on; `config.yaml` in its folder repeats it."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.env.actions import actions_for
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.environment import PortfolioEnv
@@ -30,7 +30,7 @@ from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy, PolicyConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class LeagueConfig:
     """Who plays against the learner."""
 

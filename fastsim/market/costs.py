@@ -13,20 +13,20 @@ Hauptmann and Li (2005); Toth et al. (2011).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_count
+from fastsim.config import configuration, require_between, require_count
 from fastsim.errors import ConfigError
 
 BPS = 1e-4
 _BY_ORDER = ("fee_per_share", "minimum_fee")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class CostConfig:
     """Frictions of one trade. Rates are basis points of traded notional unless named otherwise."""
 

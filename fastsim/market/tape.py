@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.features import (
@@ -35,7 +35,7 @@ DELISTED_AFTER = 3
 FillPrice = Literal["next_open", "close"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class TapeConfig:
     """How bars become a market."""
 

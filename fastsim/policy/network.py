@@ -9,21 +9,20 @@ assets or their volatility, no two samples see the same market, and each is enco
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.env.observe import Observation, View, features_at, portfolio_names
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 from fastsim.policy.normalize import RunningMoments
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class PolicyConfig:
     """Size and exploration of the policy."""
 

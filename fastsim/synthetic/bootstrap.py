@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.errors import DataError
 from fastsim.stats.resample import resampled_rows
@@ -17,7 +15,7 @@ from fastsim.synthetic.interface import Paths, check_sizes
 PRICES = ("open", "high", "low", "close")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class BlockBootstrap:
     """Blocks of whole rows of real bars, chained: Politis and Romano (1994), JASA 89.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import isfinite
 
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
 from fastsim.synthetic.interface import Paths, check_sizes
 from fastsim.synthetic.intrabar import IntrabarConfig, Moves, make_paths
@@ -18,7 +18,7 @@ PerAsset = float | tuple[float, ...]
 """One number for all assets, or one for each."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class SyntheticModel(ABC):
     """A market of A assets. Rates are per year unless named per bar."""
 
@@ -30,7 +30,7 @@ class SyntheticModel(ABC):
     """How opens, highs, lows and volumes are made; None for closes alone."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.assets, int) or self.assets < 1:
+        if self.assets < 1:
             raise ConfigError(
                 f"{type(self).__name__}.assets must be a whole number >= 1, got {self.assets!r}"
             )
