@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.adapters.build import build_env
-from fastsim.cli.ending import one_line_errors
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration, load_yaml, require_between
 from fastsim.data.dates import iso_date
 from fastsim.env.core import EnvConfig
@@ -29,7 +29,7 @@ from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
-from fastsim.experiment.run import start_run
+from fastsim.experiment.train import start_run
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -165,8 +165,7 @@ def train_and_play(command: Command) -> Table:
 def main() -> None:
     """Train, play and print."""
     with one_line_errors("self_play"):
-        command = tyro.cli(Command, description=Command.__doc__)
-        Console().print(train_and_play(command))
+        Console().print(train_and_play(read_options(Command)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError
-from fastsim.experiment.run import play
+from fastsim.experiment.train import play
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape

@@ -191,10 +191,15 @@ def changes(config: object, default: object) -> dict[str, Any]:
 
 
 def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
-    """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError."""
+    """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError.
+
+    A class that knows its fields under other names too has a class method `respelled`, from plain
+    values under any of them to plain values under the names of its fields.
+    """
+    respelled = getattr(cls, "respelled", dict)
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
     try:
-        return dacite.from_dict(cls, _with_tuples(mapping), rules)
+        return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
     except dacite.WrongTypeError as error:
         kind = _kind(error.field_type)
         if kind is None:

@@ -22,12 +22,12 @@ from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.data.bars import CLOSE
+from fastsim.data.dates import show_day
 from fastsim.env.core import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.tape import MarketTape
-
-CLOSE = 3  # of open, high, low, close, volume, traded value
 
 
 class Strategy(Protocol):
@@ -97,7 +97,7 @@ def _bars_before_all_are_listed(tape: MarketTape) -> int:
     last = int(unseen.argmax())
     if unseen[last] > tape.first:
         raise DataError(
-            f"{tape.symbols[last]} has no close up to {str(tape.timestamps[tape.first])[:10]}: "
+            f"{tape.symbols[last]} has no close up to {show_day(tape.timestamps[tape.first])}: "
             f"classic strategies need every asset from the first bar on: start later"
         )
     return int(unseen[last])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fastsim.data.bars import Bars
+from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
@@ -129,7 +130,7 @@ def describe(bars: Bars, console: Console) -> None:
     """Print the extent of bars, and every repair."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
-        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {dates(bars.timestamps)}; "
+        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
@@ -145,11 +146,6 @@ def keep(bars: Bars, path: Path | None, console: Console) -> None:
     if path is not None:
         write_bars(bars, path)
         console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
-
-
-def dates(timestamps: Any) -> str:
-    """First and last day."""
-    return f"{str(timestamps[0])[:10]} to {str(timestamps[-1])[:10]}"
 
 
 def _range_of(values: Tensor) -> str:

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.report import metrics_table, sharpe_sentence
-from fastsim.cli.data import dates
+from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
+from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
-from fastsim.experiment.run import TrainConfig, resume, train
+from fastsim.experiment.train import resume, train
+from fastsim.progress import ProgressBars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,9 @@ class TrainCommand:
         if self.resume is not None and self.run != TrainConfig():
             raise ConfigError("--resume goes on with the run's own configuration: drop the others")
         if self.resume is not None:
-            folder = resume(self.resume, console=console)
+            folder = resume(self.resume, progress=ProgressBars(console))
         else:
-            folder = train(self.run, console=console)
+            folder = train(self.run, progress=ProgressBars(console))
         show(evaluate(folder), folder, console)
 
 
@@ -65,7 +67,7 @@ class AblateCommand:
 
     def __call__(self, console: Console) -> None:
         """Train, compare, say what came of it."""
-        result = ablate(self.run, self.seeds, console=console)
+        result = ablate(self.run, self.seeds, progress=ProgressBars(console))
         table = Table("Seed", "Sharpe with forecasts", "without")
         for seed, pair in enumerate(zip(result.with_forecasts, result.without, strict=True)):
             table.add_row(str(self.run.seed + seed), *(f"{sharpe:.3f}" for sharpe in pair))
@@ -76,7 +78,7 @@ class AblateCommand:
 def show(evaluation: Evaluation, folder: Path, console: Console) -> None:
     """Print the metrics table, the verdict and where the rest is."""
     table = metrics_table(*headline(evaluation))
-    table.title = f"{evaluation.part} bars, {dates(evaluation.history.timestamps)}"
+    table.title = f"{evaluation.part} bars, {show_span(evaluation.history.timestamps)}"
     console.print(table)
     sentence = sharpe_sentence(evaluation.interval, AGENT, BENCHMARK)
     console.print(sentence, highlight=False)

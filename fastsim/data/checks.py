@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsim.config import configuration, require_choice
+from fastsim.data.bars import PRICES as BAR_PRICES
 from fastsim.data.bars import Bars, FloatArray, Repair
 from fastsim.data.dates import show
 from fastsim.errors import DataError
 
 BoolArray = NDArray[np.bool_]
 
-PRICES = ("open", "high", "low", "close", "adj_close")
+PRICES = (*BAR_PRICES, "adj_close")
 FIELDS = (*PRICES, "volume")
 
 ROUNDING = 1e-6

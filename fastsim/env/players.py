@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastsim.config import configuration, require_between
+from fastsim.data.bars import CLOSE
 from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots
@@ -161,7 +162,7 @@ def shown_score(tape: MarketTape, observation: Observation, lookback: int) -> Te
 def trailing_score(tape: MarketTape, bar: Tensor, lookback: int) -> Tensor:
     """Log returns [n, A] over `lookback` bars, in their standard deviations; 0 where unknown."""
     begun = bar // tape.bars_per_world * tape.bars_per_world  # [n]  of its world
-    close = tape.known.bars[..., 3]
+    close = tape.known.bars[..., CLOSE]
     change = (close[bar] / close[torch.maximum(bar - lookback, begun)]).log()
     deviation = tape.known.sigma[bar] * lookback**0.5
     return torch.nan_to_num(change / deviation, nan=0.0, posinf=0.0, neginf=0.0)

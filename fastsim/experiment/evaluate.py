@@ -15,9 +15,11 @@ from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import save_history, write_report
 from fastsim.backtest.summary import Costs, Summary, summarize
 from fastsim.config import changes
+from fastsim.data.dates import show_span
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
-from fastsim.experiment.run import TrainConfig, load_policy, play
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.train import load_policy, play
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
 from fastsim.stats.bootstrap import Interval, sharpe_difference
@@ -85,13 +87,13 @@ def evaluate(
 
 def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     history = evaluation.history
+    span = show_span(history.timestamps)
     save_history(history, folder / f"curves{_suffix(evaluation.part)}")
-    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
     write_report(
         history,
         evaluation.report,
         title=f"{folder.name}: PPO on {Path(config.data.source).name}",
-        subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
+        subtitle=f"{evaluation.part} bars, {span}, {len(history.symbols)} assets",
         focus=AGENT,
         benchmark=BENCHMARK,
         interval=evaluation.interval,

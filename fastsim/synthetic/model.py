@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
+from fastsim.stats.years import TRADING_DAYS
 from fastsim.synthetic.interface import Paths, check_sizes
 from fastsim.synthetic.intrabar import IntrabarConfig, Moves, make_paths
 
@@ -23,7 +24,7 @@ class SyntheticModel(ABC):
     """A market of A assets. Rates are per year unless named per bar."""
 
     assets: int = 20
-    years_per_bar: float = 1 / 252
+    years_per_bar: float = 1 / TRADING_DAYS
     start_price: PerAsset = 100.0
     """Close before the first bar."""
     intrabar: IntrabarConfig | None = field(default_factory=IntrabarConfig)

@@ -11,7 +11,10 @@ from rich.console import Console
 
 from fastsim.cli import main
 from fastsim.config import load_yaml
-from fastsim.experiment.run import TrainConfig, load_markets
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.markets import load_markets
+from fastsim.forecast.features import ForecastConfig
+from fastsim.progress import ProgressBars
 
 TINY = [
     *(
@@ -87,9 +90,11 @@ def test_forecasts_are_observations_by_default_and_can_be_left_out(run):
 
 def test_weights_of_an_ensemble_can_be_fitted_on_the_validation_bars(run):
     config = load_yaml(TrainConfig, run / "config.yaml")
-    twins = replace(config, forecaster="fastsim-prior,fastsim-prior", weights="fit")
+    twins = replace(
+        config, forecaster="fastsim-prior,fastsim-prior", forecast=ForecastConfig(weights="fit")
+    )
     told = Console(record=True, width=100)
-    fitted = load_markets(twins, console=told).train.known.features
+    fitted = load_markets(twins, progress=ProgressBars(told)).train.known.features
     assert "Fitted weights: 0.500 fastsim-prior, 0.500 fastsim-prior" in told.export_text()
     torch.testing.assert_close(fitted, load_markets(config).train.known.features)
 

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastsim.config import load_yaml, save_yaml
 from fastsim.data.source import DataConfig
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.experiment.run import TrainConfig, load_policy, resume, train
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.train import load_policy, resume, train
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -49,7 +50,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(tmp_path):
     whole = train(small_run(tmp_path, "whole"))
     script = (
         "from pathlib import Path; from fastsim.config import load_yaml;"
-        "from fastsim.experiment.run import TrainConfig, train;"
+        "from fastsim.experiment.config import TrainConfig;"
+        "from fastsim.experiment.train import train;"
         f"train(load_yaml(TrainConfig, Path({str(tmp_path / 'killed.yaml')!r})))"
     )
     save_yaml(small_run(tmp_path, "killed"), tmp_path / "killed.yaml")

@@ -26,16 +26,10 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.errors import CheckpointError, ConfigError, DataError
+from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.evaluate import evaluate
-from fastsim.experiment.run import (
-    TrainConfig,
-    WorldsConfig,
-    load_markets,
-    make_trainer,
-    play,
-    read_run,
-    train,
-)
+from fastsim.experiment.markets import load_markets
+from fastsim.experiment.train import make_trainer, play, train
 from fastsim.learn.league import LeagueConfig, LeagueEnv
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -44,6 +38,7 @@ from fastsim.policy.network import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.calibrate import fit
+from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds

@@ -34,8 +34,9 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.config import configuration
+from fastsim.data.bars import CLOSE
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import CLOSE, ForecastModel, Looping, ModelCard
+from fastsim.forecast.interface import ForecastModel, Looping, ModelCard
 from fastsim.forecast.networks.kronos_network import Kronos, KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import (
     KronosTokenizer,
