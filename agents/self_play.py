@@ -8,7 +8,7 @@ there, exactly as if it had not been. Prints the mean log growth of everyone in 
 learner has not seen, when the learner begins and when it has learnt.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +62,7 @@ class Options:
             require_between(self, name, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Command:
     """Train one policy in shared markets, and let it play against scripted players."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
@@ -22,7 +22,7 @@ from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ListCommand:
     """List the data that comes with fastsim."""
 
@@ -33,7 +33,7 @@ class ListCommand:
             describe(load_bars(DataConfig(source=name)), console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -51,7 +51,7 @@ class CheckCommand:
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FetchCommand:
     """Download bars of these symbols to a Parquet file."""
 
@@ -79,7 +79,7 @@ class FetchCommand:
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FactsCommand:
     """Measure the stylised facts of bars, and of models fitted to them."""
 
@@ -115,7 +115,7 @@ DataAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class DataCommand:
     """List, check, download or measure bars."""
 

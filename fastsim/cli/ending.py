@@ -5,14 +5,40 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TypeVar
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TypeVar
 
 import tyro
 
 from fastsim.errors import FastsimError
 
 Options = TypeVar("Options")
+_COUNTS = tyro.constructors.ConstructorRegistry()
+
+
+@_COUNTS.primitive_rule
+def _count(
+    wanted: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Read a whole number, or else whatever number or text is there."""
+    if wanted.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: _number(texts[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _number(text: str) -> int | float | str:
+    if text in ("None", "True", "False"):
+        raise ValueError  # of an option that may be more than a number
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 @contextmanager
@@ -39,10 +65,11 @@ def parsed(parse: Callable[[], Options]) -> Options:
     """What tyro makes of arguments; an error of ours that stopped it, as it was raised.
 
     tyro draws a box around every ValueError and calls its place by names of its own. Where ours is
-    not the cause, parsing is done once more, for tyro to say itself what is wrong.
+    not the cause, parsing is done once more, for tyro to say itself what is wrong. What is no whole
+    number where one is wanted reaches the configuration, which says so as it does in Python.
     """
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with _COUNTS, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return parse()
     except SystemExit as end:
         cause: BaseException | None = end

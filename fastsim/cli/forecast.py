@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
@@ -39,7 +39,7 @@ GATE_WINDOWS = 64
 """Real contexts that an export is held against."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ModelsCommand:
     """List the forecasters: licence, size, context, horizon, and where their weights are."""
 
@@ -62,7 +62,7 @@ class ModelsCommand:
                 console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ShowCommand:
     """Forecast one asset from one bar: a table, and a fan chart if asked for."""
 
@@ -110,7 +110,7 @@ class ShowCommand:
         return tape.symbols.index(self.symbol), bar
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ScoreCommand:
     """Score forecasters over rolling origins beside random walks and classical models."""
 
@@ -174,7 +174,7 @@ ForecastAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ForecastCommand:
     """Forecast an asset, or score forecasters."""
 
@@ -185,7 +185,7 @@ class ForecastCommand:
         self.action(console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ExportCommand:
     """Write a model as an artefact that needs neither its code nor the hub."""
 

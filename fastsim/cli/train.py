@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.report import metrics_table, sharpe_sentence
+from fastsim.config import configuration
 from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
@@ -20,7 +21,7 @@ from fastsim.experiment.train import resume, train
 from fastsim.progress import ProgressBars
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class TrainCommand:
     """Train a PPO agent, evaluate it on bars it never saw, and write a report."""
 
@@ -41,7 +42,7 @@ class TrainCommand:
         show(evaluate(folder), folder, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class EvaluateCommand:
     """Evaluate a trained run beside equal weight, buy and hold, and each asset."""
 
@@ -57,7 +58,7 @@ class EvaluateCommand:
         show(evaluate(self.run, self.part, self.checkpoint), self.run, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class AblateCommand:
     """Train with and without forecasts over several seeds, and report the difference."""
 

@@ -7,11 +7,9 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fastsim.config import configuration, load_yaml, require_between, require_choice
+from fastsim.config import configuration, from_mapping, load_yaml, require_between, require_choice
 from fastsim.data.source import DataConfig
 from fastsim.env.core import EnvConfig
-from fastsim.env.episode import EpisodeConfig
-from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.experiment.spellings import respelled_settings
 from fastsim.forecast.features import ForecastConfig
@@ -23,11 +21,8 @@ from fastsim.synthetic.config import NO_MODEL, WorldsConfig
 
 
 def _default_env() -> EnvConfig:
-    return EnvConfig(
-        action="logits",
-        reward=RewardConfig(kind="excess_log_growth"),
-        episode=EpisodeConfig(staggered=True),
-    )
+    rules = {"reward": {"kind": "excess_log_growth"}, "episode": {"staggered": True}}
+    return from_mapping(EnvConfig, {"action": "logits", **rules})
 
 
 @configuration

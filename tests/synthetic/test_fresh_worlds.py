@@ -19,6 +19,7 @@ import fastsim
 from fastsim.adapters.build import build_env
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
 from fastsim.adapters.sb3 import SB3VecEnv
+from fastsim.config import from_mapping
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -37,7 +38,7 @@ from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.network import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
-from fastsim.synthetic.calibrate import fit
+from fastsim.synthetic.calibrate import FITS, fit
 from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
@@ -403,6 +404,13 @@ def test_a_run_learns_from_worlds_fitted_to_its_training_bars_and_is_judged_on_h
 def test_forecasts_of_worlds_that_are_yet_to_be_drawn_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r'one history, .*use TrainConfig.forecaster = "none"'):
         small_run(tmp_path, forecaster="fastsim-prior")
+
+
+def test_a_model_of_worlds_is_one_that_can_be_fitted():
+    for name in FITS:
+        assert WorldsConfig(model=name).model == name
+    with pytest.raises(ConfigError, match=r"WorldsConfig\.model: .*'arima'.* gbm, .*, or \"none\""):
+        from_mapping(WorldsConfig, {"model": "arima"})
 
 
 def test_the_example_in_the_readme_runs():
