@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
+from fastsim.data.dates import rows_between
 from fastsim.data.source import DataConfig, load_bars
+from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
@@ -64,11 +65,11 @@ def build_env(
     DataError
         Bars that cannot be had or cannot be used.
     """
-    ready = _ready(market, tape, _device(device))
+    ready = _ready(market, tape, resolve_device(device))
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
-        ready = ready.between(_rows(ready, start, end))
+        ready = ready.between(rows_between(ready.timestamps, start, end))
     settled = _env_config(config, rules)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
@@ -105,16 +106,6 @@ def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | No
     return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f'there is no device {name!r}; use "cpu" or "cuda"') from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f'device {name!r} was asked for, but PyTorch finds no GPU; use "cpu"')
-    return device
-
-
 def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:
     if not rules:
         return config or EnvConfig()
@@ -125,19 +116,3 @@ def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig
     if config is not None:
         raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")
     return from_mapping(EnvConfig, rules)
-
-
-def _rows(tape: MarketTape, start: str | None, end: str | None) -> slice:
-    def day(text: str | None, name: str) -> np.datetime64 | None:
-        try:
-            return None if text is None else np.datetime64(text, "D")
-        except ValueError:
-            raise ConfigError(
-                f"{name} must be an ISO date such as 2015-01-31, got {text!r}"
-            ) from None
-
-    days = tape.timestamps.astype("datetime64[D]")
-    first, last = day(start, "start"), day(end, "end")
-    low = 0 if first is None else int(np.searchsorted(days, first, side="left"))
-    high = len(days) if last is None else int(np.searchsorted(days, last, side="right"))
-    return slice(low, max(low, high))

@@ -11,16 +11,22 @@ import tyro
 from rich.console import Console
 
 from fastsim.cli.data import DataCommand
-from fastsim.cli.ending import one_line_errors
+from fastsim.cli.ending import one_line_errors, parsed
 from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
-from fastsim.experiment.run import TrainConfig
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.spellings import respelled_flags
+
+OF_A_RUN = ("train", "ablate")
+"""Commands whose options are the fields of `TrainConfig`."""
 
 
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
+    if arguments and arguments[0] in OF_A_RUN:
+        arguments = respelled_flags(arguments)
     default = TrainCommand(run=_configured(arguments))
     train_command = tyro.conf.subcommand("train", default=default, prefix_name=False)
     commands = (
@@ -32,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[ForecastCommand, tyro.conf.subcommand("forecast", prefix_name=False)]
         | Annotated[ExportCommand, tyro.conf.subcommand("export", prefix_name=False)]
     )
-    return tyro.cli(commands, prog="fastsim", args=arguments)
+    return parsed(lambda: tyro.cli(commands, prog="fastsim", args=arguments))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

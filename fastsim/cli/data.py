@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -12,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
@@ -21,7 +22,7 @@ from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ListCommand:
     """List the data that comes with fastsim."""
 
@@ -32,7 +33,7 @@ class ListCommand:
             describe(load_bars(DataConfig(source=name)), console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -50,7 +51,7 @@ class CheckCommand:
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FetchCommand:
     """Download bars of these symbols to a Parquet file."""
 
@@ -78,7 +79,7 @@ class FetchCommand:
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FactsCommand:
     """Measure the stylised facts of bars, and of models fitted to them."""
 
@@ -114,7 +115,7 @@ DataAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class DataCommand:
     """List, check, download or measure bars."""
 
@@ -129,7 +130,7 @@ def describe(bars: Bars, console: Console) -> None:
     """Print the extent of bars, and every repair."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
-        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {dates(bars.timestamps)}; "
+        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
@@ -145,11 +146,6 @@ def keep(bars: Bars, path: Path | None, console: Console) -> None:
     if path is not None:
         write_bars(bars, path)
         console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
-
-
-def dates(timestamps: Any) -> str:
-    """First and last day."""
-    return f"{str(timestamps[0])[:10]} to {str(timestamps[-1])[:10]}"
 
 
 def _range_of(values: Tensor) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
@@ -38,7 +39,7 @@ GATE_WINDOWS = 64
 """Real contexts that an export is held against."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ModelsCommand:
     """List the forecasters: licence, size, context, horizon, and where their weights are."""
 
@@ -61,7 +62,7 @@ class ModelsCommand:
                 console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ShowCommand:
     """Forecast one asset from one bar: a table, and a fan chart if asked for."""
 
@@ -88,7 +89,7 @@ class ShowCommand:
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
         forecast = forecaster.forecast(context, self.horizon)
-        day = str(tape.timestamps[bar])[:10]
+        day = show_day(tape.timestamps[bar])
         console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
         if self.plot is not None:
             _fan_chart(
@@ -101,18 +102,15 @@ class ShowCommand:
             raise DataError(f"no symbol {self.symbol!r}; there are {', '.join(tape.symbols)}")
         if self.date is None:
             return tape.symbols.index(self.symbol), len(tape) - 1
-        try:
-            day = np.datetime64(self.date, "D")
-        except ValueError:
-            raise ConfigError(f"date must be as 2015-01-31, got {self.date!r}") from None
-        days = tape.timestamps.astype("datetime64[D]")
-        bar = int(np.searchsorted(days, day, side="right")) - 1
+        bar = rows_between(tape.timestamps, None, self.date).stop - 1
         if bar < 0:
-            raise DataError(f"{self.date} lies before the first bar, {days[0]}")
+            raise DataError(
+                f"{self.date} lies before the first bar, {show_day(tape.timestamps[0])}"
+            )
         return tape.symbols.index(self.symbol), bar
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ScoreCommand:
     """Score forecasters over rolling origins beside random walks and classical models."""
 
@@ -157,12 +155,12 @@ class ScoreCommand:
             console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
 
     def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
-        days = bars.timestamps[origins].astype("datetime64[D]")
+        days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
         return {
             "source": self.source,
             "assets": len(bars.symbols),
-            "first_origin": str(days[0]),
-            "last_origin": str(days[-1]),
+            "first_origin": days[0],
+            "last_origin": days[-1],
             "origins": len(origins),
             "step": self.step,
             "context": self.context,
@@ -176,7 +174,7 @@ ForecastAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ForecastCommand:
     """Forecast an asset, or score forecasters."""
 
@@ -187,7 +185,7 @@ class ForecastCommand:
         self.action(console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ExportCommand:
     """Write a model as an artefact that needs neither its code nor the hub."""
 

@@ -80,14 +80,21 @@ def bars_from_table(
     *,
     checks: CheckConfig | None = None,
     symbols: Sequence[str] | None = None,
+    num_assets: int | None = None,
     start: str | None = None,
     end: str | None = None,
 ) -> Bars:
-    """Interpret a table that is already in memory; the rest as in `read_bars`."""
+    """Interpret a table that is already in memory; the rest as in `read_bars`.
+
+    `num_assets`, where no symbols are given, keeps the first so many of the table; DataError where
+    it holds fewer.
+    """
     if isinstance(symbols, str):
         symbols = (symbols,)
     try:
         raw = _select_dates(_raw_bars(table.frame, symbols), start, end)
+        if num_assets is not None:
+            symbols = _first_symbols(raw, num_assets)
         return check(_select_symbols(raw, symbols), checks)
     except DataError as error:
         raise _one_line(error, f"{table.label}: ") from None
@@ -242,6 +249,15 @@ def _select_dates(raw: RawBars, start: str | None, end: str | None) -> RawBars:
         span = f"{show(raw.timestamps.min())} to {show(raw.timestamps.max())}"
         raise DataError(f"no bars from {start or '...'} to {end or '...'}: the data run {span}")
     return raw if kept.all() else raw.take(kept)
+
+
+def _first_symbols(raw: RawBars, count: int) -> tuple[str, ...]:
+    if count > len(raw.symbols):
+        raise DataError(
+            f"num_assets = {count} is more than the {len(raw.symbols)} symbols of the data, "
+            f"{_listed(raw.symbols)}"
+        )
+    return raw.symbols[:count]
 
 
 def _select_symbols(raw: RawBars, symbols: Sequence[str] | None) -> RawBars:

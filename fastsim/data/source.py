@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import check_range
@@ -14,7 +14,7 @@ from fastsim.data.tables import FILE_TYPES, load_table
 from fastsim.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class DataConfig:
     """Which bars to use."""
 
@@ -22,6 +22,8 @@ class DataConfig:
     """The name of a built-in data set, or a path to .csv, .csv.gz or .parquet."""
     symbols: tuple[str, ...] = ()
     """Symbols to keep, in this order; none means all."""
+    num_assets: int | None = None
+    """How many symbols to keep, the first in the data, in place of naming them."""
     start: str | None = None
     """ISO date of the first bar."""
     end: str | None = None
@@ -38,6 +40,13 @@ class DataConfig:
             raise ConfigError(
                 f"DataConfig.symbols must be a tuple of names, got the text {self.symbols!r}"
             )
+        if self.num_assets is not None:
+            require_between(self, "num_assets", 1)
+            if self.symbols:
+                raise ConfigError(
+                    f"DataConfig.num_assets = {self.num_assets} keeps the first symbols and "
+                    f"DataConfig.symbols names {', '.join(self.symbols)}: give one of them"
+                )
 
 
 def load_bars(config: DataConfig) -> Bars:
@@ -61,6 +70,7 @@ def load_bars(config: DataConfig) -> Bars:
         table,
         checks=CheckConfig.repairing() if config.repair else None,
         symbols=config.symbols or None,
+        num_assets=config.num_assets,
         start=config.start,
         end=config.end,
     )

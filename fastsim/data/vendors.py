@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastsim.data.bars import Bars
+from fastsim.data.bars import PRICES, Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import DAY, check_range, iso_date, show
 from fastsim.data.read import bars_from_table
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 EMPTY_PAGE = 200
 """Candles to skip after an empty page: some exchanges answer so for a time before the listing."""
 
-CANDLE = ("timestamp", "open", "high", "low", "close", "volume")
+CANDLE = ("timestamp", *PRICES, "volume")
 
 
 def fetch_yfinance(

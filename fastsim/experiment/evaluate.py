@@ -16,10 +16,13 @@ from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import write_report
 from fastsim.backtest.summary import Summary, summarize
 from fastsim.config import changes
+from fastsim.data.dates import show_span
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
 from fastsim.env.nested import transform
-from fastsim.experiment.run import TrainConfig, load_markets, play, policy_folder, read_run
+from fastsim.experiment.config import TrainConfig, read_run
+from fastsim.experiment.markets import load_markets
+from fastsim.experiment.train import play, policy_folder
 from fastsim.market.tape import MarketTape
 from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
@@ -83,13 +86,13 @@ def evaluate(
 
 def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     history = evaluation.history
+    span = show_span(history.timestamps)
     save_history(history, folder / f"curves{_suffix(evaluation.part)}")
-    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
     write_report(
         history,
         evaluation.report,
         title=f"{folder.name}: PPO on {Path(config.data.source).name}",
-        subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
+        subtitle=f"{evaluation.part} bars, {span}, {len(history.symbols)} assets",
         focus=AGENT,
         benchmark=BENCHMARK,
         interval=evaluation.interval,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.env.nested import copy
 from fastsim.env.slots import View
 from fastsim.errors import ConfigError
@@ -20,7 +19,7 @@ from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class PPOConfig:
     """Hyper-parameters of one iteration: a rollout, then epochs of minibatch updates."""
 

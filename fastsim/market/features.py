@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError
 
@@ -22,7 +21,7 @@ FEATURE_LIMIT = 10.0
 """Features are clipped to this magnitude, so that an observation space has bounds."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class FeatureConfig:
     """Which features are made. Windows are in bars."""
 
@@ -37,7 +36,7 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         for name in ("momentum_window", "momentum_skip", "short_window", "volatility_window"):
             require_between(self, name, 2)
-        if not all(isinstance(window, int) and window >= 1 for window in self.return_windows):
+        if not all(window >= 1 for window in self.return_windows):
             raise ConfigError(
                 f"FeatureConfig.return_windows must be bars >= 1, got {self.return_windows!r}"
             )

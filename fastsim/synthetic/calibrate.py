@@ -31,7 +31,6 @@ from fastsim.synthetic.log_volatility import LogVolatility
 from fastsim.synthetic.regimes import Regime, RegimeSwitching
 from fastsim.synthetic.shocks import FactorConfig
 
-NANOSECONDS_PER_YEAR = 365.25 * 86_400e9
 MEMORY_LAGS = 60
 """Lags of the autocovariances from which the memory of volatility is read."""
 
@@ -69,9 +68,14 @@ def fit(name: str, bars: Bars) -> PathModel:
     DataError
         Fewer than 101 bars on which every symbol traded.
     """
+    return find_fit(name)(bars)
+
+
+def find_fit(name: str) -> Callable[[Bars], PathModel]:
+    """How the model of this name, one of `FITS`, is made from bars; ConfigError as `fit`."""
     if name not in FITS:
         raise ConfigError(f"no synthetic model is called {name!r}: use one of {', '.join(FITS)}")
-    return FITS[name](bars)
+    return FITS[name]
 
 
 def fit_brownian(bars: Bars) -> GeometricBrownian:
@@ -365,12 +369,9 @@ def fit_intrabar(bars: Bars) -> IntrabarConfig | None:
 
 def _sample(bars: Bars) -> Sample:
     close = complete_closes(bars)
-    elapsed = float(
-        (bars.timestamps[-1] - bars.timestamps[0]).astype("timedelta64[ns]").astype(float)
-    )
     return Sample(
         log_return=close.log().diff(dim=0),
-        years=elapsed / (NANOSECONDS_PER_YEAR * (len(bars) - 1)),
+        years=bars.years_per_bar,
         start_price=_floats(close[0]),
         intrabar=fit_intrabar(bars),
     )

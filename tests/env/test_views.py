@@ -23,7 +23,7 @@ from fastsim.env.observe import View, features_at
 from fastsim.env.players import Noise
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
-from fastsim.experiment.run import play
+from fastsim.experiment.train import play
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, train_league
