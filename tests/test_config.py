@@ -16,7 +16,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
 from fastsim.market.features import FeatureConfig
-from fastsim.policy.network import PolicyConfig
+from fastsim.policy.spec import PolicyConfig
 
 UNCHECKED = {
     "Bars",  # arrays, checked where they are read
