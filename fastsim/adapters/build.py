@@ -17,7 +17,7 @@ from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.synthetic.fresh import FreshWorlds
@@ -69,7 +69,7 @@ def build_env(
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
-        ready = ready.between(rows_between(ready.timestamps, start, end))
+        ready = ready.between(_rows(ready, start, end))
     settled = _env_config(config, rules)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
@@ -116,3 +116,10 @@ def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig
     if config is not None:
         raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")
     return from_mapping(EnvConfig, rules)
+
+
+def _rows(tape: MarketTape, start: str | None, end: str | None) -> slice:
+    try:
+        return rows_between(tape.timestamps, start, end)
+    except DataError as error:
+        raise ConfigError(str(error)) from None

@@ -23,7 +23,10 @@ from fastsim.progress import ProgressBars
 
 @configuration(slots=False)
 class TrainCommand:
-    """Train a PPO agent, evaluate it on bars it never saw, and write a report."""
+    """Train a PPO agent, evaluate it on bars it never saw, and write a report.
+
+    --num-envs, --num-assets and --total-timesteps are understood too.
+    """
 
     config: Path | None = None
     """YAML of an earlier run to repeat; other options override it."""
