@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastsim.env.accounting import Portfolio
 from fastsim.env.slots import look_up
-from fastsim.market.features import FEATURE_LIMIT, rises_with_volatility
+from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
 PORTFOLIO_SCALARS = ("drawdown", "log_growth")
@@ -85,7 +85,7 @@ def features_at(tape: MarketTape, bar: Tensor, view: View | None = None) -> Tens
     present = look_up(known.sigma, bar, view.slots) > 0  # a volatility that is unknown stays 0
     rise = torch.where(present, view.volatility.log()[:, None], 0.0)
     for column, name in enumerate(tape.feature_names):
-        if rises_with_volatility(name):
+        if name in tape.rising:
             features[..., column] += rise
     return features.clamp_(-FEATURE_LIMIT, FEATURE_LIMIT)
 
