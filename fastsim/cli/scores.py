@@ -21,6 +21,7 @@ from rich.table import Table
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import Bars
+from fastsim.errors import ConfigError
 from fastsim.forecast.evaluate import (
     BLOCK,
     INTERVAL,
@@ -67,6 +68,8 @@ def score_all(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for forecaster in forecasters:
             name = forecaster.card.name
+            if name in entries:
+                raise ConfigError(f"two forecasters are called {name}: they cannot be told apart")
             task = progress.add_task(name, total=len(origins))
             start = time.perf_counter()
             scores = rolling_origins(
