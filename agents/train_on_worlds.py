@@ -28,8 +28,8 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
 from fastsim.stats.metrics import periods_per_year
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
+from fastsim.synthetic.models import fit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.vendors import fetch_ccxt, fetch_yfinance
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
+from fastsim.synthetic.models import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,8 @@ class FactsCommand:
     source: tyro.conf.Positional[str]
     """A sample's name, or a CSV or Parquet file."""
     model: tuple[str, ...] = ()
-    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap."""
+    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap, or
+    your own as package.module:object."""
     worlds: int = 20
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0

@@ -36,8 +36,8 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
 from fastsim.stats.metrics import periods_per_year
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
+from fastsim.synthetic.models import SYNTHETIC_MODELS, fit
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,9 @@ class ForecastConfig:
 class WorldsConfig:
     """Simulated worlds to learn from in place of history, each episode from one of its own."""
 
-    model: Literal["none", "gbm", "heston", "merton", "garch", "sv", "regimes", "bootstrap"] = (
-        "none"
-    )
-    """Fitted to the training bars; "none" learns from those bars themselves."""
+    model: str = "none"
+    """Fitted to the training bars: gbm, heston, merton, garch, sv, regimes, bootstrap, or your own
+    as "package.module:object"; "none" learns from those bars themselves."""
     bars: int = 400
     """Of each world, the warm-up of the features included."""
     slots: int = 2
@@ -84,7 +83,8 @@ class WorldsConfig:
     """Worlds drawn at once."""
 
     def __post_init__(self) -> None:
-        require_choice(self, "model")
+        if self.model != "none":
+            SYNTHETIC_MODELS.find(self.model)
 
     def fit(self, bars: Bars, tape: MarketTape, config: TapeConfig) -> FreshWorlds | None:
         """Worlds like these training bars, for who shall act on the tape; None without a model."""

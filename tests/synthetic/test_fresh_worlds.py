@@ -43,9 +43,9 @@ from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.network import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
+from fastsim.synthetic.models import fit
 from fastsim.synthetic.worlds import make_worlds
 
 ROOT = Path(__file__).parents[2]
