@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -16,7 +16,7 @@ from fastsim.data.bars import Bars
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.data.vendors import fetch_ccxt, fetch_yfinance
+from fastsim.data.vendors import BarRequest, fetch
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
 
@@ -54,7 +54,8 @@ class CheckCommand:
 class FetchCommand:
     """Download bars of these symbols to a Parquet file."""
 
-    vendor: tyro.conf.Positional[Literal["yfinance", "ccxt"]]
+    vendor: tyro.conf.Positional[str]
+    """yfinance, ccxt, or your own as package.module:object."""
     symbols: tyro.conf.Positional[tuple[str, ...]]
     start: str
     """First day, as 2015-01-31."""
@@ -62,18 +63,21 @@ class FetchCommand:
     """Last day."""
     out: Path
     """The Parquet file to write."""
-    exchange: str = "binance"
-    """For ccxt: the exchange."""
+    exchange: str = ""
+    """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
-        start, end, interval = self.start, self.end, self.interval
-        if self.vendor == "yfinance":
-            bars = fetch_yfinance(self.symbols, start=start, end=end, interval=interval)
-        else:
-            bars = fetch_ccxt(self.exchange, self.symbols, start=start, end=end, timeframe=interval)
+        request = BarRequest(
+            symbols=self.symbols,
+            start=self.start,
+            end=self.end,
+            interval=self.interval,
+            exchange=self.exchange,
+        )
+        bars = fetch(self.vendor, request)
         describe(bars, console)
         keep(bars, self.out, console)
 
