@@ -20,7 +20,6 @@ from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
 from fastsim.config import load_yaml, require_between, require_choice, save_yaml
-from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.split import split_by_date
 from fastsim.env.core import EnvConfig
@@ -36,8 +35,8 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
 from fastsim.stats.metrics import periods_per_year
+from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
-from fastsim.synthetic.models import SYNTHETIC_MODELS, fit
 
 log = logging.getLogger(__name__)
 
@@ -66,39 +65,6 @@ class ForecastConfig:
         require_choice(self, "precision")
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorldsConfig:
-    """Simulated worlds to learn from in place of history, each episode from one of its own."""
-
-    model: str = "none"
-    """Fitted to the training bars: gbm, heston, merton, garch, sv, regimes, bootstrap, or your own
-    as "package.module:object"; "none" learns from those bars themselves."""
-    bars: int = 400
-    """Of each world, the warm-up of the features included."""
-    slots: int = 2
-    """Worlds that each environment has ahead, its present one among them."""
-    batch: int = 32
-    """Worlds drawn at once."""
-
-    def __post_init__(self) -> None:
-        if self.model != "none":
-            SYNTHETIC_MODELS.find(self.model)
-
-    def fit(self, bars: Bars, tape: MarketTape, config: TapeConfig) -> FreshWorlds | None:
-        """Worlds like these training bars, for who shall act on the tape; None without a model."""
-        if self.model == "none":
-            return None
-        return FreshWorlds(
-            model=fit(self.model, bars),
-            bars=self.bars,
-            config=config,
-            slots=self.slots,
-            batch=self.batch,
-            symbols=tape.symbols,
-            device=tape.device,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

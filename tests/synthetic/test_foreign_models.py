@@ -3,6 +3,8 @@
 import sys
 from dataclasses import dataclass, replace
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from worlds import random_bars
@@ -10,7 +12,10 @@ from worlds import random_bars
 from fastsim.cli import main, parse
 from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError
-from fastsim.experiment.run import TrainConfig, WorldsConfig, load_markets
+from fastsim.experiment.run import TrainConfig, load_markets
+from fastsim.market.tape import TapeConfig
+from fastsim.synthetic.config import WorldsConfig
+from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.interface import Paths
 from fastsim.synthetic.models import SYNTHETIC_MODELS, SyntheticRecord, fit
 from fastsim.synthetic.worlds import make_worlds
@@ -73,6 +78,33 @@ def test_a_run_learns_from_its_worlds():
         ]
     )
     assert command.run.worlds == replace(config.worlds, batch=32)
+
+
+@pytest.mark.parametrize("name", ["gbm", f"{HERE}:RECORD"])
+def test_gymnasium_makes_worlds_like_the_years_that_are_named(name):
+    bars = sample_bars("us20")
+    years = {"start": "2010-01-01", "end": "2014-12-31"}
+    rules = {"num_envs": 4, "tape": {"risk_free_rate": 0.02}, "episode": {"horizon": 20}}
+    env = gymnasium.make_vec(
+        "fastsim/Portfolio-v0", **rules, **years, worlds={"model": name, "bars": 320, "batch": 4}
+    )
+    days = bars.timestamps.astype("datetime64[D]").astype(str)
+    (rows,) = np.nonzero((days >= years["start"]) & (days <= years["end"]))
+    worlds = FreshWorlds(
+        model=fit(name, bars.take(slice(rows[0], rows[-1] + 1))),
+        bars=320,
+        batch=4,
+        symbols=bars.symbols,
+        config=TapeConfig(risk_free_rate=0.02),
+    )
+    del rules["tape"]
+    other = gymnasium.make_vec("fastsim/Portfolio-v0", market=worlds, **rules)
+    (one, _), (two, _) = env.reset(seed=1), other.reset(seed=1)
+    assert torch.equal(one, two) and one.abs().sum() > 0
+    with pytest.raises(ConfigError, match="worlds are fitted to bars, not to a ready FreshWorlds"):
+        gymnasium.make("fastsim/Portfolio-v0", market=worlds, worlds={"model": name})
+    with pytest.raises(ConfigError, match="no synthetic model is called 'arima'"):
+        gymnasium.make("fastsim/Portfolio-v0", market="us20", worlds={"model": "arima"})
 
 
 def test_its_facts_are_shown_beside_the_datas(capsys):
