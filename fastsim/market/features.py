@@ -11,7 +11,7 @@ is said here: `docs/howto/feature.md`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
 
@@ -211,46 +211,48 @@ def trailing_volatility(bars: Bars, window: int) -> FloatArray:
 
 def own_features(config: FeatureConfig) -> tuple[Feature, ...]:
     """The features that come with fastsim, with these windows."""
-    long, short = config.volatility_window, config.short_window
-    momentum, skip = config.momentum_window, config.momentum_skip
-    returns = (
-        Feature(
+    short, long = config.short_window, config.volatility_window
+    ranges = Feature(
+        name=f"scaled_range_{short}",
+        function=partial(scaled_range, window=short),
+        warmup=long + short - 1,  # a mean over bars that are each scaled by a complete volatility
+        needs=("high", "low"),
+    )
+    volumes = Feature(
+        name=f"volume_zscore_{long}",
+        function=partial(volume_zscore, window=long),
+        warmup=long,
+        needs=("volume",),
+    )
+    return (*_of_returns(config), *_of_volatility(short, long), ranges, volumes)
+
+
+def _of_returns(config: FeatureConfig) -> Iterator[Feature]:
+    momentum, skip, long = config.momentum_window, config.momentum_skip, config.volatility_window
+    for window in config.return_windows:
+        yield Feature(
             name=f"scaled_log_return_{window}",
             function=partial(scaled_log_return, window=window),
             warmup=max(window, long),
         )
-        for window in config.return_windows
+    yield Feature(
+        name=f"scaled_momentum_{momentum}_{skip}",
+        function=partial(scaled_momentum, window=momentum, skip=skip),
+        warmup=max(momentum, long),
     )
-    return (
-        *returns,
-        Feature(
-            name=f"scaled_momentum_{momentum}_{skip}",
-            function=partial(scaled_momentum, window=momentum, skip=skip),
-            warmup=max(momentum, long),
-        ),
-        Feature(
-            name=f"log_volatility_ratio_{short}",
-            function=partial(log_volatility_ratio, window=short),
-            warmup=max(short, long),
-        ),
-        Feature(
-            name=f"log_volatility_{long}",
-            function=partial(log_volatility, window=long),
-            warmup=long,
-            rises_with_volatility=True,
-        ),
-        Feature(
-            name=f"scaled_range_{short}",
-            function=partial(scaled_range, window=short),
-            warmup=long + short - 1,  # a mean over bars each scaled by a complete volatility
-            needs=("high", "low"),
-        ),
-        Feature(
-            name=f"volume_zscore_{long}",
-            function=partial(volume_zscore, window=long),
-            warmup=long,
-            needs=("volume",),
-        ),
+
+
+def _of_volatility(short: int, long: int) -> Iterator[Feature]:
+    yield Feature(
+        name=f"log_volatility_ratio_{short}",
+        function=partial(log_volatility_ratio, window=short),
+        warmup=max(short, long),
+    )
+    yield Feature(
+        name=f"log_volatility_{long}",
+        function=partial(log_volatility, window=long),
+        warmup=long,
+        rises_with_volatility=True,
     )
 
 
