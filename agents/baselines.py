@@ -72,7 +72,7 @@ def results_table(history: History) -> Table:
         "Sharpe": (summary.sharpe_ratio, "{:.2f}"),
         "max\ndrawdown": (summary.max_drawdown, "{:.1%}"),
         "turnover\na year": (summary.turnover, "{:.1f}x"),
-        "costs paid of\ninitial wealth": (summary.relative_costs.total, "{:.1%}"),
+        "costs paid of\ninitial wealth": (summary.relative_cost, "{:.1%}"),
     }
     for name in columns:
         table.add_column(name, justify="right")

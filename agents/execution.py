@@ -23,8 +23,9 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
+from fastsim.market.block import Block
 from fastsim.market.costs import CostConfig
-from fastsim.market.tape import KnownTables, MarketTape, NextTables
+from fastsim.market.tape import KnownTables, MarketTape, impact_scale
 from fastsim.policy.network import Policy, PolicyConfig
 
 BLOCK = 1e6
@@ -69,15 +70,18 @@ def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
         listed=torch.ones_like(still, dtype=torch.bool),
         bars=torch.full((rows, 1, 6), torch.nan, dtype=dtype),
     )
-    following = NextTables(
-        r_before=still,
-        r_after=still,
-        tradable=known.listed,
-        dollars=still + torch.inf,
-        price=still + 1.0,
-        years=still[:, 0],
-        interest=still[:, 0],
-        market_return=still[:, 0],
+    following = Block.of(
+        {
+            "r_before": still,
+            "r_after": still,
+            "tradable": known.listed,
+            "dollars": still + torch.inf,
+            "price": still + 1.0,
+            "impact_scale": impact_scale(known.sigma, known.dollar_volume),
+            "years": still[:, 0],
+            "interest": still[:, 0],
+            "market_return": still[:, 0],
+        }
     )
     days = np.datetime64("2000-01-03", "ns") + np.arange(rows) * np.timedelta64(24, "h")
     return MarketTape(

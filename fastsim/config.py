@@ -20,6 +20,8 @@ import yaml
 from fastsim.errors import ConfigError
 
 Config = TypeVar("Config")
+BPS = 1e-4
+"""A basis point."""
 
 
 def require_between(

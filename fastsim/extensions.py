@@ -99,6 +99,21 @@ class Registry(Mapping[str, Record], Generic[Record]):
         return len(self._records)
 
 
+def require_known(config: object, name: str, registry: Registry[Any]) -> None:
+    """Raise ConfigError unless `config.name` is a name that the registry finds, or all of several.
+
+    A field of several names is a tuple.
+    """
+    value = getattr(config, name)
+    several = isinstance(value, tuple | list)
+    try:
+        for one in value if several else (value,):
+            registry.find(one)
+    except ConfigError as error:
+        owner = f"{type(config).__name__}.{name}"
+        raise ConfigError(f"{owner} must be a known {registry.kind}: {error}") from None
+
+
 def is_reference(name: object) -> bool:
     """Whether a name says where to import from: "package.module:object"."""
     if not isinstance(name, str):
@@ -124,3 +139,20 @@ def import_object(reference: str, kind: str) -> Any:
     if not hasattr(found, attribute):
         raise ConfigError(f"{kind} {reference!r}: {module} has no {attribute!r}")
     return getattr(found, attribute)
+
+
+def checked(kind: str, record: Named, values: Any, shape: tuple[int, ...]) -> Any:
+    """What a record's function returned, if it is a tensor of this shape.
+
+    Raises
+    ------
+    ConfigError
+        It is not: a wrong shape would be spread over others in silence.
+    """
+    if getattr(values, "shape", None) != shape:
+        found = getattr(values, "shape", type(values).__name__)
+        raise ConfigError(
+            f"{kind} {record.name!r} must return a tensor of shape {shape}, got "
+            f"{tuple(found) if not isinstance(found, str) else found}"
+        )
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Outcome, Portfolio, Terms, advance, lone
-from fastsim.env.conditions import Conditions
 from fastsim.env.orders import OrderConfig, Wish
-from fastsim.market.costs import CostConfig, Friction, trade_cost
+from fastsim.market.block import Block
+from fastsim.market.conditions import Conditions
+from fastsim.market.costs import CostConfig, Friction, Venue, total
 from fastsim.market.features import FeatureConfig
 
 SHORT_FEATURES = FeatureConfig(
@@ -76,7 +78,7 @@ class Moment(NamedTuple):
 
     def cost_of(self, trade: Tensor) -> Tensor:
         """What it costs to trade this [N, A]."""
-        return trade_cost(trade, self.market.impact_scale, self.friction, self.market.price).total
+        return total(Venue(self.market, self.friction).charge(trade))
 
     def with_friction(self, **fields: Tensor) -> Moment:
         return self._replace(friction=self.friction._replace(**fields))
@@ -168,10 +170,13 @@ def moments(draw, *, signed=True, impact=2.0, borrow=500.0):
 
 
 def leaves(nested):
-    """Every tensor of nested tuples, in order."""
+    """Every tensor of nested tuples, mappings and blocks, in order."""
     if isinstance(nested, Tensor):
         return [nested]
-    return [] if nested is None else [leaf for part in nested for leaf in leaves(part)]
+    if isinstance(nested, Block):
+        return [nested.assets, nested.bars]
+    parts = nested.values() if isinstance(nested, Mapping) else nested
+    return [] if nested is None else [leaf for part in parts for leaf in leaves(part)]
 
 
 def assert_same_bits(one, other):

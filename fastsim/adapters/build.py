@@ -13,7 +13,7 @@ import torch
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
 from fastsim.errors import ConfigError

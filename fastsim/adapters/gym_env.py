@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.env.actions import action_bounds
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.info import figures_of, step_info
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
@@ -97,16 +98,14 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         values = np.asarray(action, dtype=np.float32)
         if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
-        seen, bar, figures, flags, _ = self.env.step_arrays(values[None])
-        numbers, (terminated, truncated, *_) = figures[0].tolist(), flags[0].tolist()
+        stepped = self.env.step_arrays(values[None])
+        figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
+        ends = stepped.flags[0].tolist()
+        terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
         self._over = terminated or truncated
-        info = {
-            "date": self._dates[bar[0]],
-            "wealth": numbers[c.WEALTH],
-            "turnover": numbers[c.TURNOVER],
-            "cost": sum(numbers[c.COST]),
-        }
-        return self._observation(seen, bar), numbers[c.REWARD], terminated, truncated, info
+        info = {"date": self._dates[stepped.bar[0]]} | step_info(figures, self.env.cost_names)
+        seen = self._observation(stepped.seen, stepped.bar)
+        return seen, figures["reward"], terminated, truncated, info
 
     def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
         row = columns[0].astype(np.float32, copy=False)
@@ -150,13 +149,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         rows = torch.as_tensor(actions, device=self.env.tape.device)
         self.env.renew()
         transition = self.env.step(rows)
-        outcome = transition.outcome
         info: dict[str, Any] = {
-            "wealth": torch.where(
-                transition.restarted, self.env.stepper.state.peak, outcome.wealth
-            ),
-            "turnover": outcome.turnover,
-            "cost": outcome.all_costs.total,
+            **step_info(figures_of(transition), self.env.cost_names),
             "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
         }
         if transition.final_observation is not None:

@@ -18,6 +18,7 @@ from fastsim.adapters.gym_env import (
     observation_space,
     says_something,
 )
+from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
 
@@ -27,7 +28,6 @@ except ImportError:
     raise ConfigError("pettingzoo is not installed: pip install 'fastsim-rl[pettingzoo]'") from None
 
 Values = NDArray[np.float32]
-INFO = ("date", "wealth", "turnover", "cost")
 
 
 class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[misc]
@@ -101,18 +101,15 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     ]:
         """Trade every player to its action and move to the next close."""
         transition = self.env.step(torch.from_numpy(self._rows(actions)).to(self.env.tape.device))
-        observation, outcome = transition.observation, transition.outcome
-        date = self._date(observation)
-        figures = zip(
-            *(outcome.wealth.tolist(), outcome.turnover.tolist(), outcome.all_costs.total.tolist()),
-            strict=True,
-        )
-        infos = [dict(zip(INFO, (date, *numbers), strict=True)) for numbers in figures]
+        observation, date = transition.observation, self._date(transition.observation)
+        told = step_info(figures_of(transition), self.env.cost_names)
+        numbers = zip(*(values.tolist() for values in told.values()), strict=True)
+        infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
-        seen, reward, terminated, truncated, told = map(self._of_agents, columns)
+        seen, reward, terminated, truncated, info = map(self._of_agents, columns)
         self.agents = [name for name in self.agents if not (terminated[name] or truncated[name])]
-        return seen, reward, terminated, truncated, told
+        return seen, reward, terminated, truncated, info
 
     def render(self) -> None:
         """Show nothing."""

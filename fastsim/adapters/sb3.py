@@ -100,13 +100,13 @@ class SB3VecEnv(VecEnv):
         return columns, reward, done, self._infos
 
     def _step_arrays(self) -> HostStep:
-        seen, _, figures, flags, final = self.env.step_arrays(self._actions)
+        stepped = self.env.step_arrays(self._actions)
         return HostStep(
-            seen.astype(np.float32, copy=False),
-            figures[:, c.REWARD].astype(np.float32),
-            flags[:, c.TERMINATED],
-            flags[:, c.TRUNCATED],
-            lambda rows: final[rows].astype(np.float32, copy=False),
+            stepped.seen.astype(np.float32, copy=False),
+            stepped.figures[:, stepped.names.index("reward")].astype(np.float32),
+            stepped.flags[:, c.FLAG.terminated],
+            stepped.flags[:, c.FLAG.truncated],
+            lambda rows: stepped.final_seen[rows].astype(np.float32, copy=False),
         )
 
     def _step_tensors(self) -> HostStep:

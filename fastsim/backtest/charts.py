@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.backtest.history import History
+from fastsim.backtest.wording import label_of
 from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
@@ -35,8 +37,10 @@ ASSET_COLOURS = (
     *("#3f6ea3", "#e98a2b", "#5fa8a2", "#d9565a", "#5a9e4f"),
     *("#e0bd3e", "#a06f98", "#f297a1", "#93705c", "#6c83c4"),
 )
-COST_COLOURS = ("#0b5cad", "#5fa8a2", "#d9761a", "#a06f98")
-COST_KINDS = ("commission", "spread", "impact", "borrow")
+COST_COLOURS = (
+    *("#0b5cad", "#5fa8a2", "#d9761a", "#a06f98"),
+    *("#e0bd3e", "#5a9e4f", "#93705c", "#f297a1"),
+)
 
 
 class Bins(NamedTuple):
@@ -55,6 +59,11 @@ class Bins(NamedTuple):
         """Average the rows of each bin."""
         sums: FloatArray = np.add.reduceat(values, self.starts, axis=0)
         return sums / (self.ends - self.starts + 1)
+
+
+def as_shown(name: str) -> str:
+    """Escape a name for plotly, which reads tags and `&lt;` in it, but would show `&quot;`."""
+    return escape(name, quote=False)
 
 
 def to_array(tensor: Tensor) -> FloatArray:
@@ -79,10 +88,10 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
         style = {"color": FAINT, "width": 1}
         line = _line(dates[rows], growth[rows, column], f"{len(faint)} other strategies", style)
         line.update(legendgroup="faint", showlegend=number == 0, legendrank=2000)
-        figure.add_trace(line.update(hovertemplate=hover, meta=escape(history.names[column])))
+        figure.add_trace(line.update(hovertemplate=hover, meta=as_shown(history.names[column])))
     rows = _level_rows(len(growth), MAX_POINTS)
     for number, (style, column) in enumerate(_bold_styles(bold)):
-        name = escape(history.names[column])
+        name = as_shown(history.names[column])
         line = _line(dates[rows], growth[rows, column], name, style)
         figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
     figure.update_yaxes(type="log", title="Wealth, start = 1", tickformat="~g", dtick="D2")
@@ -97,7 +106,7 @@ def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
     dates = _dates(history.timestamps[1:])[bins.ends]
     figure = _figure()
     for number, (style, column) in enumerate(_bold_styles(bold)):
-        line = _line(dates, deepest[:, number], escape(history.names[column]), style)
+        line = _line(dates, deepest[:, number], as_shown(history.names[column]), style)
         line.update(zorder=len(bold) - number)
         if number == 0:
             line.update(fill="tozeroy", fillcolor="rgba(11, 92, 173, 0.12)")
@@ -157,13 +166,13 @@ def turnover_chart(history: History, focus: int, window: int) -> go.Figure:
 
 
 def costs_chart(history: History, focus: int) -> go.Figure:
-    """Stack what one strategy has paid so far, by kind, as a fraction of its initial wealth."""
+    """Stack what one strategy has paid so far, by part, as a fraction of its initial wealth."""
     bins = Bins.of(len(history.turnover), MAX_POINTS)
     dates = _dates(history.timestamps[1:])[bins.ends]
     figure = _figure()
-    for kind, colour in zip(COST_KINDS, COST_COLOURS, strict=True):
-        paid = to_array(getattr(history, kind)[:, focus] / history.wealth[0, focus]).cumsum()
-        figure.add_trace(_area(dates, paid[bins.ends], kind, colour, "paid"))
+    for (name, costs), colour in zip(history.costs.items(), cycle(COST_COLOURS), strict=False):
+        paid = to_array(costs[:, focus] / history.wealth[0, focus]).cumsum()
+        figure.add_trace(_area(dates, paid[bins.ends], as_shown(label_of(name)), colour, "paid"))
     figure.update_traces(hovertemplate="%{y:.2%}")
     figure.update_yaxes(tickformat=".3~p", title="Of initial wealth", rangemode="tozero")
     figure.update_layout(legend={"traceorder": "normal"})
@@ -178,7 +187,7 @@ def _shown_assets(
     shown = largest if len(largest) <= MAX_SHOWN_ASSETS + 1 else largest[:MAX_SHOWN_ASSETS]
     for number, asset in enumerate(shown):
         colour = ASSET_COLOURS[number % len(ASSET_COLOURS)]
-        yield escape(symbols[asset]), colour, weights[:, asset]
+        yield as_shown(symbols[asset]), colour, weights[:, asset]
     others = largest[len(shown) :]
     if len(others):
         yield f"{len(others)} other assets, net", OTHER, weights[:, others].sum(-1)

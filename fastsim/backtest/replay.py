@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, cost_parts
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.nested import combine, select, transform
 from fastsim.env.observe import Observation
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError
@@ -58,34 +59,33 @@ def replay(
         steps.append(_record(transition, alive))
         wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
         alive = alive & ~transition.terminated
-    weights, turnover, commission, spread, impact, borrow = (
-        torch.stack(column) for column in zip(*steps, strict=True)
-    )
+    record = combine(lambda *each: torch.stack(each), *steps)
     return History(
         names=tuple(names),
         symbols=tape.symbols,
         timestamps=tape.timestamps[tape.first : tape.last + 1],
         wealth=torch.stack(wealth),
-        weights=weights,
-        turnover=turnover,
-        commission=commission,
-        spread=spread,
-        impact=impact,
-        borrow=borrow,
+        weights=record.weights,
+        turnover=record.turnover,
+        costs=record.costs,
     )
 
 
-def _record(transition: Transition, alive: Tensor) -> tuple[Tensor, ...]:
+class _Record(NamedTuple):
+    """What a history keeps of one step, or of all, beside the wealth."""
+
+    weights: Tensor  # [N, A + 1]
+    turnover: Tensor  # [N]
+    costs: dict[str, Tensor]  # [N] each
+
+
+def _record(transition: Transition, alive: Tensor) -> _Record:
     outcome = transition.outcome
     assert outcome.holdings is not None  # the reference keeps them
     risky = outcome.holdings / outcome.wealth_traded[:, None]
     weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
-    columns = (outcome.turnover, *outcome.all_costs, outcome.borrow)
-    zero = torch.zeros_like(weights)
-    return (
-        torch.where(alive[:, None], weights, zero),
-        *(torch.where(alive, column, 0.0) for column in columns),
-    )
+    record = _Record(weights, outcome.turnover, cost_parts(outcome))
+    return select(alive, record, transform(torch.zeros_like, record))
 
 
 def replay_schedule(
@@ -123,9 +123,12 @@ def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:
 def join(*histories: History) -> History:
     """Put strategies that were replayed over the same bars side by side."""
     first = histories[0]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(history, name) for history in histories], dim=1)
-        for name in History._fields[3:]
-    }
+    kinds = {tuple(sorted(history.costs)): None for history in histories}
+    if len(kinds) > 1:
+        listed = " and ".join(map(str, kinds))
+        raise ConfigError(f"histories that are joined must have the same cost parts, got {listed}")
     names = tuple(name for history in histories for name in history.names)
-    return first._replace(names=names, **tensors)
+    figures = combine(
+        lambda *each: torch.cat(each, dim=1), *(history.figures for history in histories)
+    )
+    return first._replace(names=names, **figures)

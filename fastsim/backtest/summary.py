@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fastsim.backtest.history import History
@@ -18,20 +21,6 @@ from fastsim.stats.metrics import (
 )
 
 
-class Costs(NamedTuple):
-    """What each of N strategies paid, by kind. Positive is paid."""
-
-    commission: Tensor  # [N]
-    spread: Tensor  # [N]
-    impact: Tensor  # [N]
-    borrow: Tensor  # [N]
-
-    @property
-    def total(self) -> Tensor:
-        """Everything paid [N]."""
-        return self.commission + self.spread + self.impact + self.borrow
-
-
 class Summary(NamedTuple):
     """One number per strategy and metric. Returns, volatility and drawdown are fractions."""
 
@@ -43,13 +32,26 @@ class Summary(NamedTuple):
     max_drawdown: Tensor  # [N]  <= 0
     calmar_ratio: Tensor  # [N]
     turnover: Tensor  # [N]  traded value per year, in multiples of wealth
-    costs: Costs  # account currency, over the whole history
+    costs: Mapping[str, Tensor]  # [N] each, by the name of the cost part; account currency
     initial_wealth: Tensor  # [N]  account currency
 
     @property
-    def relative_costs(self) -> Costs:
-        """Costs as fractions of the initial wealth."""
-        return Costs(*(paid / self.initial_wealth for paid in self.costs))
+    def cost(self) -> Tensor:
+        """Everything paid over the whole history [N]."""
+        return sum(self.costs.values(), torch.zeros_like(self.initial_wealth))
+
+    @property
+    def relative_cost(self) -> Tensor:
+        """Everything paid, as a fraction of the initial wealth [N]."""
+        return self.cost / self.initial_wealth
+
+
+class YearOfReturns(NamedTuple):
+    """Simple returns of one calendar year; None where the history has no step in a month."""
+
+    year: int
+    months: tuple[float | None, ...]  # 12
+    total: float
 
 
 def summarize(
@@ -82,11 +84,30 @@ def summarize(
         max_drawdown=max_drawdown(returns),
         calmar_ratio=calmar_ratio(returns, **scale),
         turnover=history.turnover.mean(0) * periods_per_year,
-        costs=Costs(
-            commission=history.commission.sum(0),
-            spread=history.spread.sum(0),
-            impact=history.impact.sum(0),
-            borrow=history.borrow.sum(0),
-        ),
+        costs={name: paid.sum(0) for name, paid in history.costs.items()},
         initial_wealth=history.wealth[0],
     )
+
+
+def monthly_returns(history: History, focus: str) -> list[YearOfReturns]:
+    """Compound the simple returns of one strategy within each calendar month and year.
+
+    A step belongs to the month of the close it is marked at.
+
+    Raises
+    ------
+    ConfigError
+        If no strategy is called `focus`.
+    """
+    returns = history.simple_returns[:, history.column(focus, "focus")]
+    growth = 1.0 + np.nan_to_num(returns.detach().cpu().double().numpy())  # [T]
+    month_numbers = history.timestamps[1:].astype("datetime64[M]").astype(int)  # since 1970-01
+    table = []
+    for year in np.unique(month_numbers // 12):
+        months = [
+            float(growth[rows].prod()) - 1.0 if (rows := month_numbers == month).any() else None
+            for month in range(12 * year, 12 * year + 12)
+        ]
+        total = float(growth[month_numbers // 12 == year].prod()) - 1.0
+        table.append(YearOfReturns(1970 + int(year), tuple(months), total))
+    return table

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fastsim.backtest.report import metrics_table, sharpe_sentence
+from fastsim.backtest.wording import metrics_table, sharpe_sentence
 from fastsim.cli.data import dates
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate

@@ -14,12 +14,12 @@ floating-point type, and differentiable.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.env.conditions import Conditions
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -29,7 +29,8 @@ from fastsim.env.impact import (
     push,
 )
 from fastsim.env.orders import Fill, OrderConfig, Wish, cut, rebalance
-from fastsim.market.costs import Friction, TradeCost
+from fastsim.market.conditions import Conditions
+from fastsim.market.costs import ALWAYS, Cost, Friction, Venue, total
 
 
 class Portfolio(NamedTuple):
@@ -52,11 +53,25 @@ class Account(NamedTuple):
     open_orders: Tensor  # [N, A]  account currency; without columns where none are carried
 
 
+KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
+    "holdings": "shares",
+    "cash": "money",
+    "transient": "of the market",
+    "rate": "of the market",
+    "open_orders": "shares",
+}
+"""What becomes of each part of an account: so many shares grow with the price and end with their
+asset; shares and money are lost in ruin; what is of the market is its own."""
+_PARTS = (*Portfolio._fields, *Displacement._fields, "open_orders")
+assert tuple(KINDS) == _PARTS, "every part of an account says what becomes of it"
+
+
 class Terms(NamedTuple):
-    """On what terms accounts trade, but for what each trade costs."""
+    """On what terms accounts trade, but for the rates that they are charged."""
 
     impact: ImpactConfig = ImpactConfig()
     orders: OrderConfig = OrderConfig()
+    costs: tuple[Cost, ...] = ALWAYS
 
 
 class Outcome(NamedTuple):
@@ -71,7 +86,7 @@ class Outcome(NamedTuple):
     wealth: Tensor  # [N]  at the next close
     turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides;
     #                        margin calls apart
-    cost: TradeCost
+    cost: dict[str, Tensor]  # [N] each, of the trade, by cause
     borrow: Tensor  # [N]
     interest: Tensor  # [N]
     ruined: Tensor  # [N]  bool: wealth was not positive at the fill or at the next close
@@ -80,12 +95,49 @@ class Outcome(NamedTuple):
     margin_call: Fill | None = None  # at the next close, where positions may be cut by force
 
     @property
-    def all_costs(self) -> TradeCost:
-        """Cost of the trade and of a margin call."""
+    def all_costs(self) -> dict[str, Tensor]:
+        """Cost [N] of the trade and of a margin call, by cause."""
         if self.margin_call is None:
             return self.cost
-        pairs = zip(self.cost, self.margin_call.cost, strict=True)
-        return TradeCost(*(one + other for one, other in pairs))
+        return {name: paid + self.margin_call.cost[name] for name, paid in self.cost.items()}
+
+    def still_where(self, rows: Tensor, wealth: Tensor, holdings: Tensor) -> Outcome:
+        """The same, but that nothing happened to these rows [N] of accounts.
+
+        They are worth `wealth` [N] and hold `holdings` [N, A].
+        """
+
+        def none(amount: Tensor) -> Tensor:
+            return amount.masked_fill(rows if amount.dim() == 1 else rows[:, None], 0.0)
+
+        margin_call = None
+        if self.margin_call is not None:
+            margin_call = Fill(
+                trade=none(self.margin_call.trade),
+                cost={name: none(paid) for name, paid in self.margin_call.cost.items()},
+                rest=self.margin_call.rest,
+            )
+        return Outcome(
+            wealth_before=torch.where(rows, wealth, self.wealth_before),
+            wealth_at_fill=torch.where(rows, wealth, self.wealth_at_fill),
+            wealth_traded=torch.where(rows, wealth, self.wealth_traded),
+            wealth=torch.where(rows, wealth, self.wealth),
+            turnover=none(self.turnover),
+            cost={name: none(paid) for name, paid in self.cost.items()},
+            borrow=none(self.borrow),
+            interest=none(self.interest),
+            ruined=self.ruined & ~rows,
+            trade=None if self.trade is None else none(self.trade),
+            holdings=None
+            if self.holdings is None
+            else torch.where(rows[:, None], holdings, self.holdings),
+            margin_call=margin_call,
+        )
+
+    @property
+    def total_cost(self) -> Tensor:
+        """Cost [N] of the trade and of a margin call."""
+        return total(self.all_costs)
 
 
 def lone(portfolio: Portfolio) -> Account:
@@ -121,10 +173,10 @@ def advance(
     start = worth(account)
     account = reach_fill(account, 1.0 + market.r_before, terms.impact)
     before = worth(account)
+    venue = Venue(market, friction, terms.costs)
     fill = rebalance(
-        before, account.portfolio.holdings, account.open_orders, wish, market, friction,
-        terms.orders,
-    )  # fmt: skip
+        before, account.portfolio.holdings, account.open_orders, wish, venue, terms.orders
+    )
     account = settle(account, fill, terms.impact)
     traded, held = worth(account), account.portfolio.holdings
     account, interest, borrow = accrue(account, market, friction)
@@ -162,14 +214,13 @@ def settle(account: Account, fill: Fill, impact: ImpactConfig) -> Account:
     """Exchange what was traded for cash, at the price that the orders of each market meet at."""
     (holdings, cash), displacement, trade = account.portfolio, account.displacement, fill.trade
     if not displacement.exists:
-        portfolio = Portfolio(holdings + trade, cash - trade.sum(-1) - fill.cost.total)
-        return Account(portfolio, displacement, fill.rest)
+        portfolio = Portfolio(holdings + trade, cash - trade.sum(-1) - total(fill.cost))
+        return account._replace(portfolio=portfolio, open_orders=fill.rest)
     net = trade.view(len(displacement.rate), -1, trade.shape[-1]).sum(1)  # [M, A]
     displacement, moved = push(displacement, net, impact)
     paid = (trade * _each(mean_price(moved), cash)).sum(-1)
-    after = Account(
-        Portfolio(holdings + trade, cash - paid - fill.cost.total), displacement, fill.rest
-    )
+    portfolio = Portfolio(holdings + trade, cash - paid - total(fill.cost))
+    after = account._replace(portfolio=portfolio, displacement=displacement, open_orders=fill.rest)
     return _grown(after, _each(moved.exp(), cash))
 
 
@@ -212,11 +263,20 @@ def pay_out(account: Account, delisted: Tensor, growth: Tensor) -> Account:
     if displacement.exists:
         value = liquidation_value(holdings, _each(displacement.rate, cash))
     paid = torch.where(delisted, growth * value, 0.0).sum(-1)
-    open_orders = account.open_orders
-    if open_orders.shape[-1] > 0:
-        open_orders = open_orders * ~delisted
-    return account._replace(
-        portfolio=Portfolio(holdings * ~delisted, cash + paid), open_orders=open_orders
+    left = _each_part(account, shares=lambda held: held * ~delisted if held.numel() else held)
+    return left._replace(portfolio=left.portfolio._replace(cash=cash + paid))
+
+
+def close_accounts(account: Account, ruined: Tensor) -> Account:
+    """Take all from the ruined [N], or prices could bring back to life who waits for the others.
+
+    Their positions are taken over at no cost and without an order: they move no price.
+    """
+    solvent = ~ruined[:, None]
+    return _each_part(
+        account,
+        shares=lambda held: torch.where(solvent, held, 0.0),
+        money=lambda owned: torch.where(ruined, 0.0, owned),
     )
 
 
@@ -224,19 +284,36 @@ def call_margin(
     account: Account, closing: Conditions, friction: Friction, terms: Terms
 ) -> tuple[Account, Fill]:
     """Cut the positions of accounts whose wealth does not cover their maintenance margin."""
-    fill = cut(worth(account), account.portfolio.holdings, closing, friction, terms.orders)
+    venue = Venue(closing, friction, terms.costs)
+    fill = cut(worth(account), account.portfolio.holdings, venue, terms.orders)
     called = fill.trade.any(-1)
     kept = torch.where(called[:, None], 0.0, account.open_orders)  # who is called keeps none open
     return settle(account, fill._replace(rest=kept), terms.impact), fill
 
 
 def _grown(account: Account, growth: Tensor) -> Account:
-    """Positions and open orders, both so many shares, at prices that have grown [N, A]."""
-    portfolio, open_orders = account.portfolio, account.open_orders
-    if open_orders.shape[-1] > 0:
-        open_orders = open_orders * growth
-    portfolio = Portfolio(portfolio.holdings * growth, portfolio.cash)
-    return account._replace(portfolio=portfolio, open_orders=open_orders)
+    """The account at prices that have grown [N, A]."""
+    return _each_part(account, shares=lambda held: held * growth if held.numel() else held)
+
+
+def _each_part(
+    account: Account,
+    *,
+    shares: Callable[[Tensor], Tensor],
+    money: Callable[[Tensor], Tensor] = lambda owned: owned,
+) -> Account:
+    """The account with what these make of every part of its kind."""
+    change: dict[str, Callable[[Tensor], Tensor]] = {
+        "shares": shares,
+        "money": money,
+        "of the market": lambda part: part,
+    }
+    parts = {name: change[KINDS[name]](part) for name, part in account.portfolio._asdict().items()}
+    return Account(
+        portfolio=Portfolio(**parts),
+        displacement=account.displacement,
+        open_orders=change[KINDS["open_orders"]](account.open_orders),
+    )
 
 
 def _shared(growth: Tensor, displacement: Displacement) -> Tensor:

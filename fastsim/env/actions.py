@@ -1,16 +1,16 @@
-"""From what an agent says to target weights."""
+"""From what an agent says to target weights: the modes, and what they have in common."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-ActionMode = Literal["weights", "signed", "logits"]
-"""`weights`: long-only weights [A], the rest is cash. `signed`: weights [A], negative is short.
-`logits`: [A + 1], softmax over the assets and cash."""
+from fastsim.errors import ConfigError
+from fastsim.extensions import Registry
 
 LOGIT_LIMIT = 10.0
 """Bound of the action space for logits; the environment itself takes any finite logit."""
@@ -19,23 +19,97 @@ LARGEST = 1e6
 """Numbers beyond this are cut to it, so that sums of huge ones stay finite."""
 
 
-def action_width(mode: ActionMode, num_assets: int) -> int:
-    """Numbers in one action."""
-    return num_assets + 1 if mode == "logits" else num_assets
+@dataclass(frozen=True, kw_only=True)
+class ActionMode:
+    """A way to ask for weights."""
 
-
-def action_bounds(mode: ActionMode) -> tuple[float, float]:
+    name: str
+    weights: Callable[[Tensor, float, Tensor | None], Tensor]
+    """Action [N, W], finite and within +-LARGEST, gross leverage allowed, and which of its numbers
+    are masked [N, W] (they are 0, and nothing may be asked by them) or None, to admissible weights
+    [N, A] of the risky assets: no more than that leverage, and cash, 1 - sum, not below zero."""
+    actions: Callable[[Tensor], Tensor] | None = None
+    """Long-only weights [N, A] to actions that ask for them; None where it cannot be said."""
+    bounds: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest number of the action space."""
-    bounds = {"weights": (0.0, 1.0), "signed": (-1.0, 1.0), "logits": (-LOGIT_LIMIT, LOGIT_LIMIT)}
-    return bounds[mode]
+    width: Callable[[int], int] = lambda assets: assets
+    """Assets to numbers in one action, those of the assets first."""
+    levered: bool = False
+    """Whether gross leverage may differ from 1."""
 
 
-def actions_for(weights: Tensor, mode: ActionMode) -> Tensor:
-    """Actions that ask for these long-only weights [N, A]: what `target_weights` undoes."""
-    if mode != "logits":
-        return weights
+def _long_only(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
+    weights = action.clamp_min(0.0)
+    return weights / weights.sum(-1, keepdim=True).clamp_min(1.0)
+
+
+def _signed(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
+    excess = torch.maximum(action.abs().sum(-1) / max_gross, action.sum(-1)).clamp_min(1.0)
+    return action / excess[:, None]
+
+
+def _softmax(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
+    if masked is not None:
+        action = action.masked_fill(masked, -torch.inf)
+    return torch.softmax(action, dim=-1)[:, :-1]
+
+
+def _logits(weights: Tensor) -> Tensor:
     cash = 1.0 - weights.sum(-1, keepdim=True)
     return torch.cat([weights, cash], dim=-1).clamp_min(1e-9).log()
+
+
+ACTIONS: Registry[ActionMode] = Registry(
+    "action mode",
+    ActionMode,
+    (
+        ActionMode(name="weights", weights=_long_only, actions=lambda weights: weights),
+        ActionMode(
+            name="signed",
+            weights=_signed,
+            actions=lambda weights: weights,
+            bounds=(-1.0, 1.0),
+            levered=True,
+        ),
+        ActionMode(
+            name="logits",
+            weights=_softmax,
+            actions=_logits,
+            bounds=(-LOGIT_LIMIT, LOGIT_LIMIT),
+            width=lambda assets: assets + 1,
+        ),
+    ),
+)
+"""`weights`: long-only weights [A], the rest is cash; they are scaled down together, which keeps
+their ratios, to sum at most one, and negative ones count as zero. `signed`: weights [A], negative
+is short, scaled down to gross leverage `max_gross`. `logits`: [A + 1], softmax over the assets and
+cash."""
+
+
+def action_width(mode: str, num_assets: int) -> int:
+    """Numbers in one action."""
+    return ACTIONS.find(mode).width(num_assets)
+
+
+def action_bounds(mode: str) -> tuple[float, float]:
+    """Lowest and highest number of the action space."""
+    return ACTIONS.find(mode).bounds
+
+
+def actions_for(weights: Tensor, mode: str) -> Tensor:
+    """Actions that ask for these long-only weights [N, A]: what `target_weights` undoes.
+
+    Raises
+    ------
+    ConfigError
+        The mode cannot say.
+    """
+    ask = ACTIONS.find(mode).actions
+    if ask is None:
+        raise ConfigError(
+            f"action mode {mode!r} has no `actions`, by which weights could be asked for"
+        )
+    return ask(weights)
 
 
 def target_weights(
@@ -43,22 +117,12 @@ def target_weights(
 ) -> tuple[Tensor, Tensor]:
     """Admissible weights [N, A] of the risky assets, and which rows [N] hold instead.
 
-    A row with NaN or an infinity holds. Weights that ask for too much are scaled down together,
-    which keeps their ratios: to sum at most one, and, if signed, to gross leverage `max_gross`.
-    Negative long-only weights count as zero. Where `masked` [N, A], what is asked is ignored and
-    the weight is 0.
+    A row with NaN or an infinity holds. Where `masked` [N, A], what is asked is ignored and the
+    weight is 0.
     """
     if masked is not None:
         masked = pad(masked, (0, action.shape[-1] - masked.shape[-1]))  # [N, W]  cash is not
         action = action.masked_fill(masked, 0.0)
     hold = ~action.isfinite().all(-1)  # [N]
     action = torch.where(hold[:, None], 0.0, action).clamp(-LARGEST, LARGEST)
-    if mode == "logits":
-        if masked is not None:
-            action = action.masked_fill(masked, -torch.inf)
-        return torch.softmax(action, dim=-1)[:, :-1], hold
-    if mode == "weights":
-        weights = action.clamp_min(0.0)
-        return weights / weights.sum(-1, keepdim=True).clamp_min(1.0), hold
-    excess = torch.maximum(action.abs().sum(-1) / max_gross, action.sum(-1)).clamp_min(1.0)
-    return action / excess[:, None], hold
+    return mode.weights(action, max_gross, masked), hold

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fastsim.config import require_count
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, begin_state, observe
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.episode import check_room
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
@@ -22,12 +23,14 @@ from fastsim.env.observe import (
     Observation,
     feature_columns,
     flat_observation,
-    portfolio_names,
+    observe,
     window_columns,
     window_observation,
 )
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import environment_keys
 from fastsim.env.randomize import check_assets
+from fastsim.env.state import EnvState, begin_state, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
 from fastsim.market.tape import MarketTape
@@ -106,7 +109,7 @@ class PortfolioEnv:
             raise ConfigError(
                 f"friction is laid out for {len(friction.fee)} environments, not {num_envs}"
             )
-        self.params = EnvParams(tape, friction, config)
+        self.params = make_params(tape, friction, config)
         self.num_envs = num_envs
         self.first_env = first_env
         self._deal(seed)
@@ -159,16 +162,18 @@ class PortfolioEnv:
         return action_width(self.config.action, self.tape.num_assets)
 
     @property
+    def cost_names(self) -> tuple[str, ...]:
+        """What trades are charged."""
+        return tuple(cost.name for cost in self.params.rules.terms.costs)
+
+    @property
     def portfolio_width(self) -> int:
         """P, columns of `Observation.portfolio`: more of them where trades move prices."""
         return len(self._portfolio_names)
 
     @property
     def _portfolio_names(self) -> tuple[str, ...]:
-        config = self.config
-        return portfolio_names(
-            self._shown, moves_prices=config.impact.moves_prices, carries=config.orders.carries
-        )
+        return portfolio_names(self.config, self._shown.symbols)
 
     @property
     def _shown(self) -> MarketTape:

@@ -1,8 +1,11 @@
-"""Nested named tuples of tensors, taken as one: states, transitions, observations."""
+"""Nested named tuples and mappings of tensors, taken as one: states, transitions, observations.
+
+What is None stays so, and the keys of a mapping keep their order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -10,52 +13,51 @@ from torch import Tensor
 
 from fastsim.errors import CheckpointError
 
-Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...]")
-MaybeNested = TypeVar("MaybeNested", bound="Tensor | tuple[Any, ...] | None")
+Nested = TypeVar("Nested", bound="Tensor | tuple[Any, ...] | Mapping[str, Any] | None")
+
+
+def transform(function: Callable[[Tensor], Tensor], nested: Nested) -> Nested:
+    """Replace every tensor by what `function` makes of it."""
+    return cast(Nested, _transform(function, nested))
+
+
+def combine(function: Callable[..., Tensor], first: Nested, *others: Nested) -> Nested:
+    """Replace the tensors at each place of several of one structure by one, `function` of them."""
+    return cast(Nested, _combine(function, first, *others))
 
 
 def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
-    """Rows of `chosen` where `mask` [N], else rows of `other`, through nested named tuples."""
-    if isinstance(chosen, Tensor):
-        mask = mask[:: len(mask) // max(len(chosen), 1)]  # one row per market, or per environment
-        rows = mask.view(-1, *(1,) * (chosen.dim() - 1))
-        return cast(Nested, torch.where(rows, chosen, cast(Tensor, other)))
-    pairs = zip(chosen, cast(tuple[Any, ...], other), strict=True)
-    build = cast(Callable[..., Nested], type(chosen))
-    return build(*(select(mask, new, old) for new, old in pairs))
+    """Rows of `chosen` where `mask` [N], else rows of `other`."""
+
+    def rows_of(new: Tensor, old: Tensor) -> Tensor:
+        each = mask[:: len(mask) // max(len(new), 1)]  # one row per market, or per environment
+        return torch.where(each.view(-1, *(1,) * (new.dim() - 1)), new, old)
+
+    return combine(rows_of, chosen, other)
 
 
-def copy(state: MaybeNested) -> MaybeNested:
-    """A state with tensors of its own, through nested named tuples; what is None stays so."""
-    if state is None:
-        return state
-    if isinstance(state, Tensor):
-        return cast(MaybeNested, state.clone())
-    parts = cast(tuple[Any, ...], state)
-    return cast(MaybeNested, cast(Any, type(parts))(*(copy(part) for part in parts)))
+def copy(nested: Nested) -> Nested:
+    """The same with tensors of its own."""
+    return transform(Tensor.clone, nested)
 
 
-def take(nested: MaybeNested, rows: Tensor | slice | int) -> MaybeNested:
-    """These rows of every tensor of nested named tuples; what is None stays so."""
-    if nested is None:
-        return nested
-    if isinstance(nested, Tensor):
-        return cast(MaybeNested, nested[rows])
-    parts = cast(tuple[Any, ...], nested)
-    return cast(MaybeNested, cast(Any, type(parts))(*(take(part, rows) for part in parts)))
+def take(nested: Nested, rows: Tensor | slice | int) -> Nested:
+    """These rows of every tensor."""
+    return transform(lambda tensor: tensor[rows], nested)
 
 
-def flatten(nested: Tensor | tuple[Any, ...] | None) -> list[Tensor]:
-    """Tensors of nested named tuples, in order, without what is None."""
+def flatten(nested: Tensor | tuple[Any, ...] | Mapping[str, Any] | None) -> list[Tensor]:
+    """Tensors in order, without what is None."""
     if nested is None:
         return []
     if isinstance(nested, Tensor):
         return [nested]
-    return [leaf for part in nested for leaf in flatten(part)]
+    parts = nested if isinstance(nested, tuple) else nested.values()
+    return [leaf for part in parts for leaf in flatten(part)]
 
 
 def unflatten(like: Nested, leaves: Sequence[Tensor]) -> Nested:
-    """Nested named tuples of the structure of `like`, with these tensors.
+    """The structure of `like` with these tensors.
 
     Raises
     ------
@@ -69,12 +71,30 @@ def unflatten(like: Nested, leaves: Sequence[Tensor]) -> Nested:
         different = [pair for pair in zip(wanted, given, strict=False) if pair[0] != pair[1]]
         want, got = different[0] if different else (f"{len(wanted)} tensors", len(given))
         raise CheckpointError(f"the saved state has {got} where {want} is needed")
-    return cast(Nested, _fill(like, iter(leaves)))
+    following = iter(leaves)
+    return transform(lambda _: next(following), like)
 
 
-def _fill(like: Any, leaves: Iterator[Tensor]) -> Any:
-    if like is None:
+def _transform(function: Callable[[Tensor], Tensor], nested: Any) -> Any:
+    if nested is None:
         return None
-    if isinstance(like, Tensor):
-        return next(leaves)
-    return type(like)(*(_fill(part, leaves) for part in like))
+    if isinstance(nested, Tensor):
+        return function(nested)
+    build = type(nested)
+    if isinstance(nested, tuple):
+        return build(*[_transform(function, part) for part in nested])
+    return build({name: _transform(function, part) for name, part in nested.items()})
+
+
+def _combine(function: Callable[..., Tensor], *nested: Any) -> Any:
+    first = nested[0]
+    if first is None:
+        assert all(other is None for other in nested)
+        return None
+    if isinstance(first, Tensor):
+        return function(*nested)
+    build = type(first)
+    if isinstance(first, tuple):
+        return build(*[_combine(function, *parts) for parts in zip(*nested, strict=True)])
+    assert all(other.keys() == first.keys() for other in nested)
+    return build({name: _combine(function, *(part[name] for part in nested)) for name in first})

@@ -7,43 +7,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.env.accounting import Portfolio
-from fastsim.env.slots import look_up
+from fastsim.env.portfolio_columns import look
+from fastsim.env.randomize import view_of
+from fastsim.env.slots import View, look_up
+from fastsim.env.state import EnvParams, EnvState, standing
 from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
-PORTFOLIO_SCALARS = ("drawdown", "log_growth")
 WINDOW_CHANNELS = ("open", "high", "low", "close", "volume")
-
-
-class View(NamedTuple):
-    """In what the market of an episode differs from the tape: its assets and its volatility."""
-
-    slots: Tensor  # [N, A]  int64, the asset that each slot shows; see `fastsim.env.slots`
-    volatility: Tensor  # [N]  factor on log returns
 
 
 class Observation(NamedTuple):
     """An index into the market and what is the agent's own; all observations derive from it."""
 
     bar: Tensor  # [N]  int64, row of the tape's tables
-    portfolio: Tensor  # [N, P]  weights of assets and cash, then `PORTFOLIO_SCALARS`
+    portfolio: Tensor  # [N, P]  as `PORTFOLIO_COLUMNS` says
     flat: Tensor | None = None  # [N, A F + P]  laid out already, by a fused backend
     view: View | None = None  # None where every agent sees the tape as it is
-
-
-def portfolio_names(
-    tape: MarketTape, *, moves_prices: bool = False, carries: bool = False
-) -> tuple[str, ...]:
-    """Names of the P columns of `Observation.portfolio`.
-
-    Displacements are among them where trades move prices. Where open orders are carried both are:
-    an order has the same place in either case.
-    """
-    weights = (f"weight.{symbol}" for symbol in (*tape.symbols, "cash"))
-    moved = (f"displacement.{symbol}" for symbol in tape.symbols if moves_prices or carries)
-    orders = (f"order.{symbol}" for symbol in tape.symbols if carries)
-    return (*weights, *PORTFOLIO_SCALARS, *moved, *orders)
 
 
 def feature_columns(tape: MarketTape) -> tuple[str, ...]:
@@ -61,19 +41,12 @@ def window_columns(tape: MarketTape, length: int) -> tuple[str, ...]:
     )
 
 
-def observe_portfolio(portfolio: Portfolio, wealth: Tensor, peak: Tensor, initial: float) -> Tensor:
-    """Portfolio columns [N, P]: weights at the close, drawdown from `peak` [N], growth so far."""
-    positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
-    held = torch.cat([portfolio.holdings, portfolio.cash[:, None]], dim=-1)
-    scalars = torch.stack([1.0 - wealth / peak, (positive / initial).log()], dim=-1)
-    scalars = scalars.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
-    return torch.cat([relative_to(wealth, held), scalars], dim=-1)
-
-
-def relative_to(wealth: Tensor, values: Tensor) -> Tensor:
-    """Values [N, ...] as agents see them: in units of wealth [N], within bounds."""
-    positive = wealth.clamp_min(torch.finfo(wealth.dtype).tiny)
-    return (values / positive[:, None]).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+def observe(params: EnvParams, state: EnvState) -> Observation:
+    """What the agents see of this state."""
+    config, slots, episode = params.config, state.slots, state.episode
+    now = standing(params, state)
+    view = view_of(config.randomize, slots, state.key, episode.number, now.wealth.dtype)
+    return Observation(episode.bar, look(params.rules.columns, now, slots), view=view)
 
 
 def features_at(tape: MarketTape, bar: Tensor, view: View | None = None) -> Tensor:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_between, require_choice
-from fastsim.env.conditions import Conditions
 from fastsim.errors import ConfigError
-from fastsim.market.costs import Friction, TradeCost, marginal_cost, trade_cost
+from fastsim.market.conditions import Conditions
+from fastsim.market.costs import Friction, Orders, Venue, charge, marginal, orders_of, total
 
 NEWTON_STEPS = 4
 BISECTIONS = 50
@@ -72,7 +72,7 @@ class Fill(NamedTuple):
     """What became of orders."""
 
     trade: Tensor  # [N, A]  bought (positive) and sold, in account currency
-    cost: TradeCost
+    cost: dict[str, Tensor]  # [N] each, by cause
     rest: Tensor  # [N, A]  what stays open; without columns where nothing is carried
 
 
@@ -81,8 +81,7 @@ def rebalance(
     holdings: Tensor,
     open_orders: Tensor,
     wish: Wish,
-    market: Conditions,
-    friction: Friction,
+    venue: Venue,
     config: OrderConfig,
 ) -> Fill:
     """Trade `holdings` [N, A] to the weights of what the costs leave of `before` [N].
@@ -90,12 +89,13 @@ def rebalance(
     An asset that cannot be traded keeps its position, cash pays for the rest, and the weights of
     the others are still exact. Where wealth is not positive nothing trades.
     """
+    market, friction = venue.market, venue.friction
     bounds = find_bounds(before, holdings, market, friction)
-    after = post_cost_wealth(before, holdings, wish.weights, bounds, market, friction)
+    after = post_cost_wealth(before, holdings, wish.weights, bounds, venue)
     wanted = wish.weights * after[:, None] - holdings
     standing = torch.zeros_like(wanted)
     if config.carries:
-        standing = affordable(before, holdings, open_orders, bounds, market, friction)
+        standing = affordable(before, holdings, open_orders, bounds, venue)
     wanted = torch.where(wish.hold[:, None], standing, wanted)
     trade = placed(wanted, bounds, friction)
     if config.whole_shares:
@@ -104,56 +104,42 @@ def rebalance(
     if config.carries:
         wanted = torch.where(wish.hold[:, None], open_orders, wanted)
         rest = unfilled(wanted, trade, bounds)
-    return Fill(trade, trade_cost(trade, market.impact_scale, friction, market.price), rest)
+    return Fill(trade=trade, cost=venue.charge(trade), rest=rest)
 
 
-def cut(
-    wealth: Tensor,
-    holdings: Tensor,
-    market: Conditions,
-    friction: Friction,
-    config: OrderConfig,
-) -> Fill:
+def cut(wealth: Tensor, holdings: Tensor, venue: Venue, config: OrderConfig) -> Fill:
     """Sell a share of all positions where wealth [N] does not cover their margin: V < m G.
 
     The share x solves V - C(x h) = m (1 - x) G, by bisection; it is 1 where costs eat all that
-    selling frees. Commission and spread grow with x and impact with x^1.5; least commissions are
-    reckoned to come on top. What cannot be traded stays, and the others are sold in its place.
+    selling frees. Each cost grows with its own power of x; least commissions are reckoned to come
+    on top. What cannot be traded stays, and the others are sold in its place.
     """
-    margin = config.maintenance_margin
+    market, friction, margin = venue.market, venue.friction, config.maintenance_margin
     loose = torch.where(market.tradable, holdings, 0.0)
     gross, movable = holdings.abs().sum(-1), loose.abs().sum(-1)
     called = (wealth < margin * gross) & (wealth > 0)
-    whole = trade_cost(-loose, market.impact_scale, friction, market.price)
-    linear, fixed = whole.commission + whole.spread, torch.zeros_like(wealth)
+    whole, fixed = venue.charge(-loose), torch.zeros_like(wealth)
     if friction.minimum is not None:
         fixed = friction.minimum * (loose != 0).sum(-1)
     low, high = torch.zeros_like(wealth), torch.ones_like(wealth)
     for _ in range(BISECTIONS):
         share = 0.5 * (low + high)
-        left = wealth - fixed - share * linear - share * share.sqrt() * whole.impact
-        enough = left >= margin * (gross - share * movable)
+        paid = total({cost.name: share**cost.exponent * whole[cost.name] for cost in venue.costs})
+        enough = wealth - fixed - paid >= margin * (gross - share * movable)
         low, high = torch.where(enough, low, share), torch.where(enough, share, high)
     trade = -torch.where(called, high, 0.0)[:, None] * loose
     if config.whole_shares:
         trade = whole_shares(trade, holdings, Bounds(-loose.abs(), loose.abs()), market.price)
-    cost = trade_cost(trade, market.impact_scale, friction, market.price)
-    return Fill(trade, cost, torch.zeros_like(trade))
+    return Fill(trade=trade, cost=venue.charge(trade), rest=torch.zeros_like(trade))
 
 
 def affordable(
-    before: Tensor,
-    holdings: Tensor,
-    standing: Tensor,
-    bounds: Bounds,
-    market: Conditions,
-    friction: Friction,
+    before: Tensor, holdings: Tensor, standing: Tensor, bounds: Bounds, venue: Venue
 ) -> Tensor:
     """Open orders [N, A] with their purchases scaled down to the cash there is for them."""
-    order = placed(standing, bounds, friction)
+    order = placed(standing, bounds, venue.friction)
     buys, sells = order.clamp_min(0.0), order.clamp_max(0.0)
-    cost = trade_cost(order, market.impact_scale, friction, market.price).total
-    cash = before - (holdings + sells).sum(-1) - cost
+    cash = before - (holdings + sells).sum(-1) - total(venue.charge(order))
     share = (cash / buys.sum(-1).clamp_min(torch.finfo(cash.dtype).tiny)).clamp(0.0, 1.0)
     return sells + share[:, None] * buys
 
@@ -203,12 +189,7 @@ def unfilled(wanted: Tensor, trade: Tensor, bounds: Bounds) -> Tensor:
 
 
 def post_cost_wealth(
-    before: Tensor,
-    holdings: Tensor,
-    weights: Tensor,
-    bounds: Bounds,
-    market: Conditions,
-    friction: Friction,
+    before: Tensor, holdings: Tensor, weights: Tensor, bounds: Bounds, venue: Venue
 ) -> Tensor:
     """Solve V+ = V- - C(w V+ - h) for V+ [N] by Newton's method from V-.
 
@@ -217,27 +198,28 @@ def post_cost_wealth(
     is differentiated, at a root that the others have found: by the implicit function theorem its
     gradient is that of the root.
     """
-    scale, price = market.impact_scale, market.price
+    friction = venue.friction
 
-    def trade_at(x: Tensor) -> Tensor:
-        return placed(weights * x[:, None] - holdings, bounds, friction)
+    def orders_at(x: Tensor) -> Orders:
+        trade = placed(weights * x[:, None] - holdings, bounds, friction)
+        return orders_of(trade, venue.market, friction)
 
-    def excess(x: Tensor) -> Tensor:
-        return x + trade_cost(trade_at(x), scale, friction, price).total - before
+    def excess(x: Tensor, orders: Orders) -> Tensor:
+        return x + total(charge(orders, venue.costs)) - before
 
-    def slope(x: Tensor) -> Tensor:
-        trade = trade_at(x)
-        moving = (bounds.low < trade) & (trade < bounds.high)
-        marginal = marginal_cost(trade, scale, friction, price)
-        return 1.0 + torch.where(moving, marginal * weights, 0.0).sum(-1)
+    def slope(orders: Orders) -> Tensor:
+        moving = (bounds.low < orders.trade) & (orders.trade < bounds.high)
+        rising = marginal(orders, venue.costs) * weights
+        return 1.0 + torch.where(moving, rising, 0.0).sum(-1)
 
     with torch.no_grad():
         x = before
         for _ in range(NEWTON_STEPS - 1):
-            x = x - excess(x) / slope(x)
-        steepness = slope(x)
-    x = x - excess(x) / steepness
+            orders = orders_at(x)
+            x = x - excess(x, orders) / slope(orders)
+        steepness = slope(orders_at(x))
+    x = x - excess(x, orders_at(x)) / steepness
     if friction.minimum is not None:  # the cost jumps where an order is placed: stay below the root
         for _ in range(NEWTON_STEPS):
-            x = torch.minimum(x, x - excess(x))
+            x = torch.minimum(x, x - excess(x, orders_at(x)))
     return x

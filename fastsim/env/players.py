@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from fastsim.config import require_between
-from fastsim.env.observe import PORTFOLIO_SCALARS, Observation
+from fastsim.env.config import EnvConfig
+from fastsim.env.observe import Observation
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots
 from fastsim.market.tape import MarketTape
@@ -94,7 +96,7 @@ class LiquidityProvider:
 
     def __call__(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Target weights [n, A]."""
-        plain = tape.num_assets + 1 + len(PORTFOLIO_SCALARS)
+        plain = len(portfolio_names(EnvConfig(), tape.symbols))
         displacement = observation.portfolio[:, plain : plain + tape.num_assets]  # or [n, 0]
         if displacement.shape[1] == 0:
             displacement = torch.zeros_like(observation.portfolio[:, : tape.num_assets])

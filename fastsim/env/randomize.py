@@ -15,14 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastsim.config import require_choice
-from fastsim.env.conditions import Conditions
+from fastsim.config import BPS, require_choice
 from fastsim.env.impact import Displacement
-from fastsim.env.observe import View
 from fastsim.env.random import draw_uniform
-from fastsim.env.slots import drawn_assets
+from fastsim.env.slots import View, drawn_assets
 from fastsim.errors import ConfigError
-from fastsim.market.costs import BPS, CostConfig, Friction
+from fastsim.market.conditions import Conditions, with_market_return
+from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.tape import MarketTape
 
 RANDOMIZE_STREAM = 16
@@ -92,7 +91,7 @@ class RandomizeConfig:
 
     def _check_bound(self, name: str, bound: float) -> None:
         if name in _COSTS:
-            CostConfig(**{name: bound})
+            CostConfig(**{name: bound})  # type: ignore[arg-type]
         elif not 0.0 <= bound <= _FACTOR_LIMIT:
             raise ConfigError(
                 f"RandomizeConfig.{name} must lie between 0 and {_FACTOR_LIMIT:g}, got {bound!r}"
@@ -140,23 +139,9 @@ def draw_friction(
     return friction._replace(**drawn)
 
 
-def scale_conditions(
-    config: RandomizeConfig, market: Conditions, key: Tensor, episode: Tensor
-) -> Conditions:
-    """What is met where log returns and volatility are those of the tape times a factor.
-
-    A simple return r becomes (1 + r)^factor - 1; the haircut of what is delisted stays as it is.
-    """
-    if not config.volatility:
-        return market
-    factor = draw(config, "volatility", key, episode).to(market.r_before.dtype)[:, None]  # [N, 1]
-    before = torch.expm1(factor * torch.log1p(market.r_before))
-    after = torch.expm1(factor * torch.log1p(market.r_after))
-    if market.delisted is not None:
-        after = torch.where(market.delisted, market.r_after, after)
-    return _with_market_return(
-        market._replace(r_before=before, r_after=after, impact_scale=factor * market.impact_scale)
-    )
+def volatility_of(config: RandomizeConfig, key: Tensor, episode: Tensor) -> Tensor | None:
+    """Factor [N] on log returns in `episode` [N]; None where it is not drawn."""
+    return draw(config, "volatility", key, episode) if config.volatility else None
 
 
 def restrict_conditions(market: Conditions, slots: Tensor) -> Conditions:
@@ -164,15 +149,7 @@ def restrict_conditions(market: Conditions, slots: Tensor) -> Conditions:
     if not slots.shape[-1]:
         return market
     drawn = drawn_assets(slots, market.tradable.shape[-1])
-    return _with_market_return(market._replace(tradable=market.tradable & drawn))
-
-
-def _with_market_return(market: Conditions) -> Conditions:
-    """The same with the mean return of what is tradable as that of the market."""
-    total = (1.0 + market.r_before) * (1.0 + market.r_after) - 1.0
-    tradable = market.tradable
-    mean = torch.where(tradable, total, 0.0).sum(-1) / tradable.sum(-1).clamp_min(1)
-    return market._replace(market_return=mean)
+    return with_market_return(market._replace(tradable=market.tradable & drawn))
 
 
 def view_of(
@@ -181,9 +158,8 @@ def view_of(
     """How agents with these slots see the market in `episode` [N]; None if as it is."""
     if not config.shows:
         return None
-    if not config.volatility:
-        return View(slots, torch.ones_like(key, dtype=dtype))
-    return View(slots, draw(config, "volatility", key, episode).to(dtype))
+    factor = volatility_of(config, key, episode)
+    return View(slots, torch.ones_like(key, dtype=dtype) if factor is None else factor.to(dtype))
 
 
 def scale_displacement(

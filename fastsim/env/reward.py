@@ -4,37 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import require_between
+from fastsim.env.accounting import Outcome
+from fastsim.extensions import Registry, require_known
 
 RUIN_LOG_GROWTH = -10.0
 """Least log growth of one step: ruin would be minus infinity."""
-
-RewardKind = Literal[
-    "log_growth",
-    "excess_log_growth",
-    "simple_return",
-    "differential_sharpe",
-    "drawdown_penalized_growth",
-]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardConfig:
     """Which reward, and its parameters."""
 
-    kind: RewardKind = "log_growth"
+    kind: str = "log_growth"
+    """A name in `REWARDS`, or a reward of your own as "package.module:object"."""
     adaptation: float = 0.01
     """Differential Sharpe: weight of the newest return in the moving moments."""
     drawdown_penalty: float = 1.0
     """Drawdown-penalised growth: charge for each unit by which the drawdown deepens."""
 
     def __post_init__(self) -> None:
-        require_choice(self, "kind")
+        require_known(self, "kind", REWARDS)
         require_between(self, "adaptation", 0, 1, open_low=True)
         require_between(self, "drawdown_penalty", 0)
 
@@ -54,9 +49,8 @@ class Growth(NamedTuple):
     drawdown_before: Tensor  # [N]
     drawdown: Tensor  # [N]
     market_return: Tensor  # [N]  simple return of the equal-weighted market, free of costs
+    outcome: Outcome  # all there is to know of the step
 
-
-Reward = Callable[[Growth, RewardMemory, RewardConfig], tuple[Tensor, RewardMemory]]
 
 INITIAL_VOLATILITY = 0.01
 """Standard deviation of returns that the differential Sharpe ratio supposes at the start."""
@@ -68,12 +62,15 @@ def fresh_memory(like: Tensor) -> RewardMemory:
 
 
 def measure_growth(
-    before: Tensor, after: Tensor, peak_before: Tensor, peak: Tensor, market_return: Tensor
+    outcome: Outcome, peak_before: Tensor, peak: Tensor, market_return: Tensor
 ) -> Growth:
     """Compare wealth [N] at two closes, with the highest wealth up to each.
 
-    Who has nothing before, and so nothing after, has grown to nothing.
+    Who has nothing before, and so nothing after, has grown to nothing. Ruin is final, whatever
+    comes after.
     """
+    before = outcome.wealth_before
+    after = torch.where(outcome.ruined, 0.0, outcome.wealth)
     ratio = after / torch.where(before > 0, before, 1.0)
     floor = torch.tensor(RUIN_LOG_GROWTH, dtype=ratio.dtype, device=ratio.device)
     return Growth(
@@ -82,7 +79,21 @@ def measure_growth(
         drawdown_before=1.0 - before / peak_before,
         drawdown=1.0 - after / peak,
         market_return=market_return,
+        outcome=outcome,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """One way to pay."""
+
+    name: str
+    measure: Callable[[Growth, Any, RewardConfig], tuple[Tensor, Any]]
+    """From a step, what is remembered and the settings to the reward [N] and what is remembered
+    then. Who had nothing before the step is paid nothing, whatever it says."""
+    memory: Callable[[Tensor], Any] = fresh_memory
+    """From wealth [N] at the start of episodes to what is remembered then: a `NamedTuple` of
+    tensors [N, ...]."""
 
 
 def log_growth(
@@ -135,10 +146,18 @@ def drawdown_penalized_growth(
     return growth.log_growth - config.drawdown_penalty * deepening, memory
 
 
-REWARDS: dict[str, Reward] = {
-    "log_growth": log_growth,
-    "excess_log_growth": excess_log_growth,
-    "simple_return": simple_return,
-    "differential_sharpe": differential_sharpe,
-    "drawdown_penalized_growth": drawdown_penalized_growth,
-}
+REWARDS: Registry[Reward] = Registry(
+    "reward",
+    Reward,
+    tuple(
+        Reward(name=measure.__name__, measure=measure)
+        for measure in (
+            log_growth,
+            excess_log_growth,
+            simple_return,
+            differential_sharpe,
+            drawdown_penalized_growth,
+        )
+    ),
+)
+"""Rewards by name: each function above says what it pays."""

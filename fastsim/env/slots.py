@@ -7,6 +7,8 @@ every slot shows its own asset. The books stay in the order of the assets.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,13 @@ COUNT_STREAM = 64
 ORDER_STREAM = 1024
 """The first of as many streams as there are assets."""
 _RESOLUTION = 1 << 31
+
+
+class View(NamedTuple):
+    """In what the market of an episode differs from the tape: its assets and its volatility."""
+
+    slots: Tensor  # [N, A]  int64, the asset that each slot shows
+    volatility: Tensor  # [N]  factor on log returns
 
 
 def draw_slots(bounds: tuple[int, ...], assets: int, key: Tensor, episode: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
-from fastsim.backtest.report import save_history, write_report
-from fastsim.backtest.summary import Costs, Summary, summarize
+from fastsim.backtest.report import write_report
+from fastsim.backtest.summary import Summary, summarize
 from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
 from fastsim.env.core import EnvConfig
+from fastsim.env.nested import transform
 from fastsim.experiment.run import TrainConfig, load_policy, play
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
@@ -45,14 +47,8 @@ def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
     def shorten(figure: Tensor) -> Tensor:
         return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
 
-    summary = evaluation.summary
-    figures = {
-        name: shorten(figure)
-        for name, figure in summary._asdict().items()
-        if isinstance(figure, Tensor)
-    }
-    short = summary._replace(costs=Costs(*map(shorten, summary.costs)), **figures)
-    return short, (*evaluation.history.names[:count], "single asset, mean")
+    names = (*evaluation.history.names[:count], "single asset, mean")
+    return transform(shorten, evaluation.summary), names
 
 
 def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:

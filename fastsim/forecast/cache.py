@@ -66,7 +66,10 @@ class ForecastCache:
             return found
 
     def put(self, key: ForecastKey, quantiles: Tensor) -> None:
-        """Keep quantiles [H, Q], and forget the least recent beyond `max_bytes`."""
+        """Keep quantiles [H, Q], and forget the least recent beyond `max_bytes`.
+
+        The latest are kept even where they alone are larger, so that what was prefetched is found.
+        """
         with self._lock:
             self._forget(key)
             self._entries[key] = quantiles

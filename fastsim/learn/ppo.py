@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastsim.config import require_between, require_choice
 from fastsim.env.nested import copy
-from fastsim.env.observe import View
+from fastsim.env.slots import View
 from fastsim.errors import ConfigError
 from fastsim.learn.advantage import fused_gae
 from fastsim.learn.rollout import Rollout

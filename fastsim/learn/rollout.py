@@ -11,7 +11,8 @@ from torch import Tensor
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
-from fastsim.env.observe import Observation, View
+from fastsim.env.observe import Observation
+from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyConfig, PolicyOutput
 
@@ -213,5 +214,5 @@ def _figures(transition: Transition) -> dict[str, Tensor]:
         "restarted": ignored,
         "log_growth": growth.clamp_min(1e-6).log(),
         "turnover": outcome.turnover,
-        "cost": torch.where(fill > 0, outcome.all_costs.total / fill, 0.0),
+        "cost": torch.where(fill > 0, outcome.total_cost / fill, 0.0),
     }

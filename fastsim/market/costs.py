@@ -13,16 +13,18 @@ Hauptmann and Li (2005); Toth et al. (2011).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_count
+from fastsim.config import BPS, require_between, require_count
 from fastsim.errors import ConfigError
+from fastsim.extensions import Registry, require_known
+from fastsim.market.conditions import Conditions
 
-BPS = 1e-4
 _BY_ORDER = ("fee_per_share", "minimum_fee")
 
 
@@ -44,6 +46,8 @@ class CostConfig:
     `OrderConfig.unfilled` for the rest. Without volume in the data there is no limit."""
     borrow_bps_per_year: float = 50.0
     """Charged on the value of short positions over calendar days."""
+    also: tuple[str, ...] = ()
+    """Costs of your own beside these: names in `COSTS`, or "package.module:object"."""
 
     def __post_init__(self) -> None:
         require_between(self, "fee_bps", 0, 1000)
@@ -53,6 +57,8 @@ class CostConfig:
         require_between(self, "impact", 0, 100)
         require_between(self, "participation", 0, open_low=True)
         require_between(self, "borrow_bps_per_year", 0, 1e5)
+        require_known(self, "also", COSTS)
+        costs_of(self)
 
 
 class Friction(NamedTuple):
@@ -65,19 +71,6 @@ class Friction(NamedTuple):
     borrow: Tensor  # [N]  per year
     per_share: Tensor | None = None  # [N]  account currency; with `minimum`, or neither
     minimum: Tensor | None = None  # [N]  account currency per order
-
-
-class TradeCost(NamedTuple):
-    """What a set of trades cost, by cause, in account currency."""
-
-    commission: Tensor  # [N]
-    spread: Tensor  # [N]
-    impact: Tensor  # [N]
-
-    @property
-    def total(self) -> Tensor:
-        """Sum of the parts [N]."""
-        return self.commission + self.spread + self.impact
 
 
 def make_friction(
@@ -104,7 +97,7 @@ def make_friction(
         value outside the field's range.
     """
     require_count("num_envs", num_envs)
-    names = [field.name for field in fields(CostConfig)]
+    names = [field.name for field in fields(CostConfig) if field.name != "also"]
     for name, values in per_env.items():
         if name not in names:
             raise ConfigError(f"no cost is called {name!r}; the costs are {', '.join(names)}")
@@ -113,7 +106,7 @@ def make_friction(
                 f"per-environment {name} must have shape ({num_envs},), got {tuple(values.shape)}"
             )
         for bound in values.aminmax():
-            CostConfig(**{name: float(bound)})
+            CostConfig(**{name: float(bound)})  # type: ignore[arg-type]
 
     def column(name: str, unit: float) -> Tensor:
         values = per_env.get(name, torch.tensor(getattr(config, name), dtype=torch.float64))
@@ -131,52 +124,153 @@ def make_friction(
     )
 
 
-def trade_cost(trade: Tensor, impact_scale: Tensor, friction: Friction, price: Tensor) -> TradeCost:
-    """Cost of trading `trade` [N, A] (buys positive).
+class Orders(NamedTuple):
+    """Orders of N accounts, and what they meet: what a cost is a function of."""
 
-    Parameters
-    ----------
-    impact_scale
-        sigma / sqrt(ADV) [N, A].
-    price
-        Of one share [N, A], as traded.
-    """
-    size = trade.abs()  # [N, A]
-    notional, net = size.sum(-1), trade.sum(-1)  # [N]
-    root = size.clamp_min(torch.finfo(size.dtype).tiny).sqrt()  # sqrt has no slope at zero
-    if friction.minimum is None:
-        commission = friction.fee * (notional + friction.half_spread * net)
-    else:
-        charged = torch.maximum(
-            _proportional_fee(trade, friction, price), friction.minimum[:, None]
-        )
-        commission = torch.where(size > 0, charged, 0.0).sum(-1)
-    return TradeCost(
-        commission=commission,
-        spread=friction.half_spread * notional,
-        impact=friction.impact * (impact_scale * size * root).sum(-1),
-    )
+    trade: Tensor  # [N, A]  bought (positive) and sold, account currency
+    size: Tensor  # [N, A]  |trade|
+    side: Tensor  # [N, A]  1 where it buys, also nothing, and -1 where it sells
+    root: Tensor  # [N, A]  square root of the size, with a slope at zero
+    notional: Tensor  # [N]  sum of sizes
+    market: Conditions
+    friction: Friction
 
 
-def marginal_cost(trade: Tensor, impact_scale: Tensor, friction: Friction, price: Tensor) -> Tensor:
-    """Derivative of the cost by each trade [N, A]; at zero, that of a buy."""
-    fee, half_spread = friction.fee[:, None], friction.half_spread[:, None]
-    buy = fee + half_spread + fee * half_spread  # [N, 1]
-    sell = fee + half_spread - fee * half_spread
-    linear = torch.where(trade >= 0, buy, -sell)
-    if friction.minimum is not None and friction.per_share is not None:
-        side = torch.where(trade >= 0, 1.0, -1.0)
-        by_value = linear + side * friction.per_share[:, None] / price
-        cheap = _proportional_fee(trade, friction, price) < friction.minimum[:, None]
-        linear = torch.where(cheap, side * half_spread, by_value)
-    return (
-        linear + 1.5 * friction.impact[:, None] * impact_scale * trade.sign() * trade.abs().sqrt()
-    )
-
-
-def _proportional_fee(trade: Tensor, friction: Friction, price: Tensor) -> Tensor:
-    """Commission on each order [N, A] by its value and its shares."""
-    assert friction.per_share is not None
+def orders_of(trade: Tensor, market: Conditions, friction: Friction) -> Orders:
+    """What costs need to know of trades [N, A]."""
     size = trade.abs()
-    by_value = friction.fee[:, None] * (size + friction.half_spread[:, None] * trade)
-    return by_value + friction.per_share[:, None] * size / price
+    return Orders(
+        trade=trade,
+        size=size,
+        side=torch.where(trade >= 0, 1.0, -1.0).to(trade.dtype),
+        root=size.clamp_min(torch.finfo(size.dtype).tiny).sqrt(),  # sqrt has no slope at zero
+        notional=size.sum(-1),
+        market=market,
+        friction=friction,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """One part of what trades cost, in account currency."""
+
+    name: str
+    """What it is called in `info`, histories and reports."""
+    charge: Callable[[Orders], Tensor]
+    """Paid by each account [N]: never negative, nothing for no trade, and no less for a larger one.
+    Every account's is its own: it depends on no other row."""
+    marginal: Callable[[Orders], Tensor] | None = None
+    """Derivative of the charge by each trade [N, A]; at zero, that of a buy. Found by automatic
+    differentiation where there is none."""
+    exponent: float = 1.0
+    """It grows with this power of all orders of an account together, as margin calls reckon: 1, or
+    more where impact is felt."""
+
+
+def _commission(orders: Orders) -> Tensor:
+    """Fee on the value at the price that is paid, or by the share and the order."""
+    friction = orders.friction
+    if friction.minimum is None:
+        net = orders.trade.sum(-1)
+        return friction.fee * (orders.notional + friction.half_spread * net)
+    charged = torch.maximum(_proportional_fee(orders), friction.minimum[:, None])
+    return torch.where(orders.size > 0, charged, 0.0).sum(-1)
+
+
+def _marginal_commission(orders: Orders) -> Tensor:
+    friction, side = orders.friction, orders.side
+    by_value = friction.fee[:, None] * (side + friction.half_spread[:, None])
+    if friction.minimum is None or friction.per_share is None:
+        return by_value
+    by_share = by_value + side * friction.per_share[:, None] / orders.market.price
+    cheap = _proportional_fee(orders) < friction.minimum[:, None]
+    return torch.where(cheap, 0.0, by_share)
+
+
+def _proportional_fee(orders: Orders) -> Tensor:
+    """Commission on each order [N, A] by its value and its shares."""
+    friction, size = orders.friction, orders.size
+    assert friction.per_share is not None
+    by_value = friction.fee[:, None] * (size + friction.half_spread[:, None] * orders.trade)
+    return by_value + friction.per_share[:, None] * size / orders.market.price
+
+
+def _impact(orders: Orders) -> Tensor:
+    paid = (orders.market.impact_scale * orders.size * orders.root).sum(-1)
+    return orders.friction.impact * paid
+
+
+def _marginal_impact(orders: Orders) -> Tensor:
+    rate = 1.5 * orders.friction.impact[:, None] * orders.market.impact_scale
+    return rate * orders.side * orders.root
+
+
+COSTS: Registry[Cost] = Registry(
+    "cost",
+    Cost,
+    (
+        Cost(name="commission", charge=_commission, marginal=_marginal_commission),
+        Cost(
+            name="spread",
+            charge=lambda orders: orders.friction.half_spread * orders.notional,
+            marginal=lambda orders: orders.friction.half_spread[:, None] * orders.side,
+        ),
+        Cost(name="impact", charge=_impact, marginal=_marginal_impact, exponent=1.5),
+    ),
+)
+"""What a trade can cost. fastsim's own are always charged, at the rates of `CostConfig`; what was
+added to them is charged where `CostConfig.also` names it."""
+ALWAYS = tuple(COSTS.values())
+
+
+def costs_of(config: CostConfig) -> tuple[Cost, ...]:
+    """Everything that trades are charged."""
+    also = tuple(COSTS.find(name) for name in config.also)
+    names = [cost.name for cost in (*ALWAYS, *also)]
+    for name in names:
+        if names.count(name) > 1 or name == "borrow":
+            raise ConfigError(f"CostConfig.also charges {name!r} twice; leave one of them out")
+    return (*ALWAYS, *also)
+
+
+class Venue(NamedTuple):
+    """Where N accounts trade: what they meet, at what rates, and for what they are charged."""
+
+    market: Conditions
+    friction: Friction
+    costs: tuple[Cost, ...] = ALWAYS
+
+    def charge(self, trade: Tensor) -> dict[str, Tensor]:
+        """What trades [N, A] cost each account [N], by cause."""
+        return charge(orders_of(trade, self.market, self.friction), self.costs)
+
+
+def charge(orders: Orders, costs: Sequence[Cost]) -> dict[str, Tensor]:
+    """What orders cost each account [N], by cause."""
+    return {cost.name: cost.charge(orders) for cost in costs}
+
+
+def total(charged: Mapping[str, Tensor]) -> Tensor:
+    """Sum of the parts [N]."""
+    first, *others = charged.values()
+    return sum(others, first)
+
+
+def marginal(orders: Orders, costs: Sequence[Cost]) -> Tensor:
+    """Derivative of all costs by each trade [N, A]; at zero, that of a buy."""
+    first, *others = (
+        _derivative(cost, orders) if cost.marginal is None else cost.marginal(orders)
+        for cost in costs
+    )
+    return sum(others, first)
+
+
+def _derivative(cost: Cost, orders: Orders) -> Tensor:
+    """The derivative of a charge that brings none."""
+    with torch.enable_grad():
+        trade = orders.trade.detach().requires_grad_()
+        paid = cost.charge(orders_of(trade, orders.market, orders.friction)).sum()
+        if not paid.requires_grad:
+            return torch.zeros_like(trade)
+        (slope,) = torch.autograd.grad(paid, trade, allow_unused=True)
+    return torch.zeros_like(trade) if slope is None else slope

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastsim.config import require_between
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
-from fastsim.extensions import Registry
+from fastsim.extensions import Registry, require_known
 
 FEATURE_LIMIT = 10.0
 """Features are clipped to this magnitude, so that an observation space has bounds."""
@@ -104,6 +104,8 @@ class FeatureConfig:
             raise ConfigError(
                 f"FeatureConfig.extra must be a tuple of names, got the text {self.extra!r}"
             )
+        if self.extra:
+            require_known(self, "extra", FEATURES)
         names = [record.name for record in self.records]
         for record in self.extra_records:
             if names.count(record.name) > 1:

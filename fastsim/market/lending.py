@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsim.config import BPS
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import DataError
-from fastsim.market.costs import BPS
 
 BoolArray = NDArray[np.bool_]
 HIGHEST = 100.0

@@ -7,7 +7,7 @@ what an agent deciding at t will meet. Nothing that is observed may come from `n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from fastsim.config import require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
+from fastsim.extensions import require_known
+from fastsim.market.block import COLUMNS, Block, Column
 from fastsim.market.features import (
     FEATURE_LIMIT,
     FeatureConfig,
@@ -32,6 +34,8 @@ from fastsim.market.lending import borrow_table, shortable_table
 DAYS_PER_YEAR = 365.0
 DELISTED_AFTER = 3
 """Bars without a price, up to the end of the data, that tell a delisting from a halt."""
+OWN_COLUMNS = tuple(COLUMNS)
+"""Columns that the tape makes itself."""
 FillPrice = Literal["next_open", "close"]
 
 
@@ -53,9 +57,13 @@ class TapeConfig:
     """Fee on shorts of these symbols, in place of the environment's own."""
     hard_to_borrow: tuple[str, ...] = ()
     """Symbols of which no short can be opened or grow."""
+    tables: tuple[str, ...] = ()
+    """Columns of the market beside these, for costs of your own: `fastsim.market.block.Column`, by
+    name or as "package.module:object"."""
 
     def __post_init__(self) -> None:
         require_choice(self, "fill")
+        require_known(self, "tables", COLUMNS)
         if self.delisting_haircut is not None:
             require_between(self, "delisting_haircut", 0, 1)
         if isinstance(self.hard_to_borrow, str):
@@ -92,26 +100,6 @@ class KnownTables(NamedTuple):
     bars: Tensor  # [T, A, 6]  adjusted open, high, low, close; volume; traded value; NaN if missing
 
 
-class NextTables(NamedTuple):
-    """Met after the decision at bar t; the last row is never stepped on."""
-
-    r_before: Tensor  # [T, A]  simple return from the close of t to the fill
-    r_after: Tensor  # [T, A]  simple return from the fill to the close of t + 1
-    tradable: Tensor  # [T, A]  bool: the asset trades at the fill
-    dollars: Tensor  # [T, A]  traded value of the bar of the fill; infinite without volume
-    price: Tensor  # [T, A]  of one share at the fill, as traded; 1 where nothing trades
-    years: Tensor  # [T]  calendar time to the close of t + 1
-    interest: Tensor  # [T]  what a unit of cash earns over that time
-    market_return: Tensor  # [T]  mean simple return to the close of t + 1 of what is tradable
-    borrow: Tensor | None = None  # [T, A]  fee on shorts per year; NaN: the environment's own
-    shortable: Tensor | None = None  # [T, A]  bool: shorts may be opened and grow
-    delisted: Tensor | None = None  # [T, A]  bool: paid out in cash at the close of t + 1
-
-    def each(self, function: Callable[[Tensor], Tensor]) -> NextTables:
-        """The tables that there are, as `function` returns them."""
-        return NextTables(*(None if table is None else function(table) for table in self))  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MarketTape:
     """T bars of A assets on one device. `first` to `last` are the bars that episodes may use.
@@ -124,7 +112,16 @@ class MarketTape:
     feature_names: tuple[str, ...]
     timestamps: NDArray[np.datetime64]  # [T]
     known: KnownTables
-    next: NextTables
+    next: Block
+    """Met after the decision at bar t; its last row is never stepped on. Columns of every asset:
+    `r_before`, `r_after` (simple returns from the close of t to the fill, and from there to the
+    close of t + 1), `tradable` (at the fill), `dollars` (traded value of the bar of the fill,
+    infinite without volume), `impact_scale` (sigma / sqrt(average traded value)), `price` (of one
+    share at the fill, as traded; 1 where nothing trades), and where there are such: `borrow` (fee
+    on shorts per year; NaN where the environment's own applies), `shortable` (shorts may be opened
+    and grow), `delisted` (paid out in cash at the close of t + 1). Of every bar: `years` to the
+    close of t + 1, `interest` (what a unit of cash earns till then), `market_return` (mean simple
+    return of what is tradable)."""
     fill: FillPrice
     first: int
     last: int
@@ -194,7 +191,7 @@ class MarketTape:
             self,
             timestamps=self.timestamps[rows],
             known=KnownTables(*(table[bars] for table in self.known)),
-            next=self.next.each(lambda table: table[bars]),
+            next=self.next.take(bars),
         )
 
     def fold(self, worlds: int) -> MarketTape:
@@ -219,15 +216,15 @@ class MarketTape:
         following = self.next.each(
             lambda table: stack(table) if table.dim() == 2 else table.repeat(worlds)
         )
-        total = (1.0 + following.r_before) * (1.0 + following.r_after) - 1.0
-        tradable = following.tradable
+        total = (1.0 + following["r_before"]) * (1.0 + following["r_after"]) - 1.0
+        tradable = following["tradable"]
         market_return = (total * tradable).sum(1) / tradable.sum(1).clamp_min(1)
         return replace(
             self,
             symbols=self.symbols[:assets],
             timestamps=np.tile(self.timestamps, worlds),
             known=known,
-            next=following._replace(market_return=market_return),
+            next=following.changed({"market_return": market_return}),
             worlds=worlds,
         )
 
@@ -255,7 +252,7 @@ class MarketTape:
         return replace(
             self,
             known=KnownTables(*(table.to(device) for table in self.known)),
-            next=self.next.each(lambda table: table.to(device)),
+            next=self.next.to(device),
         )
 
 
@@ -309,19 +306,21 @@ def make_tape(
         result = torch.from_numpy(np.ascontiguousarray(values)).to(device)
         return result.to(dtype) if result.is_floating_point() else result
 
-    known = _known_arrays(bars, features, config)
+    known = KnownTables(*map(tensor, _known_arrays(bars, features, config)))
     following = _next_arrays(bars, fill, config) | {
         "borrow": borrow_table(bars, config.borrow_bps_per_year, borrow_rates),
         "shortable": shortable_table(bars, config.hard_to_borrow, shortable),
     }
+    extra = _extra_tables(bars, config.tables)
+    following |= {column.name: values for column, values in extra.items()}
+    tables = {name: tensor(values) for name, values in following.items() if values is not None}
+    tables["impact_scale"] = impact_scale(known.sigma, known.dollar_volume)
     return MarketTape(
         symbols=bars.symbols,
         feature_names=tuple(features),
         timestamps=bars.timestamps,
-        known=KnownTables(*map(tensor, known)),
-        next=NextTables(
-            **{name: tensor(values) for name, values in following.items() if values is not None}
-        ),
+        known=known,
+        next=Block.of(tables, dict(COLUMNS) | {column.name: column for column in extra}),
         fill=fill,
         first=config.features.warmup,
         last=len(bars) - 1,
@@ -329,6 +328,31 @@ def make_tape(
             record.name for record in config.features.records if record.rises_with_volatility
         ),
     )
+
+
+def impact_scale(sigma: Tensor, dollar_volume: Tensor) -> Tensor:
+    """What the square-root law multiplies |u|^1.5 by: sigma / sqrt(average traded value)."""
+    return sigma * dollar_volume.rsqrt()
+
+
+def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
+    """The columns [T, A] that were asked for beside the tape's own."""
+    tables: dict[Column, FloatArray] = {}
+    for name in names:
+        column = COLUMNS.find(name)
+        if column.table is None or not column.by_asset or column.name in OWN_COLUMNS:
+            raise ConfigError(
+                f"TapeConfig.tables names {name!r}, which is not a table of your own: it needs "
+                f"a function `table` of bars, and another name than {', '.join(OWN_COLUMNS)}"
+            )
+        values = np.asarray(column.table(bars))
+        if values.shape != bars.close.shape or not np.isfinite(values).all():
+            raise DataError(
+                f"the table {name!r} must be finite numbers of the shape of the bars "
+                f"{bars.close.shape}, got {values.dtype} of {values.shape}"
+            )
+        tables[column] = values
+    return tables
 
 
 def _resolve_fill(wanted: str, bars: Bars) -> FillPrice:

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from fastsim.config import require_between
-from fastsim.env.observe import Observation, View, features_at, portfolio_names
+from fastsim.env.config import EnvConfig
+from fastsim.env.observe import Observation, features_at
+from fastsim.env.portfolio_columns import portfolio_names
+from fastsim.env.slots import View
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 from fastsim.policy.normalize import RunningMoments
@@ -85,7 +88,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         features = tape.num_assets * len(tape.feature_names)
-        portfolio = portfolio_width or len(portfolio_names(tape))
+        portfolio = portfolio_width or len(portfolio_names(EnvConfig(), tape.symbols))
         width = config.hidden
         self.market_moments = RunningMoments(len(tape.feature_names) if pooled else features)
         self.portfolio_moments = RunningMoments(portfolio)

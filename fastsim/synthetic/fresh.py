@@ -177,10 +177,9 @@ class LaidWorlds:
         """Lay these worlds [K] of a batch in these places [K]."""
         here, there = (torch.from_numpy(number).to(self.tape.device) for number in (places, worlds))
         bars, values = self.tape.bars_of(here), drawn.take(drawn.bars_of(there))
-        for tables, rows in ((self.tape.known, values.known), (self.tape.next, values.next)):
-            for table, row in zip(tables, rows, strict=True):
-                if table is not None and row is not None:
-                    table[bars] = row
+        for table, row in zip(self.tape.known, values.known, strict=True):
+            table[bars] = row
+        self.tape.next.put(bars, values.next)
 
 
 def _repeated(tape: MarketTape, worlds: int, slots: int) -> MarketTape:

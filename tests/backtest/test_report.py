@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -9,19 +10,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from plotly.offline import get_plotlyjs
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from fastsim.backtest.charts import MAX_POINTS, drawdown_chart, equity_chart, weights_chart
-from fastsim.backtest.history import History
-from fastsim.backtest.report import (
-    metrics_table,
-    monthly_returns,
-    save_history,
-    sharpe_sentence,
-    write_report,
+from fastsim.backtest.charts import (
+    MAX_POINTS,
+    costs_chart,
+    drawdown_chart,
+    equity_chart,
+    weights_chart,
 )
-from fastsim.backtest.summary import summarize
+from fastsim.backtest.files import save_history
+from fastsim.backtest.history import History
+from fastsim.backtest.report import write_report
+from fastsim.backtest.summary import monthly_returns, summarize
+from fastsim.backtest.wording import metrics_table, sharpe_sentence
 from fastsim.env.core import EnvConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
@@ -34,6 +38,7 @@ from fastsim.stats.bootstrap import Interval
 
 NAMES = ("agent", "equal weight", "<b>smith</b> & sons", "</script><script>alert(1)</script>", "A")
 SYMBOLS = ("A", "B & C")
+COSTS = ("commission", "spread", "impact", "borrow")
 INTERVAL = Interval(estimate=0.12, low=-0.3, high=0.55, level=0.95)
 
 
@@ -52,11 +57,14 @@ def example_history(steps=300, *, start="2022-11-15", dtype=torch.float64):
         wealth=1e6 * growth,
         weights=weights / weights.sum(-1, keepdim=True),
         turnover=costs[0],
-        commission=costs[1],
-        spread=costs[2],
-        impact=costs[3],
-        borrow=costs[4],
+        costs=dict(zip(COSTS, costs[1:], strict=True)),
     )
+
+
+def with_stamp_duty(history, name="stamp_duty"):
+    """The same with one more cost part before the others, 0.3 % of what was traded."""
+    duty = 0.003 * history.turnover * history.wealth[:-1]
+    return history._replace(costs={name: duty, **history.costs})
 
 
 def write_example(folder, history=None, **options):
@@ -71,18 +79,22 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.loads, self.tags, self.shown, self.cells = [], [], "", []
+        self.loads, self.tags, self.ids = [], [], []
+        self.shown, self.scripts, self.cells = "", "", []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
         self.loads += [value for name, value in attrs if name in ("src", "href", "action")]
         if tag in ("td", "th"):
             self.cells.append("")
 
     def handle_data(self, data):
         inside = self.tags[-1] if self.tags else ""
-        if inside not in ("script", "style"):
+        if inside == "script":
+            self.scripts += data
+        elif inside != "style":
             self.shown += data
             if inside in ("td", "th") and data.strip():
                 self.cells[-1] += data
@@ -106,6 +118,14 @@ def test_the_page_loads_nothing_and_carries_plotly_once(page_text):
     assert page_text.count("* plotly.js v") == 1
 
 
+def test_charts_are_drawn_by_scripts_that_nothing_was_escaped_in(page_text):
+    assert get_plotlyjs() in page_text
+    page = Page(page_text)
+    for name in ("equity", "drawdown", "weights", "turnover", "costs"):
+        assert f"{name}_chart" in page.ids
+        assert re.search(rf'Plotly\.newPlot\(\s*"{name}_chart",\s*\[\{{"', page.scripts)
+
+
 def test_every_name_and_sentence_is_shown_as_written(page_text):
     shown = Page(page_text).shown
     for text in (*NAMES, "Agent <7>", "Test & hold-out", "costs < 1 bp & falling", "mlp & <256>"):
@@ -116,6 +136,26 @@ def test_names_cannot_smuggle_in_tags(page_text):
     assert "<b>smith" not in page_text
     assert "<script>alert" not in page_text
     assert "&lt;b&gt;smith&lt;/b&gt; &amp; sons" in page_text
+
+
+def test_what_looks_like_the_page_s_own_code_is_shown_as_written(tmp_path):
+    names = ("{{ 6 * 7 }}", "{% raw %}", "ES[/H5]", 'it\'s "-3"', "{# A #}")
+    history = example_history(steps=20)._replace(names=names, symbols=("$title", "ES[/H5]"))
+    text = write_example(tmp_path, history, focus=names[0], benchmark=names[3], notes=names[1:])
+    page = Page(text)
+    assert all(name in page.cells for name in names)
+    assert all(f"\n{name}\n" in page.shown for name in names[1:])
+    assert f"Monthly returns of {names[0]}" in page.shown
+
+
+def test_charts_name_strategies_assets_and_costs_as_they_are_called():
+    names = ('it\'s "q"', "<b>", "A & B", "ES[/H5]", "-3")
+    history = example_history(steps=20)._replace(names=names, symbols=('"A"', "<b>"))
+    bold = [trace.name for trace in equity_chart(history, range(5)).data]
+    assert bold == ['it\'s "q"', "&lt;b&gt;", "A &amp; B", "ES[/H5]", "-3"]
+    assert [trace.name for trace in drawdown_chart(history, range(5)).data] == bold
+    held = {trace.name for trace in weights_chart(history, 0).data}
+    assert held == {'"A"', "&lt;b&gt;", "cash"}
 
 
 def test_the_page_states_the_sharpe_difference_in_the_same_words(page_text):
@@ -224,6 +264,40 @@ def test_monthly_returns_equal_compounding_by_hand():
     assert second.total == compounded(january, 80)
 
 
+def test_the_page_shows_every_cost_part_under_its_name_and_adds_it_up(tmp_path):
+    history = with_stamp_duty(example_history())
+    text = write_example(tmp_path, history)
+    cells = Page(text).cells
+    names = ("stamp duty", *COSTS, "total")
+    rows = [cells[place : place + 3] for place in (cells.index(name) for name in names)]
+    paid = [float(cost[:, 0].sum()) for cost in history.costs.values()]
+    for row, money in zip(rows, [*paid, sum(paid)], strict=True):
+        assert row[1:] == [f"{money:,.0f}", f"{money / 1e4:.2f}%"]
+    assert paid[0] > 1e4
+
+
+def test_names_of_cost_parts_cannot_smuggle_in_tags(tmp_path):
+    history = with_stamp_duty(example_history(), "<i>stamp</i>_duty")
+    text = write_example(tmp_path, history)
+    assert "<i>" not in text[text.index("<h1>") :]
+    assert "<i>stamp</i> duty" in Page(text).cells
+
+
+def test_the_costs_chart_draws_every_part_by_its_label_and_in_a_colour_of_its_own():
+    history = with_stamp_duty(example_history())
+    areas = costs_chart(history, 1).data
+    assert [area.name for area in areas] == ["stamp duty", *COSTS]
+    assert len({area.fillcolor for area in areas}) == len(areas)
+    for area, paid in zip(areas, history.costs.values(), strict=True):
+        assert area.y[-1] == pytest.approx(float(paid[:, 1].sum()) / 1e6, rel=1e-6)
+
+
+def test_negative_numbers_have_a_minus_sign_and_not_a_hyphen(page_text):
+    cells = Page(page_text).cells
+    assert sum(cell.startswith("\N{MINUS SIGN}") for cell in cells) > 10
+    assert not any(cell.startswith("-") for cell in cells)
+
+
 def test_the_page_shows_the_monthly_table(page_text):
     shown = [cell.replace("\N{MINUS SIGN}", "-") for cell in Page(page_text).cells]
     for row in monthly_returns(example_history(), "agent"):
@@ -259,8 +333,26 @@ def test_parquet_files_read_back_equal(tmp_path):
 
     costs = pl.read_parquet(tmp_path / "costs.parquet").filter(strategy="agent")
     assert costs.columns[2:] == ["turnover", "commission", "spread", "impact", "borrow"]
-    for kind in costs.columns[2:]:
-        assert costs[kind].to_list() == getattr(history, kind)[:, 0].tolist()
+    assert costs["turnover"].to_list() == history.turnover[:, 0].tolist()
+    for name in costs.columns[3:]:
+        assert costs[name].to_list() == history.costs[name][:, 0].tolist()
+
+
+def test_a_cost_part_of_any_name_is_a_column_and_no_other_is_lost(tmp_path):
+    history = with_stamp_duty(example_history(steps=7))
+    save_history(history, tmp_path)
+    costs = pl.read_parquet(tmp_path / "costs.parquet").filter(strategy="A")
+    assert costs.columns[3:] == ["stamp_duty", *COSTS]
+    for name in costs.columns[3:]:
+        assert costs[name].to_list() == history.costs[name][:, 4].tolist()
+
+
+@pytest.mark.parametrize("name", ["date", "strategy", "turnover"])
+def test_a_cost_part_cannot_take_the_place_of_another_column(tmp_path, name):
+    history = with_stamp_duty(example_history(steps=3), name)
+    with pytest.raises(ConfigError, match=rf"columns of costs.parquet must differ, got '{name}'"):
+        save_history(history, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path):

@@ -22,12 +22,12 @@ from worlds import (
 
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Portfolio, advance, lone
-from fastsim.env.conditions import conditions_at
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.orders import Bounds, Wish, placed, post_cost_wealth
-from fastsim.market.costs import CostConfig, Friction, make_friction
+from fastsim.market.conditions import conditions_at
+from fastsim.market.costs import CostConfig, Friction, Venue, make_friction, total
 from fastsim.market.tape import TapeConfig, make_tape
 
 FROM_THE_START = EpisodeConfig(horizon=None, random_start=False, staggered=False)
@@ -47,7 +47,7 @@ def cash_after_trading(after, outcome):
 def test_wealth_after_trading_is_wealth_before_less_the_cost(moment):
     after, outcome = moment.advance()
     left = outcome.holdings.sum(-1) + cash_after_trading(after, outcome)
-    close(left, outcome.wealth_at_fill - outcome.cost.total, outcome.wealth_at_fill)
+    close(left, outcome.wealth_at_fill - total(outcome.cost), outcome.wealth_at_fill)
     close(outcome.wealth_traded, left, outcome.wealth_at_fill)
 
 
@@ -56,7 +56,7 @@ def test_wealth_changes_by_gain_less_cost_plus_interest_less_borrow(moment):
     after, outcome = moment.advance()
     before, market = moment.portfolio, moment.market
     gain = (before.holdings * market.r_before + outcome.holdings * market.r_after).sum(-1)
-    change = gain - outcome.cost.total + outcome.interest - outcome.borrow
+    change = gain - total(outcome.cost) + outcome.interest - outcome.borrow
     close(after.wealth - before.wealth, change, outcome.wealth_at_fill)
     close(outcome.wealth_before, before.wealth, before.wealth)
     close(outcome.wealth, after.wealth, before.wealth)
@@ -79,7 +79,7 @@ def test_holding_is_free_and_changes_nothing_but_prices(moment):
     market, before = moment.market, moment.portfolio
     moved = before.holdings * (1.0 + market.r_before) * (1.0 + market.r_after)
     assert torch.equal(after.holdings, moved) and torch.equal(after.cash, before.cash)
-    assert not outcome.trade.any() and not outcome.cost.total.any()
+    assert not outcome.trade.any() and not total(outcome.cost).any()
     assert not outcome.turnover.any()
 
 
@@ -88,7 +88,7 @@ def test_a_target_equal_to_the_weights_held_costs_nothing(moment):
     held = moment.portfolio.holdings * (1.0 + moment.market.r_before)
     wealth = held.sum(-1) + moment.portfolio.cash
     _, outcome = moment._replace(weights=held / wealth[:, None]).advance()
-    close(outcome.cost.total, torch.zeros_like(wealth), wealth)
+    close(total(outcome.cost), torch.zeros_like(wealth), wealth)
 
 
 @pytest.mark.parametrize("name", ["fee", "half_spread", "impact"])
@@ -109,7 +109,7 @@ def test_without_impact_an_account_is_its_scale_times_another(moment, scale):
     (small_after, small), (large_after, outcome) = moment.advance(), large.advance()
     close(large_after.holdings / scale, small_after.holdings, small.wealth_at_fill)
     close(large_after.cash / scale, small_after.cash, small.wealth_at_fill)
-    close(outcome.cost.total / scale, small.cost.total, small.wealth_at_fill)
+    close(total(outcome.cost) / scale, total(small.cost), small.wealth_at_fill)
 
 
 def test_with_impact_a_larger_account_pays_a_larger_share():
@@ -119,7 +119,7 @@ def test_with_impact_a_larger_account_pays_a_larger_share():
     moment = Moment(
         Portfolio(torch.zeros(2, 1).double(), wealth), torch.ones(2, 1).double(), market, friction
     )
-    share = moment.advance()[1].cost.total / wealth
+    share = total(moment.advance()[1].cost) / wealth
     # Four times the order costs twice the share: Y sigma sqrt(size / volume).
     assert share[1] / share[0] == pytest.approx(2.0, rel=2e-3)
 
@@ -159,7 +159,7 @@ def test_weights_are_exact_at_crushing_costs_and_leverage():
     friction = Friction(0.01 * uniform(rows), 0.01 * uniform(rows), ones, ones, 0 * ones)
     market = still_market(rows, assets, impact_scale=0.1 * uniform(rows, assets))
     _, outcome = Moment(Portfolio(held, 1 - held.sum(-1)), weights, market, friction).advance()
-    assert outcome.cost.total.max() > 0.4  # of wealth
+    assert total(outcome.cost).max() > 0.4  # of wealth
     reached = outcome.holdings / outcome.wealth_traded[:, None]
     torch.testing.assert_close(reached, weights, rtol=0, atol=1e-12)
 
@@ -184,11 +184,11 @@ def test_costs_by_cause_sum_to_the_total_and_to_their_closed_form(moment):
     size = bought + sold
     impact = (moment.friction.impact[:, None] * moment.market.impact_scale * size**1.5).sum(-1)
     cost = outcome.cost
-    close(cost.commission + cost.spread, linear, outcome.wealth_at_fill)
-    close(cost.spread, (spread * size).sum(-1), outcome.wealth_at_fill)
-    close(cost.impact, impact, outcome.wealth_at_fill)
-    assert torch.equal(cost.total, cost.commission + cost.spread + cost.impact)
-    assert all((part >= 0).all() for part in cost)
+    close(cost["commission"] + cost["spread"], linear, outcome.wealth_at_fill)
+    close(cost["spread"], (spread * size).sum(-1), outcome.wealth_at_fill)
+    close(cost["impact"], impact, outcome.wealth_at_fill)
+    assert torch.equal(total(cost), cost["commission"] + cost["spread"] + cost["impact"])
+    assert all((part >= 0).all() for part in cost.values())
 
 
 @given(moments(), st.data())
@@ -218,7 +218,7 @@ def test_no_more_than_a_share_of_the_traded_value_trades_and_the_rest_is_dropped
     # A full order that fits is carried out; one that does not is carried out up to the limit.
     close(outcome.trade, wanted.clamp(-limit, limit), outcome.wealth_at_fill, 1e-11)
     left = outcome.holdings.sum(-1) + cash_after_trading(after, outcome)
-    close(left, outcome.wealth_at_fill - outcome.cost.total, outcome.wealth_at_fill)
+    close(left, outcome.wealth_at_fill - total(outcome.cost), outcome.wealth_at_fill)
 
 
 def test_zero_cost_compounds_the_weighted_returns():
@@ -236,7 +236,7 @@ def test_zero_cost_compounds_the_weighted_returns():
         weights = rng.uniform(-0.4, 0.4, (3, 5))
         weights /= np.maximum(weights.sum(-1, keepdims=True), 1.0)
         wealth = env.step(torch.from_numpy(weights)).outcome.wealth
-        growth *= 1.0 + weights @ tape.next.r_after[bar].numpy()
+        growth *= 1.0 + weights @ tape.next["r_after"][bar].numpy()
         np.testing.assert_allclose(wealth / config.initial_cash, growth, rtol=1e-12)
 
 
@@ -267,7 +267,9 @@ def test_wealth_after_costs_is_differentiable():
 
     def solve(weights, holdings, cash):
         before = holdings.sum(-1) + cash
-        return post_cost_wealth(before, holdings, weights, Bounds(-limit, limit), market, friction)
+        return post_cost_wealth(
+            before, holdings, weights, Bounds(-limit, limit), Venue(market, friction)
+        )
 
     assert torch.autograd.gradcheck(solve, (weights, holdings, cash))
 
@@ -279,7 +281,7 @@ def test_the_step_is_differentiable():
         hold = torch.zeros(2, dtype=torch.bool)
         account = lone(Portfolio(holdings, cash))
         after, outcome = advance(account, Wish(weights, hold), market, friction)
-        return *after.portfolio, outcome.cost.total
+        return *after.portfolio, total(outcome.cost)
 
     assert torch.autograd.gradcheck(carry, inputs)
 
@@ -335,7 +337,7 @@ def test_an_asset_without_a_price_keeps_its_position_and_the_others_are_exact(fi
         weights = outcome.holdings / outcome.wealth_traded[:, None]
         held[bar] = float(env.state.portfolio.holdings[0, 1])
         halted = bar in ((7, 8, 9) if fill == "next_open" else (8, 9, 10))
-        assert bool(tape.next.tradable[bar, 1]) is not halted
+        assert bool(tape.next["tradable"][bar, 1]) is not halted
         if halted:
             assert float(outcome.trade[0, 1]) == 0.0
             assert not np.isclose(float(weights[0, 1]), float(target[0, 1]), rtol=1e-3)
@@ -353,8 +355,8 @@ def test_a_bar_without_a_close_did_not_trade_even_if_it_has_an_open():
     config = TapeConfig(fill="next_open", features=SHORT_FEATURES)
     following = make_tape(bars, config, dtype=torch.float64).next
     # Else one could buy at that open and be marked at the dearer close of the bar before.
-    assert not following.tradable[9] and following.tradable[8]
-    assert following.r_before[9] == 0 and following.r_after[9] == 0
+    assert not following["tradable"][9] and following["tradable"][8]
+    assert following["r_before"][9] == 0 and following["r_after"][9] == 0
 
 
 def two_bar_market(fill):
@@ -434,7 +436,7 @@ def test_wealth_below_zero_ends_the_episode_and_nothing_trades_after(fill):
     assert outcome.ruined and outcome.wealth <= 0
     if fill == "next_open":
         assert outcome.wealth_at_fill <= 0
-        assert not outcome.trade.any() and not outcome.cost.total.any()
+        assert not outcome.trade.any() and not total(outcome.cost).any()
     assert env.step(short).restarted
     assert float(env.state.portfolio.cash) == rules.initial_cash
 
@@ -443,7 +445,7 @@ def test_an_account_without_wealth_at_the_fill_cannot_trade():
     (weights, holdings, cash), market, friction = smooth_inputs()
     poor = Portfolio(holdings.detach(), cash.detach() - 100.0)
     after, outcome = Moment(poor, weights.detach(), market, friction).advance()
-    assert outcome.ruined.all() and not outcome.trade.any() and not outcome.cost.total.any()
+    assert outcome.ruined.all() and not outcome.trade.any() and not total(outcome.cost).any()
     assert after.wealth.isfinite().all()
 
 

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import tensors, weights_of
 
-from fastsim.env.actions import (
-    target_weights,
-)
+from fastsim.env import actions
 from fastsim.env.core import EnvConfig
 from fastsim.errors import ConfigError
+
+
+def target_weights(action, mode, max_gross):
+    return actions.target_weights(action, actions.ACTIONS[mode], max_gross)
+
 
 TINY = 1e-12
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 6))

@@ -15,7 +15,7 @@ from fastsim.env.impact import ImpactConfig, mean_price
 from fastsim.errors import ConfigError
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
-from fastsim.market.costs import CostConfig
+from fastsim.market.costs import CostConfig, total
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.network import PolicyConfig
 
@@ -158,7 +158,7 @@ def test_every_players_books_balance():
         decayed = impact.retention * before.displacement.transient
         moved = (after.displacement.transient - decayed) / share  # of the market's net order
         price = mean_price(moved).repeat_interleave(PLAYERS, 0)
-        paid = (outcome.trade * price).sum(-1) + outcome.cost.total
+        paid = (outcome.trade * price).sum(-1) + total(outcome.cost)
         cash = before.portfolio.cash - paid + outcome.interest - outcome.borrow
         growth = (outcome.wealth / outcome.wealth_before).log()
         for found, wanted in (

@@ -77,7 +77,14 @@ def test_a_copy_shares_no_memory(backend, duplicate):
     other = duplicate(env)
 
     def places(each: PortfolioEnv) -> set[int]:
-        parts = [each.stepper.state, each.tape.known, each.tape.next, each.params.friction]
+        block = each.tape.next
+        parts = [
+            each.stepper.state,
+            each.tape.known,
+            each.params.friction,
+            block.assets,
+            block.bars,
+        ]
         tensors = [leaf for part in parts for leaf in flatten(part)]
         return {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
 

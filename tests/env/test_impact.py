@@ -19,7 +19,7 @@ from fastsim.env.impact import (
     undisturbed,
 )
 from fastsim.env.orders import Wish
-from fastsim.market.costs import CostConfig, make_friction
+from fastsim.market.costs import CostConfig, make_friction, total
 
 FREE = make_friction(
     CostConfig(fee_bps=0, half_spread_bps=0, impact=0, participation=1e12, borrow_bps_per_year=0),
@@ -170,7 +170,7 @@ def test_players_meet_in_one_market_at_one_price_whatever_their_order():
     torch.testing.assert_close(other.holdings, one.holdings[order], rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(other.cash, one.cash[order], rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(same.rate, moved.rate)
-    fill = (cash - one.cash - outcome.cost.total) / outcome.trade.sum(-1)
+    fill = (cash - one.cash - total(outcome.cost)) / outcome.trade.sum(-1)
     single = outcome.trade[:, :1] > 0
     assert single.all() and (fill > 1).all()
 

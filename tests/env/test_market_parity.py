@@ -153,7 +153,7 @@ def test_arrays_hold_what_tensors_do(observation):
         transition, arrays = one.step(action), other.step_arrays(action.numpy())
         assert np.array_equal(arrays.seen, one.columns(transition.observation).numpy())
         assert np.array_equal(arrays.final_seen, one.columns(transition.final_observation).numpy())
-        assert np.array_equal(arrays.figures[:, c.WEALTH], transition.outcome.wealth.numpy())
+        assert np.array_equal(arrays.figures[:, c.FIGURE.wealth], transition.outcome.wealth.numpy())
     assert (arrays.final_seen[:, -ASSETS:] != 0).any()
 
 

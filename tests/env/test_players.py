@@ -6,7 +6,7 @@ import pytest
 import torch
 from worlds import SHORT_FEATURES, random_bars
 
-from fastsim.env.actions import actions_for, target_weights
+from fastsim.env.actions import ACTIONS, actions_for, target_weights
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -109,7 +109,7 @@ def test_noise_is_its_seed_and_nothing_else():
 @pytest.mark.parametrize("mode", ["weights", "signed", "logits"])
 def test_actions_ask_for_the_weights_they_were_made_from(mode):
     weights = torch.tensor([[0.2, 0.3, 0.0], [0.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
-    again, hold = target_weights(actions_for(weights, mode), mode, 1.0)
+    again, hold = target_weights(actions_for(weights, mode), ACTIONS[mode], 1.0)
     torch.testing.assert_close(again, weights, atol=1e-7, rtol=0)
     assert not hold.any()
 

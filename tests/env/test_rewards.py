@@ -9,6 +9,7 @@ import pytest
 import torch
 from worlds import FREE, SHORT_FEATURES, random_bars
 
+from fastsim.env.accounting import Outcome
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -30,6 +31,22 @@ PATHS = [
 MARKET = [0.01, -0.02, 0.0, 0.03, -0.01, 0.005, 0.02]
 
 
+def happened(before, after):
+    """A step from one wealth [N] to another, at no cost."""
+    still = torch.zeros_like(before)
+    return Outcome(
+        wealth_before=before,
+        wealth_at_fill=before,
+        wealth_traded=before,
+        wealth=after,
+        turnover=still,
+        cost={"commission": still},
+        borrow=still,
+        interest=still,
+        ruined=after <= 0,
+    )
+
+
 def rewards_of(kind, paths=PATHS, market=MARKET, **parameters):
     """What the library pays along each path of wealth: a list per path."""
     wealth = torch.tensor(paths, dtype=torch.float64)
@@ -39,8 +56,8 @@ def rewards_of(kind, paths=PATHS, market=MARKET, **parameters):
         before, after = wealth[:, bar], wealth[:, bar + 1]
         highest = torch.maximum(peak, after)
         moved = torch.full_like(after, market[bar])
-        growth = measure_growth(before, after, peak, highest, moved)
-        reward, memory = REWARDS[kind](growth, memory, config)
+        growth = measure_growth(happened(before, after), peak, highest, moved)
+        reward, memory = REWARDS[kind].measure(growth, memory, config)
         paid.append(reward)
         peak = highest
     return torch.stack(paid, dim=1).tolist()
@@ -97,11 +114,13 @@ def test_differential_sharpe_is_the_slope_of_the_sharpe_ratio_in_the_adaptation_
 
     expected = (sharpe(slope) - sharpe(-slope)) / (2 * slope)
     wealth = torch.tensor([100.0, 100.0 * (1 + gain)], dtype=torch.float64)
-    growth = measure_growth(wealth[:1], wealth[1:], wealth[:1], wealth[1:], torch.zeros(1))
+    growth = measure_growth(
+        happened(wealth[:1], wealth[1:]), wealth[:1], wealth[1:], torch.zeros(1)
+    )
     memory = fresh_memory(wealth[:1])._replace(
         mean=torch.tensor([mean]).double(), square=torch.tensor([square]).double()
     )
-    paid, _ = REWARDS["differential_sharpe"](growth, memory, RewardConfig())
+    paid, _ = REWARDS["differential_sharpe"].measure(growth, memory, RewardConfig())
     assert float(paid) == pytest.approx(expected, rel=1e-6)
 
 
@@ -138,10 +157,12 @@ def test_ruin_pays_the_floor_of_log_growth(kind, left):
 def test_every_reward_is_finite_whatever_happens(kind, dtype):
     before = torch.full((5,), 100.0, dtype=dtype)
     after = torch.tensor([100.0, 0.0, -1e6, 1e-30, 1e8], dtype=dtype)
-    growth = measure_growth(before, after, before, torch.maximum(before, after), before * 0)
+    growth = measure_growth(
+        happened(before, after), before, torch.maximum(before, after), before * 0
+    )
     memory = fresh_memory(before)
     for _ in range(3):
-        reward, memory = REWARDS[kind](growth, memory, RewardConfig())
+        reward, memory = REWARDS[kind].measure(growth, memory, RewardConfig())
         assert reward.isfinite().all() and reward.dtype == dtype
 
 
@@ -160,7 +181,7 @@ def test_the_environment_pays_the_reward_it_is_asked_for(kind):
         transition = env.step(torch.tensor([[0.5, 0.3, 0.2]]))
         path.append(float(transition.outcome.wealth))
         paid.append(float(transition.reward))
-        total = (1 + tape.next.r_before[bar]) * (1 + tape.next.r_after[bar]) - 1
+        total = (1 + tape.next["r_before"][bar]) * (1 + tape.next["r_after"][bar]) - 1
         market.append(float(total.mean()))
     assert paid == pytest.approx(rewards_of(kind, [path], market)[0], rel=1e-9, abs=1e-12)
 

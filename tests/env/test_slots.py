@@ -8,8 +8,7 @@ from scipy import stats
 from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.config import from_mapping, to_mapping
-from fastsim.env.actions import action_width, target_weights
-from fastsim.env.conditions import conditions_at
+from fastsim.env.actions import ACTIONS, action_width, target_weights
 from fastsim.env.core import EnvConfig, meet
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -21,6 +20,7 @@ from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.env.slots import draw_slots, drawn_assets, to_assets, to_slots
 from fastsim.errors import ConfigError
+from fastsim.market.conditions import conditions_at
 from fastsim.market.tape import TapeConfig, make_tape
 
 ASSETS = 5
@@ -114,19 +114,19 @@ def test_going_to_the_slots_and_back_keeps_what_is_shown():
 def test_what_is_asked_of_masked_slots_is_ignored(mode):
     masked = slots_of(rows=64) < 0
     action = script(mode)[0]
-    weights, hold = target_weights(action, mode, 1.0, masked)
+    weights, hold = target_weights(action, ACTIONS[mode], 1.0, masked)
     assert (weights[masked] == 0).all()
     assert not hold.any()
     for noise in (1e30, torch.nan, torch.inf):
         other = action.clone()
         other[:, :ASSETS][masked] = noise
-        assert_same_bits(target_weights(other, mode, 1.0, masked), (weights, hold))
+        assert_same_bits(target_weights(other, ACTIONS[mode], 1.0, masked), (weights, hold))
     width = int((~masked[0]).sum())
     kept = torch.cat([action[:1, :width], action[:1, ASSETS:]], dim=-1)  # as if there were no more
-    alone, _ = target_weights(kept, mode, 1.0)
+    alone, _ = target_weights(kept, ACTIONS[mode], 1.0)
     torch.testing.assert_close(weights[:1, :width], alone)
     action[0, 0] = torch.nan  # the first slot always shows an asset
-    assert target_weights(action, mode, 1.0, masked)[1].tolist() == [True] + [False] * 63
+    assert target_weights(action, ACTIONS[mode], 1.0, masked)[1].tolist() == [True] + [False] * 63
 
 
 @pytest.mark.parametrize("impact", [ImpactConfig(), ImpactConfig(transient=0.5, permanent=0.1)])
@@ -175,7 +175,7 @@ def test_the_market_that_rewards_are_measured_against_is_that_of_the_drawn_asset
     asked = torch.zeros(64, ASSETS, dtype=torch.float64)
     asked[:, 0] = 1.0
     bar = state.episode.bar
-    overnight = TAPE.next.r_before[bar].gather(1, state.slots[:, :1]).log1p()[:, 0]
+    overnight = TAPE.next["r_before"][bar].gather(1, state.slots[:, :1]).log1p()[:, 0]
     reward = env.step(asked).reward  # all in one asset is its market, but for the night in cash
     rows = alone & tradable
     assert rows.sum() > 8
@@ -204,12 +204,7 @@ def test_a_subset_is_the_market_of_its_assets_alone(mode):
     known = TAPE.known._replace(
         **{name: getattr(TAPE.known, name)[:, shown] for name in TAPE.known._fields}
     )
-    following = TAPE.next._replace(
-        **{
-            name: getattr(TAPE.next, name)[:, shown]
-            for name in ("r_before", "r_after", "tradable", "dollars")
-        }
-    )
+    following = TAPE.next.each(lambda table: table[:, shown] if table.dim() > 1 else table)
     symbols = tuple(TAPE.symbols[asset] for asset in shown)
     small = make(
         RandomizeConfig(),
@@ -337,5 +332,5 @@ def test_numbers_of_assets_survive_a_configuration_file():
 def test_fused_backends_leave_it_to_the_reference():
     assert make().stepper.name == "torch"
     rules = EnvConfig(randomize=SOME, episode=EpisodeConfig(horizon=8))
-    with pytest.raises(ConfigError, match="worlds drawn for each episode"):
+    with pytest.raises(ConfigError, match=r"does not cover randomize\.assets = "):
         PortfolioEnv(TAPE, 2, rules, backend="numba")

@@ -21,6 +21,7 @@ from fastsim.env.impact import ImpactConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
+from fastsim.market.costs import total
 from fastsim.market.tape import TapeConfig, make_tape
 
 ROWS, STEPS, EXAMPLES = 6, 80, 60  # 28,800 steps of accounts
@@ -159,7 +160,7 @@ def exchanged(holdings, cash, rate, trade, cost, players):
     trade = trade.numpy()
     net = trade.reshape(-1, players, trade.shape[1]).sum(1).repeat(players, 0)
     moved = rate * net
-    cash = cash - (trade * mean_price(moved)).sum(1) - cost.total.numpy()
+    cash = cash - (trade * mean_price(moved)).sum(1) - total(cost).numpy()
     return (holdings + trade) * np.exp(moved), cash, rate * np.exp(-moved)
 
 

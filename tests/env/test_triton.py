@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import (
     ENVS,
-    REWARD_KINDS,
     TOLERANCE,
     assert_ruined_alone_and_together,
     assert_same_run,
@@ -25,12 +24,13 @@ from parity import (
 )
 from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
+from fastsim.env.actions import ACTIONS
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import _fastest
-from fastsim.env.reward import RewardConfig
+from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
@@ -105,7 +105,7 @@ def test_triton_steps_markets_as_the_reference_in_float64(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed, envs=30)
 
 
-@pytest.mark.parametrize("kind", REWARD_KINDS)
+@pytest.mark.parametrize("kind", REWARDS)
 def test_every_reward_is_paid(kind):
     reward = RewardConfig(kind=kind, adaptation=0.05, drawdown_penalty=2.0)
     config = EnvConfig(reward=reward, episode=EpisodeConfig(horizon=4))
@@ -113,11 +113,11 @@ def test_every_reward_is_paid(kind):
 
 
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
-@pytest.mark.parametrize("action", ["weights", "signed", "logits"])
+@pytest.mark.parametrize("action", ACTIONS)
 def test_every_action_is_understood_and_every_episode_ends(action, autoreset):
     config = EnvConfig(
         action=action,
-        max_gross=2.0 if action == "signed" else 1.0,
+        max_gross=2.0 if ACTIONS[action].levered else 1.0,
         autoreset=autoreset,
         episode=EpisodeConfig(horizon=3),
     )
@@ -261,9 +261,9 @@ def test_the_kernel_compiles_for_a_gpu(tmp_path):
 
 def test_auto_takes_triton_on_cuda_and_says_when_it_cannot(monkeypatch):
     def choice(device, dtype=torch.float32):
-        tape = SimpleNamespace(device=device, dtype=dtype, next=small_tape().next)
-        friction = make_friction(CostConfig(), 1)
-        return _fastest(SimpleNamespace(tape=tape, config=EnvConfig(), friction=friction))
+        env = PortfolioEnv(small_tape(), 1, EnvConfig(episode=EpisodeConfig(horizon=4)))
+        tape = SimpleNamespace(device=device, dtype=dtype, next=env.tape.next)
+        return _fastest(env.params._replace(tape=tape), env.state)
 
     cuda = torch.device("cuda")
     assert choice(cuda) == ("triton", "")

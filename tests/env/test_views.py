@@ -28,6 +28,7 @@ from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, train_league
 from fastsim.learn.ppo import PPOConfig, make_batch, ppo_losses
 from fastsim.learn.trainer import Trainer
+from fastsim.market.block import Block
 from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
 from fastsim.policy.network import Policy, PolicyConfig
 
@@ -264,13 +265,12 @@ def side_by_side(*tapes):
         *(torch.cat(tables, 1) for tables in zip(*(t.known for t in tapes), strict=True))
     )
     following = {
-        name: torch.cat(tables, 1) if first.dim() == 2 else torch.stack(tables).mean(0)
-        for name, first in tapes[0].next._asdict().items()
-        if first is not None
-        for tables in [[getattr(tape.next, name) for tape in tapes]]
+        name: torch.cat(tables, 1) if tables[0].dim() == 2 else torch.stack(tables).mean(0)
+        for name in tapes[0].next
+        for tables in [[tape.next[name] for tape in tapes]]
     }
     symbols = tuple(f"X{number}" for number in range(len(tapes)))
-    return replace(tapes[0], symbols=symbols, known=known, next=tapes[0].next._replace(**following))
+    return replace(tapes[0], symbols=symbols, known=known, next=Block.of(following))
 
 
 def test_ppo_learns_from_one_asset_or_two_in_any_slot_what_there_is_to_earn_from_each():

@@ -8,13 +8,14 @@ from triton.backends.compiler import GPUTarget
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvConfig, EnvParams
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.buffers import empty_results, empty_state, pack_market, pack_rules
 from fastsim.env.kernels.triton_kernel import step_kernel
 from fastsim.env.kernels.triton_step import VECTOR, constants
 from fastsim.env.reward import RewardConfig
+from fastsim.env.state import make_params
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -74,7 +75,7 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         **others,
     )
     rows = 2 * config.players
-    params = EnvParams(tape, make_friction(config.costs, rows, dtype=dtype), config)
+    params = make_params(tape, make_friction(config.costs, rows, dtype=dtype), config)
     kernel = step_kernel.warmup(
         torch.zeros(rows, action_width(action, assets), dtype=dtype),
         empty_state(params, rows, VECTOR),

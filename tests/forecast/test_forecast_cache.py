@@ -62,6 +62,29 @@ def test_the_least_recent_is_forgotten_first():
     assert cache.statistics.bytes == 120
 
 
+def test_the_latest_is_kept_even_where_it_alone_is_too_large():
+    cache = ForecastCache(max_bytes=3 * 40)
+    cache.put(key(0), torch.zeros(10))
+    cache.put(key(1), torch.ones(100))
+    assert key(0) not in cache
+    assert torch.equal(cache.get(key(1)), torch.ones(100))
+    assert cache.statistics[2:] == (1, 1, 400)
+    cache.put(key(2), torch.zeros(10))
+    assert key(1) not in cache and key(2) in cache
+    assert cache.statistics[2:] == (2, 1, 40)
+
+
+def test_what_is_put_again_takes_the_place_and_the_room_of_the_old():
+    cache = ForecastCache(max_bytes=3 * 40)
+    for bar in range(3):
+        cache.put(key(bar), torch.zeros(10))
+    cache.put(key(0), torch.ones(5))
+    assert cache.get(key(0)).sum() == 5
+    assert cache.statistics[2:] == (0, 3, 100)
+    cache.put(key(3), torch.zeros(10))
+    assert [key(bar) in cache for bar in range(4)] == [True, False, True, True]
+
+
 def test_a_cache_without_room_is_refused():
     with pytest.raises(ConfigError, match="max_bytes"):
         ForecastCache(max_bytes=0)

@@ -75,7 +75,7 @@ def test_no_later_bar_moves_what_is_known_at_a_bar(fill, adjusted):
             tuple(table[: bar + 1] for table in tape.known),
             tuple(table[: bar + 1] for table in other.known),
         )
-        assert not torch.equal(tape.next.r_after[bar], other.next.r_after[bar])
+        assert not torch.equal(tape.next["r_after"][bar], other.next["r_after"][bar])
 
 
 @pytest.mark.parametrize("fill", ["next_open", "close"])

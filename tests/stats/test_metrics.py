@@ -149,10 +149,12 @@ def hand_computed_history():
         wealth=torch.tensor([[100.0, 200.0], [110.0, 200.0], [99.0, 200.0]], dtype=torch.float64),
         weights=torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 1.0]]]).double(),
         turnover=torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64),
-        commission=torch.tensor([[0.5, 0.0], [0.25, 0.0]], dtype=torch.float64),
-        spread=torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64),
-        impact=torch.tensor([[0.125, 0.0], [0.125, 0.0]], dtype=torch.float64),
-        borrow=torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64),
+        costs={
+            "commission": torch.tensor([[0.5, 0.0], [0.25, 0.0]], dtype=torch.float64),
+            "spread": torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64),
+            "impact": torch.tensor([[0.125, 0.0], [0.125, 0.0]], dtype=torch.float64),
+            "borrow": torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64),
+        },
     )
 
 
@@ -163,13 +165,13 @@ def test_a_summary_adds_up_turnover_and_costs_by_hand():
     assert summary.max_drawdown.tolist() == pytest.approx([-0.1, 0.0])
     # (1.0 + 0.5) / 2 days * 252 days
     assert summary.turnover.tolist() == pytest.approx([189.0, 0.0])
-    assert summary.costs.commission.tolist() == pytest.approx([0.75, 0.0])
-    assert summary.costs.spread.tolist() == pytest.approx([1.5, 0.0])
-    assert summary.costs.impact.tolist() == pytest.approx([0.25, 0.0])
-    assert summary.costs.borrow.tolist() == pytest.approx([2.0, 0.0])
-    assert summary.costs.total.tolist() == pytest.approx([4.5, 0.0])
+    assert summary.costs["commission"].tolist() == pytest.approx([0.75, 0.0])
+    assert summary.costs["spread"].tolist() == pytest.approx([1.5, 0.0])
+    assert summary.costs["impact"].tolist() == pytest.approx([0.25, 0.0])
+    assert summary.costs["borrow"].tolist() == pytest.approx([2.0, 0.0])
+    assert summary.cost.tolist() == pytest.approx([4.5, 0.0])
     # 4.5 paid of the 100 there were at first
-    assert summary.relative_costs.total.tolist() == pytest.approx([0.045, 0.0])
+    assert summary.relative_cost.tolist() == pytest.approx([0.045, 0.0])
 
 
 def test_a_summary_measures_both_ratios_against_the_risk_free_return():

@@ -633,7 +633,7 @@ def test_all_worlds_side_by_side_become_a_tape():
     assert wide.fill == "next_open"
     assert wide.has_volume
     torch.testing.assert_close(wide.known.features[:, 6:9], alone.known.features)
-    torch.testing.assert_close(wide.next.r_before[:, 6:9], alone.next.r_before)
+    torch.testing.assert_close(wide.next["r_before"][:, 6:9], alone.next["r_before"])
 
 
 def test_closes_alone_make_bars_of_closes_alone():

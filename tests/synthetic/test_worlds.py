@@ -37,10 +37,10 @@ def test_worlds_lie_one_after_the_other_and_are_what_they_were():
         world = tape.world(number)
         columns = slice(number * ASSETS, (number + 1) * ASSETS)
         assert torch.equal(world.known.features, wide.known.features[:, columns])
-        assert torch.equal(world.next.r_after, wide.next.r_after[:, columns])
+        assert torch.equal(world.next["r_after"], wide.next["r_after"][:, columns])
         close = wide.known.bars[:, columns, 3]
         mean = (close[1:] / close[:-1] - 1.0).mean(1)
-        torch.testing.assert_close(world.next.market_return[:-1], mean, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(world.next["market_return"][:-1], mean, rtol=1e-4, atol=1e-6)
         assert len(world) == BARS and world.worlds == 1
 
 

@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.core import Transition
+from fastsim.env.info import figures_of
+from fastsim.env.kernels.columns import FLAG
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
 
 
 class StepArrays(NamedTuple):
-    """What a step returns: its numbers stand where `fastsim.env.kernels.columns` says."""
+    """What a step returns; places of its figures are those of `names`, of flags `columns.FLAG`."""
 
+    names: tuple[str, ...]  # of figures
     seen: NDArray[np.floating[Any]]  # [N, width]  observation of the next decision
     bar: NDArray[np.int64]  # [N]
-    figures: NDArray[np.floating[Any]]  # [N, 11]
-    flags: NDArray[np.bool_]  # [N, 4]
+    figures: NDArray[np.floating[Any]]  # [N, F]
+    flags: NDArray[np.bool_]  # [N, FLAG]
     final_seen: NDArray[np.floating[Any]]  # [N, width]  before a restart; [0, width] if next_step
 
 
@@ -36,25 +39,14 @@ class ArrayStepper(Stepper, Protocol):
 
 def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) -> StepArrays:
     """A transition as arrays; `columns` lays out an observation as numbers [N, width]."""
-    outcome, final = transition.outcome, transition.final_observation
+    final, figures = transition.final_observation, figures_of(transition)
     seen = columns(transition.observation)
-    figures = [
-        transition.reward,
-        outcome.wealth_before,
-        outcome.wealth_at_fill,
-        outcome.wealth_traded,
-        outcome.wealth,
-        outcome.turnover,
-        *outcome.all_costs,
-        outcome.borrow,
-        outcome.interest,
-    ]
-    flags = [transition.terminated, transition.truncated, transition.restarted, outcome.ruined]
+    ends = transition._asdict() | {"ruined": transition.outcome.ruined}
     blocks = (
         seen,
         transition.observation.bar,
-        torch.stack(figures, dim=1),
-        torch.stack(flags, dim=1),
+        torch.stack(list(figures.values()), dim=1),
+        torch.stack([ends[name] for name in FLAG._fields], dim=1),
         seen[:0] if final is None else columns(final),
     )
-    return StepArrays(*(block.numpy(force=True) for block in blocks))
+    return StepArrays(tuple(figures), *(block.numpy(force=True) for block in blocks))

@@ -7,7 +7,7 @@ column of a block is a tensor [N] like any other.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
-from fastsim.env.core import EnvConfig, EnvParams, EnvState, Transition, endowment
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement, undisturbed
+from fastsim.env.info import CARRY, WEALTH
 from fastsim.env.kernels import columns as c
-from fastsim.env.observe import Observation, portfolio_names
+from fastsim.env.observe import Observation
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.reward import RewardMemory
-from fastsim.market.costs import TradeCost
+from fastsim.env.state import EnvParams, EnvState, endowment
 
 Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 
@@ -29,48 +32,45 @@ Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 class MarketBlocks(NamedTuple):
     """What environments meet, a row per bar, and what trading costs them."""
 
-    moves: Tensor  # [T, 4, A']  what a trade meets; traded value is 0 where nothing can be traded;
-    # [T, 6, A'] with holdings and displacement's rate at the start of episodes that have any
-    bars: Tensor  # [T, 5]  years, interest and market return to the next close; cash and wealth of
-    # an episode that begins here
+    moves: Tensor  # [T, MOVE, A']  traded value is 0 where nothing can be traded
+    bars: Tensor  # [T, BARS]
     features: Tensor  # [T, A F]
-    friction: Tensor  # [N, 5]
+    friction: Tensor  # [N, FRICTION]
 
 
 class Rules(NamedTuple):
     """Settings, as kernels read them."""
 
-    whole: Tensor  # [15]  int64; a horizon of 0 is none
-    real: Tensor  # [6]
+    whole: Tensor  # [WHOLE]  int64
+    real: Tensor  # [REAL]
 
 
 class State(NamedTuple):
     """What changes, in place. A' is A rounded up to whole vectors: the rest is never traded."""
 
     holdings: Tensor  # [N, A']
-    money: Tensor  # [N, 4]  cash, peak, and the moments of the reward
-    counters: Tensor  # [N, 5]  int64: bar, end, episode, invalid actions, key
+    money: Tensor  # [N, MONEY]
+    counters: Tensor  # [N, COUNTER]  int64
     done: Tensor  # [N]  bool
-    displaced: Tensor  # [2, M, A']  transient part and rate; [2, M, 0] if every row is its own
+    displaced: Tensor  # [DISPLACED, M, A'], or [DISPLACED, M, 0] if every row is its own
 
     def nested(self, params: EnvParams) -> EnvState:
         """The same memory under the names of the reference."""
         assets = params.tape.num_assets
-        moved = self.displaced[..., : assets if params.config.impact.moves_prices else 0]
+        money, counters = by_name(c.MONEY, self.money), by_name(c.COUNTER, self.counters)
+        displaced = self.displaced[..., : assets if params.config.impact.moves_prices else 0]
         return EnvState(
-            displacement=Displacement(moved[c.TRANSIENT], moved[c.RATE]),
+            displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
             open_orders=self.holdings[:, :0],
-            portfolio=Portfolio(self.holdings[:, :assets], self.money[:, c.CASH]),
+            portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
-                self.counters[:, c.BAR],
-                self.counters[:, c.END],
-                self.counters[:, c.NUMBER],
-                self.done,
+                **{name: counters[name] for name in Episode._fields if name in counters},
+                done=self.done,
             ),
-            peak=self.money[:, c.PEAK],
-            memory=RewardMemory(self.money[:, c.MEAN], self.money[:, c.SQUARE]),
-            invalid_actions=self.counters[:, c.INVALID],
-            key=self.counters[:, c.KEY],
+            peak=money["peak"],
+            memory=RewardMemory(**{name: money[name] for name in c.MEMORY}),
+            invalid_actions=counters["invalid_actions"],
+            key=counters["key"],
             slots=self.counters[:, :0],
         )
 
@@ -80,25 +80,14 @@ class State(NamedTuple):
         self.holdings[:, :assets] = state.portfolio.holdings
         self.holdings[:, assets:] = 0.0
         self.displaced.zero_()
-        for part, values in zip(self.displaced, state.displacement, strict=True):
-            part[:, : values.shape[1]] = values
+        for name, values in state.displacement._asdict().items():
+            self.displaced[getattr(c.DISPLACED, name), :, : values.shape[1]] = values
         self.done.copy_(state.episode.done)
-        for column, values in (
-            (c.CASH, state.portfolio.cash),
-            (c.PEAK, state.peak),
-            (c.MEAN, state.memory.mean),
-            (c.SQUARE, state.memory.square),
-        ):
-            self.money[:, column].copy_(values)
-        episode = state.episode
-        for column, values in (
-            (c.BAR, episode.bar),
-            (c.END, episode.end),
-            (c.NUMBER, episode.number),
-            (c.INVALID, state.invalid_actions),
-            (c.KEY, state.key),
-        ):
-            self.counters[:, column].copy_(values)
+        numbers = state._asdict() | state.episode._asdict() | state.memory._asdict()
+        numbers |= {"cash": state.portfolio.cash}
+        for block, names in ((self.money, c.MONEY), (self.counters, c.COUNTER)):
+            for name, column in by_name(names, block).items():
+                column.copy_(numbers[name])
 
 
 class Results(NamedTuple):
@@ -106,57 +95,59 @@ class Results(NamedTuple):
 
     seen: Tensor  # [N, P] or [N, A F + P]  observation after the step, flat if the config says so
     bar: Tensor  # [N]  int64
-    figures: Tensor  # [N, 11]
-    flags: Tensor  # [N, 4]  bool
+    figures: Tensor  # [N, FIGURE]
+    flags: Tensor  # [N, FLAG]  bool
     final_seen: Tensor  # like `seen`, before a restart; empty under next_step
     final_bar: Tensor  # [N]  int64; empty under next_step
 
     def transition(self, portfolio_width: int) -> Transition:
         """The same memory under the names of the reference."""
-        figures, flags = self.figures.unbind(1), self.flags.unbind(1)
+        figures, flags = by_name(c.FIGURE, self.figures), by_name(c.FLAG, self.flags)
         final = None
         if len(self.final_bar):
             final = _observation(self.final_bar, self.final_seen, portfolio_width)
         return Transition(
             observation=_observation(self.bar, self.seen, portfolio_width),
-            reward=figures[c.REWARD],
-            terminated=flags[c.TERMINATED],
-            truncated=flags[c.TRUNCATED],
-            restarted=flags[c.RESTARTED],
+            reward=figures["reward"],
+            terminated=flags["terminated"],
+            truncated=flags["truncated"],
+            restarted=flags["restarted"],
             final_observation=final,
             outcome=Outcome(
-                wealth_before=figures[c.WEALTH_BEFORE],
-                wealth_at_fill=figures[c.WEALTH_AT_FILL],
-                wealth_traded=figures[c.WEALTH_TRADED],
-                wealth=figures[c.WEALTH],
-                turnover=figures[c.TURNOVER],
-                cost=TradeCost(figures[c.COMMISSION], figures[c.SPREAD], figures[c.IMPACT_COST]),
-                borrow=figures[c.BORROWED],
-                interest=figures[c.INTEREST_EARNED],
-                ruined=flags[c.RUINED],
+                **{name: figures[name] for name in (*WEALTH, "turnover", *CARRY)},  # type: ignore[arg-type]
+                cost={name: figures[name] for name in c.COSTS},
+                ruined=flags["ruined"],
             ),
         )
 
 
+def by_name(names: Any, block: Tensor) -> dict[str, Tensor]:
+    """Columns [N] of a block [N, C] whose places these are."""
+    return dict(zip(names._fields, block.unbind(1), strict=True))
+
+
 def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
     """Lay out the market for kernels that work on whole vectors of this many assets."""
-    known, following = params.tape.known, params.tape.next
-    moves = [
-        following.r_before,
-        following.r_after,
-        torch.where(following.tradable, following.dollars, 0.0),
-        known.sigma * known.dollar_volume.rsqrt(),
-    ]
+    tape, following = params.tape, params.tape.next
     begun = _starts(params)
-    rate = begun.displacement.rate if begun.displacement.exists else torch.zeros_like(moves[0])
-    moves = [*moves, begun.portfolio.holdings, rate][: market_rows(params.config)]
-    bars = [following.years, following.interest, following.market_return]
-    bars += [begun.portfolio.cash, worth(begun)]
+    rate = begun.displacement.rate
+    moves = {
+        **{name: following[name] for name in c.MOVE._fields if name in following},
+        "dollars": torch.where(following["tradable"], following["dollars"], 0.0),
+        "start_holdings": begun.portfolio.holdings,
+        "start_rate": rate if begun.displacement.exists else torch.zeros_like(tape.known.sigma),
+    }
+    bars = {
+        **{name: following[name] for name in c.BARS._fields if name in following},
+        "start_cash": begun.portfolio.cash,
+        "start_wealth": worth(begun),
+    }
+    rows = torch.stack([moves[name] for name in c.MOVE._fields[: market_rows(params.config)]], 1)
     return MarketBlocks(
-        moves=pad(torch.stack(moves, dim=1), (0, -params.tape.num_assets % vector)),
-        bars=torch.stack(bars, dim=1),
-        features=known.features.flatten(1).contiguous(),
-        friction=torch.stack([costs for costs in params.friction if costs is not None], dim=1),
+        moves=pad(rows, (0, -tape.num_assets % vector)),
+        bars=torch.stack([bars[name] for name in c.BARS._fields], dim=1),
+        features=tape.known.features.flatten(1).contiguous(),
+        friction=torch.stack([getattr(params.friction, name) for name in c.FRICTION._fields], 1),
     )
 
 
@@ -173,36 +164,48 @@ def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = params.tape, params.config
     episode, reward = config.episode, config.reward
-    whole = [
-        c.ACTION_CODES[config.action],
-        c.REWARD_CODES[reward.kind],
-        config.autoreset == "same_step",
-        config.observation == "flat",
-        tape.first,
-        tape.last,
-        episode.horizon or 0,
-        episode.random_start,
-        tape.worlds,
-        tape.bars_per_world,
-        tape.slots,
-        tape.num_assets,
-        config.players,
-        episode.liquidate_at_end,
-        episode.at_end == "terminate",
-    ]
-    real = [
-        config.max_gross,
-        config.initial_cash,
-        reward.adaptation,
-        reward.drawdown_penalty,
-        config.impact.retention,
-        config.impact.transient_share,
-    ]
+    whole = {
+        "action": getattr(c.ACTION, config.action),
+        "reward": getattr(c.REWARD, reward.kind),
+        "same_step": config.autoreset == "same_step",
+        "flat": config.observation == "flat",
+        "first": tape.first,
+        "last": tape.last,
+        "horizon": episode.horizon or 0,
+        "random_start": episode.random_start,
+        "worlds": tape.worlds,
+        "span": tape.bars_per_world,
+        "slots": tape.slots,
+        "assets": tape.num_assets,
+        "players": config.players,
+        "liquidates": episode.liquidate_at_end,
+        "terminates": episode.at_end == "terminate",
+        **{f"{name}_at": place for name, place in column_places(params).items()},
+    }
+    real = {
+        "max_gross": config.max_gross,
+        "initial_cash": config.initial_cash,
+        "adaptation": reward.adaptation,
+        "drawdown_penalty": reward.drawdown_penalty,
+        "retention": config.impact.retention,
+        "transient_share": config.impact.transient_share,
+    }
     device = tape.device
     return Rules(
-        torch.tensor(whole, dtype=torch.int64, device=device),
-        torch.tensor(real, dtype=tape.dtype, device=device),
+        torch.tensor([whole[n] for n in c.WHOLE._fields], dtype=torch.int64, device=device),
+        torch.tensor([real[n] for n in c.REAL._fields], dtype=tape.dtype, device=device),
     )
+
+
+def column_places(params: EnvParams) -> dict[str, int]:
+    """Where each portfolio column begins in what kernels write; 0 for what is not shown."""
+    columns = {column.name: column for column in params.rules.columns}
+    place, places = seen_width(params) - portfolio_width(params), dict.fromkeys(c.PORTFOLIO, 0)
+    for name, column in columns.items():
+        assert name in places, "coverage lets no other column through"
+        places[name] = place
+        place += len(column.names(params.tape.symbols))
+    return places
 
 
 def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
@@ -213,10 +216,10 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
-        money=torch.empty(num_envs, 4, **options),  # type: ignore[call-overload]
-        counters=torch.empty(num_envs, 5, device=tape.device, dtype=torch.int64),
+        money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
+        counters=torch.empty(num_envs, c.NUM_COUNTERS, device=tape.device, dtype=torch.int64),
         done=torch.empty(num_envs, device=tape.device, dtype=torch.bool),
-        displaced=torch.empty(2, markets, columns, **options),  # type: ignore[call-overload]
+        displaced=torch.empty(len(c.DISPLACED), markets, columns, **options),  # type: ignore[call-overload]
     )
 
 
@@ -229,7 +232,7 @@ def empty_results(params: EnvParams, num_envs: int) -> Results:
         seen=torch.empty(num_envs, width, **options),  # type: ignore[call-overload]
         bar=torch.empty(num_envs, device=params.tape.device, dtype=torch.int64),
         figures=torch.empty(num_envs, c.NUM_FIGURES, **options),  # type: ignore[call-overload]
-        flags=torch.empty(num_envs, 4, device=params.tape.device, dtype=torch.bool),
+        flags=torch.empty(num_envs, c.NUM_FLAGS, device=params.tape.device, dtype=torch.bool),
         final_seen=torch.empty(finals, width, **options),  # type: ignore[call-overload]
         final_bar=torch.empty(finals, device=params.tape.device, dtype=torch.int64),
     )
@@ -252,7 +255,8 @@ def torch_blocks(blocks: Blocks) -> Blocks:
 
 def market_rows(config: EnvConfig) -> int:
     """Rows of `MarketBlocks.moves` for each bar: fewer where all episodes begin with cash alone."""
-    return 6 if config.initial_invested > 0 or config.impact.moves_prices else 4
+    invested = config.initial_invested > 0 or config.impact.moves_prices
+    return len(c.MOVE) if invested else int(c.MOVE.start_holdings)
 
 
 def by_market(config: EnvConfig) -> bool:
@@ -262,7 +266,7 @@ def by_market(config: EnvConfig) -> bool:
 
 def portfolio_width(params: EnvParams) -> int:
     """P."""
-    return len(portfolio_names(params.tape, moves_prices=params.config.impact.moves_prices))
+    return len(portfolio_names(params.config, params.tape.symbols))
 
 
 def seen_width(params: EnvParams) -> int:

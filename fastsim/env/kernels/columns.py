@@ -1,60 +1,66 @@
-"""Where each number of an environment stands in the blocks of `fastsim.env.kernels.buffers`."""
+"""Where each number of an environment stands in the blocks of `fastsim.env.kernels.buffers`.
 
-# Rows of `MarketBlocks.moves`; the last two where episodes begin with more than cash.
-R_BEFORE, R_AFTER, DOLLARS, IMPACT_SCALE, ENDOWMENT, START_RATE = range(6)
-# Columns of `MarketBlocks.bars`.
-YEARS, INTEREST, MARKET_RETURN, START_CASH, START_WEALTH = range(5)
-NUM_BAR_COLUMNS = 5
-# Columns of `State.money`.
-CASH, PEAK, MEAN, SQUARE = range(4)
-# Parts of `State.displaced`, as in `Displacement`.
-TRANSIENT, RATE = range(2)
-# Columns of `State.counters`.
-BAR, END, NUMBER, INVALID, KEY = range(5)
-# Columns of `MarketBlocks.friction`.
-FEE, HALF_SPREAD, IMPACT, PARTICIPATION, BORROW = range(5)
-# Columns of `Results.figures`.
-(
-    REWARD,
-    WEALTH_BEFORE,
-    WEALTH_AT_FILL,
-    WEALTH_TRADED,
-    WEALTH,
-    TURNOVER,
-    COMMISSION,
-    SPREAD,
-    IMPACT_COST,
-    BORROWED,
-    INTEREST_EARNED,
-) = range(11)
-NUM_FIGURES = 11
-COST = slice(COMMISSION, IMPACT_COST + 1)
-# Columns of `Results.flags`.
-TERMINATED, TRUNCATED, RESTARTED, RUINED = range(4)
-# Entries of `Rules.whole` and `Rules.real`.
-(
-    ACTION,
-    REWARD_KIND,
-    SAME_STEP,
-    FLAT,
-    FIRST,
-    LAST,
-    HORIZON,
-    RANDOM_START,
-    WORLDS,
-    SPAN,
-    SLOTS,
-    ASSETS,
-    PLAYERS,
-    LIQUIDATES,
-    TERMINATES,
-) = range(15)
-MAX_GROSS, INITIAL_CASH, ADAPTATION, DRAWDOWN_PENALTY, RETENTION, TRANSIENT_SHARE = range(6)
-ACTION_CODES: dict[str, int] = {"weights": 0, "signed": 1, "logits": 2}
-REWARD_CODES: dict[str, int] = {
-    "log_growth": 0,
-    "excess_log_growth": 1,
-    "simple_return": 2,
-    "differential_sharpe": 3,
-    "drawdown_penalized_growth": 4,
-}
+Every tuple holds, under the name of each number, its place: one definition for packing, kernels and
+whoever reads the results. A number that is added gets its place, and widths follow.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+from fastsim.env.info import figure_names
+
+
+def places(kind: str, *names: str) -> Any:
+    """A named tuple in which every name is its own place."""
+    return namedtuple(kind, names)(*range(len(names)))
+
+
+MOVE = places(
+    "Move", "r_before", "r_after", "dollars", "impact_scale", "start_holdings", "start_rate"
+)
+"""Rows of `MarketBlocks.moves`; the last two where episodes begin with more than cash."""
+BARS = places("Bars", "years", "interest", "market_return", "start_cash", "start_wealth")
+"""Columns of `MarketBlocks.bars`."""
+FRICTION = places("Friction", "fee", "half_spread", "impact", "participation", "borrow")
+"""Columns of `MarketBlocks.friction`."""
+MONEY = places("Money", "cash", "peak", "mean", "square")
+"""Columns of `State.money`: cash, peak, and what the reward remembers."""
+MEMORY = ("mean", "square")
+"""Those of them that are the reward's."""
+DISPLACED = places("Displaced", "transient", "rate")
+"""Parts of `State.displaced`, as in `Displacement`."""
+COUNTER = places("Counter", "bar", "end", "number", "invalid_actions", "key")
+"""Columns of `State.counters`."""
+COSTS = ("commission", "spread", "impact")
+"""What kernels charge."""
+FIGURE = places("Figure", *figure_names(COSTS))
+"""Columns of `Results.figures`."""
+FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
+"""Columns of `Results.flags`."""
+WHOLE = places(
+    "Whole",
+    *("action", "reward", "same_step", "flat", "first", "last", "horizon", "random_start"),
+    *("worlds", "span", "slots", "assets", "players", "liquidates", "terminates"),
+    *("weight_at", "drawdown_at", "log_growth_at", "displacement_at"),
+)
+"""Entries of `Rules.whole`; a horizon of 0 is none. The last are where portfolio columns begin."""
+REAL = places(
+    "Real",
+    *("max_gross", "initial_cash", "adaptation", "drawdown_penalty"),
+    *("retention", "transient_share"),
+)
+"""Entries of `Rules.real`."""
+ACTION = places("Action", "weights", "signed", "logits")
+"""Numbers that stand for action modes."""
+REWARD = places(
+    "Reward",
+    *("log_growth", "excess_log_growth", "simple_return"),
+    *("differential_sharpe", "drawdown_penalized_growth"),
+)
+"""Numbers that stand for rewards."""
+PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement")
+"""Portfolio columns that kernels write."""
+NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))
+NUM_FIGURES, NUM_FLAGS = len(FIGURE), len(FLAG)

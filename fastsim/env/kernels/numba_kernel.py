@@ -26,11 +26,6 @@ from fastsim.market.features import FEATURE_LIMIT
 
 SMALLEST = 1e-37
 """Wealth and its ratios are raised to this before a logarithm."""
-_WEIGHTS, _LOGITS = c.ACTION_CODES["weights"], c.ACTION_CODES["logits"]
-_LOG_GROWTH, _EXCESS, _SIMPLE, _PENALIZED = (
-    c.REWARD_CODES[kind]
-    for kind in ("log_growth", "excess_log_growth", "simple_return", "drawdown_penalized_growth")
-)
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -75,8 +70,8 @@ def target_weights(n, action, rules, weights):
     """Write admissible weights [A']; returns whether the row is not finite and holds instead."""
     real = weights.dtype.type
     largest, one, zero = real(LARGEST), real(1.0), real(0.0)
-    mode, width = rules.whole[c.ACTION], action.shape[1]
-    assets = width - 1 if mode == _LOGITS else width
+    mode, width = rules.whole[c.WHOLE.action], action.shape[1]
+    assets = width - 1 if mode == c.ACTION.logits else width
     check = zero
     for j in range(width):
         check += action[n, j] * zero  # NaN if anything is not finite
@@ -85,7 +80,7 @@ def target_weights(n, action, rules, weights):
         weights[:] = zero
         return True
     total, scale = zero, one
-    if mode == _LOGITS:
+    if mode == c.ACTION.logits:
         top = -largest
         for j in range(width):
             top = max(top, min(action[n, j], largest))
@@ -95,18 +90,20 @@ def target_weights(n, action, rules, weights):
         for j in range(assets):
             total += weights[j]
         scale = one / total
-    elif mode == _WEIGHTS:
+    elif mode == c.ACTION.weights:
         for j in range(assets):
             weights[j] = max(zero, min(action[n, j], largest))
             total += weights[j]
         scale = one / max(total, one)
-    else:
+    elif mode == c.ACTION.signed:
         net = zero
         for j in range(assets):
             weights[j] = max(-largest, min(action[n, j], largest))
             total += abs(weights[j])
             net += weights[j]
-        scale = one / max(total / rules.real[c.MAX_GROSS], net, one)
+        scale = one / max(total / rules.real[c.REAL.max_gross], net, one)
+    else:
+        scale = real(math.nan)  # no such mode: nobody's money may look right
     for j in range(assets):
         weights[j] *= scale
     return False
@@ -119,9 +116,9 @@ def decide(n, action, state, rules, weights):
     At the last fill of an episode everything may have to be sold.
     """
     invalid = target_weights(n, action, rules, weights)
-    state.counters[n, c.INVALID] += invalid
-    last = state.counters[n, c.BAR] + 1 >= state.counters[n, c.END]
-    if last and rules.whole[c.LIQUIDATES]:
+    state.counters[n, c.COUNTER.invalid_actions] += invalid
+    last = state.counters[n, c.COUNTER.bar] + 1 >= state.counters[n, c.COUNTER.end]
+    if last and rules.whole[c.WHOLE.liquidates]:
         weights[:] = weights.dtype.type(0.0)
         return False
     return invalid
@@ -133,15 +130,18 @@ def excess_and_slope(x, before, n, bar, state, market, weights, limit):
     real = weights.dtype.type
     zero, one_and_half = real(0.0), real(1.5)
     holdings, moves = state.holdings, market.moves
-    fee, half_spread = market.friction[n, c.FEE], market.friction[n, c.HALF_SPREAD]
-    impact = market.friction[n, c.IMPACT]
+    fee, half_spread = (
+        market.friction[n, c.FRICTION.fee],
+        market.friction[n, c.FRICTION.half_spread],
+    )
+    impact = market.friction[n, c.FRICTION.impact]
     buy = fee + half_spread + fee * half_spread
     sell = fee + half_spread - fee * half_spread
     notional, net, rough, marginal = zero, zero, zero, zero
     for j in range(holdings.shape[1]):
         order = min(max(weights[j] * x - holdings[n, j], -limit[j]), limit[j])
         size = abs(order)
-        rate = moves[bar, c.IMPACT_SCALE, j] * math.sqrt(size)
+        rate = moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size)
         notional += size
         net += order
         rough += size * rate
@@ -177,9 +177,9 @@ def limit_orders(n, bar, hold, before, market, limit):
     if hold or before <= zero:
         limit[:] = zero
     else:
-        share = market.friction[n, c.PARTICIPATION]
+        share = market.friction[n, c.FRICTION.participation]
         for j in range(limit.shape[0]):
-            limit[j] = share * market.moves[bar, c.DOLLARS, j]
+            limit[j] = share * market.moves[bar, c.MOVE.dollars, j]
 
 
 @jit
@@ -191,10 +191,10 @@ def meet(n, bar, hold, state, market, limit):
     wealth, before = zero, zero
     for j in range(holdings.shape[1]):
         wealth += holdings[n, j]
-        holdings[n, j] *= one + moves[bar, c.R_BEFORE, j]
+        holdings[n, j] *= one + moves[bar, c.MOVE.r_before, j]
         before += holdings[n, j]
-    wealth += state.money[n, c.CASH]
-    before += state.money[n, c.CASH]
+    wealth += state.money[n, c.MONEY.cash]
+    before += state.money[n, c.MONEY.cash]
     limit_orders(n, bar, hold, before, market, limit)
     return wealth, before
 
@@ -202,25 +202,25 @@ def meet(n, bar, hold, state, market, limit):
 @jit
 def pay(n, before, notional, net, rough, market, figures):
     """Write what orders of this size cost and what part of `before` they turn over."""
-    half_spread = market.friction[n, c.HALF_SPREAD]
-    commission = market.friction[n, c.FEE] * (notional + half_spread * net)
-    spread, impact = half_spread * notional, market.friction[n, c.IMPACT] * rough
+    half_spread = market.friction[n, c.FRICTION.half_spread]
+    commission = market.friction[n, c.FRICTION.fee] * (notional + half_spread * net)
+    spread, impact = half_spread * notional, market.friction[n, c.FRICTION.impact] * rough
     zero = figures.dtype.type(0.0)
-    figures[n, c.TURNOVER] = notional / before if before > zero else zero
-    figures[n, c.COMMISSION] = commission
-    figures[n, c.SPREAD] = spread
-    figures[n, c.IMPACT_COST] = impact
+    figures[n, c.FIGURE.turnover] = notional / before if before > zero else zero
+    figures[n, c.FIGURE.commission] = commission
+    figures[n, c.FIGURE.spread] = spread
+    figures[n, c.FIGURE.impact] = impact
     return commission + spread + impact
 
 
 @jit
 def accrue(n, bar, cash, short, state, market, figures):
     """Keep cash after interest and the borrow fee on shorts."""
-    interest = cash * market.bars[bar, c.INTEREST]
-    borrow = market.friction[n, c.BORROW] * market.bars[bar, c.YEARS] * short
-    state.money[n, c.CASH] = cash + interest - borrow
-    figures[n, c.BORROWED] = borrow
-    figures[n, c.INTEREST_EARNED] = interest
+    interest = cash * market.bars[bar, c.BARS.interest]
+    borrow = market.friction[n, c.FRICTION.borrow] * market.bars[bar, c.BARS.years] * short
+    state.money[n, c.MONEY.cash] = cash + interest - borrow
+    figures[n, c.FIGURE.borrow] = borrow
+    figures[n, c.FIGURE.interest] = interest
 
 
 @jit
@@ -235,15 +235,15 @@ def trade(x, before, n, bar, state, market, weights, limit, figures):
         size = abs(order)
         notional += size
         net += order
-        rough += size * (moves[bar, c.IMPACT_SCALE, j] * math.sqrt(size))
+        rough += size * (moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size))
         held = holdings[n, j] + order
         short += max(-held, zero)
-        held *= one + moves[bar, c.R_AFTER, j]
+        held *= one + moves[bar, c.MOVE.r_after, j]
         holdings[n, j] = held
         after += held
     paid = pay(n, before, notional, net, rough, market, figures)
-    accrue(n, bar, state.money[n, c.CASH] - net - paid, short, state, market, figures)
-    return paid, after + state.money[n, c.CASH]
+    accrue(n, bar, state.money[n, c.MONEY.cash] - net - paid, short, state, market, figures)
+    return paid, after + state.money[n, c.MONEY.cash]
 
 
 @jit
@@ -255,10 +255,10 @@ def advance(n, bar, hold, state, market, figures, weights, limit):
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
     paid, after = trade(x, before, n, bar, state, market, weights, limit, figures)
-    figures[n, c.WEALTH_BEFORE] = wealth
-    figures[n, c.WEALTH_AT_FILL] = before
-    figures[n, c.WEALTH_TRADED] = before - paid
-    figures[n, c.WEALTH] = after
+    figures[n, c.FIGURE.wealth_before] = wealth
+    figures[n, c.FIGURE.wealth_at_fill] = before
+    figures[n, c.FIGURE.wealth_traded] = before - paid
+    figures[n, c.FIGURE.wealth] = after
     return wealth, after, not (before > zero and after > zero)
 
 
@@ -269,33 +269,35 @@ def measure_reward(n, before, after, peak_before, peak, market_return, state, ru
     real = money.dtype.type
     one = real(1.0)
     ratio = after / (before if before > real(0.0) else one)
-    kind = rules.whole[c.REWARD_KIND]
+    kind = rules.whole[c.WHOLE.reward]
     growth = max(math.log(max(ratio, real(SMALLEST))), real(RUIN_LOG_GROWTH))
-    if kind == _LOG_GROWTH:
+    if kind == c.REWARD.log_growth:
         return growth
-    if kind == _EXCESS:
+    if kind == c.REWARD.excess_log_growth:
         return growth - math.log1p(market_return)
-    if kind == _SIMPLE:
+    if kind == c.REWARD.simple_return:
         return ratio - one
-    if kind == _PENALIZED:
+    if kind == c.REWARD.drawdown_penalized_growth:
         deepening = (one - after / peak) - (one - before / peak_before)
-        return growth - rules.real[c.DRAWDOWN_PENALTY] * max(deepening, real(0.0))
-    gain, mean, square = ratio - one, money[n, c.MEAN], money[n, c.SQUARE]
+        return growth - rules.real[c.REAL.drawdown_penalty] * max(deepening, real(0.0))
+    if kind != c.REWARD.differential_sharpe:
+        return real(math.nan)  # no such reward
+    gain, mean, square = ratio - one, money[n, c.MONEY.mean], money[n, c.MONEY.square]
     d_mean, d_square = gain - mean, gain * gain - square
     variance = max(square - mean * mean, real(1e-8))
-    money[n, c.MEAN] = mean + rules.real[c.ADAPTATION] * d_mean
-    money[n, c.SQUARE] = square + rules.real[c.ADAPTATION] * d_square
+    money[n, c.MONEY.mean] = mean + rules.real[c.REAL.adaptation] * d_mean
+    money[n, c.MONEY.square] = square + rules.real[c.REAL.adaptation] * d_square
     return (square * d_mean - real(0.5) * mean * d_square) / (variance * math.sqrt(variance))
 
 
 @jit
 def world_of(n, counters, whole):
     """World of the episode: the next of the market's own, or any one, drawn."""
-    key, number = counters[n, c.KEY], counters[n, c.NUMBER]
-    if whole[c.SLOTS]:
-        markets = whole[c.WORLDS] // whole[c.SLOTS]
-        return n // whole[c.PLAYERS] + number % whole[c.SLOTS] * markets
-    return draw_integer(key, number, WORLD_STREAM, whole[c.WORLDS])
+    key, number = counters[n, c.COUNTER.key], counters[n, c.COUNTER.number]
+    if whole[c.WHOLE.slots]:
+        markets = whole[c.WHOLE.worlds] // whole[c.WHOLE.slots]
+        return n // whole[c.WHOLE.players] + number % whole[c.WHOLE.slots] * markets
+    return draw_integer(key, number, WORLD_STREAM, whole[c.WHOLE.worlds])
 
 
 @partial(jit, inline=False)  # seldom called, and in the way of what is called often
@@ -303,25 +305,31 @@ def restart(n, state, market, rules):
     """The start of the next episode; wealth is the peak."""
     real = state.money.dtype.type
     counters, money, whole = state.counters, state.money, rules.whole
-    counters[n, c.NUMBER] += 1
-    first = whole[c.FIRST]
-    if whole[c.WORLDS] > 1:
-        first += whole[c.SPAN] * world_of(n, counters, whole)
+    counters[n, c.COUNTER.number] += 1
+    first = whole[c.WHOLE.first]
+    if whole[c.WHOLE.worlds] > 1:
+        first += whole[c.WHOLE.span] * world_of(n, counters, whole)
     start = first
-    if whole[c.RANDOM_START]:
-        room = whole[c.LAST] - whole[c.FIRST] - max(whole[c.HORIZON], 1)
-        start += draw_integer(counters[n, c.KEY], counters[n, c.NUMBER], START_STREAM, room + 1)
-    counters[n, c.BAR] = start
-    steps = whole[c.LAST] - whole[c.FIRST]
-    counters[n, c.END] = start + whole[c.HORIZON] if whole[c.HORIZON] else first + steps
+    if whole[c.WHOLE.random_start]:
+        room = whole[c.WHOLE.last] - whole[c.WHOLE.first] - max(whole[c.WHOLE.horizon], 1)
+        start += draw_integer(
+            counters[n, c.COUNTER.key], counters[n, c.COUNTER.number], START_STREAM, room + 1
+        )
+    counters[n, c.COUNTER.bar] = start
+    steps = whole[c.WHOLE.last] - whole[c.WHOLE.first]
+    counters[n, c.COUNTER.end] = (
+        start + whole[c.WHOLE.horizon] if whole[c.WHOLE.horizon] else first + steps
+    )
     state.done[n] = False
-    invested = market.moves.shape[1] > c.ENDOWMENT
+    invested = market.moves.shape[1] > c.MOVE.start_holdings
     for j in range(state.holdings.shape[1]):
-        state.holdings[n, j] = market.moves[start, c.ENDOWMENT, j] if invested else real(0.0)
-    money[n, c.CASH] = market.bars[start, c.START_CASH]
-    money[n, c.PEAK] = market.bars[start, c.START_WEALTH]
-    money[n, c.MEAN] = real(0.0)
-    money[n, c.SQUARE] = real(INITIAL_VOLATILITY**2)
+        state.holdings[n, j] = (
+            market.moves[start, c.MOVE.start_holdings, j] if invested else real(0.0)
+        )
+    money[n, c.MONEY.cash] = market.bars[start, c.BARS.start_cash]
+    money[n, c.MONEY.peak] = market.bars[start, c.BARS.start_wealth]
+    money[n, c.MONEY.mean] = real(0.0)
+    money[n, c.MONEY.square] = real(INITIAL_VOLATILITY**2)
 
 
 @jit
@@ -329,20 +337,19 @@ def observe(n, wealth, state, market, rules, seen):
     """Write the features of the bar, if there is room for them, and the portfolio's columns."""
     real = state.money.dtype.type
     bound, one = real(FEATURE_LIMIT), real(1.0)
-    features, bar = market.features, state.counters[n, c.BAR]
-    width = features.shape[1] if rules.whole[c.FLAT] else 0
-    assets = rules.whole[c.ASSETS]
-    cash = width + assets
-    for j in range(width):
+    features, bar = market.features, state.counters[n, c.COUNTER.bar]
+    whole, assets = rules.whole, rules.whole[c.WHOLE.assets]
+    for j in range(features.shape[1] if whole[c.WHOLE.flat] else 0):
         seen[n, j] = features[bar, j]
     positive = max(wealth, real(SMALLEST))
-    scale = one / positive
+    scale, weight = one / positive, whole[c.WHOLE.weight_at]
     for j in range(assets):
-        seen[n, width + j] = max(-bound, min(state.holdings[n, j] * scale, bound))
-    drawdown, growth = one - wealth / state.money[n, c.PEAK], positive / rules.real[c.INITIAL_CASH]
-    seen[n, cash] = max(-bound, min(state.money[n, c.CASH] * scale, bound))
-    seen[n, cash + 1] = max(-bound, min(drawdown, bound))
-    seen[n, cash + 2] = max(-bound, min(math.log(growth), bound))
+        seen[n, weight + j] = max(-bound, min(state.holdings[n, j] * scale, bound))
+    seen[n, weight + assets] = max(-bound, min(state.money[n, c.MONEY.cash] * scale, bound))
+    drawdown = one - wealth / state.money[n, c.MONEY.peak]
+    growth = math.log(positive / rules.real[c.REAL.initial_cash])
+    seen[n, whole[c.WHOLE.drawdown_at]] = max(-bound, min(drawdown, bound))
+    seen[n, whole[c.WHOLE.log_growth_at]] = max(-bound, min(growth, bound))
 
 
 @jit
@@ -351,7 +358,12 @@ def stand_still(n, wealth, figures):
     zero = figures.dtype.type(0.0)
     for column in range(figures.shape[1]):
         figures[n, column] = zero
-    for column in (c.WEALTH_BEFORE, c.WEALTH_AT_FILL, c.WEALTH_TRADED, c.WEALTH):
+    for column in (
+        c.FIGURE.wealth_before,
+        c.FIGURE.wealth_at_fill,
+        c.FIGURE.wealth_traded,
+        c.FIGURE.wealth,
+    ):
         figures[n, column] = wealth
 
 
@@ -359,33 +371,33 @@ def stand_still(n, wealth, figures):
 def be_paid(n, bar, before, wealth, ruined, state, market, rules, figures):
     """Write the reward of a step from one wealth to another; who had nothing gets nothing."""
     zero = state.money.dtype.type(0.0)
-    peak = state.money[n, c.PEAK]
-    state.money[n, c.PEAK] = max(peak, wealth)
+    peak = state.money[n, c.MONEY.peak]
+    state.money[n, c.MONEY.peak] = max(peak, wealth)
     left = zero if ruined else wealth  # ruin is final
     reward = measure_reward(
         n,
         before,
         left,
         peak,
-        state.money[n, c.PEAK],
-        market.bars[bar, c.MARKET_RETURN],
+        state.money[n, c.MONEY.peak],
+        market.bars[bar, c.BARS.market_return],
         state,
         rules,
     )
-    figures[n, c.REWARD] = reward if before > zero else zero
+    figures[n, c.FIGURE.reward] = reward if before > zero else zero
 
 
 @jit
 def end(n, bar, over, state):
     """Go on to the next bar, and end the episode there if it is `over` or was to end."""
-    state.counters[n, c.BAR] = bar + 1
-    state.done[n] = over or bar + 1 >= state.counters[n, c.END]
+    state.counters[n, c.COUNTER.bar] = bar + 1
+    state.done[n] = over or bar + 1 >= state.counters[n, c.COUNTER.end]
 
 
 @jit
 def move(n, action, state, market, rules, results, weights, limit):
     """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
-    bar, figures = state.counters[n, c.BAR], results.figures
+    bar, figures = state.counters[n, c.COUNTER.bar], results.figures
     hold = decide(n, action, state, rules, weights)
     before, wealth, ruined = advance(n, bar, hold, state, market, figures, weights, limit)
     be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
@@ -397,34 +409,34 @@ def move(n, action, state, market, rules, results, weights, limit):
 def write_flags(n, ruined, restarted, state, rules, results):
     """Write how the step ended; who had nothing before it had been terminated then."""
     zero = results.figures.dtype.type(0.0)
-    terminated = ruined or (state.done[n] and rules.whole[c.TERMINATES] != 0)
-    alive = results.figures[n, c.WEALTH_BEFORE] > zero
-    results.flags[n, c.TERMINATED] = terminated and alive
-    results.flags[n, c.TRUNCATED] = state.done[n] and not terminated
-    results.flags[n, c.RESTARTED] = restarted
-    results.flags[n, c.RUINED] = ruined
+    terminated = ruined or (state.done[n] and rules.whole[c.WHOLE.terminates] != 0)
+    alive = results.figures[n, c.FIGURE.wealth_before] > zero
+    results.flags[n, c.FLAG.terminated] = terminated and alive
+    results.flags[n, c.FLAG.truncated] = state.done[n] and not terminated
+    results.flags[n, c.FLAG.restarted] = restarted
+    results.flags[n, c.FLAG.ruined] = ruined
 
 
 @jit
 def step_one(n, action, state, market, rules, results, weights, limit):
     """Step environment `n`."""
-    same_step = rules.whole[c.SAME_STEP] != 0
+    same_step = rules.whole[c.WHOLE.same_step] != 0
     restarted = state.done[n] and not same_step
-    wealth, ruined = state.money[n, c.PEAK], False
+    wealth, ruined = state.money[n, c.MONEY.peak], False
     if restarted:
         restart(n, state, market, rules)
-        wealth = state.money[n, c.PEAK]
+        wealth = state.money[n, c.MONEY.peak]
         stand_still(n, wealth, results.figures)
     else:
         wealth, ruined = move(n, action, state, market, rules, results, weights, limit)
     write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
-        results.final_bar[n] = state.counters[n, c.BAR]
+        results.final_bar[n] = state.counters[n, c.COUNTER.bar]
         observe(n, wealth, state, market, rules, results.final_seen)
         if state.done[n]:
             restart(n, state, market, rules)
-            wealth = state.money[n, c.PEAK]
-    results.bar[n] = state.counters[n, c.BAR]
+            wealth = state.money[n, c.MONEY.peak]
+    results.bar[n] = state.counters[n, c.COUNTER.bar]
     observe(n, wealth, state, market, rules, results.seen)
 
 

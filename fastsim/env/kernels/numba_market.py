@@ -50,14 +50,14 @@ class Pit(NamedTuple):
 def drift(m, bar, state, market, rules, pit):
     """Let displacement decay on the way to the fill, and find by how much prices grow."""
     real = pit.net.dtype.type
-    one, retention = real(1.0), rules.real[c.RETENTION]
+    one, retention = real(1.0), rules.real[c.REAL.retention]
     for j in range(pit.net.shape[0]):
-        transient = state.displaced[c.TRANSIENT, m, j]
+        transient = state.displaced[c.DISPLACED.transient, m, j]
         growth = exp((retention - one) * transient, real)
-        growth *= one + market.moves[bar, c.R_BEFORE, j]
+        growth *= one + market.moves[bar, c.MOVE.r_before, j]
         pit.growth[j] = growth
-        state.displaced[c.TRANSIENT, m, j] = retention * transient
-        state.displaced[c.RATE, m, j] /= growth
+        state.displaced[c.DISPLACED.transient, m, j] = retention * transient
+        state.displaced[c.DISPLACED.rate, m, j] /= growth
     pit.net[:] = real(0.0)
 
 
@@ -69,11 +69,11 @@ def meet(n, m, state, pit):
     for j in range(state.holdings.shape[1]):
         held = state.holdings[n, j]
         grown = held * pit.growth[j]
-        price = mean_price(-state.displaced[c.RATE, m, j] * grown, real)
+        price = mean_price(-state.displaced[c.DISPLACED.rate, m, j] * grown, real)
         wealth += held * price
         before += grown * price
         state.holdings[n, j] = grown
-    return wealth + state.money[n, c.CASH], before + state.money[n, c.CASH]
+    return wealth + state.money[n, c.MONEY.cash], before + state.money[n, c.MONEY.cash]
 
 
 @jit
@@ -86,11 +86,11 @@ def order(x, before, n, player, bar, state, market, weights, limit, pit, figures
         size = abs(order)
         notional += size
         net += order
-        rough += size * (market.moves[bar, c.IMPACT_SCALE, j] * math.sqrt(size))
+        rough += size * (market.moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size))
         pit.orders[player, j] = order
     for j in range(weights.shape[0]):
         pit.net[j] += pit.orders[player, j]
-    state.money[n, c.CASH] -= pay(n, before, notional, net, rough, market, figures)
+    state.money[n, c.MONEY.cash] -= pay(n, before, notional, net, rough, market, figures)
 
 
 @jit
@@ -103,8 +103,8 @@ def trade(n, player, m, bar, action, state, market, rules, figures, weights, lim
     if before > weights.dtype.type(0.0) and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
     order(x, before, n, player, bar, state, market, weights, limit, pit, figures)
-    figures[n, c.WEALTH_BEFORE] = wealth
-    figures[n, c.WEALTH_AT_FILL] = before
+    figures[n, c.FIGURE.wealth_before] = wealth
+    figures[n, c.FIGURE.wealth_at_fill] = before
 
 
 @jit
@@ -112,13 +112,15 @@ def push(m, state, rules, pit):
     """Let the net orders move prices."""
     real = pit.net.dtype.type
     for j in range(pit.net.shape[0]):
-        moved = state.displaced[c.RATE, m, j] * pit.net[j]
+        moved = state.displaced[c.DISPLACED.rate, m, j] * pit.net[j]
         pit.price[j] = mean_price(moved, real)
         pit.lift[j] = exp(moved, real)
-    share = rules.real[c.TRANSIENT_SHARE]
+    share = rules.real[c.REAL.transient_share]
     for j in range(pit.net.shape[0]):
-        state.displaced[c.TRANSIENT, m, j] += share * (state.displaced[c.RATE, m, j] * pit.net[j])
-        state.displaced[c.RATE, m, j] /= pit.lift[j]
+        state.displaced[c.DISPLACED.transient, m, j] += share * (
+            state.displaced[c.DISPLACED.rate, m, j] * pit.net[j]
+        )
+        state.displaced[c.DISPLACED.rate, m, j] /= pit.lift[j]
 
 
 @jit
@@ -131,18 +133,18 @@ def settle(n, player, m, bar, state, market, pit, figures):
     for j in range(holdings.shape[1]):
         order = pit.orders[player, j]
         held = (holdings[n, j] + order) * pit.lift[j]
-        price = mean_price(-state.displaced[c.RATE, m, j] * held, real)
-        moved = held * (one + market.moves[bar, c.R_AFTER, j])
+        price = mean_price(-state.displaced[c.DISPLACED.rate, m, j] * held, real)
+        moved = held * (one + market.moves[bar, c.MOVE.r_after, j])
         paid += order * pit.price[j]
         traded += held * price
         short += max(-held, zero)
         after += moved * price
         holdings[n, j] = moved
-    cash = state.money[n, c.CASH] - paid
+    cash = state.money[n, c.MONEY.cash] - paid
     accrue(n, bar, cash, short, state, market, figures)
-    figures[n, c.WEALTH_TRADED] = traded + cash
-    figures[n, c.WEALTH] = after + state.money[n, c.CASH]
-    return figures[n, c.WEALTH]
+    figures[n, c.FIGURE.wealth_traded] = traded + cash
+    figures[n, c.FIGURE.wealth] = after + state.money[n, c.MONEY.cash]
+    return figures[n, c.FIGURE.wealth]
 
 
 @jit
@@ -151,7 +153,7 @@ def close_account(n, state):
     zero = state.money.dtype.type(0.0)
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] = zero
-    state.money[n, c.CASH] = zero
+    state.money[n, c.MONEY.cash] = zero
 
 
 @jit
@@ -159,9 +161,9 @@ def move(m, action, state, market, rules, results, weights, limit, pit):
     """Trade, be paid, and end the episode if it is over for all."""
     real, figures = weights.dtype.type, results.figures
     zero, one = real(0.0), real(1.0)
-    players = rules.whole[c.PLAYERS]
+    players = rules.whole[c.WHOLE.players]
     first = m * players
-    bar, over = state.counters[first, c.BAR], True
+    bar, over = state.counters[first, c.COUNTER.bar], True
     drift(m, bar, state, market, rules, pit)
     for player in range(players):
         trade(
@@ -172,15 +174,15 @@ def move(m, action, state, market, rules, results, weights, limit, pit):
     for player in range(players):
         n = first + player
         wealth = settle(n, player, m, bar, state, market, pit, figures)
-        ruined = not (figures[n, c.WEALTH_AT_FILL] > zero and wealth > zero)
-        before = figures[n, c.WEALTH_BEFORE]
+        ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
+        before = figures[n, c.FIGURE.wealth_before]
         be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
-        results.flags[n, c.RUINED] = ruined
+        results.flags[n, c.FLAG.ruined] = ruined
         over = over and ruined
         if ruined and players > 1:
             close_account(n, state)
     for j in range(pit.net.shape[0]):
-        state.displaced[c.RATE, m, j] /= one + market.moves[bar, c.R_AFTER, j]
+        state.displaced[c.DISPLACED.rate, m, j] /= one + market.moves[bar, c.MOVE.r_after, j]
     for n in range(first, first + players):
         end(n, bar, over, state)
 
@@ -188,54 +190,54 @@ def move(m, action, state, market, rules, results, weights, limit, pit):
 @partial(jit, inline=False)  # seldom called
 def begin(m, state, market, rules, pit):
     """The start of the next episode of a market and its players."""
-    players = rules.whole[c.PLAYERS]
+    players = rules.whole[c.WHOLE.players]
     for n in range(m * players, (m + 1) * players):
         restart(n, state, market, rules)
-    zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.BAR]
-    moved = market.moves.shape[1] > c.START_RATE
+    zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.COUNTER.bar]
+    moved = market.moves.shape[1] > c.MOVE.start_rate
     for j in range(pit.net.shape[0]):
-        state.displaced[c.TRANSIENT, m, j] = zero
-        state.displaced[c.RATE, m, j] = market.moves[bar, c.START_RATE, j] if moved else zero
+        state.displaced[c.DISPLACED.transient, m, j] = zero
+        state.displaced[c.DISPLACED.rate, m, j] = (
+            market.moves[bar, c.MOVE.start_rate, j] if moved else zero
+        )
 
 
 @jit
 def look(m, begun, state, market, rules, results, seen, bars, pit):
     """Write what the players of a market see, at its beginning or after a step."""
     real = state.money.dtype.type
-    bound, players = real(FEATURE_LIMIT), rules.whole[c.PLAYERS]
-    own = rules.whole[c.ASSETS] + 3
-    if rules.whole[c.FLAT]:
-        own += market.features.shape[1]
+    bound, players = real(FEATURE_LIMIT), rules.whole[c.WHOLE.players]
+    assets, shown_at = rules.whole[c.WHOLE.assets], rules.whole[c.WHOLE.displacement_at]
     for j in range(pit.net.shape[0]):
-        moved = real(100.0) * state.displaced[c.TRANSIENT, m, j]
+        moved = real(100.0) * state.displaced[c.DISPLACED.transient, m, j]
         pit.price[j] = max(-bound, min(moved, bound))
     for n in range(m * players, (m + 1) * players):
-        wealth = results.figures[n, c.WEALTH]
+        wealth = results.figures[n, c.FIGURE.wealth]
         if begun:
-            wealth = state.money[n, c.PEAK]
-        elif results.flags[n, c.RUINED] and players > 1:
+            wealth = state.money[n, c.MONEY.peak]
+        elif results.flags[n, c.FLAG.ruined] and players > 1:
             wealth = real(0.0)
-        bars[n] = state.counters[n, c.BAR]
+        bars[n] = state.counters[n, c.COUNTER.bar]
         observe(n, wealth, state, market, rules, seen)
-        for j in range(seen.shape[1] - own):
-            seen[n, own + j] = pit.price[j]
+        for j in range(assets if shown_at else 0):
+            seen[n, shown_at + j] = pit.price[j]
 
 
 @jit
 def step_one(m, action, state, market, rules, results, weights, limit, pit):
     """Step market `m`."""
-    players, same_step = rules.whole[c.PLAYERS], rules.whole[c.SAME_STEP] != 0
+    players, same_step = rules.whole[c.WHOLE.players], rules.whole[c.WHOLE.same_step] != 0
     first = m * players
     begun = state.done[first] and not same_step
     if begun:
         begin(m, state, market, rules, pit)
         for n in range(first, first + players):
-            stand_still(n, state.money[n, c.PEAK], results.figures)
-            results.flags[n, c.RUINED] = False
+            stand_still(n, state.money[n, c.MONEY.peak], results.figures)
+            results.flags[n, c.FLAG.ruined] = False
     else:
         move(m, action, state, market, rules, results, weights, limit, pit)
     for n in range(first, first + players):
-        write_flags(n, results.flags[n, c.RUINED], begun, state, rules, results)
+        write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
     if same_step:
         look(m, False, state, market, rules, results, results.final_seen, results.final_bar, pit)
         if state.done[first]:

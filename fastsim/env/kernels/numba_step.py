@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvParams, EnvState, Transition
+from fastsim.env.core import Transition
+from fastsim.env.kernels import columns as c
 from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
@@ -33,6 +34,7 @@ from fastsim.env.kernels.buffers import (
     torch_blocks,
 )
 from fastsim.env.nested import copy
+from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
 
 SERIAL_BELOW = 16_384
@@ -130,7 +132,7 @@ class NumbaStepper:
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
         seen, bar, figures, flags, final_seen, _ = self._step(action)
-        return StepArrays(seen, bar, figures, flags, final_seen)
+        return StepArrays(c.FIGURE._fields, seen, bar, figures, flags, final_seen)
 
     def _step(self, action: NDArray[Any]) -> Any:
         """Share the environments among threads; this one takes the last part."""

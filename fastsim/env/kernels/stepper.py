@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastsim.env.core import EnvParams, EnvState, Transition, step
+from fastsim.env.core import Transition, step
+from fastsim.env.state import EnvParams, EnvState
 
 
 class Stepper(Protocol):

@@ -24,7 +24,6 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
-from fastsim.market.costs import Friction, TradeCost
 from fastsim.market.features import FEATURE_LIMIT
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
@@ -39,12 +38,6 @@ _GOLDEN = tl.constexpr(GOLDEN)
 _RUIN_LOG_GROWTH = tl.constexpr(RUIN_LOG_GROWTH)
 _INITIAL_SQUARE = tl.constexpr(INITIAL_VOLATILITY**2)
 _LIMIT = tl.constexpr(FEATURE_LIMIT)
-_WEIGHTS = tl.constexpr(c.ACTION_CODES["weights"])
-_LOGITS = tl.constexpr(c.ACTION_CODES["logits"])
-_LOG_GROWTH = tl.constexpr(c.REWARD_CODES["log_growth"])
-_EXCESS = tl.constexpr(c.REWARD_CODES["excess_log_growth"])
-_SIMPLE = tl.constexpr(c.REWARD_CODES["simple_return"])
-_PENALIZED = tl.constexpr(c.REWARD_CODES["drawdown_penalized_growth"])
 _STEEPEST = tl.constexpr(87.0)  # float32 holds e to the power of this
 
 
@@ -55,6 +48,24 @@ class Account(NamedTuple):
     cash: tl.tensor
     peak: tl.tensor
     memory: RewardMemory
+
+
+class Friction(NamedTuple):
+    """What trading costs, as `columns.FRICTION` names it."""
+
+    fee: tl.tensor
+    half_spread: tl.tensor
+    impact: tl.tensor
+    participation: tl.tensor
+    borrow: tl.tensor
+
+
+class TradeCost(NamedTuple):
+    """What orders cost, as `columns.COSTS` names it."""
+
+    commission: tl.tensor
+    spread: tl.tensor
+    impact: tl.tensor
 
 
 class Figures(NamedTuple):
@@ -70,6 +81,10 @@ class Figures(NamedTuple):
     impact: tl.tensor
     borrow: tl.tensor
     interest: tl.tensor
+
+
+assert Friction._fields == c.FRICTION._fields
+assert TradeCost._fields == c.COSTS
 
 
 @triton.jit
@@ -153,10 +168,10 @@ def not_finite(x):
 def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.constexpr):
     """Admissible weights, zero in empty lanes, and whether the row is not finite and holds."""
     inside = lanes < assets
-    row = action + n * (assets + (mode == _LOGITS))
+    row = action + n * (assets + (mode == c.ACTION.logits))
     asked = tl.load(row + lanes, mask=inside, other=0.0)
     odd = largest(not_finite(asked))
-    if mode == _LOGITS:
+    if mode == c.ACTION.logits:
         cash = tl.load(row + assets)
         hold = (odd + not_finite(cash)) > 0
         asked = tl.where(hold, 0.0, cut(asked, _LARGEST))
@@ -168,10 +183,11 @@ def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.c
     else:
         hold = odd > 0
         asked = tl.where(hold, 0.0, cut(asked, _LARGEST))
-        if mode == _WEIGHTS:
+        if mode == c.ACTION.weights:
             asked = tl.maximum(asked, 0.0)
             excess = total(asked)
         else:
+            tl.static_assert(mode == c.ACTION.signed, "no such action mode")
             excess = tl.maximum(total(tl.abs(asked)) / max_gross, total(asked))
         weights = asked / tl.maximum(excess, 1.0)
     return weights, hold
@@ -181,35 +197,35 @@ def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.c
 def load_friction(row):
     """What trading costs this environment."""
     return Friction(
-        fee=tl.load(row + c.FEE),
-        half_spread=tl.load(row + c.HALF_SPREAD),
-        impact=tl.load(row + c.IMPACT),
-        participation=tl.load(row + c.PARTICIPATION),
-        borrow=tl.load(row + c.BORROW),
+        fee=tl.load(row + c.FRICTION.fee),
+        half_spread=tl.load(row + c.FRICTION.half_spread),
+        impact=tl.load(row + c.FRICTION.impact),
+        participation=tl.load(row + c.FRICTION.participation),
+        borrow=tl.load(row + c.FRICTION.borrow),
     )
 
 
 @triton.jit
 def load_account(state, n, lanes, padded: tl.constexpr):
     """The account as the last step left it; empty lanes hold nothing."""
-    money = state.money + n * 4
+    money = state.money + n * c.NUM_MONEY
     return Account(
         held=tl.load(state.holdings + n * padded + lanes, mask=lanes < padded, other=0.0),
-        cash=tl.load(money + c.CASH),
-        peak=tl.load(money + c.PEAK),
-        memory=RewardMemory(tl.load(money + c.MEAN), tl.load(money + c.SQUARE)),
+        cash=tl.load(money + c.MONEY.cash),
+        peak=tl.load(money + c.MONEY.peak),
+        memory=RewardMemory(tl.load(money + c.MONEY.mean), tl.load(money + c.MONEY.square)),
     )
 
 
 @triton.jit
 def store_account(account, state, n, lanes, padded: tl.constexpr):
     """Keep the account for the next step."""
-    money = state.money + n * 4
+    money = state.money + n * c.NUM_MONEY
     tl.store(state.holdings + n * padded + lanes, account.held, lanes < padded)
-    tl.store(money + c.CASH, account.cash)
-    tl.store(money + c.PEAK, account.peak)
-    tl.store(money + c.MEAN, account.memory.mean)
-    tl.store(money + c.SQUARE, account.memory.square)
+    tl.store(money + c.MONEY.cash, account.cash)
+    tl.store(money + c.MONEY.peak, account.peak)
+    tl.store(money + c.MONEY.mean, account.memory.mean)
+    tl.store(money + c.MONEY.square, account.memory.square)
 
 
 @triton.jit
@@ -268,8 +284,8 @@ def rebalance(
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
     """Orders that lead to `weights` of what their cost leaves of `before`, and that cost."""
-    scale = tl.load(moves + c.IMPACT_SCALE * padded, mask=room, other=0.0)
-    limit = friction.participation * tl.load(moves + c.DOLLARS * padded, mask=room, other=0.0)
+    scale = tl.load(moves + c.MOVE.impact_scale * padded, mask=room, other=0.0)
+    limit = friction.participation * tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
     limit = tl.where(hold | (before <= 0.0), 0.0, limit)
     x = post_cost_wealth(before, held, weights, limit, scale, friction, enough)
     order = orders(x, held, weights, limit)
@@ -279,8 +295,8 @@ def rebalance(
 @triton.jit
 def accrue(cash, held, bars, friction):
     """Cash after interest and the borrow fee on shorts, and both of them."""
-    interest = cash * tl.load(bars + c.INTEREST)
-    borrow = friction.borrow * tl.load(bars + c.YEARS) * total(tl.maximum(-held, 0.0))
+    interest = cash * tl.load(bars + c.BARS.interest)
+    borrow = friction.borrow * tl.load(bars + c.BARS.years) * total(tl.maximum(-held, 0.0))
     return cash + interest - borrow, interest, borrow
 
 
@@ -311,14 +327,14 @@ def advance(
 ):  # fmt: skip
     """From a close to the next: holdings, cash, figures and ruin."""
     room = lanes < padded
-    held = account.held * (1.0 + tl.load(moves + c.R_BEFORE * padded, mask=room, other=0.0))
+    held = account.held * (1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0))
     before = total(held) + account.cash
     order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
     paid = cost.commission + cost.spread + cost.impact
     held = held + order
     cash = account.cash - total(order) - paid
     cash, interest, borrow = accrue(cash, held, bars, friction)
-    held = held * (1.0 + tl.load(moves + c.R_AFTER * padded, mask=room, other=0.0))
+    held = held * (1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0))
     wealth = total(held) + cash
     start = total(account.held) + account.cash
     figures, ruined = figures_of(
@@ -337,8 +353,8 @@ def advance_with_impact(
     A move of the exogenous price leaves the mean price of a sale alone, relative to that price.
     """
     room = lanes < padded
-    retention = tl.load(real + c.RETENTION)
-    growth = 1.0 + tl.load(moves + c.R_BEFORE * padded, mask=room, other=0.0)
+    retention = tl.load(real + c.REAL.retention)
+    growth = 1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0)
     growth = growth * tl.exp((retention - 1.0) * displacement.transient)
     price = mean_price(-displacement.rate * account.held)
     rate = displacement.rate / growth
@@ -349,7 +365,7 @@ def advance_with_impact(
     net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
     moved = rate * net
     lift = tl.exp(moved)
-    transient = displacement.transient * retention + tl.load(real + c.TRANSIENT_SHARE) * moved
+    transient = displacement.transient * retention + tl.load(real + c.REAL.transient_share) * moved
     rate = rate / lift
     paid = cost.commission + cost.spread + cost.impact
     cash = account.cash - total(order * mean_price(moved)) - paid
@@ -357,7 +373,7 @@ def advance_with_impact(
     later = mean_price(-rate * held)
     traded = total(held * later) + cash
     cash, interest, borrow = accrue(cash, held, bars, friction)
-    gross_return = 1.0 + tl.load(moves + c.R_AFTER * padded, mask=room, other=0.0)
+    gross_return = 1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
     held = held * gross_return
     wealth = total(held * later) + cash
     start = total(account.held * price) + account.cash
@@ -375,17 +391,18 @@ def measure_reward(
     gain = ratio - 1.0
     mean = memory.mean
     square = memory.square
-    if kind == _LOG_GROWTH:
+    if kind == c.REWARD.log_growth:
         reward = growth
-    elif kind == _EXCESS:
+    elif kind == c.REWARD.excess_log_growth:
         reward = growth - log1p(market_return)
-    elif kind == _SIMPLE:
+    elif kind == c.REWARD.simple_return:
         reward = gain
-    elif kind == _PENALIZED:
+    elif kind == c.REWARD.drawdown_penalized_growth:
         deepening = (1.0 - divide(after, peak)) - (1.0 - divide(before, peak_before))
-        reward = growth - tl.load(real + c.DRAWDOWN_PENALTY) * tl.maximum(deepening, 0.0)
+        reward = growth - tl.load(real + c.REAL.drawdown_penalty) * tl.maximum(deepening, 0.0)
     else:
-        rate = tl.load(real + c.ADAPTATION)
+        tl.static_assert(kind == c.REWARD.differential_sharpe, "no such reward")
+        rate = tl.load(real + c.REAL.adaptation)
         d_mean = gain - mean
         d_square = gain * gain - square
         variance = tl.maximum(square - mean * mean, 1e-8)
@@ -418,11 +435,11 @@ def be_paid(account, held, cash, figures, ruined, market_return, real, kind: tl.
 @triton.jit
 def load_episode(state, n):
     """Where the environment is."""
-    row = state.counters + n * 5
+    row = state.counters + n * c.NUM_COUNTERS
     return Episode(
-        bar=tl.load(row + c.BAR),
-        end=tl.load(row + c.END),
-        number=tl.load(row + c.NUMBER),
+        bar=tl.load(row + c.COUNTER.bar),
+        end=tl.load(row + c.COUNTER.end),
+        number=tl.load(row + c.COUNTER.number),
         done=tl.load(state.done + n) != 0,
     )
 
@@ -430,10 +447,10 @@ def load_episode(state, n):
 @triton.jit
 def store_episode(episode, state, n):
     """Keep where the environment is for the next step."""
-    row = state.counters + n * 5
-    tl.store(row + c.BAR, episode.bar)
-    tl.store(row + c.END, episode.end)
-    tl.store(row + c.NUMBER, episode.number)
+    row = state.counters + n * c.NUM_COUNTERS
+    tl.store(row + c.COUNTER.bar, episode.bar)
+    tl.store(row + c.COUNTER.end, episode.end)
+    tl.store(row + c.COUNTER.number, episode.number)
     tl.store(state.done + n, episode.done)
 
 
@@ -476,8 +493,8 @@ def renew(over, account, endowment, bars):
     """The account, or where its episode is `over` that of the next."""
     return Account(
         held=tl.where(over, endowment, account.held),
-        cash=tl.where(over, tl.load(bars + c.START_CASH), account.cash),
-        peak=tl.where(over, tl.load(bars + c.START_WEALTH), account.peak),
+        cash=tl.where(over, tl.load(bars + c.BARS.start_cash), account.cash),
+        peak=tl.where(over, tl.load(bars + c.BARS.start_wealth), account.peak),
         memory=RewardMemory(
             tl.where(over, 0.0, account.memory.mean),
             tl.where(over, _INITIAL_SQUARE, account.memory.square),
@@ -488,50 +505,51 @@ def renew(over, account, endowment, bars):
 @triton.jit
 def observe(
     seen, n, bar, account, wealth, initial, table, lanes, transient,
-    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, moved: tl.constexpr,
+    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
+    weight_at: tl.constexpr, drawdown_at: tl.constexpr, log_growth_at: tl.constexpr,
+    displacement_at: tl.constexpr,
 ):  # fmt: skip
     """Write the bar's features, if any are wanted, and the portfolio's columns."""
-    seen += n * (features + assets + 3 + (assets if moved else 0))
+    seen += n * width
     for start in range(0, features, chunk):
         columns = start + tl.arange(0, chunk)
         inside = columns < features
         tl.store(seen + columns, tl.load(table + bar * features + columns, mask=inside), inside)
-    seen += features
     positive = tl.maximum(wealth, _SMALLEST)
     scale = 1.0 / positive
-    tl.store(seen + lanes, cut(account.held * scale, _LIMIT), lanes < assets)
-    tl.store(seen + assets, cut(account.cash * scale, _LIMIT))
-    tl.store(seen + assets + 1, cut(1.0 - divide(wealth, account.peak), _LIMIT))
-    tl.store(seen + assets + 2, cut(tl.log(divide(positive, initial)), _LIMIT))
-    if moved:
+    tl.store(seen + weight_at + lanes, cut(account.held * scale, _LIMIT), lanes < assets)
+    tl.store(seen + weight_at + assets, cut(account.cash * scale, _LIMIT))
+    tl.store(seen + drawdown_at, cut(1.0 - divide(wealth, account.peak), _LIMIT))
+    tl.store(seen + log_growth_at, cut(tl.log(divide(positive, initial)), _LIMIT))
+    if displacement_at > 0:
         displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
-        tl.store(seen + assets + 3 + lanes, displaced, lanes < assets)
+        tl.store(seen + displacement_at + lanes, displaced, lanes < assets)
 
 
 @triton.jit
 def write_figures(row, live, start, reward, figures):
     """Write what happened; where not `live`, the figures of an account that stood still."""
-    tl.store(row + c.REWARD, tl.where(live, reward, 0.0))
-    tl.store(row + c.WEALTH_BEFORE, tl.where(live, figures.wealth_before, start))
-    tl.store(row + c.WEALTH_AT_FILL, tl.where(live, figures.wealth_at_fill, start))
-    tl.store(row + c.WEALTH_TRADED, tl.where(live, figures.wealth_traded, start))
-    tl.store(row + c.WEALTH, tl.where(live, figures.wealth, start))
-    tl.store(row + c.TURNOVER, tl.where(live, figures.turnover, 0.0))
-    tl.store(row + c.COMMISSION, tl.where(live, figures.commission, 0.0))
-    tl.store(row + c.SPREAD, tl.where(live, figures.spread, 0.0))
-    tl.store(row + c.IMPACT_COST, tl.where(live, figures.impact, 0.0))
-    tl.store(row + c.BORROWED, tl.where(live, figures.borrow, 0.0))
-    tl.store(row + c.INTEREST_EARNED, tl.where(live, figures.interest, 0.0))
+    tl.store(row + c.FIGURE.reward, tl.where(live, reward, 0.0))
+    tl.store(row + c.FIGURE.wealth_before, tl.where(live, figures.wealth_before, start))
+    tl.store(row + c.FIGURE.wealth_at_fill, tl.where(live, figures.wealth_at_fill, start))
+    tl.store(row + c.FIGURE.wealth_traded, tl.where(live, figures.wealth_traded, start))
+    tl.store(row + c.FIGURE.wealth, tl.where(live, figures.wealth, start))
+    tl.store(row + c.FIGURE.turnover, tl.where(live, figures.turnover, 0.0))
+    tl.store(row + c.FIGURE.commission, tl.where(live, figures.commission, 0.0))
+    tl.store(row + c.FIGURE.spread, tl.where(live, figures.spread, 0.0))
+    tl.store(row + c.FIGURE.impact, tl.where(live, figures.impact, 0.0))
+    tl.store(row + c.FIGURE.borrow, tl.where(live, figures.borrow, 0.0))
+    tl.store(row + c.FIGURE.interest, tl.where(live, figures.interest, 0.0))
 
 
 @triton.jit
 def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
     """Write how the step ended; who had nothing before it had been terminated then."""
     terminated = (ruined | done) if terminates else ruined
-    tl.store(row + c.TERMINATED, live & alive & terminated)
-    tl.store(row + c.TRUNCATED, live & done & (terminated == 0))
-    tl.store(row + c.RESTARTED, live == 0)
-    tl.store(row + c.RUINED, live & ruined)
+    tl.store(row + c.FLAG.terminated, live & alive & terminated)
+    tl.store(row + c.FLAG.truncated, live & done & (terminated == 0))
+    tl.store(row + c.FLAG.restarted, live == 0)
+    tl.store(row + c.FLAG.ruined, live & ruined)
 
 
 @triton.jit
@@ -570,7 +588,7 @@ def move(
 ):  # fmt: skip
     """Trade and be paid; returns account, displacement, reward, figures and ruin."""
     moves = market.moves + bar * (rows * padded) + lanes
-    bars = market.bars + bar * c.NUM_BAR_COLUMNS
+    bars = market.bars + bar * c.NUM_BARS
     if by_market:
         held, cash, displacement, figures, ruined = advance_with_impact(
             account, displacement, weights, hold, moves, bars, friction, real, seat, lanes,
@@ -582,7 +600,7 @@ def move(
         )
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
         held, cash = tl.where(ruined, 0.0, held), tl.where(ruined, 0.0, cash)
-    market_return = tl.load(bars + c.MARKET_RETURN)
+    market_return = tl.load(bars + c.BARS.market_return)
     account, reward = be_paid(account, held, cash, figures, ruined, market_return, real, kind)
     return account, displacement, reward, figures, ruined
 
@@ -595,7 +613,8 @@ def step_kernel(
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
     worlds: tl.constexpr, span: tl.constexpr, slots: tl.constexpr, enough: tl.constexpr,
     rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
-    players: tl.constexpr, seats: tl.constexpr, moved: tl.constexpr,
+    players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
+    drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
 ):  # fmt: skip
     """Step the environment, or the market, that has this program's number."""
     program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
@@ -604,11 +623,11 @@ def step_kernel(
         seat, lanes = tl.arange(0, seats)[:, None], lanes[None, :]
         n = program * players + tl.minimum(seat, players - 1)
         displacement, place = load_displacement(state, program, lanes, padded)
-    initial, gross = tl.load(real + c.INITIAL_CASH), tl.load(real + c.MAX_GROSS)
-    counters = state.counters + n * 5
-    key, invalid = tl.load(counters + c.KEY), tl.load(counters + c.INVALID)
+    initial, gross = tl.load(real + c.REAL.initial_cash), tl.load(real + c.REAL.max_gross)
+    counters = state.counters + n * c.NUM_COUNTERS
+    key, invalid = tl.load(counters + c.COUNTER.key), tl.load(counters + c.COUNTER.invalid_actions)
     old, account = load_episode(state, n), load_account(state, n, lanes, padded)
-    friction = load_friction(market.friction + n * 5)
+    friction = load_friction(market.friction + n * c.NUM_FRICTIONS)
     weights, hold, odd = decide(action, n, old, gross, lanes, assets, mode, liquidates)
     tl.debug_barrier()  # all threads have read before one writes
 
@@ -626,16 +645,19 @@ def step_kernel(
         tl.store(results.final_bar + n, now.bar)
         observe(
             results.final_seen, n, now.bar, account, wealth, initial, table, lanes,
-            displacement.transient, assets, features, chunk, moved,
+            displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
+            log_growth_at, displacement_at,
         )  # fmt: skip
 
     episode = begin(over, now, key, program, first, starts, horizon, last, worlds, span, slots)
     moves = market.moves + common(episode.bar) * (rows * padded) + lanes
-    bars = market.bars + common(episode.bar) * c.NUM_BAR_COLUMNS
-    account = renew(over, account, load_start(moves, lanes, c.ENDOWMENT, rows, padded), bars)
+    bars = market.bars + common(episode.bar) * c.NUM_BARS
+    account = renew(
+        over, account, load_start(moves, lanes, c.MOVE.start_holdings, rows, padded), bars
+    )
     wealth = tl.where(over, account.peak, wealth)
     if by_market:
-        rate = load_start(moves, lanes, c.START_RATE, rows, padded)
+        rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
         displacement = Displacement(
             tl.where(anyone(over), 0.0, displacement.transient),
             tl.where(anyone(over), rate, displacement.rate),
@@ -644,12 +666,13 @@ def step_kernel(
         tl.store(place.rate, displacement.rate, lanes < padded)
     alive = figures.wealth_before > 0.0
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
-    write_flags(results.flags + n * 4, live, ruined, done, alive, terminates)
-    tl.store(counters + c.INVALID, invalid + tl.where(odd & live, 1, 0))
+    write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
+    tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded)
     tl.store(results.bar + n, episode.bar)
     observe(
         results.seen, n, episode.bar, account, wealth, initial, table, lanes,
-        displacement.transient, assets, features, chunk, moved,
+        displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
+            log_growth_at, displacement_at,
     )  # fmt: skip

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fastsim.env.actions import action_width
-from fastsim.env.core import EnvParams, EnvState, Transition
+from fastsim.env.core import Transition
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
     by_market,
+    column_places,
     empty_results,
     empty_state,
     market_rows,
@@ -23,6 +24,7 @@ from fastsim.env.kernels.buffers import (
 )
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
 from fastsim.env.nested import copy
+from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
 
 VECTOR = 4
@@ -132,8 +134,8 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "block": block,
         "features": seen_width(params) - portfolio_width(params),
         "chunk": max(CHUNK // seats, SMALLEST_BLOCK),
-        "mode": c.ACTION_CODES[config.action],
-        "kind": c.REWARD_CODES[config.reward.kind],
+        "mode": getattr(c.ACTION, config.action),
+        "kind": getattr(c.REWARD, config.reward.kind),
         "same_step": config.autoreset == "same_step",
         "first": tape.first,
         "starts": tape.last - tape.first - (horizon or 1) + 1 if config.episode.random_start else 1,
@@ -149,7 +151,8 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "by_market": by_market(config),
         "players": config.players,
         "seats": seats,
-        "moved": config.impact.moves_prices,
+        "width": seen_width(params),
+        **{f"{name}_at": place for name, place in column_places(params).items()},
         "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }

@@ -1,0 +1,93 @@
+"""The rules of an environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastsim.config import require_between, require_choice
+from fastsim.env.actions import ACTIONS
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
+from fastsim.env.orders import OrderConfig
+from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS, portfolio_columns
+from fastsim.env.randomize import RandomizeConfig
+from fastsim.env.reward import RewardConfig
+from fastsim.errors import ConfigError
+from fastsim.extensions import require_known
+from fastsim.market.costs import CostConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvConfig:
+    """Everything an agent's world is made of, apart from the market itself."""
+
+    action: str = "weights"
+    """How agents ask for weights: a name in `ACTIONS`, or "package.module:object"."""
+    max_gross: float = 1.0
+    """Gross leverage, sum |w|, of signed weights."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    costs: CostConfig = field(default_factory=CostConfig)
+    impact: ImpactConfig = field(default_factory=ImpactConfig)
+    """How trades move prices; off by default."""
+    orders: OrderConfig = field(default_factory=OrderConfig)
+    """How orders are filled, and when a broker steps in."""
+    randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
+    """What is drawn anew for every episode; nothing by default."""
+    players: int = 1
+    """Environments that share a market: rows 0 to P - 1 trade in the first, and so on."""
+    initial_cash: float = 1_000_000.0
+    initial_invested: float = 0.0
+    """Share of the initial cash that episodes begin with in assets, equally, bought for nothing."""
+    observation: Literal["flat", "index", "window"] = "flat"
+    """Features of the bar; only its index; or the last `window_length` bars (costly)."""
+    window_length: int = 32
+    columns: tuple[str, ...] = ()
+    """Portfolio columns of your own, after fastsim's: names in `PORTFOLIO_COLUMNS`, or
+    "package.module:object"."""
+    autoreset: Literal["next_step", "same_step"] = "next_step"
+
+    def __post_init__(self) -> None:
+        for name in ("observation", "autoreset"):
+            require_choice(self, name)
+        require_known(self, "action", ACTIONS)
+        require_known(self, "columns", PORTFOLIO_COLUMNS)
+        portfolio_columns(self)
+        require_between(self, "max_gross", 0, 4, open_low=True)
+        require_between(self, "initial_cash", 0, open_low=True)
+        require_between(self, "initial_invested", 0, 1)
+        require_between(self, "window_length", 1)
+        require_between(self, "players", 1)
+        _check_together(self)
+
+
+def _check_together(config: EnvConfig) -> None:
+    """Raise ConfigError for rules that contradict one another."""
+    if not ACTIONS.find(config.action).levered and config.max_gross != 1.0:
+        raise ConfigError(
+            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed", '
+            f"got action={config.action!r}"
+        )
+    if config.max_gross * config.orders.maintenance_margin >= 1.0:
+        raise ConfigError(
+            f"orders.maintenance_margin = {config.orders.maintenance_margin!r} would be called "
+            f"at once on a gross leverage of max_gross = {config.max_gross!r}: their product "
+            f"must be < 1"
+        )
+    if config.orders.whole_shares and config.impact.moves_prices:
+        raise ConfigError(
+            "orders.whole_shares counts shares at the prices of the data, and impact moves "
+            "them: use one or the other"
+        )
+    if config.randomize.price_impact and not config.impact.moves_prices:
+        raise ConfigError(
+            "randomize.price_impact is a factor on impact, which is off: set "
+            "impact.transient or impact.permanent, or leave it out"
+        )
+    by_share = config.orders.whole_shares or config.costs.fee_per_share > 0
+    if by_share and config.randomize.volatility:
+        raise ConfigError(
+            "orders.whole_shares and costs.fee_per_share count shares at the prices of the "
+            "data, and randomize.volatility draws others: use one or the other"
+        )

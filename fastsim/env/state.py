@@ -1,0 +1,142 @@
+"""What an environment is made of: what changes, what does not, and how episodes begin."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.env.accounting import Account, Portfolio, Terms, worth
+from fastsim.env.actions import ACTIONS, ActionMode
+from fastsim.env.config import EnvConfig
+from fastsim.env.episode import Episode, begin
+from fastsim.env.impact import Displacement, undisturbed
+from fastsim.env.portfolio_columns import PortfolioColumn, Standing, portfolio_columns
+from fastsim.env.randomize import scale_displacement
+from fastsim.env.reward import REWARDS, Reward
+from fastsim.env.slots import draw_slots, drawn_assets
+from fastsim.market.costs import Friction, costs_of
+from fastsim.market.tape import MarketTape
+
+
+class EnvState(NamedTuple):
+    """Everything that changes, for N environments."""
+
+    portfolio: Portfolio
+    displacement: Displacement
+    open_orders: Tensor  # [N, A]  what orders still lack; without columns where none are carried
+    episode: Episode
+    peak: Tensor  # [N]  highest wealth of the episode
+    memory: Any  # what the reward remembers: a `NamedTuple` of tensors [N, ...]
+    invalid_actions: Tensor  # [N]  int64, actions that were not finite, since the last reset
+    key: Tensor  # [N]  int64, identity under the seed; players of a market share theirs
+    slots: Tensor  # [N, A]  int64, assets as agents are shown them; [N, 0] if as they are
+
+    @property
+    def account(self) -> Account:
+        """What the books are about."""
+        return Account(self.portfolio, self.displacement, self.open_orders)
+
+    @property
+    def wealth(self) -> Tensor:
+        """Value of everything held [N]: what selling it now would bring, where that differs."""
+        return worth(self.account)
+
+
+def standing(params: EnvParams, state: EnvState) -> Standing:
+    """Where the accounts of this state stand."""
+    return Standing(
+        account=state.account,
+        wealth=state.wealth,
+        peak=state.peak,
+        episode=state.episode,
+        tape=params.tape,
+        config=params.config,
+    )
+
+
+class Rules(NamedTuple):
+    """What the names in a configuration stand for."""
+
+    terms: Terms
+    reward: Reward
+    action: ActionMode
+    columns: tuple[PortfolioColumn, ...]
+
+
+class EnvParams(NamedTuple):
+    """What does not change: the market, the frictions and the rules."""
+
+    tape: MarketTape
+    friction: Friction
+    config: EnvConfig
+    rules: Rules
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles look up again what the names stand for: functions are not copied."""
+        return make_params, (self.tape, self.friction, self.config)
+
+
+def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvParams:
+    """Look up what the configuration names."""
+    rules = Rules(
+        terms=Terms(config.impact, config.orders, costs_of(config.costs)),
+        reward=REWARDS.find(config.reward.kind),
+        action=ACTIONS.find(config.action),
+        columns=portfolio_columns(config),
+    )
+    return EnvParams(tape, friction, config, rules)
+
+
+def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
+    """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
+    tape, config = params.tape, params.config
+    episode = begin(tape, config.episode, key, number, players=config.players, first=first)
+    markets = episode.bar[:: config.players]  # [M]
+    known = tape.known
+    displacement = scale_displacement(
+        config.randomize,
+        undisturbed(config.impact, known.sigma[markets], known.dollar_volume[markets]),
+        key[:: config.players],
+        number[:: config.players],
+    )
+    slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
+    portfolio = endowment(params, episode.bar, slots)
+    state = EnvState(
+        portfolio=portfolio,
+        displacement=displacement,
+        open_orders=torch.zeros_like(portfolio.holdings[:, : _carried(params)]),
+        episode=episode,
+        peak=portfolio.cash,
+        memory=params.rules.reward.memory(portfolio.cash),
+        invalid_actions=torch.zeros_like(number),
+        key=key,
+        slots=slots,
+    )
+    return state._replace(peak=state.wealth)
+
+
+def _carried(params: EnvParams) -> int:
+    """Columns of open orders."""
+    return params.tape.num_assets if params.config.orders.carries else 0
+
+
+def endowment(params: EnvParams, bar: Tensor, slots: Tensor) -> Portfolio:
+    """What episodes that begin at `bar` [N] begin with: cash, and equal parts of what is listed."""
+    tape, config = params.tape, params.config
+    cash = torch.full(bar.shape, config.initial_cash, device=tape.device, dtype=tape.dtype)
+    holdings = cash.new_zeros(len(bar), tape.num_assets)
+    if config.initial_invested > 0:
+        drawn = drawn_assets(slots, tape.num_assets)
+        listed = (tape.known.listed[bar] & drawn).to(cash.dtype)
+        each = config.initial_invested * cash / listed.sum(-1).clamp_min(1.0)
+        holdings = listed * each[:, None]
+        cash = cash - holdings.sum(-1)
+    return Portfolio(holdings, cash)
+
+
+def restart(params: EnvParams, state: EnvState) -> EnvState:
+    """The next episode of every environment."""
+    fresh = begin_state(params, state.key, state.episode.number + 1)
+    return fresh._replace(invalid_actions=state.invalid_actions)
