@@ -30,7 +30,7 @@ from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
-from fastsim.experiment.train import start_run
+from fastsim.experiment.folder import start_run
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer

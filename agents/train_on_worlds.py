@@ -20,15 +20,15 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError
-from fastsim.experiment.train import play
+from fastsim.experiment.replays import play
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy
 from fastsim.policy.spec import PolicyConfig
 from fastsim.stats.metrics import periods_per_year
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
+from fastsim.synthetic.models import fit
 
 
 @configuration(slots=False)

@@ -44,6 +44,8 @@ def parse(arguments: Sequence[str]) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; bad input is one line and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "" not in sys.path:
+        sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
     with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)

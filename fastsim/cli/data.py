@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
@@ -17,9 +17,9 @@ from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.data.vendors import fetch_ccxt, fetch_yfinance
-from fastsim.synthetic.calibrate import fit
+from fastsim.data.vendors import BarRequest, fetch
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
+from fastsim.synthetic.models import fit
 
 
 @configuration(slots=False)
@@ -55,7 +55,8 @@ class CheckCommand:
 class FetchCommand:
     """Download bars of these symbols to a Parquet file."""
 
-    vendor: tyro.conf.Positional[Literal["yfinance", "ccxt"]]
+    vendor: tyro.conf.Positional[str]
+    """yfinance, ccxt, or your own as package.module:object."""
     symbols: tyro.conf.Positional[tuple[str, ...]]
     start: str
     """First day, as 2015-01-31."""
@@ -63,18 +64,21 @@ class FetchCommand:
     """Last day."""
     out: Path
     """The Parquet file to write."""
-    exchange: str = "binance"
-    """For ccxt: the exchange."""
+    exchange: str = ""
+    """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
-        start, end, interval = self.start, self.end, self.interval
-        if self.vendor == "yfinance":
-            bars = fetch_yfinance(self.symbols, start=start, end=end, interval=interval)
-        else:
-            bars = fetch_ccxt(self.exchange, self.symbols, start=start, end=end, timeframe=interval)
+        request = BarRequest(
+            symbols=self.symbols,
+            start=self.start,
+            end=self.end,
+            interval=self.interval,
+            exchange=self.exchange,
+        )
+        bars = fetch(self.vendor, request)
         describe(bars, console)
         keep(bars, self.out, console)
 
@@ -86,7 +90,8 @@ class FactsCommand:
     source: tyro.conf.Positional[str]
     """A sample's name, or a CSV or Parquet file."""
     model: tuple[str, ...] = ()
-    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap."""
+    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap, or
+    your own as package.module:object."""
     worlds: int = 20
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0

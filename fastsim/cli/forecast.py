@@ -23,11 +23,11 @@ from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.evaluate import Centred, spaced_origins
 from fastsim.forecast.interface import Context, Forecast
-from fastsim.forecast.models.classical import load_baselines
+from fastsim.forecast.known import MODELS
 from fastsim.forecast.registry import (
-    FORECASTERS,
-    find_model,
     load_ensemble,
+    load_forecaster,
+    load_network,
     parse_names,
     parse_weights,
     where_weights_are,
@@ -46,20 +46,20 @@ class ModelsCommand:
     def __call__(self, console: Console) -> None:
         """Show them."""
         table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
-        for name, model in FORECASTERS.items():
-            card = model.card
+        cards = [record.card for record in MODELS if record.card is not None]
+        for record, card in zip(MODELS, cards, strict=True):
             table.add_row(
-                name,
+                record.name,
                 card.licence,
                 f"{card.parameters:,}",
                 f"{card.max_context:,}",
                 f"{card.max_horizon:,}",
-                where_weights_are(model),
+                where_weights_are(record),
             )
         console.print(table)
-        for model in FORECASTERS.values():
-            if model.card.attribution:
-                console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
+        for card in cards:
+            if card.attribution:
+                console.print(f"{card.name}: {card.attribution}", highlight=False)
 
 
 @configuration(slots=False)
@@ -138,8 +138,10 @@ class ScoreCommand:
         origins = spaced_origins(
             bars, context=self.context, horizon=max(self.horizons), step=self.step
         )
-        models = [load_ensemble([name]) for name in parse_names(self.forecaster)]
-        forecasters = [*load_baselines(f"{WALK},{self.baselines}"), *models]
+        references = parse_names(f"{WALK},{self.baselines}")
+        models = [load_forecaster(name) for name in dict.fromkeys(parse_names(self.forecaster))]
+        forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
+        forecasters += [model for model in models if model.card.name not in references]
         forecasters += [Centred(model) for model in models if self.centred]
         entries = score_all(bars, forecasters, self.horizons, origins, self.context, console)
         for table in score_tables(entries):
@@ -206,17 +208,18 @@ class ExportCommand:
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
-        entry = find_model(self.model)
-        out = self.out or Path(f"{self.model}-{self.precision}{SUFFIX[self.format]}")
-        horizon = min(self.horizon, entry.card.max_horizon)
-        length = min(self.context, entry.card.max_context)
+        model = load_network(self.model, self.path)
+        name = self.model.rpartition(":")[2]
+        out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
+        horizon = min(self.horizon, model.card.max_horizon)
+        length = min(self.context, model.card.max_context)
         tape = make_tape(load_bars(DataConfig(source=self.source)))
         origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
         if len(tape) < origins.stop:
             raise ForecastError(f"{self.source} has too few bars for contexts of {length}")
         rows = context_at(tape, origins, length)
         parity = export(
-            entry.load(self.path),
+            model,
             out,
             windows=Context(rows.bars[:GATE_WINDOWS], rows.timestamps[:GATE_WINDOWS]),
             horizon=horizon,

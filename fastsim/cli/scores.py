@@ -20,6 +20,7 @@ from rich.table import Table
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import Bars
+from fastsim.errors import ConfigError
 from fastsim.forecast.evaluate import (
     BLOCK,
     INTERVAL,
@@ -66,6 +67,8 @@ def score_all(
     entries, progress = {}, ProgressBars(console, stay=False)
     for forecaster in forecasters:
         name = forecaster.card.name
+        if name in entries:
+            raise ConfigError(f"two forecasters are called {name}: they cannot be told apart")
         start = time.perf_counter()
         scores = rolling_origins(bars, forecaster, horizons, origins, context, progress=progress)
         seconds = time.perf_counter() - start

@@ -100,6 +100,23 @@ def bars_from_table(
         raise _one_line(error, f"{table.label}: ") from None
 
 
+def as_table(source: Source | Bars, label: str) -> Table:
+    """A table of what someone's function gave, bars or what `read_bars` reads, under this name.
+
+    Raises
+    ------
+    DataError
+        It is neither, or bars hold a symbol without any price or an array of another shape.
+    """
+    try:
+        if isinstance(source, Bars):
+            _check_shapes(source)
+        frame = _long_frame(source) if isinstance(source, Bars) else load_table(source).frame
+    except DataError as error:
+        raise _one_line(error, f"{label}: ") from None
+    return Table(frame, label)
+
+
 def write_bars(bars: Bars, path: str | Path) -> None:
     """Write bars as a long Parquet file that `read_bars` reads back equal, in one piece.
 
@@ -122,13 +139,23 @@ def write_bars(bars: Bars, path: str | Path) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def _check_shapes(bars: Bars) -> None:
+    shape = (len(bars.timestamps), len(bars.symbols))
+    for name in FIELDS:
+        array = getattr(bars, name)
+        if array is not None and np.shape(array) != shape:
+            raise DataError(
+                f"{name} of bars must be [bars, symbols] = {shape}, got {np.shape(array)}"
+            )
+
+
 def _long_frame(bars: Bars) -> pl.DataFrame:
     """Rows by symbol, then date; outside a listing only those that carry something."""
     rows, assets = bars.close.shape
     priced = ~np.isnan(bars.close)
     if not priced.any(axis=0).all():
         symbol = bars.symbols[int((~priced.any(axis=0)).argmax())]
-        raise DataError(f"{symbol} has no price at all: leave it out before writing")
+        raise DataError(f"{symbol} has no price at all: leave it out")
     listed = np.logical_or.accumulate(priced) & np.logical_or.accumulate(priced[::-1])[::-1]
     kept = listed.copy()
     arrays = {name: getattr(bars, name) for name in FIELDS if getattr(bars, name) is not None}

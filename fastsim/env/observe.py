@@ -13,7 +13,7 @@ from fastsim.env.portfolio_columns import as_shown, look, portfolio_names
 from fastsim.env.randomize import view_of
 from fastsim.env.slots import View, look_up
 from fastsim.env.state import EnvParams, EnvState, standing
-from fastsim.market.features import FEATURE_LIMIT, rises_with_volatility
+from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
 WINDOW_CHANNELS = BAR_FIELDS[: VOLUME + 1]
@@ -70,7 +70,7 @@ def features_at(tape: MarketTape, bar: Tensor, view: View | None = None) -> Tens
     present = look_up(known.sigma, bar, view.slots) > 0  # a volatility that is unknown stays 0
     rise = torch.where(present, view.volatility.log()[:, None], 0.0)
     for column, name in enumerate(tape.feature_names):
-        if rises_with_volatility(name):
+        if name in tape.rising:
             features[..., column] += rise
     return features.clamp_(-FEATURE_LIMIT, FEATURE_LIMIT)
 

@@ -10,7 +10,8 @@ import torch
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import evaluate
-from fastsim.experiment.train import start_name, train
+from fastsim.experiment.folder import start_name
+from fastsim.experiment.train import train
 from fastsim.forecast.registry import NO_FORECASTER
 from fastsim.progress import ON_STDERR, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval

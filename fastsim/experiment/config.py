@@ -19,6 +19,8 @@ from fastsim.market.tape import TapeConfig
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.config import NO_MODEL, WorldsConfig
 
+Part = Literal["train", "validation", "test"]
+
 
 def _default_env() -> EnvConfig:
     rules = {"reward": {"kind": "excess_log_growth"}, "episode": {"staggered": True}}

@@ -9,7 +9,7 @@ from fastsim.data.source import load_bars
 from fastsim.data.split import split_by_date
 from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
-from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.config import Part, TrainConfig
 from fastsim.forecast.features import forecast_features
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
@@ -24,6 +24,10 @@ class Markets(NamedTuple):
     validation: MarketTape
     test: MarketTape
     worlds: FreshWorlds | None = None
+
+    def part(self, name: Part) -> MarketTape:
+        """The tape restricted to the bars of one part."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
 def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Markets:

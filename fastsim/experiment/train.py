@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fastsim.backtest.history import History
-from fastsim.backtest.replay import replay
-from fastsim.backtest.summary import summarize
-from fastsim.config import save_yaml
-from fastsim.env.config import EnvConfig
-from fastsim.errors import CheckpointError, ConfigError
+from fastsim.errors import CheckpointError
 from fastsim.experiment.config import TrainConfig, read_run
+from fastsim.experiment.folder import policy_folder, start_name, start_run
 from fastsim.experiment.markets import Markets, load_markets
+from fastsim.experiment.replays import validate
 from fastsim.learn.trainer import Trainer
-from fastsim.market.tape import MarketTape
 from fastsim.policy.folder import save_policy
-from fastsim.policy.network import Policy
 from fastsim.policy.spec import make_spec
 from fastsim.progress import ON_STDERR, Progress
-from fastsim.stats.metrics import periods_per_year
-
-
-def start_name(config: TrainConfig) -> str:
-    """Name of the run's folder: its own, or the data's with the time."""
-    return config.name or f"{Path(config.data.source).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def start_run(config: object, folder: Path) -> Path:
-    """Make the folder of a new run and write its configuration; ConfigError if it holds one."""
-    if (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
-    save_yaml(config, folder / "config.yaml")
-    return folder
 
 
 def train(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Path:
@@ -74,16 +54,6 @@ def make_trainer(config: TrainConfig, markets: Markets) -> Trainer:
     return trainer
 
 
-def policy_folder(run: Path, checkpoint: str = "best") -> Path:
-    """Where a run keeps its policy: the best on the validation bars, or the latest."""
-    return run / ("policy" if checkpoint == "best" else f"policy-{checkpoint}")
-
-
-def play(policy: Policy, tape: MarketTape, env: EnvConfig, name: str = "agent") -> History:
-    """Let the policy trade the whole tape once, without exploration."""
-    return replay(tape, policy, [name], env)
-
-
 def _train(
     config: TrainConfig,
     markets: Markets,
@@ -104,7 +74,7 @@ def _train(
                 figures = trainer.iterate()
                 last = trainer.iteration == config.iterations
                 if last or trainer.iteration % every == 0:
-                    validation = _validate(trainer.policy, markets.validation, config.env)
+                    validation = validate(trainer.policy, markets.validation, config.env)
                     figures |= validation
                     score = validation["validation/log_growth"]
                     if score > best:
@@ -121,18 +91,6 @@ def _train(
     if not (checkpoints / "best.pt").exists():
         raise CheckpointError(f"{folder}: no policy had a finite growth on the validation bars")
     return folder
-
-
-def _validate(policy: Policy, tape: MarketTape, env: EnvConfig) -> dict[str, float]:
-    history = play(policy, tape, env)
-    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
-    growth = (history.wealth[-1, 0] / history.wealth[0, 0]).clamp_min(1e-9).log()
-    return {
-        "validation/log_growth": float(growth),
-        "validation/sharpe_ratio": float(summary.sharpe_ratio[0]),
-        "validation/max_drawdown": float(summary.max_drawdown[0]),
-        "validation/turnover": float(summary.turnover[0]),
-    }
 
 
 def _shown(figures: Mapping[str, float]) -> dict[str, str]:

@@ -129,6 +129,9 @@ class MarketTape:
     slots: int = 0
     """Worlds that are one market's alone: its episode e is in the one of number e mod `slots`, and
     world m + s * worlds / slots is number s of market m. With 0, every episode draws any world."""
+    rising: tuple[str, ...] = ()
+    """Features that are higher by log f in an episode whose log returns are all f times as large;
+    see `Feature.rises_with_volatility`."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -277,6 +280,8 @@ def make_tape(
 
     Raises
     ------
+    ConfigError
+        A feature of `FeatureConfig.extra` is not what it has to be; as `make_features`.
     DataError
         Too few bars for the features, opens wanted where there are none, an array of the wrong
         shape, or a symbol that is not in the data.
@@ -319,6 +324,9 @@ def make_tape(
         fill=fill,
         first=config.features.warmup,
         last=len(bars) - 1,
+        rising=tuple(
+            record.name for record in config.features.records if record.rises_with_volatility
+        ),
     )
 
 

@@ -8,7 +8,6 @@ bars are fitted too; where they have closes alone, so do the paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import exp, lgamma, log, pi
 from typing import NamedTuple
 
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor
 
 from fastsim.data.bars import Bars
-from fastsim.errors import ConfigError
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.facts import complete_closes
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.heston import Heston
-from fastsim.synthetic.interface import PathModel
 from fastsim.synthetic.intrabar import IntrabarConfig
 from fastsim.synthetic.jumps import MertonJumps
 from fastsim.synthetic.likelihood import fit_garch, fit_mixture, fit_regimes
@@ -56,26 +53,6 @@ class Sample(NamedTuple):
     def scaled(self) -> Tensor:
         """Returns [T, A] of mean 0 and variance 1."""
         return (self.log_return - self.log_return.mean(0)) / self.deviation
-
-
-def fit(name: str, bars: Bars) -> PathModel:
-    """Fit the model called `name`, one of `FITS`.
-
-    Raises
-    ------
-    ConfigError
-        There is no such model.
-    DataError
-        Fewer than 101 bars on which every symbol traded.
-    """
-    return find_fit(name)(bars)
-
-
-def find_fit(name: str) -> Callable[[Bars], PathModel]:
-    """How the model of this name, one of `FITS`, is made from bars; ConfigError as `fit`."""
-    if name not in FITS:
-        raise ConfigError(f"no synthetic model is called {name!r}: use one of {', '.join(FITS)}")
-    return FITS[name]
 
 
 def fit_brownian(bars: Bars) -> GeometricBrownian:
@@ -274,18 +251,6 @@ def fit_regime_switching(bars: Bars) -> RegimeSwitching:
 def fit_bootstrap(bars: Bars) -> BlockBootstrap:
     """The bars themselves, in blocks of a month of days."""
     return BlockBootstrap(bars=bars)
-
-
-FITS: dict[str, Callable[[Bars], PathModel]] = {
-    "gbm": fit_brownian,
-    "heston": fit_heston,
-    "merton": fit_merton,
-    "garch": fit_garch_model,
-    "sv": fit_log_volatility,
-    "regimes": fit_regime_switching,
-    "bootstrap": fit_bootstrap,
-}
-"""How each model is made from real bars."""
 
 
 def fit_factors(correlation: Tensor, factors: int = 1) -> FactorConfig:

@@ -1,4 +1,4 @@
-"""Which simulated worlds a run learns from, as configuration."""
+"""Which simulated worlds are lived in, as configuration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape, TapeConfig
-from fastsim.synthetic.calibrate import find_fit, fit
 from fastsim.synthetic.fresh import FreshWorlds
+from fastsim.synthetic.models import SYNTHETIC_MODELS, fit
 
 NO_MODEL = "none"
 
@@ -17,8 +17,8 @@ class WorldsConfig:
     """Simulated worlds to learn from in place of history, each episode from one of its own."""
 
     model: str = NO_MODEL
-    """Fitted to the training bars: gbm, heston, merton, garch, sv, regimes or bootstrap; "none"
-    learns from those bars themselves."""
+    """Fitted to the training bars: gbm, heston, merton, garch, sv, regimes, bootstrap, or your own
+    as "package.module:object"; "none" learns from those bars themselves."""
     bars: int = 400
     """Of each world, the warm-up of the features included."""
     slots: int = 2
@@ -30,7 +30,7 @@ class WorldsConfig:
         if self.model == NO_MODEL:
             return
         try:
-            find_fit(self.model)
+            SYNTHETIC_MODELS.find(self.model)
         except ConfigError as error:
             raise ConfigError(f'WorldsConfig.model: {error}, or "{NO_MODEL}"') from None
 

@@ -9,8 +9,8 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.experiment.ablate import summarize_pairs
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import ModuleForecaster
+from fastsim.forecast.known import FORECASTERS, MODELS
 from fastsim.forecast.registry import (
-    FORECASTERS,
     load_ensemble,
     load_forecaster,
     parse_names,
@@ -18,7 +18,7 @@ from fastsim.forecast.registry import (
     random_model,
 )
 
-FOREIGN = [name for name, model in FORECASTERS.items() if model.card.hub_id is not None]
+FOREIGN = [model.name for model in MODELS if model.card.hub_id is not None]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import torch
 from planted import RULES, planted_tape
 
-from fastsim.experiment.train import play
+from fastsim.experiment.replays import play
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.spec import PolicyConfig

@@ -19,8 +19,10 @@ from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.evaluate import evaluate
+from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
-from fastsim.experiment.train import make_trainer, play, policy_folder, resume, train
+from fastsim.experiment.replays import play
+from fastsim.experiment.train import make_trainer, resume, train
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer

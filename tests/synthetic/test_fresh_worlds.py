@@ -30,7 +30,8 @@ from fastsim.errors import CheckpointError, ConfigError, DataError
 from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.evaluate import evaluate
 from fastsim.experiment.markets import load_markets
-from fastsim.experiment.train import make_trainer, play, train
+from fastsim.experiment.replays import play
+from fastsim.experiment.train import make_trainer, train
 from fastsim.learn.league import LeagueConfig, LeagueEnv
 from fastsim.learn.ppo import PPOConfig
 from fastsim.learn.trainer import Trainer
@@ -38,10 +39,10 @@ from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
-from fastsim.synthetic.calibrate import FITS, fit
 from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
+from fastsim.synthetic.models import SYNTHETIC_MODELS, fit
 from fastsim.synthetic.worlds import make_worlds
 
 ROOT = Path(__file__).parents[2]
@@ -407,7 +408,7 @@ def test_forecasts_of_worlds_that_are_yet_to_be_drawn_are_refused(tmp_path):
 
 
 def test_a_model_of_worlds_is_one_that_can_be_fitted():
-    for name in FITS:
+    for name in SYNTHETIC_MODELS:
         assert WorldsConfig(model=name).model == name
     with pytest.raises(ConfigError, match=r"WorldsConfig\.model: .*'arima'.* gbm, .*, or \"none\""):
         from_mapping(WorldsConfig, {"model": "arima"})
