@@ -6,10 +6,8 @@ Needs `fastsim-rl[baselines]`, for the covariance of two of the strategies.
 """
 
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,6 +17,8 @@ from fastsim.backtest.history import History
 from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
 from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import configuration
+from fastsim.data.dates import rows_between, show_span
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.errors import DataError
@@ -32,7 +32,7 @@ COSTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """Play the classic strategies, and print what each came to."""
 
@@ -53,17 +53,17 @@ def load_tape(options: Options) -> MarketTape:
     tape = make_tape(bars, dtype=torch.float64)
     if options.start is None:
         return tape
-    first = int(np.searchsorted(tape.timestamps, np.datetime64(options.start)))
-    if first >= len(tape) - 1:
+    rows = rows_between(tape.timestamps, options.start, None)
+    if rows.start >= len(tape) - 1:
         raise DataError(f"--start {options.start} leaves no step: {config.source} ends before")
-    return tape.between(slice(first, None))
+    return tape.between(rows)
 
 
 def results_table(history: History) -> Table:
     """One row per strategy: wealth in multiples of what it began with, and the rest."""
     summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
-    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
-    table = Table(title=f"{first} to {last}, {len(history.symbols)} assets", box=SIMPLE_HEAD)
+    title = f"{show_span(history.timestamps)}, {len(history.symbols)} assets"
+    table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)
     columns = {
         "terminal\nwealth": (1.0 + summary.total_return, "{:.4g}"),

@@ -8,14 +8,12 @@ little at every bar between, as fast as the price recovers. PPO is told only how
 what it holds and how far the price is pushed.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastsim.cli.ending import one_line_errors, read_options
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.env.accounting import reach_fill, worth
 from fastsim.env.core import EnvConfig, EnvState
 from fastsim.env.decide import Seat
@@ -38,7 +36,7 @@ FREE = CostConfig(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """Learn to sell a block, and print what it costs beside the optimum."""
 

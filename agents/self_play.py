@@ -8,7 +8,7 @@ there, exactly as if it had not been. Prints the mean log growth of everyone in 
 learner has not seen, when the learner begins and when it has learnt.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.adapters.build import build_env
-from fastsim.cli.ending import one_line_errors
-from fastsim.config import load_yaml, require_between
+from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import configuration, load_yaml, require_between
 from fastsim.data.dates import iso_date
 from fastsim.env.core import EnvConfig
 from fastsim.env.decide import Decider
@@ -30,7 +30,7 @@ from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
-from fastsim.experiment.run import start_run
+from fastsim.experiment.folder import start_run
 from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
@@ -40,7 +40,7 @@ from fastsim.market.tape import MarketTape
 from fastsim.policy.spec import PolicyConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """How long to train, in which markets, and where to keep it."""
 
@@ -64,7 +64,7 @@ class Options:
             require_between(self, name, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Command:
     """Train one policy in shared markets, and let it play against scripted players."""
 
@@ -168,8 +168,7 @@ def train_and_play(command: Command) -> Table:
 def main() -> None:
     """Train, play and print."""
     with one_line_errors("self_play"):
-        command = tyro.cli(Command, description=Command.__doc__)
-        Console().print(train_and_play(command))
+        Console().print(train_and_play(read_options(Command)))
 
 
 if __name__ == "__main__":

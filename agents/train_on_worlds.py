@@ -7,22 +7,20 @@ while it trains, another for as many steps from those years themselves. Both the
 after, beside equal weight and buy and hold, at the same costs.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.data.dates import iso_date, show
 from fastsim.data.sample import sample_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError
-from fastsim.experiment.run import play
+from fastsim.experiment.replays import play
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
@@ -30,11 +28,11 @@ from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy
 from fastsim.policy.spec import PolicyConfig
 from fastsim.stats.metrics import periods_per_year
-from fastsim.synthetic.calibrate import fit
 from fastsim.synthetic.fresh import FreshWorlds
+from fastsim.synthetic.models import fit
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Options:
     """Learn from simulated worlds, and from history, and compare the two on later years."""
 

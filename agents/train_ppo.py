@@ -3,8 +3,9 @@
 from fastsim.env.core import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
+from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import evaluate, headline
-from fastsim.experiment.run import TrainConfig, train
+from fastsim.experiment.train import train
 from fastsim.learn.rollout import CollectConfig
 from fastsim.market.costs import CostConfig
 

@@ -45,7 +45,8 @@ from fastsim.forecast.interface import (
     Forecaster,
     ModuleForecaster,
 )
-from fastsim.forecast.registry import find_model, load_forecaster, random_model
+from fastsim.forecast.known import FORECASTERS
+from fastsim.forecast.registry import load_forecaster, load_network, random_model
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
 
@@ -78,12 +79,13 @@ def forecaster(case: Benchmark, windows: Context) -> tuple[Forecaster, str]:
     """What is to be measured, and whose weights it has."""
     if case.artifact is not None:
         return load_artifact(case.artifact, case.device), "artifact"
-    model = find_model(case.model)
-    shipped = model.card.hub_id is None
+    card = FORECASTERS.find(case.model).card
+    shipped = card is None or card.hub_id is None
     if case.random_weights:
         loaded, weights = random_model(case.model), "random"
     else:
-        loaded, weights = model.load(case.path), "shipped" if shipped else "official"
+        loaded = load_network(case.model, case.path)
+        weights = "shipped" if shipped else "official"
     if case.format == "eager":
         if case.precision == "int8":
             raise ConfigError("eager models have no int8: add --format torchscript")

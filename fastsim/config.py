@@ -1,4 +1,4 @@
-"""Frozen dataclasses as configuration: range checks, and YAML in and out.
+"""Frozen dataclasses as configuration: checks of type and range, and YAML in and out.
 
 Every configuration class lives beside the code it configures, is frozen and keyword-only, and
 checks itself once, on construction. This file holds what they share.
@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from math import isfinite
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    NamedTuple,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import dacite
 import yaml
@@ -22,6 +34,98 @@ from fastsim.errors import ConfigError
 Config = TypeVar("Config")
 BPS = 1e-4
 """A basis point."""
+
+
+@overload
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def configuration(cls: type[Config], /) -> type[Config]: ...
+
+
+@overload
+def configuration(
+    *, slots: bool = True, eq: bool = True
+) -> Callable[[type[Config]], type[Config]]: ...
+
+
+def configuration(
+    cls: type[Config] | None = None, /, *, slots: bool = True, eq: bool = True
+) -> type[Config] | Callable[[type[Config]], type[Config]]:
+    """Make a frozen, keyword-only dataclass that checks its counts and flags by their annotations.
+
+    Fields of type `int` and `bool`, of tuples of them, and of either or None are checked before
+    the class's own `__post_init__`: a count is a whole number and no boolean, a flag is a boolean
+    and no number or word. NumPy's whole numbers become Python's, so that YAML can hold them.
+
+    Raises
+    ------
+    ConfigError
+        When such a class is made: names the field and the value.
+    """
+
+    def make(cls: type[Config]) -> type[Config]:
+        own = cls.__dict__.get("__post_init__")
+
+        def check_first(self: Config) -> None:
+            _check_types(self)
+            if own is not None:
+                own(self)
+
+        if own is not None or not hasattr(cls, "__post_init__"):
+            cls.__post_init__ = check_first  # type: ignore[attr-defined]
+        return dataclass(frozen=True, kw_only=True, slots=slots, eq=eq)(cls)
+
+    return make if cls is None else make(cls)
+
+
+class _Kind(NamedTuple):
+    """What a field that is checked may hold."""
+
+    of: type  # int or bool
+    many: bool  # a tuple of them
+    optional: bool  # or None
+
+    def __str__(self) -> str:
+        if self.many:
+            return "whole numbers" if self.of is int else "each true or false"
+        return "a whole number" if self.of is int else "true or false"
+
+
+@cache
+def _checked_fields(cls: Any) -> dict[str, _Kind]:
+    hints = get_type_hints(cls)
+    kinds = {entry.name: _kind(hints[entry.name]) for entry in fields(cls)}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def _kind(hint: Any) -> _Kind | None:
+    """None for what is neither a count nor a flag."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    wanted = [option for option in options if option is not NoneType]
+    if len(wanted) != 1:
+        return None
+    many = get_origin(wanted[0]) is tuple
+    parts = set(get_args(wanted[0])) - {Ellipsis} if many else set(wanted)
+    if parts not in ({int}, {bool}):
+        return None
+    return _Kind(parts.pop(), many, len(options) > 1)
+
+
+def _check_types(config: Any) -> None:
+    for name, kind in _checked_fields(config.__class__).items():
+        given = getattr(config, name)
+        if given is None and kind.optional:
+            continue
+        values = given if kind.many and isinstance(given, tuple | list) else (given,)
+        fits = all(_is_a(kind.of, value) for value in values)
+        if not fits or (kind.many and values is not given):
+            raise ConfigError(f"{type(config).__name__}.{name} must be {kind}, got {given!r}")
+        plain = tuple(map(kind.of, values))
+        object.__setattr__(config, name, plain if kind.many else plain[0])
+
+
+def _is_a(kind: type, value: object) -> bool:
+    flag = isinstance(value, bool)
+    return flag if kind is bool else isinstance(value, Integral) and not flag
 
 
 def require_between(
@@ -78,21 +182,32 @@ def changes(config: object, default: object) -> dict[str, Any]:
     """Values of `config` that `default`, of the same type, has otherwise, by dotted field name."""
     assert is_dataclass(config) and type(config) is type(default)
     found: dict[str, Any] = {}
-    for field in fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
+    for entry in fields(config):
+        value, usual = getattr(config, entry.name), getattr(default, entry.name)
         if is_dataclass(value) and type(value) is type(usual):
             inner = changes(value, usual)
-            found |= {f"{field.name}.{name}": item for name, item in inner.items()}
+            found |= {f"{entry.name}.{name}": item for name, item in inner.items()}
         elif value != usual:
-            found[field.name] = value
+            found[entry.name] = value
     return found
 
 
 def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
-    """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError."""
+    """Build `cls` from nested plain values; an unknown or ill-typed key raises ConfigError.
+
+    A class that knows its fields under other names too has a class method `respelled`, from plain
+    values under any of them to plain values under the names of its fields.
+    """
+    respelled = getattr(cls, "respelled", dict)
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
     try:
-        return dacite.from_dict(cls, _with_tuples(mapping), rules)
+        return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
+    except dacite.WrongTypeError as error:
+        kind = _kind(error.field_type)
+        if kind is None:
+            raise ConfigError(f"{cls.__name__}: {error}") from None
+        path = f"{cls.__name__}.{error.field_path}"
+        raise ConfigError(f"{path} must be {kind}, got {error.value!r}") from None
     except dacite.DaciteError as error:
         raise ConfigError(f"{cls.__name__}: {error}") from None
 
@@ -120,12 +235,8 @@ def save_yaml(config: object, path: Path) -> None:
     write_whole(path, text.encode())
 
 
-def load_yaml(
-    cls: type[Config],
-    path: Path,
-    translate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> Config:
-    """Read a configuration of type `cls` from a YAML file, whose values `translate` may rename."""
+def load_yaml(cls: type[Config], path: Path) -> Config:
+    """Read a configuration of type `cls` from a YAML file."""
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,10 +245,10 @@ def load_yaml(
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not readable as YAML: {reason}") from None
     if not isinstance(mapping, dict):
-        names = ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
+        names = ", ".join(entry.name for entry in fields(cls))  # type: ignore[arg-type]
         raise ConfigError(f"{path}: expected a mapping with keys among {names}")
     try:
-        return from_mapping(cls, translate(mapping))
+        return from_mapping(cls, mapping)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -2,9 +2,12 @@
 
 import ast
 import importlib.util
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -14,21 +17,24 @@ FLOORS = {
     "errors": (),
     "config": ("errors",),
     "extensions": ("errors",),
+    "devices": ("errors",),
+    "progress": (),
     "stats": ("config", "extensions"),
     "data": ("stats",),
     "market": ("data",),
     "synthetic": ("market", "data"),
     "env": ("market", "synthetic"),
-    "forecast": ("market", "synthetic"),
+    "forecast": ("market", "synthetic", "progress"),
     "policy": ("env",),
     "backtest": ("env", "stats"),
     "learn": ("policy", "env"),
-    "experiment": ("learn", "policy", "backtest", "forecast"),
-    "adapters": ("env",),
+    "experiment": ("learn", "policy", "backtest", "forecast", "devices"),
+    "adapters": ("env", "devices"),
     "cli": ("experiment",),
 }
 """What each room may import, with all that those may."""
 MOST_IMPORTS = 14
+MOST_CALLS = 4
 
 
 def room_of(path: Path) -> str:
@@ -73,6 +79,20 @@ def test_every_room_has_its_floor():
     rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert rooms <= set(FLOORS)
     assert all(set(floors) <= set(FLOORS) for floors in FLOORS.values())
+
+
+def test_settings_reach_their_use_by_the_calls_that_are_listed():
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## From the command line to its use")[1]
+    chains = {}
+    for entry in section.split("\n- ")[1:]:
+        setting, *names = re.findall(r"`([\w.]+)`", entry)
+        chains[setting] = [name for name in names if "." in name]
+    assert set(chains) == {"seed", "num_envs", "fee_bps", "forecaster"}
+    for setting, chain in chains.items():
+        found = [pkgutil.resolve_name(name) for name in chain]
+        assert 2 <= len(chain) <= 1 + MOST_CALLS, setting
+        for caller, called in pairwise(found):
+            assert f"{called.__name__}(" in inspect.getsource(caller), (setting, called)
 
 
 def test_optional_packages_are_not_imported_with_the_package():

@@ -7,18 +7,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
+from fastsim.data.dates import rows_between
 from fastsim.data.source import DataConfig, load_bars
+from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
+from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 
 MarketSource = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
@@ -34,6 +36,7 @@ def build_env(
     device: str = "cpu",
     backend: Backend = "auto",
     tape: TapeConfig | Mapping[str, Any] | None = None,
+    worlds: WorldsConfig | Mapping[str, Any] | None = None,
     config: EnvConfig | None = None,
     costs_per_env: Mapping[str, torch.Tensor] | None = None,
     **rules: Any,
@@ -50,6 +53,9 @@ def build_env(
         Who steps, as in `PortfolioEnv`: "auto" takes the fastest that fits the market and device.
     tape
         How bars become a market; not with a ready tape, nor with worlds, which have their own.
+    worlds
+        Simulated worlds to live in, of a model that is fitted to the bars between `start` and
+        `end`: `worlds={"model": "garch", "bars": 400}`.
     config, rules
         The environment's rules: an `EnvConfig`, or its fields by keyword, nested ones as mappings:
         `action="logits", costs={"fee_bps": 5}, episode={"horizon": 64}`.
@@ -64,11 +70,15 @@ def build_env(
     DataError
         Bars that cannot be had or cannot be used.
     """
-    ready = _ready(market, tape, _device(device))
+    source = market if isinstance(market, MarketTape | FreshWorlds) else _bars(market)
+    ready, rows = _ready(source, tape, resolve_device(device)), slice(None)
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
-        ready = ready.between(_rows(ready, start, end))
+        rows = _rows(ready, start, end)
+        ready = ready.between(rows)
+    if worlds is not None:
+        ready = _simulated(source, rows, ready, tape, worlds)
     settled = _env_config(config, rules)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
@@ -77,15 +87,34 @@ def build_env(
 
 
 def _ready(
-    market: MarketSource, tape: TapeConfig | Mapping[str, Any] | None, device: torch.device
+    market: Bars | MarketTape | FreshWorlds,
+    tape: TapeConfig | Mapping[str, Any] | None,
+    device: torch.device,
 ) -> MarketTape | FreshWorlds:
-    if not isinstance(market, MarketTape | FreshWorlds):
-        return make_tape(_bars(market), _tape_config(tape), device=device)
+    if isinstance(market, Bars):
+        return make_tape(market, _tape_config(tape), device=device)
     if tape is not None:
         raise ConfigError(
             f"tape settings do not apply to a ready {type(market).__name__}; drop one of them"
         )
     return market.to(device)
+
+
+def _simulated(
+    source: Bars | MarketTape | FreshWorlds,
+    rows: slice,
+    ready: MarketTape | FreshWorlds,
+    tape: TapeConfig | Mapping[str, Any] | None,
+    worlds: WorldsConfig | Mapping[str, Any],
+) -> MarketTape | FreshWorlds:
+    """Worlds like these rows of the bars; the tape itself for the model "none"."""
+    if not isinstance(source, Bars) or isinstance(ready, FreshWorlds):
+        raise ConfigError(
+            f"worlds are fitted to bars, not to a ready {type(source).__name__}; drop one of them"
+        )
+    config = from_mapping(WorldsConfig, worlds) if isinstance(worlds, Mapping) else worlds
+    fitted = config.fit(source.take(rows), ready, _tape_config(tape) or TapeConfig())
+    return ready if fitted is None else fitted
 
 
 def _bars(market: str | Path | DataConfig | Bars) -> Bars:
@@ -105,16 +134,6 @@ def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | No
     return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f'there is no device {name!r}; use "cpu" or "cuda"') from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f'device {name!r} was asked for, but PyTorch finds no GPU; use "cpu"')
-    return device
-
-
 def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:
     if not rules:
         return config or EnvConfig()
@@ -128,16 +147,7 @@ def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig
 
 
 def _rows(tape: MarketTape, start: str | None, end: str | None) -> slice:
-    def day(text: str | None, name: str) -> np.datetime64 | None:
-        try:
-            return None if text is None else np.datetime64(text, "D")
-        except ValueError:
-            raise ConfigError(
-                f"{name} must be an ISO date such as 2015-01-31, got {text!r}"
-            ) from None
-
-    days = tape.timestamps.astype("datetime64[D]")
-    first, last = day(start, "start"), day(end, "end")
-    low = 0 if first is None else int(np.searchsorted(days, first, side="left"))
-    high = len(days) if last is None else int(np.searchsorted(days, last, side="right"))
-    return slice(low, max(low, high))
+    try:
+        return rows_between(tape.timestamps, start, end)
+    except DataError as error:
+        raise ConfigError(str(error)) from None

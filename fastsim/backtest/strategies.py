@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
@@ -22,14 +22,14 @@ from torch import Tensor
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
+from fastsim.data.bars import CLOSE
+from fastsim.data.dates import show_day
 from fastsim.env.core import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.tape import MarketTape
-
-CLOSE = 3  # of open, high, low, close, volume, traded value
 
 
 class Relatives(NamedTuple):
@@ -128,7 +128,7 @@ def _bars_before_all_are_listed(tape: MarketTape) -> int:
     last = int(unseen.argmax())
     if unseen[last] > tape.first:
         raise DataError(
-            f"{tape.symbols[last]} has no close up to {str(tape.timestamps[tape.first])[:10]}: "
+            f"{tape.symbols[last]} has no close up to {show_day(tape.timestamps[tape.first])}: "
             f"classic strategies need every asset from the first bar on: start later"
         )
     return int(unseen[last])
@@ -139,7 +139,7 @@ def uniform(known: Tensor) -> Tensor:
     return known.new_full(known.shape[1:], 1.0 / known.shape[1])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class BuyAndHold(Strategy):
     """Buys once and lets the weights drift."""
 
@@ -155,7 +155,7 @@ class BuyAndHold(Strategy):
         return torch.full_like(weights, torch.nan)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class ConstantRebalanced(Strategy):
     """Trades back to the same weights at every bar (Cover 1991)."""
 
@@ -171,7 +171,7 @@ class ConstantRebalanced(Strategy):
         return self.first(known)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ExponentiatedGradient(Strategy):
     """Moves a little towards what just did well: Helmbold, Schapire, Singer and Warmuth (1998)."""
 
@@ -191,7 +191,7 @@ class ExponentiatedGradient(Strategy):
         return exponentiated_gradient(weights, known[-1], self.rate)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class PassiveAggressive(Strategy):
     """Bets against what just did well: PAMR of Li, Zhao, Hoi and Gopalkrishnan (2012)."""
 
@@ -211,7 +211,7 @@ class PassiveAggressive(Strategy):
         return passive_aggressive(weights, known[-1], self.sensitivity)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class MovingAverageReversion(Strategy):
     """Bets on a return to the moving average: OLMAR-1 of Li and Hoi (2012).
 
@@ -245,7 +245,7 @@ class MovingAverageReversion(Strategy):
 Method = Literal["equal", "inverse_volatility", "minimum_variance", "mean_variance"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Trailing(Strategy):
     """Weights from the moments of trailing simple returns, traded back to now and then.
 

@@ -19,6 +19,7 @@ from fastsim.stats.metrics import (
     sortino_ratio,
     total_return,
 )
+from fastsim.stats.years import TRADING_DAYS
 
 
 class Summary(NamedTuple):
@@ -55,7 +56,7 @@ class YearOfReturns(NamedTuple):
 
 
 def summarize(
-    history: History, *, periods_per_year: float = 252.0, risk_free: float = 0.0
+    history: History, *, periods_per_year: float = TRADING_DAYS, risk_free: float = 0.0
 ) -> Summary:
     """Judge every strategy of a history.
 

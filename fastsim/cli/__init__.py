@@ -11,18 +11,22 @@ import tyro
 from rich.console import Console
 
 from fastsim.cli.data import DataCommand
-from fastsim.cli.ending import one_line_errors
+from fastsim.cli.ending import one_line_errors, parsed
 from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
-from fastsim.experiment.moved import moved_flags, moved_settings
-from fastsim.experiment.run import TrainConfig
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.spellings import respelled_flags
+
+OF_A_RUN = ("train", "ablate")
+"""Commands whose options are the fields of `TrainConfig`."""
 
 
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
-    arguments = moved_flags(arguments)
+    if arguments and arguments[0] in OF_A_RUN:
+        arguments = respelled_flags(arguments)
     default = TrainCommand(run=_configured(arguments))
     train_command = tyro.conf.subcommand("train", default=default, prefix_name=False)
     commands = (
@@ -34,12 +38,14 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[ForecastCommand, tyro.conf.subcommand("forecast", prefix_name=False)]
         | Annotated[ExportCommand, tyro.conf.subcommand("export", prefix_name=False)]
     )
-    return tyro.cli(commands, prog="fastsim", args=arguments)
+    return parsed(lambda: tyro.cli(commands, prog="fastsim", args=arguments))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; bad input is one line and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "" not in sys.path:
+        sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
     with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
@@ -52,5 +58,5 @@ def _configured(arguments: Sequence[str]) -> TrainConfig:
             given = value or next(iter(arguments[position + 1 :]), "")
             if not given:
                 raise ConfigError("--config needs the path of a YAML file")
-            return load_yaml(TrainConfig, Path(given), moved_settings)
+            return load_yaml(TrainConfig, Path(given))
     return TrainConfig()

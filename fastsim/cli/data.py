@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import torch
 import tyro
@@ -12,16 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.data.vendors import fetch_ccxt, fetch_yfinance
-from fastsim.synthetic.calibrate import fit
+from fastsim.data.vendors import BarRequest, fetch
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
+from fastsim.synthetic.models import fit
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ListCommand:
     """List the data that comes with fastsim."""
 
@@ -32,7 +33,7 @@ class ListCommand:
             describe(load_bars(DataConfig(source=name)), console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -50,11 +51,12 @@ class CheckCommand:
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FetchCommand:
     """Download bars of these symbols to a Parquet file."""
 
-    vendor: tyro.conf.Positional[Literal["yfinance", "ccxt"]]
+    vendor: tyro.conf.Positional[str]
+    """yfinance, ccxt, or your own as package.module:object."""
     symbols: tyro.conf.Positional[tuple[str, ...]]
     start: str
     """First day, as 2015-01-31."""
@@ -62,30 +64,34 @@ class FetchCommand:
     """Last day."""
     out: Path
     """The Parquet file to write."""
-    exchange: str = "binance"
-    """For ccxt: the exchange."""
+    exchange: str = ""
+    """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
-        start, end, interval = self.start, self.end, self.interval
-        if self.vendor == "yfinance":
-            bars = fetch_yfinance(self.symbols, start=start, end=end, interval=interval)
-        else:
-            bars = fetch_ccxt(self.exchange, self.symbols, start=start, end=end, timeframe=interval)
+        request = BarRequest(
+            symbols=self.symbols,
+            start=self.start,
+            end=self.end,
+            interval=self.interval,
+            exchange=self.exchange,
+        )
+        bars = fetch(self.vendor, request)
         describe(bars, console)
         keep(bars, self.out, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class FactsCommand:
     """Measure the stylised facts of bars, and of models fitted to them."""
 
     source: tyro.conf.Positional[str]
     """A sample's name, or a CSV or Parquet file."""
     model: tuple[str, ...] = ()
-    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap."""
+    """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap, or
+    your own as package.module:object."""
     worlds: int = 20
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0
@@ -114,7 +120,7 @@ DataAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class DataCommand:
     """List, check, download or measure bars."""
 
@@ -129,7 +135,7 @@ def describe(bars: Bars, console: Console) -> None:
     """Print the extent of bars, and every repair."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
-        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {dates(bars.timestamps)}; "
+        f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
@@ -145,11 +151,6 @@ def keep(bars: Bars, path: Path | None, console: Console) -> None:
     if path is not None:
         write_bars(bars, path)
         console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
-
-
-def dates(timestamps: Any) -> str:
-    """First and last day."""
-    return f"{str(timestamps[0])[:10]} to {str(timestamps[-1])[:10]}"
 
 
 def _range_of(values: Tensor) -> str:

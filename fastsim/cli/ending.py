@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import make_dataclass
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TypeVar
 
 import tyro
 
 from fastsim.errors import FastsimError
 
 Options = TypeVar("Options")
+_COUNTS = tyro.constructors.ConstructorRegistry()
+
+
+@_COUNTS.primitive_rule
+def _count(
+    wanted: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Read a whole number, or else whatever number or text is there."""
+    if wanted.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: _number(texts[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _number(text: str) -> int | float | str:
+    if text in ("None", "True", "False"):
+        raise ValueError  # of an option that may be more than a number
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 @contextmanager
@@ -35,13 +61,25 @@ def one_line_errors(program: str, after_stop: str | None = None) -> Iterator[Non
     raise SystemExit(status)
 
 
-def read_options(kind: type[Options]) -> Options:
-    """A dataclass from the command line, its docstring the help.
+def parsed(parse: Callable[[], Options]) -> Options:
+    """What tyro makes of arguments; an error of ours that stopped it, as it was raised.
 
-    It is a field of the class that tyro makes, because of that one tyro catches every ValueError
-    and draws a box around it.
+    tyro draws a box around every ValueError and calls its place by names of its own. Where ours is
+    not the cause, parsing is done once more, for tyro to say itself what is wrong. What is no whole
+    number where one is wanted reaches the configuration, which says so as it does in Python.
     """
-    field: Any = Annotated[kind, tyro.conf.arg(name="")]
-    command: Any = make_dataclass("Command", [("options", field)])
-    options: Options = tyro.cli(command, description=kind.__doc__).options
-    return options
+    try:
+        with _COUNTS, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            return parse()
+    except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None and not isinstance(cause, FastsimError):
+            cause = cause.__context__
+    if cause is not None:
+        raise cause from None
+    return parse()
+
+
+def read_options(kind: type[Options]) -> Options:
+    """A dataclass from the command line, its docstring the help."""
+    return parsed(lambda: tyro.cli(kind, description=kind.__doc__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,18 +14,20 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.evaluate import Centred, spaced_origins
 from fastsim.forecast.interface import Context, Forecast
-from fastsim.forecast.models.classical import load_baselines
+from fastsim.forecast.known import MODELS
 from fastsim.forecast.registry import (
-    FORECASTERS,
-    find_model,
     load_ensemble,
+    load_forecaster,
+    load_network,
     parse_names,
     parse_weights,
     where_weights_are,
@@ -38,30 +39,30 @@ GATE_WINDOWS = 64
 """Real contexts that an export is held against."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ModelsCommand:
     """List the forecasters: licence, size, context, horizon, and where their weights are."""
 
     def __call__(self, console: Console) -> None:
         """Show them."""
         table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
-        for name, model in FORECASTERS.items():
-            card = model.card
+        cards = [record.card for record in MODELS if record.card is not None]
+        for record, card in zip(MODELS, cards, strict=True):
             table.add_row(
-                name,
+                record.name,
                 card.licence,
                 f"{card.parameters:,}",
                 f"{card.max_context:,}",
                 f"{card.max_horizon:,}",
-                where_weights_are(model),
+                where_weights_are(record),
             )
         console.print(table)
-        for model in FORECASTERS.values():
-            if model.card.attribution:
-                console.print(f"{model.card.name}: {model.card.attribution}", highlight=False)
+        for card in cards:
+            if card.attribution:
+                console.print(f"{card.name}: {card.attribution}", highlight=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ShowCommand:
     """Forecast one asset from one bar: a table, and a fan chart if asked for."""
 
@@ -88,7 +89,7 @@ class ShowCommand:
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
         forecast = forecaster.forecast(context, self.horizon)
-        day = str(tape.timestamps[bar])[:10]
+        day = show_day(tape.timestamps[bar])
         console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
         if self.plot is not None:
             _fan_chart(
@@ -101,18 +102,15 @@ class ShowCommand:
             raise DataError(f"no symbol {self.symbol!r}; there are {', '.join(tape.symbols)}")
         if self.date is None:
             return tape.symbols.index(self.symbol), len(tape) - 1
-        try:
-            day = np.datetime64(self.date, "D")
-        except ValueError:
-            raise ConfigError(f"date must be as 2015-01-31, got {self.date!r}") from None
-        days = tape.timestamps.astype("datetime64[D]")
-        bar = int(np.searchsorted(days, day, side="right")) - 1
+        bar = rows_between(tape.timestamps, None, self.date).stop - 1
         if bar < 0:
-            raise DataError(f"{self.date} lies before the first bar, {days[0]}")
+            raise DataError(
+                f"{self.date} lies before the first bar, {show_day(tape.timestamps[0])}"
+            )
         return tape.symbols.index(self.symbol), bar
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ScoreCommand:
     """Score forecasters over rolling origins beside random walks and classical models."""
 
@@ -140,8 +138,10 @@ class ScoreCommand:
         origins = spaced_origins(
             bars, context=self.context, horizon=max(self.horizons), step=self.step
         )
-        models = [load_ensemble([name]) for name in parse_names(self.forecaster)]
-        forecasters = [*load_baselines(f"{WALK},{self.baselines}"), *models]
+        references = parse_names(f"{WALK},{self.baselines}")
+        models = [load_forecaster(name) for name in dict.fromkeys(parse_names(self.forecaster))]
+        forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
+        forecasters += [model for model in models if model.card.name not in references]
         forecasters += [Centred(model) for model in models if self.centred]
         entries = score_all(bars, forecasters, self.horizons, origins, self.context, console)
         for table in score_tables(entries):
@@ -157,12 +157,12 @@ class ScoreCommand:
             console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
 
     def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
-        days = bars.timestamps[origins].astype("datetime64[D]")
+        days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
         return {
             "source": self.source,
             "assets": len(bars.symbols),
-            "first_origin": str(days[0]),
-            "last_origin": str(days[-1]),
+            "first_origin": days[0],
+            "last_origin": days[-1],
             "origins": len(origins),
             "step": self.step,
             "context": self.context,
@@ -176,7 +176,7 @@ ForecastAction = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ForecastCommand:
     """Forecast an asset, or score forecasters."""
 
@@ -187,7 +187,7 @@ class ForecastCommand:
         self.action(console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class ExportCommand:
     """Write a model as an artefact that needs neither its code nor the hub."""
 
@@ -208,17 +208,18 @@ class ExportCommand:
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
-        entry = find_model(self.model)
-        out = self.out or Path(f"{self.model}-{self.precision}{SUFFIX[self.format]}")
-        horizon = min(self.horizon, entry.card.max_horizon)
-        length = min(self.context, entry.card.max_context)
+        model = load_network(self.model, self.path)
+        name = self.model.rpartition(":")[2]
+        out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
+        horizon = min(self.horizon, model.card.max_horizon)
+        length = min(self.context, model.card.max_context)
         tape = make_tape(load_bars(DataConfig(source=self.source)))
         origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
         if len(tape) < origins.stop:
             raise ForecastError(f"{self.source} has too few bars for contexts of {length}")
         rows = context_at(tape, origins, length)
         parity = export(
-            entry.load(self.path),
+            model,
             out,
             windows=Context(rows.bars[:GATE_WINDOWS], rows.timestamps[:GATE_WINDOWS]),
             horizon=horizon,

@@ -15,17 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import Bars
+from fastsim.errors import ConfigError
 from fastsim.forecast.evaluate import (
     BLOCK,
     INTERVAL,
     RESAMPLES,
-    Estimate,
     Scores,
     ScoreSummary,
     relative,
@@ -34,6 +33,8 @@ from fastsim.forecast.evaluate import (
 )
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.models.classical import WindowFitted
+from fastsim.progress import ProgressBars
+from fastsim.stats.bootstrap import Interval
 
 WALK = "random-walk-60"
 GARCH = "garch-t"
@@ -63,23 +64,16 @@ def score_all(
     console: Console,
 ) -> dict[str, Entry]:
     """Score forecasters by `rolling_origins`, with a progress bar each on a terminal."""
-    entries = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for forecaster in forecasters:
-            name = forecaster.card.name
-            task = progress.add_task(name, total=len(origins))
-            start = time.perf_counter()
-            scores = rolling_origins(
-                bars,
-                forecaster,
-                horizons,
-                origins,
-                context,
-                after_origin=lambda task=task: progress.advance(task),  # type: ignore[misc]
-            )
-            seconds = time.perf_counter() - start
-            fallbacks = forecaster.fallbacks if isinstance(forecaster, WindowFitted) else 0
-            entries[name] = Entry(name, forecaster.key, scores, seconds, fallbacks)
+    entries, progress = {}, ProgressBars(console, stay=False)
+    for forecaster in forecasters:
+        name = forecaster.card.name
+        if name in entries:
+            raise ConfigError(f"two forecasters are called {name}: they cannot be told apart")
+        start = time.perf_counter()
+        scores = rolling_origins(bars, forecaster, horizons, origins, context, progress=progress)
+        seconds = time.perf_counter() - start
+        fallbacks = forecaster.fallbacks if isinstance(forecaster, WindowFitted) else 0
+        entries[name] = Entry(name, forecaster.key, scores, seconds, fallbacks)
     return entries
 
 
@@ -140,7 +134,7 @@ def write_scores(entries: dict[str, Entry], settings: dict[str, Any], path: Path
 def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
     summary: ScoreSummary = summarise(entry.scores)
     figures = {
-        name: _figures(value) if isinstance(value, Estimate) else value
+        name: _figures(value) if isinstance(value, Interval) else value
         for name, value in summary._asdict().items()
     }
     figures["pit"] = [round(share, 6) for share in summary.pit]
@@ -161,14 +155,15 @@ def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _figures(estimate: Estimate) -> list[float | None]:
-    return [round(value, 6) if math.isfinite(value) else None for value in estimate]
+def _figures(interval: Interval) -> list[float | None]:
+    figures = (interval.estimate, interval.low, interval.high)
+    return [round(value, 6) if math.isfinite(value) else None for value in figures]
 
 
-def _cell(estimate: Estimate) -> str:
-    if math.isnan(estimate.value):
+def _cell(interval: Interval) -> str:
+    if math.isnan(interval.estimate):
         return "none"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,16 +11,23 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.wording import metrics_table, sharpe_sentence
-from fastsim.cli.data import dates
+from fastsim.config import configuration
+from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
-from fastsim.experiment.evaluate import AGENT, BENCHMARK, Evaluation, evaluate, headline
-from fastsim.experiment.run import TrainConfig, resume, train
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.evaluate import BENCHMARK, Evaluation, evaluate, headline
+from fastsim.experiment.replays import AGENT
+from fastsim.experiment.train import resume, train
+from fastsim.progress import ProgressBars
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class TrainCommand:
-    """Train an agent, evaluate it on bars it never saw, and write a report."""
+    """Train an agent, evaluate it on bars it never saw, and write a report.
+
+    --num-envs, --num-assets and --total-timesteps are understood too.
+    """
 
     config: Path | None = None
     """YAML of an earlier run to repeat; other options override it."""
@@ -33,13 +40,13 @@ class TrainCommand:
         if self.resume is not None and self.run != TrainConfig():
             raise ConfigError("--resume goes on with the run's own configuration: drop the others")
         if self.resume is not None:
-            folder = resume(self.resume, console=console)
+            folder = resume(self.resume, progress=ProgressBars(console))
         else:
-            folder = train(self.run, console=console)
+            folder = train(self.run, progress=ProgressBars(console))
         show(evaluate(folder), folder, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class EvaluateCommand:
     """Evaluate a trained run beside equal weight, buy and hold, and each asset."""
 
@@ -55,7 +62,7 @@ class EvaluateCommand:
         show(evaluate(self.run, self.part, self.checkpoint), self.run, console)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class AblateCommand:
     """Train with and without forecasts over several seeds, and report the difference."""
 
@@ -65,7 +72,7 @@ class AblateCommand:
 
     def __call__(self, console: Console) -> None:
         """Train, compare, say what came of it."""
-        result = ablate(self.run, self.seeds, console=console)
+        result = ablate(self.run, self.seeds, progress=ProgressBars(console))
         table = Table("Seed", "Sharpe with forecasts", "without")
         for seed, pair in enumerate(zip(result.with_forecasts, result.without, strict=True)):
             table.add_row(str(self.run.seed + seed), *(f"{sharpe:.3f}" for sharpe in pair))
@@ -76,7 +83,7 @@ class AblateCommand:
 def show(evaluation: Evaluation, folder: Path, console: Console) -> None:
     """Print the metrics table, the verdict and where the rest is."""
     table = metrics_table(*headline(evaluation))
-    table.title = f"{evaluation.part} bars, {dates(evaluation.history.timestamps)}"
+    table.title = f"{evaluation.part} bars, {show_span(evaluation.history.timestamps)}"
     console.print(table)
     sentence = sharpe_sentence(evaluation.interval, AGENT, BENCHMARK)
     console.print(sentence, highlight=False)

@@ -8,8 +8,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsim.stats.years import years_between
+
 FloatArray = NDArray[np.float64]
 FieldName = Literal["open", "high", "low", "close"]
+PRICES: tuple[FieldName, ...] = ("open", "high", "low", "close")
+BAR_FIELDS = (*PRICES, "volume", "amount")
+"""What tables of bars [..., 6] hold, in this order; the amount is the traded value."""
+OPEN, HIGH, LOW, CLOSE, VOLUME, AMOUNT = range(len(BAR_FIELDS))
 
 
 class Repair(NamedTuple):
@@ -54,12 +60,27 @@ class Bars:
         """Traded value [T, A] in account currency, close times volume; None without volume."""
         return None if self.volume is None else self.close * self.volume
 
+    @property
+    def years_per_bar(self) -> float:
+        """Calendar years from a bar to the next, on average."""
+        span = years_between(self.timestamps[[0, -1]])
+        return float(span[0]) / (len(self) - 1)
+
+    def table(self) -> FloatArray:
+        """Adjusted prices, volume and traded value [T, A, 6], in the order of `BAR_FIELDS`.
+
+        NaN where a value is missing, or a whole field is not in the data.
+        """
+        missing = np.full_like(self.close, np.nan)
+        columns = (*map(self.adjusted, PRICES), self.volume, self.dollar_volume)
+        return np.stack([missing if column is None else column for column in columns], axis=-1)
+
     def take(self, rows: slice, columns: list[int] | None = None) -> Bars:
         """Keep these bars and, if given, these symbols, in the order given."""
         kept = list(range(len(self.symbols))) if columns is None else columns
         arrays: dict[str, Any] = {
             name: None if (array := getattr(self, name)) is None else array[rows][:, kept]
-            for name in ("open", "high", "low", "close", "volume", "adj_close")
+            for name in (*PRICES, "volume", "adj_close")
         }
         return replace(
             self,

@@ -9,21 +9,22 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.config import require_choice
+from fastsim.config import configuration, require_choice
+from fastsim.data.bars import PRICES as BAR_PRICES
 from fastsim.data.bars import Bars, FloatArray, Repair
 from fastsim.data.dates import show
 from fastsim.errors import DataError
 
 BoolArray = NDArray[np.bool_]
 
-PRICES = ("open", "high", "low", "close", "adj_close")
+PRICES = (*BAR_PRICES, "adj_close")
 FIELDS = (*PRICES, "volume")
 
 ROUNDING = 1e-6
 """How far, relative to the price, an open or close may lie outside [low, high]: float32 noise."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class CheckConfig:
     """What to do with each kind of problem in raw bars.
 

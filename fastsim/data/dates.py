@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastsim.errors import DataError
 
@@ -37,6 +38,24 @@ def check_range(
     if first is not None and last is not None and first > last:
         raise DataError(f"start {start} is after end {end}")
     return first, last
+
+
+def rows_between(timestamps: NDArray[np.datetime64], start: str | None, end: str | None) -> slice:
+    """Rows of a calendar [T] from the first day to the last, inclusive; DataError as `iso_date`."""
+    first, last = check_range(start, end)
+    low = 0 if first is None else int(np.searchsorted(timestamps, first))
+    high = len(timestamps) if last is None else int(np.searchsorted(timestamps, last + DAY))
+    return slice(low, high)
+
+
+def show_day(stamp: np.datetime64) -> str:
+    """Write a timestamp as its date."""
+    return str(np.datetime_as_string(stamp, unit="D"))
+
+
+def show_span(timestamps: NDArray[np.datetime64]) -> str:
+    """Write the first and the last day of a calendar [T]."""
+    return f"{show_day(timestamps[0])} to {show_day(timestamps[-1])}"
 
 
 def show(stamp: np.datetime64) -> str:

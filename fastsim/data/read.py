@@ -80,17 +80,41 @@ def bars_from_table(
     *,
     checks: CheckConfig | None = None,
     symbols: Sequence[str] | None = None,
+    num_assets: int | None = None,
     start: str | None = None,
     end: str | None = None,
 ) -> Bars:
-    """Interpret a table that is already in memory; the rest as in `read_bars`."""
+    """Interpret a table that is already in memory; the rest as in `read_bars`.
+
+    `num_assets`, where no symbols are given, keeps the first so many of the table; DataError where
+    it holds fewer.
+    """
     if isinstance(symbols, str):
         symbols = (symbols,)
     try:
         raw = _select_dates(_raw_bars(table.frame, symbols), start, end)
+        if num_assets is not None:
+            symbols = _first_symbols(raw, num_assets)
         return check(_select_symbols(raw, symbols), checks)
     except DataError as error:
         raise _one_line(error, f"{table.label}: ") from None
+
+
+def as_table(source: Source | Bars, label: str) -> Table:
+    """A table of what someone's function gave, bars or what `read_bars` reads, under this name.
+
+    Raises
+    ------
+    DataError
+        It is neither, or bars hold a symbol without any price or an array of another shape.
+    """
+    try:
+        if isinstance(source, Bars):
+            _check_shapes(source)
+        frame = _long_frame(source) if isinstance(source, Bars) else load_table(source).frame
+    except DataError as error:
+        raise _one_line(error, f"{label}: ") from None
+    return Table(frame, label)
 
 
 def write_bars(bars: Bars, path: str | Path) -> None:
@@ -115,13 +139,23 @@ def write_bars(bars: Bars, path: str | Path) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def _check_shapes(bars: Bars) -> None:
+    shape = (len(bars.timestamps), len(bars.symbols))
+    for name in FIELDS:
+        array = getattr(bars, name)
+        if array is not None and np.shape(array) != shape:
+            raise DataError(
+                f"{name} of bars must be [bars, symbols] = {shape}, got {np.shape(array)}"
+            )
+
+
 def _long_frame(bars: Bars) -> pl.DataFrame:
     """Rows by symbol, then date; outside a listing only those that carry something."""
     rows, assets = bars.close.shape
     priced = ~np.isnan(bars.close)
     if not priced.any(axis=0).all():
         symbol = bars.symbols[int((~priced.any(axis=0)).argmax())]
-        raise DataError(f"{symbol} has no price at all: leave it out before writing")
+        raise DataError(f"{symbol} has no price at all: leave it out")
     listed = np.logical_or.accumulate(priced) & np.logical_or.accumulate(priced[::-1])[::-1]
     kept = listed.copy()
     arrays = {name: getattr(bars, name) for name in FIELDS if getattr(bars, name) is not None}
@@ -242,6 +276,15 @@ def _select_dates(raw: RawBars, start: str | None, end: str | None) -> RawBars:
         span = f"{show(raw.timestamps.min())} to {show(raw.timestamps.max())}"
         raise DataError(f"no bars from {start or '...'} to {end or '...'}: the data run {span}")
     return raw if kept.all() else raw.take(kept)
+
+
+def _first_symbols(raw: RawBars, count: int) -> tuple[str, ...]:
+    if count > len(raw.symbols):
+        raise DataError(
+            f"num_assets = {count} is more than the {len(raw.symbols)} symbols of the data, "
+            f"{_listed(raw.symbols)}"
+        )
+    return raw.symbols[:count]
 
 
 def _select_symbols(raw: RawBars, symbols: Sequence[str] | None) -> RawBars:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import check_range
-from fastsim.data.read import bars_from_table
+from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
-from fastsim.data.tables import FILE_TYPES, load_table
-from fastsim.errors import ConfigError, DataError
+from fastsim.data.tables import FILE_TYPES, Table, load_table
+from fastsim.errors import ConfigError, DataError, FastsimError
+from fastsim.extensions import import_object, is_reference
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class DataConfig:
     """Which bars to use."""
 
     source: str = "us20"
-    """The name of a built-in data set, or a path to .csv, .csv.gz or .parquet."""
+    """The name of a built-in data set, a path to .csv, .csv.gz or .parquet, or a function of your
+    own, "package.module:function", that gives bars or a frame of them."""
     symbols: tuple[str, ...] = ()
     """Symbols to keep, in this order; none means all."""
+    num_assets: int | None = None
+    """How many symbols to keep, the first in the data, in place of naming them."""
     start: str | None = None
     """ISO date of the first bar."""
     end: str | None = None
@@ -38,6 +42,13 @@ class DataConfig:
             raise ConfigError(
                 f"DataConfig.symbols must be a tuple of names, got the text {self.symbols!r}"
             )
+        if self.num_assets is not None:
+            require_between(self, "num_assets", 1)
+            if self.symbols:
+                raise ConfigError(
+                    f"DataConfig.num_assets = {self.num_assets} keeps the first symbols and "
+                    f"DataConfig.symbols names {', '.join(self.symbols)}: give one of them"
+                )
 
 
 def load_bars(config: DataConfig) -> Bars:
@@ -45,22 +56,40 @@ def load_bars(config: DataConfig) -> Bars:
 
     Raises
     ------
+    ConfigError
+        The source is "package.module:object", and cannot be imported.
     DataError
-        The source is neither built in nor a file; or as `read_bars`.
+        The source is neither built in nor a file, or a function that fails; or as `read_bars`.
     """
     if config.source in SAMPLES:
         table = sample_table(config.source)
     elif config.source.lower().endswith(FILE_TYPES) or Path(config.source).exists():
         table = load_table(config.source)
+    elif is_reference(config.source):
+        table = _imported(config.source)
     else:
         raise DataError(
-            f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, or a path "
-            f"to a CSV or Parquet file ({', '.join(FILE_TYPES)})"
+            f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
+            f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
         )
     return bars_from_table(
         table,
         checks=CheckConfig.repairing() if config.repair else None,
         symbols=config.symbols or None,
+        num_assets=config.num_assets,
         start=config.start,
         end=config.end,
     )
+
+
+def _imported(source: str) -> Table:
+    """The table that a user's function gives, or that can be imported itself."""
+    found = import_object(source, "data source")
+    try:
+        given = found() if callable(found) else found
+    except FastsimError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"data source {source!r} fails: {reason}") from error
+    return as_table(given, f"data source {source!r}")

@@ -1,28 +1,104 @@
-"""Bars over the network: from Yahoo through yfinance, from crypto exchanges through ccxt."""
+"""Bars over the network: from Yahoo through yfinance, from crypto exchanges through ccxt.
+
+Each vendor is a record; how to add one's own: `docs/howto/data_vendor.md`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from fastsim.data.bars import Bars
+from fastsim.data.bars import PRICES, Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import DAY, check_range, iso_date, show
-from fastsim.data.read import bars_from_table
-from fastsim.data.tables import Table, load_table, role_of
-from fastsim.errors import ConfigError, DataError
+from fastsim.data.read import as_table, bars_from_table
+from fastsim.data.tables import Source, Table, load_table, role_of
+from fastsim.errors import ConfigError, DataError, FastsimError
+from fastsim.extensions import Registry
 
 logger = logging.getLogger(__name__)
 
 EMPTY_PAGE = 200
 """Candles to skip after an empty page: some exchanges answer so for a time before the listing."""
 
-CANDLE = ("timestamp", "open", "high", "low", "close", "volume")
+CANDLE = ("timestamp", *PRICES, "volume")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarRequest:
+    """What is asked of a vendor."""
+
+    symbols: tuple[str, ...]
+    start: str
+    """ISO date of the first bar."""
+    end: str
+    """ISO date of the last bar, inclusive."""
+    interval: str = "1d"
+    """Length of a bar, as the vendor writes it."""
+    exchange: str = ""
+    """Which of a vendor's exchanges; empty for its usual one."""
+
+    def __post_init__(self) -> None:
+        _names(self.symbols)
+        check_range(self.start, self.end)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vendor:
+    """Who sells or gives bars. `fetch(request)` returns `Bars`, or what `read_bars` reads."""
+
+    name: str
+    fetch: Callable[[BarRequest], Bars | Source]
+    extra: str = ""
+    """What pip has to install for it, such as "fastsim-rl[ccxt]"."""
+
+    def __post_init__(self) -> None:
+        if not callable(self.fetch):
+            raise ConfigError(
+                f"Vendor.fetch of {self.name} must be a function of a BarRequest, "
+                f"got {self.fetch!r}"
+            )
+
+
+def fetch(name: str, request: BarRequest) -> Bars:
+    """Download bars from the vendor of this name, or a user's own, "package.module:object".
+
+    Raises
+    ------
+    ConfigError
+        There is no such vendor, or its package is not installed.
+    DataError
+        It failed, or what it gave lacks a symbol or is no table of bars; or as `read_bars`.
+    """
+    vendor = VENDORS.find(name)
+    try:
+        given = vendor.fetch(request)
+    except FastsimError:
+        raise
+    except ImportError as error:
+        remedy = f": pip install '{vendor.extra}'" if vendor.extra else ""
+        raise ConfigError(
+            f"data vendor {name!r} needs {error.name}, which is not installed{remedy}"
+        ) from error
+    except Exception as error:  # whatever a user's code does
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"data vendor {name!r} failed for {', '.join(request.symbols)}: {reason}"
+        ) from error
+    if vendor in OWN and isinstance(given, Bars):
+        return given
+    return bars_from_table(
+        as_table(given, f"data vendor {name!r}"),
+        symbols=request.symbols,
+        start=request.start,
+        end=request.end,
+    )
 
 
 def fetch_yfinance(
@@ -207,3 +283,26 @@ def _import(package: str, extra: str) -> Any:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _from_yfinance(request: BarRequest) -> Bars:
+    return fetch_yfinance(
+        request.symbols, start=request.start, end=request.end, interval=request.interval
+    )
+
+
+def _from_ccxt(request: BarRequest) -> Bars:
+    return fetch_ccxt(
+        request.exchange or "binance",
+        request.symbols,
+        start=request.start,
+        end=request.end,
+        timeframe=request.interval,
+    )
+
+
+OWN = (
+    Vendor(name="yfinance", fetch=_from_yfinance, extra="fastsim-rl[yfinance]"),
+    Vendor(name="ccxt", fetch=_from_ccxt, extra="fastsim-rl[ccxt]"),
+)
+VENDORS: Registry[Vendor] = Registry("data vendor", Vendor, OWN)

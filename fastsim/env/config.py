@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.env.actions import ACTIONS
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -18,7 +18,7 @@ from fastsim.extensions import require_known
 from fastsim.market.costs import CostConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class EnvConfig:
     """Everything an agent's world is made of, apart from the market itself."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.env.random import draw_integers
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
@@ -16,7 +15,7 @@ from fastsim.market.tape import MarketTape
 START_STREAM, STAGGER_STREAM, WORLD_STREAM = 0, 1, 2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class EpisodeConfig:
     """Length and start of episodes."""
 

@@ -14,16 +14,15 @@ buying up one's own price.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class ImpactConfig:
     """How far trades move prices; zero for both parts leaves prices alone."""
 

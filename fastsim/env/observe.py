@@ -7,15 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.data.bars import BAR_FIELDS, VOLUME
 from fastsim.env.config import EnvConfig
 from fastsim.env.portfolio_columns import as_shown, look, portfolio_names
 from fastsim.env.randomize import view_of
 from fastsim.env.slots import View, look_up
 from fastsim.env.state import EnvParams, EnvState, standing
-from fastsim.market.features import FEATURE_LIMIT, rises_with_volatility
+from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
 
-WINDOW_CHANNELS = ("open", "high", "low", "close", "volume")
+WINDOW_CHANNELS = BAR_FIELDS[: VOLUME + 1]
 
 
 class Observation(NamedTuple):
@@ -69,7 +70,7 @@ def features_at(tape: MarketTape, bar: Tensor, view: View | None = None) -> Tens
     present = look_up(known.sigma, bar, view.slots) > 0  # a volatility that is unknown stays 0
     rise = torch.where(present, view.volatility.log()[:, None], 0.0)
     for column, name in enumerate(tape.feature_names):
-        if rises_with_volatility(name):
+        if name in tape.rising:
             features[..., column] += rise
     return features.clamp_(-FEATURE_LIMIT, FEATURE_LIMIT)
 
@@ -92,7 +93,8 @@ def window_observation(tape: MarketTape, observation: Observation, length: int) 
     ages = torch.arange(length - 1, -1, -1, device=tape.device)
     rows = observation.bar[:, None] - ages  # [N, L]
     slots = rows[:, :0] if view is None else view.slots
-    window = look_up(tape.known.bars[..., :5], rows.clamp_min(0), slots[:, None])  # [N, L, A, 5]
+    channels = tape.known.bars[..., : len(WINDOW_CHANNELS)]  # [T, A, 5]
+    window = look_up(channels, rows.clamp_min(0), slots[:, None])  # [N, L, A, 5]
     begun = observation.bar // tape.bars_per_world * tape.bars_per_world  # [N]  of its world
     window = torch.where((rows >= begun[:, None])[:, :, None, None], window, torch.nan)
     prices = (window[..., :4] / window[:, -1:, :, 3:4]).log()

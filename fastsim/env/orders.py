@@ -9,14 +9,12 @@ asset cannot be borrowed, by what of it is held.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
-from fastsim.errors import ConfigError
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.market.conditions import Conditions
 from fastsim.market.costs import Friction, Orders, Venue, charge, marginal, orders_of, total
 
@@ -24,7 +22,7 @@ NEWTON_STEPS = 4
 BISECTIONS = 50
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class OrderConfig:
     """How orders are filled, and when a broker steps in."""
 
@@ -42,10 +40,6 @@ class OrderConfig:
 
     def __post_init__(self) -> None:
         require_choice(self, "unfilled")
-        if not isinstance(self.whole_shares, bool):
-            raise ConfigError(
-                f"OrderConfig.whole_shares must be true or false, got {self.whole_shares!r}"
-            )
         require_between(self, "maintenance_margin", 0, 1)
 
     @property

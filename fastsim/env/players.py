@@ -7,13 +7,13 @@ episodes draw theirs (`fastsim.env.slots`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
+from fastsim.data.bars import CLOSE
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
@@ -26,7 +26,7 @@ NOISE_STREAM = 3
 _RESOLUTION = 1 << 24
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Momentum(Decider):
     """More of what rose: equal weights, tilted by trailing returns in standard deviations."""
 
@@ -43,7 +43,7 @@ class Momentum(Decider):
         return tilted(1.0, score, equal_weights(tape, seen)), memory
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class MeanReversion(Decider):
     """More of what fell: momentum the other way round, over fewer bars."""
 
@@ -60,7 +60,7 @@ class MeanReversion(Decider):
         return tilted(1.0, score, equal_weights(tape, seen)), memory
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class TwapExecutor(Decider):
     """Buys equal weights in equal slices, one a bar (time-weighted average price), then holds."""
 
@@ -83,7 +83,7 @@ class Displaced(NamedTuple):
     columns: slice | None  # of a portfolio, displacements by slot; None where trades move no prices
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class LiquidityProvider(Decider):
     """Leans against displacement: sells what others have pushed up and buys what they pushed down.
 
@@ -113,7 +113,7 @@ class LiquidityProvider(Decider):
         return tilted(self.inventory, -self.strength * displacement, shares), memory
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Noise(Decider):
     """Moves a part of the way to weights drawn evenly from all there are, afresh at every bar."""
 
@@ -173,7 +173,7 @@ def shown_score(tape: MarketTape, observation: Observation, lookback: int) -> Te
 def trailing_score(tape: MarketTape, bar: Tensor, lookback: int) -> Tensor:
     """Log returns [n, A] over `lookback` bars, in their standard deviations; 0 where unknown."""
     begun = bar // tape.bars_per_world * tape.bars_per_world  # [n]  of its world
-    close = tape.known.bars[..., 3]
+    close = tape.known.bars[..., CLOSE]
     change = (close[bar] / close[torch.maximum(bar - lookback, begun)]).log()
     deviation = tape.known.sigma[bar] * lookback**0.5
     return torch.nan_to_num(change / deviation, nan=0.0, posinf=0.0, neginf=0.0)

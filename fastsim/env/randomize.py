@@ -9,13 +9,13 @@ impact agents feel in what they earn; assets and volatility they also see (`obse
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fastsim.config import BPS, require_choice
+from fastsim.config import BPS, configuration, require_choice
 from fastsim.env.impact import Displacement
 from fastsim.env.random import draw_uniform
 from fastsim.env.slots import View, drawn_assets
@@ -35,7 +35,7 @@ _COSTS = {  # names in the configuration: column of `Friction`, its unit
 _FACTOR_LIMIT = 100.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class RandomizeConfig:
     """Ranges (lowest, highest) to draw from; an empty one leaves things as they are."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.env.accounting import Outcome
 from fastsim.extensions import Registry, require_known
 
@@ -17,7 +17,7 @@ RUIN_LOG_GROWTH = -10.0
 """Least log growth of one step: ruin would be minus infinity."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class RewardConfig:
     """Which reward, and its parameters."""
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 
 from fastsim.errors import ConfigError
+from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import evaluate
-from fastsim.experiment.run import TrainConfig, start_name, train
+from fastsim.experiment.folder import start_name
+from fastsim.experiment.train import train
 from fastsim.forecast.registry import NO_FORECASTER
+from fastsim.progress import ON_STDERR, Progress
+from fastsim.stats.bootstrap import Interval, percentile_interval
+from fastsim.stats.resample import circular_rows
 
 RESAMPLES = 10_000
 
@@ -21,27 +25,26 @@ class Ablation(NamedTuple):
 
     with_forecasts: tuple[float, ...]
     without: tuple[float, ...]
-    difference: float
-    low: float
-    high: float
+    difference: Interval
 
     @property
     def sentence(self) -> str:
         """The result in words, whatever it is."""
+        difference, low, high, level = self.difference
         verdict = (
             "no evidence that forecasts matter"
-            if self.low <= 0.0 <= self.high
-            else f"forecasts {'help' if self.low > 0 else 'hurt'} here"
+            if self.difference.contains_zero
+            else f"forecasts {'help' if low > 0 else 'hurt'} here"
         )
         return (
             f"Sharpe ratio with forecasts minus without, mean over {len(self.without)} seeds: "
-            f"{self.difference:+.3f}, 95% bootstrap interval over seeds {self.low:+.3f} to "
-            f"{self.high:+.3f}: {verdict}. Seeds share the test years: the interval says nothing "
+            f"{difference:+.3f}, {level:.0%} bootstrap interval over seeds {low:+.3f} to "
+            f"{high:+.3f}: {verdict}. Seeds share the test years: the interval says nothing "
             f"of other years."
         )
 
 
-def ablate(config: TrainConfig, seeds: int, *, console: Console | None = None) -> Ablation:
+def ablate(config: TrainConfig, seeds: int, *, progress: Progress = ON_STDERR) -> Ablation:
     """Train `seeds` pairs of runs that differ in their forecasts alone, and compare them.
 
     Raises
@@ -57,7 +60,7 @@ def ablate(config: TrainConfig, seeds: int, *, console: Console | None = None) -
 
     def sharpe(seed: int, forecaster: str, label: str) -> float:
         run = replace(config, seed=seed, forecaster=forecaster, name=f"{name}-{label}-{seed}")
-        return float(evaluate(train(run, console=console)).summary.sharpe_ratio[0])
+        return float(evaluate(train(run, progress=progress)).summary.sharpe_ratio[0])
 
     pairs = [
         (sharpe(seed, config.forecaster, "with"), sharpe(seed, NO_FORECASTER, "without"))
@@ -69,8 +72,8 @@ def ablate(config: TrainConfig, seeds: int, *, console: Console | None = None) -
 def summarize_pairs(pairs: list[tuple[float, float]]) -> Ablation:
     """Mean difference of pairs with its percentile bootstrap interval over pairs."""
     having, lacking = zip(*pairs, strict=True)
-    differences = torch.tensor(having, dtype=torch.float64) - torch.tensor(lacking)
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(len(pairs), (RESAMPLES, len(pairs)), generator=generator)
-    low, high = differences[rows].mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return Ablation(having, lacking, float(differences.mean()), low, high)
+    differences = -torch.tensor(pairs, dtype=torch.float64).diff()[:, 0]  # [seeds]
+    rows = circular_rows(len(pairs), 1, RESAMPLES, torch.Generator().manual_seed(0))
+    draws = differences[rows].mean(1)  # [RESAMPLES]
+    interval = percentile_interval(float(differences.mean()), draws, level=0.95)
+    return Ablation(having, lacking, interval)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,23 +10,20 @@ from torch import Tensor
 
 from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
-from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.report import write_report
 from fastsim.backtest.summary import Summary, summarize
-from fastsim.config import changes
-from fastsim.data.sample import SAMPLES
-from fastsim.env.core import EnvConfig
+from fastsim.data.dates import show_span
 from fastsim.env.nested import transform
-from fastsim.experiment.run import TrainConfig, load_markets, play, policy_folder, read_run
-from fastsim.extensions import is_reference
-from fastsim.market.tape import MarketTape
+from fastsim.experiment.config import Part, TrainConfig, read_run
+from fastsim.experiment.folder import policy_folder
+from fastsim.experiment.markets import load_markets
+from fastsim.experiment.notes import algorithm_of, notes_on, run_settings
+from fastsim.experiment.replays import AGENT, compare
 from fastsim.policy.folder import load_policy
-from fastsim.policy.network import Policy
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
 
-AGENT, BENCHMARK = "agent", "equal weight"
-Part = Literal["train", "validation", "test"]
+BENCHMARK = "equal weight"
 
 
 class Evaluation(NamedTuple):
@@ -53,20 +48,13 @@ def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
     return transform(shorten, evaluation.summary), names
 
 
-def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
-    """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
-    names, schedule = benchmark_schedule(tape)
-    rules = replace(env, action="weights", max_gross=1.0)
-    return join(play(policy, tape, env, AGENT), replay_schedule(tape, schedule, names, rules))
-
-
 def evaluate(
     folder: Path, part: Part = "test", checkpoint: Literal["best", "latest"] = "best"
 ) -> Evaluation:
     """Evaluate the policy in a run's folder; leaves curves, weights and an HTML report there."""
     config = read_run(folder)
     policy = load_policy(policy_folder(folder, checkpoint))
-    tape: MarketTape = getattr(load_markets(config), part)
+    tape = load_markets(config).part(part)
     history = compare(policy.to(tape.device), tape, config.env)
     bars_per_year = periods_per_year(history.timestamps)
     returns = history.simple_returns
@@ -75,7 +63,7 @@ def evaluate(
         history=history,
         summary=summarize(history, periods_per_year=bars_per_year),
         interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
-        notes=tuple(_notes(config, tape, part)),
+        notes=tuple(notes_on(config, tape, part)),
         report=folder / f"report{_suffix(part)}.html",
     )
     _write(folder, config, evaluation)
@@ -84,13 +72,13 @@ def evaluate(
 
 def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     history = evaluation.history
+    span = show_span(history.timestamps)
     save_history(history, folder / f"curves{_suffix(evaluation.part)}")
-    first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
     write_report(
         history,
         evaluation.report,
-        title=f"{folder.name}: {_algorithm(config)} on {Path(config.data.source).name}",
-        subtitle=f"{evaluation.part} bars, {first} to {last}, {len(history.symbols)} assets",
+        title=f"{folder.name}: {algorithm_of(config)} on {Path(config.data.source).name}",
+        subtitle=f"{evaluation.part} bars, {span}, {len(history.symbols)} assets",
         focus=AGENT,
         benchmark=BENCHMARK,
         interval=evaluation.interval,
@@ -99,51 +87,5 @@ def _write(folder: Path, config: TrainConfig, evaluation: Evaluation) -> None:
     )
 
 
-def run_settings(config: TrainConfig) -> dict[str, str]:
-    """What a report says a run was made with: the main settings, then every changed rule.
-
-    A rule is a field of the environment or of the tape, and is changed where a run without options
-    has it otherwise.
-    """
-    costs, usual = config.env.costs, TrainConfig()
-    rules = changes(config.env, usual.env) | changes(config.tape, usual.tape)
-    return {
-        "environment steps": f"{config.total_steps:,}",
-        "seed": str(config.seed),
-        "learned from": _learned_from(config),
-        "reward": config.env.reward.kind,
-        "forecasts": config.forecaster,
-        "commission": f"{costs.fee_bps:g} bp",
-        "half spread": f"{costs.half_spread_bps:g} bp",
-        "initial cash": f"{config.env.initial_cash:,.0f}",
-        **{name: str(value) for name, value in rules.items()},
-    }
-
-
-def _learned_from(config: TrainConfig) -> str:
-    model = config.worlds.model
-    return "training bars" if model == "none" else f"{model} worlds fitted to the training bars"
-
-
-def _algorithm(config: TrainConfig) -> str:
-    """What a reader calls who learned: PPO, or where a user's own comes from."""
-    name = config.algorithm
-    return name if is_reference(name) else name.upper()
-
-
 def _suffix(part: Part) -> str:
     return "" if part == "test" else f"-{part}"
-
-
-def _notes(config: TrainConfig, tape: MarketTape, part: Part) -> Sequence[str]:
-    notes = [
-        f"Trades are filled at the {'next open' if tape.fill == 'next_open' else 'same close'}. "
-        f"Every strategy pays the same costs."
-    ]
-    if not tape.has_volume:
-        notes.append("The data has no volume: market impact and participation limits are off.")
-    if part != "test":
-        notes.append(f"These are {part} bars: the agent or its selection has seen them.")
-    if config.data.source in SAMPLES:
-        notes.append(SAMPLES[config.data.source])
-    return notes

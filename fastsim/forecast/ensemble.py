@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastsim.data.bars import CLOSE
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import (
-    CLOSE,
     Context,
     Forecast,
     Forecaster,

@@ -15,26 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.data.bars import Bars
+from fastsim.data.bars import CLOSE, Bars
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import CLOSE, INNER_BAND, MEDIAN, Context, Forecast, Forecaster
+from fastsim.forecast.interface import INNER_BAND, MEDIAN, Context, Forecast, Forecaster
+from fastsim.progress import SILENT, Progress
+from fastsim.stats.bootstrap import Interval, percentile_interval
+from fastsim.stats.resample import circular_rows
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 BLOCK = 6
 """Origins per resampled block."""
 RESAMPLES = 2000
 INTERVAL = 0.95
-
-
-class Estimate(NamedTuple):
-    """A figure and the interval, at INTERVAL, that resampled origins put around it."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 class Scores(NamedTuple):
@@ -59,12 +51,12 @@ class Scores(NamedTuple):
 class ScoreSummary(NamedTuple):
     """What a forecaster is worth; losses as in `Scores`."""
 
-    quantile_loss: Estimate
-    crps: Estimate
-    mase: Estimate
-    rmse: Estimate
-    coverage: Estimate
-    hit_rate: Estimate
+    quantile_loss: Interval
+    crps: Interval
+    mase: Interval
+    rmse: Interval
+    coverage: Interval
+    hit_rate: Interval
     """Hits among hits and misses; NaN for a random walk, which takes no side."""
     pit: tuple[float, ...]
     windows: int
@@ -96,10 +88,6 @@ def spaced_origins(bars: Bars, *, context: int, horizon: int, step: int) -> NDAr
     return origins
 
 
-def _nothing() -> None:
-    """Do nothing: progress that nobody watches."""
-
-
 def rolling_origins(
     bars: Bars,
     forecaster: Forecaster,
@@ -107,7 +95,7 @@ def rolling_origins(
     origins: Sequence[int] | NDArray[np.int64],
     context: int,
     *,
-    after_origin: Callable[[], object] = _nothing,
+    progress: Progress = SILENT,
 ) -> Scores:
     """Forecast every asset from every origin, and score the closes that came.
 
@@ -119,8 +107,8 @@ def rolling_origins(
         In bars; all are scored, with equal weight.
     origins
         Rows of `bars`, increasing; a forecast knows the row and the `context - 1` before it.
-    after_origin
-        Called when an origin is done, to show progress.
+    progress
+        Told of the origins that are done.
 
     Raises
     ------
@@ -134,25 +122,24 @@ def rolling_origins(
                 f"origin {row} lacks {context} bars up to it or {longest} after it: use rows "
                 f"{context - 1} to {len(bars) - longest - 1}"
             )
-    table = _bar_columns(bars)  # [A, T, 6]
+    table = torch.from_numpy(bars.table()).transpose(0, 1).contiguous()  # [A, T, 6]
     seconds = torch.from_numpy(bars.timestamps.astype("datetime64[s]").astype(np.int64))
     ahead = torch.tensor(list(horizons))
     least = max(forecaster.card.min_context, 2)
     scores = []
-    for row in (int(origin) for origin in origins):
-        span = slice(row + 1 - context, row + 1)
-        past, outcome = table[:, span], table[:, row + ahead, CLOSE]  # [A, L, 6], [A, h]
-        known = past[..., CLOSE].isfinite()  # [A, L]
-        usable = known[:, -1] & (known.sum(1) >= least) & outcome.isfinite().all(1)
-        if not bool(usable.any()):
-            after_origin()
-            continue
-        past, outcome = past[usable], outcome[usable]
-        stamps = seconds[span].expand(len(past), -1)
-        forecast = forecaster.forecast(Context(past, stamps), longest)
-        chosen = forecast.quantiles.cpu().double()[:, ahead - 1]
-        scores.append(score(Forecast(chosen, forecast.levels), past[..., CLOSE], outcome))
-        after_origin()
+    with progress.task(forecaster.card.name, len(origins), unit="origins") as task:
+        for row in map(int, origins):
+            span = slice(row + 1 - context, row + 1)
+            past, outcome = table[:, span], table[:, row + ahead, CLOSE]  # [A, L, 6], [A, h]
+            known = past[..., CLOSE].isfinite()  # [A, L]
+            usable = known[:, -1] & (known.sum(1) >= least) & outcome.isfinite().all(1)
+            if bool(usable.any()):
+                past, outcome = past[usable], outcome[usable]
+                stamps = seconds[span].expand(len(past), -1)
+                told = forecaster.forecast(Context(past, stamps), longest)
+                chosen = Forecast(told.quantiles.cpu().double()[:, ahead - 1], told.levels)
+                scores.append(score(chosen, past[..., CLOSE], outcome))
+            task.advance()
     if not scores:
         raise ForecastError("no origin has an asset whose context and outcomes are known")
     return Scores(*(torch.stack(column) for column in zip(*scores, strict=True)))
@@ -188,7 +175,7 @@ def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
 def summarise(scores: Scores) -> ScoreSummary:
     """Means over origins, with intervals."""
 
-    def over(*names: str, of: Callable[..., Tensor]) -> Estimate:
+    def over(*names: str, of: Callable[..., Tensor]) -> Interval:
         columns = torch.stack([getattr(scores, name) for name in names], -1)
         return resampled(columns, scores.windows, of)
 
@@ -209,7 +196,7 @@ def relative(
     scores: Scores,
     baseline: Scores,
     loss: Literal["quantile_loss", "crps", "absolute"] = "quantile_loss",
-) -> Estimate:
+) -> Interval:
     """Ratio of a loss to the baseline's on the same windows; below 1 is better.
 
     Raises
@@ -228,37 +215,22 @@ def relative(
 
 def resampled(
     values: Tensor, windows: Tensor, statistic: Callable[..., Tensor], *, seed: int = 0
-) -> Estimate:
+) -> Interval:
     """Estimate `statistic` of the mean of each column of `values` [R, C], weighted by `windows`.
 
-    The interval is the circular block bootstrap's (Politis and Romano 1992): blocks of BLOCK
-    neighbouring origins, the last followed by the first, because good and bad times come in spells.
+    The interval is the circular block bootstrap's, of BLOCK neighbouring origins a block, because
+    good and bad times come in spells.
     """
     weight = windows[:, None]
     sums = torch.cat([values * weight, weight], 1)  # [R, C + 1]
-    rows = len(values)
-    generator = torch.Generator().manual_seed(seed)
-    starts = torch.randint(rows, (RESAMPLES, -(-rows // BLOCK)), generator=generator)
-    drawn = ((starts[..., None] + torch.arange(BLOCK)) % rows).flatten(1)[:, :rows]
+    drawn = circular_rows(len(values), BLOCK, RESAMPLES, torch.Generator().manual_seed(seed))
 
     def value(total: Tensor) -> Tensor:
         return statistic(*(total[..., :-1] / total[..., -1:]).unbind(-1))
 
     draws = value(sums[drawn].sum(1))  # [RESAMPLES]
-    tail = (1.0 - INTERVAL) / 2.0
-    low, high = draws.nanquantile(draws.new_tensor([tail, 1.0 - tail])).tolist()
-    return Estimate(float(value(sums.sum(0))), low, high)
+    return percentile_interval(float(value(sums.sum(0))), draws, INTERVAL)
 
 
 def _same(mean: Tensor) -> Tensor:
     return mean
-
-
-def _bar_columns(bars: Bars) -> Tensor:
-    """Bars as forecasters take them [A, T, 6], NaN for what the data lack."""
-    missing = np.full_like(bars.close, np.nan)
-    prices = (bars.adjusted(name) for name in ("open", "high", "low", "close"))
-    columns = [missing if column is None else column for column in (*prices, bars.volume)]
-    dollars = bars.dollar_volume
-    columns.append(missing if dollars is None else dollars)
-    return torch.from_numpy(np.stack(columns, axis=-1)).transpose(0, 1).contiguous()

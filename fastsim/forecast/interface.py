@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastsim.data.bars import CLOSE
 from fastsim.errors import ForecastError
 
-CLOSE = 3
 """Column of the close in a bar."""
 
 Precision = Literal["float32", "float16", "bfloat16"]

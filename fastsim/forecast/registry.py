@@ -1,21 +1,20 @@
-"""Every forecaster by name: what it is, how its weights are loaded, and ensembles of them."""
+"""Forecasters by name: how their weights are loaded, and ensembles of them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from fastsim.errors import ConfigError, ForecastError
+from fastsim.errors import ConfigError, FastsimError, ForecastError
 from fastsim.forecast.artifacts.export import load_artifact
 from fastsim.forecast.artifacts.formats import SUFFIX
 from fastsim.forecast.ensemble import Ensemble
+from fastsim.forecast.foreign import ForeignForecaster, source_digest
 from fastsim.forecast.interface import (
     Forecaster,
     ForecastModel,
@@ -23,72 +22,14 @@ from fastsim.forecast.interface import (
     ModuleForecaster,
     Precision,
 )
-from fastsim.forecast.models import fracast, kronos, prior, tirex, tirex2, toto, toto2
+from fastsim.forecast.known import FORECASTERS, OWN, ForecasterRecord
+from fastsim.forecast.models import fracast
 from fastsim.forecast.weights import fingerprint
 
 NO_FORECASTER = "none"
 FITTED = "fit"
 """In place of weights: those that minimise the CRPS on bars that neither train nor test."""
-
-
-class Model(NamedTuple):
-    """One model that fastsim knows."""
-
-    card: ModelCard
-    load: Callable[[Path | None], ForecastModel]
-    random: Callable[[], ForecastModel] | None
-    """Full size with random weights, for benchmarks; None where weights ship."""
-    weights_file: str
-
-
-def _kronos(size: str) -> Model:
-    return Model(
-        kronos.CARDS[size],
-        lambda path: kronos.load_kronos(size, path),
-        partial(kronos.random_kronos, kronos.CONFIGS[size], kronos.TOKENIZER_CONFIGS[size], seed=0),
-        "model.safetensors",
-    )
-
-
-FORECASTERS: dict[str, Model] = {
-    "fastsim-prior": Model(prior.CARD, prior.load_prior, None, ""),
-    "tirex": Model(
-        tirex.CARD,
-        tirex.load_tirex,
-        lambda: tirex.TiRexModel.random(tirex.TiRexConfig(), 0),
-        tirex.CHECKPOINT,
-    ),
-    "tirex2": Model(
-        tirex2.CARD,
-        tirex2.load_tirex2,
-        lambda: tirex2.random_tirex2(tirex2.official_settings(), 0),
-        tirex2.CHECKPOINT,
-    ),
-    "toto": Model(
-        toto.CARD,
-        toto.load_toto,
-        lambda: toto.TotoModel(toto.TotoConfig()),
-        "model.safetensors",
-    ),
-    "toto2-4m": Model(
-        toto2.CARD,
-        toto2.load_toto2,
-        lambda: toto2.Toto2Model(toto2.Toto2Config()),
-        "model.safetensors",
-    ),
-    "kronos-mini": _kronos("mini"),
-    "kronos": _kronos("small"),
-    "kronos-base": _kronos("base"),
-    "fracast": Model(fracast.CARD, fracast.load_fracast, None, ""),
-}
 _announced: set[str] = set()
-
-
-def find_model(name: str) -> Model:
-    """The model of this name; ConfigError listing the names there are."""
-    if name not in FORECASTERS:
-        raise ConfigError(f"no forecaster is called {name!r}; there are {', '.join(FORECASTERS)}")
-    return FORECASTERS[name]
 
 
 def load_forecaster(
@@ -100,20 +41,40 @@ def load_forecaster(
 ) -> Forecaster:
     """Load a forecaster by its name, or an artefact by its path.
 
+    A user's own, registered or "package.module:object", is held to what forecasters promise, and
+    its key changes with the file that it is written in.
+
     Raises
     ------
     ConfigError
-        There is no model of this name.
+        There is no forecaster of this name.
     ForecastError
         Its weights cannot be had or do not fit.
     """
     if Path(name).suffix in SUFFIX.values():
         return load_artifact(Path(name), device)
-    model = find_model(name)
-    loaded = model.load(path)
-    _announce(model.card)
-    revision = f"{model.card.revision or ''}#{fingerprint(loaded)[:16]}"
-    return ModuleForecaster(loaded, precision=precision, device=device, revision=revision)
+    record = FORECASTERS.find(name)
+    loaded = _load(record, name, path)
+    if isinstance(loaded, ForecastModel):
+        card = record.card or loaded.card
+        _announce(card)
+        revision = f"{card.revision or ''}#{fingerprint(loaded)[:16]}"
+        forecaster: Forecaster = ModuleForecaster(
+            loaded, precision=precision, device=device, revision=revision
+        )
+    else:
+        forecaster = loaded
+    if record in OWN:
+        return forecaster
+    return ForeignForecaster(forecaster, name, source_digest(record.load, type(loaded)))
+
+
+def load_network(name: str, path: Path | None = None) -> ForecastModel:
+    """The network behind a forecaster's name, to export; ForecastError if it is none."""
+    loaded = _load(FORECASTERS.find(name), name, path)
+    if not isinstance(loaded, ForecastModel):
+        raise ForecastError(f"{name} is no network: there is nothing to export")
+    return loaded
 
 
 def load_ensemble(
@@ -137,7 +98,7 @@ def parse_names(text: str) -> tuple[str, ...]:
         return ()
     for name in names:
         if Path(name).suffix not in SUFFIX.values():
-            find_model(name)
+            FORECASTERS.find(name)
     if not names:
         raise ConfigError('forecaster must name at least one model, or be "none"')
     return names
@@ -153,23 +114,35 @@ def parse_weights(text: str) -> tuple[float, ...] | None:
         ) from None
 
 
-def where_weights_are(model: Model) -> str:
+def where_weights_are(record: ForecasterRecord) -> str:
     """Where a model's weights lie: in the package, in the hub's cache, or not here."""
-    card = model.card
-    if card.name == fracast.CARD.name:
+    if record.name == fracast.CARD.name:
         return "in its own package" if find_spec("fracast") else "pip install 'fastsim-rl[fracast]'"
-    if card.hub_id is None:
+    card = record.card
+    if card is None or card.hub_id is None:
         return "in the package"
-    found = try_to_load_from_cache(card.hub_id, model.weights_file, revision=card.revision)
+    found = try_to_load_from_cache(card.hub_id, record.weights_file, revision=card.revision)
     return str(found) if isinstance(found, str) else f"not here: hf download {card.hub_id}"
 
 
 def random_model(name: str) -> ForecastModel:
     """The full architecture with random weights: its speed is real, its forecasts are not."""
-    model = find_model(name)
-    if model.random is None:
+    record = FORECASTERS.find(name)
+    if record.random is None:
         raise ForecastError(f"{name} ships with its weights: there is no need for random ones")
-    return model.random()
+    return record.random()
+
+
+def _load(record: ForecasterRecord, name: str, path: Path | None) -> ForecastModel | Forecaster:
+    try:
+        return record.load(path)
+    except FastsimError:
+        raise
+    except Exception as error:
+        if record in OWN:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ForecastError(f"forecaster {name!r} cannot be loaded: {reason}") from error
 
 
 def _announce(card: ModelCard) -> None:

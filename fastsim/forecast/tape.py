@@ -10,14 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -27,6 +24,7 @@ from fastsim.errors import ForecastError
 from fastsim.forecast.interface import Context, Forecaster
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
+from fastsim.progress import ON_STDERR, Progress
 
 FORMAT = 1
 FIGURES = ("return", "dispersion", "rise")
@@ -71,7 +69,7 @@ def build_forecast_tape(
     horizons: Sequence[int] = (1, 5, 21),
     context_length: int = 512,
     batch_size: int = 1024,
-    console: Console | None = None,
+    progress: Progress = ON_STDERR,
 ) -> ForecastTape:
     """Forecast every asset at every bar, or read what an earlier run has forecast.
 
@@ -107,18 +105,22 @@ def build_forecast_tape(
     parts = folder / name
     starts = range(0, len(tape), BARS_PER_PART)
     missing = [start for start in starts if not _part(parts, start).exists()]
-    with _progress(console, len(tape), len(starts), len(missing)) as advance:
-        for start in missing:
-            rows = slice(start, min(start + BARS_PER_PART, len(tape)))
-            values = torch.cat(
-                [
-                    _figures(tape, forecaster, bars, wanted, context_length)
-                    for bars in _batches(rows, max(1, batch_size // tape.num_assets))
-                ]
-            )
-            write_whole(_part(parts, start), save({"values": values.contiguous()}))
-            advance(rows.stop - rows.start, tape.num_assets)
     if missing:
+        done = len(tape) * (len(starts) - len(missing)) // len(starts)
+        with progress.task("forecasting", len(tape), unit="bars", done=done) as task:
+            started, made = time.perf_counter(), 0
+            for start in missing:
+                rows = slice(start, min(start + BARS_PER_PART, len(tape)))
+                values = torch.cat(
+                    [
+                        _figures(tape, forecaster, bars, wanted, context_length)
+                        for bars in _batches(rows, max(1, batch_size // tape.num_assets))
+                    ]
+                )
+                write_whole(_part(parts, start), save({"values": values.contiguous()}))
+                made += (rows.stop - rows.start) * tape.num_assets
+                rate = made / (time.perf_counter() - started)
+                task.advance(rows.stop - rows.start, rate=f"{rate:,.0f} forecasts/s")
         write_whole(parts / "settings.json", json.dumps(settings, indent=2).encode())
     values = torch.cat([_read(_part(parts, start)) for start in starts])
     return ForecastTape(values, wanted)
@@ -168,31 +170,3 @@ def _read(path: Path) -> Tensor:
     except (SafetensorError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ForecastError(f"{path}: damaged ({reason}); delete it to forecast it again") from None
-
-
-@contextmanager
-def _progress(
-    console: Console | None, bars: int, parts: int, missing: int
-) -> Iterator[Callable[[int, int], None]]:
-    if not missing:
-        yield lambda bars, assets: None
-        return
-    columns = (
-        TextColumn("forecasting"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} bars"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console or Console(stderr=True)) as progress:
-        done = bars * (parts - missing) // parts
-        task = progress.add_task("forecasting", total=bars, completed=done, rate="")
-        started, made = time.perf_counter(), 0
-
-        def advance(count: int, assets: int) -> None:
-            nonlocal made
-            made += count * assets
-            rate = made / (time.perf_counter() - started)
-            progress.update(task, advance=count, rate=f"{rate:,.0f} forecasts/s")
-
-        yield advance

@@ -1,1 +1,1 @@
-"""Proximal policy optimisation where the data lies."""
+"""Algorithms that learn where the data lies, and who trains them."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastsim.config import from_mapping, require_between, to_mapping
+from fastsim.config import configuration, from_mapping, require_between, to_mapping
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
@@ -29,7 +29,7 @@ from fastsim.policy.network import Policy, policy_with
 from fastsim.policy.spec import PolicySpec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class LeagueConfig:
     """Who plays against the learner."""
 

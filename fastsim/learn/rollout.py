@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fastsim.config import require_count
+from fastsim.config import configuration, require_between
 from fastsim.env.core import EnvConfig, Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
@@ -20,7 +19,7 @@ from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class CollectConfig:
     """How much experience an iteration begins with."""
 
@@ -31,7 +30,7 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_steps"):
-            require_count(f"CollectConfig.{name}", getattr(self, name))
+            require_between(self, name, 1)
 
     @property
     def frames(self) -> int:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.config import BPS, require_between, require_count
+from fastsim.config import BPS, configuration, require_between, require_count
 from fastsim.errors import ConfigError
 from fastsim.extensions import Registry, checked, require_known
 from fastsim.market.conditions import Conditions
@@ -28,7 +28,7 @@ from fastsim.market.conditions import Conditions
 _BY_ORDER = ("fee_per_share", "minimum_fee")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class CostConfig:
     """Frictions of one trade. Rates are basis points of traded notional unless named otherwise."""
 

@@ -3,26 +3,78 @@
 Every feature is a function of bars up to and including t, and of order one: returns are divided by
 the trailing volatility of their span, so a feature means the same for a calm and a wild asset. For
 the same reason only one of them tells a market from one whose log returns are all f times as large:
-the logarithm of volatility, which is higher by log f (`rises_with_volatility`).
+the logarithm of volatility, which is higher by log f (`Feature.rises_with_volatility`).
+
+Each is a record, `Feature`. A user's own are added by name, `FeatureConfig.extra`, and held to what
+is said here: `docs/howto/feature.md`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
+from fastsim.extensions import Registry, require_known
 
 FEATURE_LIMIT = 10.0
 """Features are clipped to this magnitude, so that an observation space has bounds."""
+FIELDS = ("open", "high", "low", "volume")
+"""What bars may lack."""
+CUTS = (1 / 3, 2 / 3)
+"""Shares of the bars after the warm-up on which a user's feature is made once more."""
+TOLERANCE = 1e-6
+"""What it may then differ by, absolutely and relatively: sums may be rounded otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """One thing that may be known of every asset at the close of every bar.
+
+    `function(bars, config)` gives it [T, A]: of order one, made of bars up to and including its
+    own, NaN where there is too little history.
+    """
+
+    name: str
+    function: Callable[[Bars, FeatureConfig], FloatArray]
+    warmup: int = 0
+    """Bars before the first at which it is complete."""
+    needs: tuple[str, ...] = ()
+    """What it is made of beside closes: open, high, low, volume."""
+    rises_with_volatility: bool = False
+    """Whether it is higher by log f where all log returns are f times as large, as the log of
+    volatility is. Returns, momentum, ranges and the short volatility are in units of the
+    volatility, and volume knows nothing of prices: they stay as they are. So do forecasts: expected
+    log returns and dispersions are in units of the volatility too, a probability of a rise has
+    none, and a forecaster who is shown larger returns is taken to expect larger ones."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
+            raise ConfigError(f"Feature.name must be a word such as carry_21, got {self.name!r}")
+        if not callable(self.function):
+            raise ConfigError(
+                f"Feature.function of {self.name} must be a function of bars and a FeatureConfig, "
+                f"got {self.function!r}"
+            )
+        if not isinstance(self.warmup, int) or self.warmup < 0:
+            raise ConfigError(
+                f"Feature.warmup of {self.name} must be a whole number of bars >= 0, "
+                f"got {self.warmup!r}"
+            )
+        if isinstance(self.needs, str) or not set(self.needs) <= set(FIELDS):
+            raise ConfigError(
+                f"Feature.needs of {self.name} must be a tuple of {', '.join(FIELDS)}, "
+                f"got {self.needs!r}"
+            )
+
+
+@configuration
 class FeatureConfig:
     """Which features are made. Windows are in bars."""
 
@@ -33,11 +85,13 @@ class FeatureConfig:
     short_window: int = 21
     volatility_window: int = 63
     """Also the window of the volatility and the average traded value that impact is scaled by."""
+    extra: tuple[str, ...] = ()
+    """Further features: names in `FEATURES`, or your own as "package.module:object"."""
 
     def __post_init__(self) -> None:
         for name in ("momentum_window", "momentum_skip", "short_window", "volatility_window"):
             require_between(self, name, 2)
-        if not all(isinstance(window, int) and window >= 1 for window in self.return_windows):
+        if not all(window >= 1 for window in self.return_windows):
             raise ConfigError(
                 f"FeatureConfig.return_windows must be bars >= 1, got {self.return_windows!r}"
             )
@@ -46,13 +100,50 @@ class FeatureConfig:
                 f"FeatureConfig.momentum_skip must be below momentum_window = "
                 f"{self.momentum_window}, got {self.momentum_skip!r}"
             )
+        if isinstance(self.extra, str):
+            raise ConfigError(
+                f"FeatureConfig.extra must be a tuple of names, got the text {self.extra!r}"
+            )
+        if self.extra:
+            require_known(self, "extra", FEATURES)
+        names = [record.name for record in self.records]
+        for record in self.extra_records:
+            if names.count(record.name) > 1:
+                raise ConfigError(
+                    f"FeatureConfig.extra: there is a feature called {record.name!r} already"
+                )
+
+    @property
+    def extra_records(self) -> tuple[Feature, ...]:
+        """The features that `extra` names; ConfigError where there is none."""
+        return tuple(FEATURES.find(name) for name in self.extra)
+
+    @property
+    def records(self) -> tuple[Feature, ...]:
+        """All features, in the order of their columns."""
+        return (*own_features(self), *self.extra_records)
 
     @property
     def warmup(self) -> int:
         """Bars before the first at which every feature is complete."""
-        # The range is averaged over bars that are each scaled by a complete volatility.
-        scaled_range = self.volatility_window + self.short_window - 1
-        return max(*self.return_windows, self.momentum_window, scaled_range)
+        return max(record.warmup for record in self.records)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shown(Bars):
+    """Bars as features are shown them: not to be written to, their volatility computed once."""
+
+    volatility: dict[int, FloatArray] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, bars: Bars) -> _Shown:
+        """The same bars, without a copy."""
+        found = {entry.name: getattr(bars, entry.name) for entry in fields(Bars)}
+        for name, values in found.items():
+            if isinstance(values, np.ndarray):
+                found[name] = values.view()
+                found[name].flags.writeable = False
+        return cls(**found)
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
@@ -83,20 +174,25 @@ def log_returns(prices: FloatArray, bars: int = 1) -> FloatArray:
 
 
 def make_features(bars: Bars, config: FeatureConfig) -> dict[str, FloatArray]:
-    """Named features [T, A] of adjusted bars, clipped; 0 where the asset has too little history."""
-    return {name: clip_feature(values) for name, values in _features(bars, config)}
+    """Named features [T, A] of adjusted bars, clipped; 0 where the asset has too little history.
 
-
-def rises_with_volatility(name: str) -> bool:
-    """Whether a feature is higher by log f where all log returns are f times as large.
-
-    That is the log of volatility. Returns, momentum, ranges and the short volatility are in units
-    of the volatility, and volume knows nothing of prices: they stay as they are. So do forecasts:
-    expected log returns and dispersions are in units of the volatility too, a probability of a rise
-    has none, and a forecaster who is shown larger returns is taken to expect larger ones. Features
-    of other names are left alone, for nobody here knows what they are made of.
+    Raises
+    ------
+    ConfigError
+        A feature of `config.extra` fails, has another shape, is infinite, is nowhere a number, or
+        looks ahead.
+    DataError
+        It needs what the bars lack.
     """
-    return re.fullmatch(r"log_volatility_\d+", name) is not None
+    shown = _Shown.of(bars)
+    features = {
+        record.name: record.function(shown, config)
+        for record in own_features(config)
+        if not _lacking(bars, record)
+    }
+    for record in config.extra_records:
+        features[record.name] = _checked(record, shown, config)
+    return {name: clip_feature(values) for name, values in features.items()}
 
 
 def clip_feature(values: FloatArray) -> FloatArray:
@@ -106,40 +202,193 @@ def clip_feature(values: FloatArray) -> FloatArray:
 
 def trailing_volatility(bars: Bars, window: int) -> FloatArray:
     """Standard deviation [T, A] of one-bar log returns over the last `window` bars."""
+    if isinstance(bars, _Shown) and window in bars.volatility:
+        return bars.volatility[window]
+    volatility = rolling_std(log_returns(_close(bars)), window)
+    if isinstance(bars, _Shown):
+        volatility.flags.writeable = False
+        bars.volatility[window] = volatility
+    return volatility
+
+
+def own_features(config: FeatureConfig) -> tuple[Feature, ...]:
+    """The features that come with fastsim, with these windows."""
+    short, long = config.short_window, config.volatility_window
+    ranges = Feature(
+        name=f"scaled_range_{short}",
+        function=partial(scaled_range, window=short),
+        warmup=long + short - 1,  # a mean over bars that are each scaled by a complete volatility
+        needs=("high", "low"),
+    )
+    volumes = Feature(
+        name=f"volume_zscore_{long}",
+        function=partial(volume_zscore, window=long),
+        warmup=long,
+        needs=("volume",),
+    )
+    return (*_of_returns(config), *_of_volatility(short, long), ranges, volumes)
+
+
+def _of_returns(config: FeatureConfig) -> Iterator[Feature]:
+    momentum, skip, long = config.momentum_window, config.momentum_skip, config.volatility_window
+    for window in config.return_windows:
+        yield Feature(
+            name=f"scaled_log_return_{window}",
+            function=partial(scaled_log_return, window=window),
+            warmup=max(window, long),
+        )
+    yield Feature(
+        name=f"scaled_momentum_{momentum}_{skip}",
+        function=partial(scaled_momentum, window=momentum, skip=skip),
+        warmup=max(momentum, long),
+    )
+
+
+def _of_volatility(short: int, long: int) -> Iterator[Feature]:
+    yield Feature(
+        name=f"log_volatility_ratio_{short}",
+        function=partial(log_volatility_ratio, window=short),
+        warmup=max(short, long),
+    )
+    yield Feature(
+        name=f"log_volatility_{long}",
+        function=partial(log_volatility, window=long),
+        warmup=long,
+        rises_with_volatility=True,
+    )
+
+
+def scaled_log_return(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
+    """Log return [T, A] over `window` bars, in standard deviations of that span."""
+    scaled: FloatArray = log_returns(_close(bars), window) / (unit(bars, config) * window**0.5)
+    return scaled
+
+
+def scaled_momentum(bars: Bars, config: FeatureConfig, *, window: int, skip: int) -> FloatArray:
+    """Log return [T, A] from `window` to `skip` bars ago, in standard deviations of that span."""
+    span = window - skip
+    past = np.full_like(bars.close, np.nan)
+    past[skip:] = log_returns(_close(bars), span)[:-skip]
+    scaled: FloatArray = past / (unit(bars, config) * span**0.5)
+    return scaled
+
+
+def log_volatility_ratio(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
+    """Log [T, A] of the volatility of the last `window` bars over that of the long window."""
+    with np.errstate(divide="ignore"):
+        ratio: FloatArray = np.log(trailing_volatility(bars, window) / unit(bars, config))
+    return ratio
+
+
+def log_volatility(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
+    """Log [T, A] of the volatility of the last `window` bars, 0 at a hundredth a bar."""
+    volatility: FloatArray = np.log(positive(trailing_volatility(bars, window)) / 0.01)
+    return volatility
+
+
+def scaled_range(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
+    """Mean [T, A] over `window` bars of log(high / low) in units of the volatility."""
+    high, low = bars.adjusted("high"), bars.adjusted("low")
+    assert high is not None and low is not None
+    return rolling_mean(np.log(high / low) / unit(bars, config), window)
+
+
+def volume_zscore(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
+    """Log of the volume [T, A] less its mean, in standard deviations, both of `window` bars."""
+    assert bars.volume is not None
+    size = np.log1p(bars.volume)
+    spread, mean = rolling_std(size, window), rolling_mean(size, window)
+    return (size - mean) / positive(spread)
+
+
+def unit(bars: Bars, config: FeatureConfig) -> FloatArray:
+    """The volatility [T, A] that returns are divided by: of a bar, NaN where it is 0."""
+    return positive(trailing_volatility(bars, config.volatility_window))
+
+
+def positive(values: FloatArray) -> FloatArray:
+    """What may be divided by: NaN in place of all that is not above 0."""
+    return np.where(values > 0, values, np.nan)
+
+
+FEATURES: Registry[Feature] = Registry("feature", Feature, own_features(FeatureConfig()))
+"""What `FeatureConfig.extra` can name: fastsim's own, of the usual windows, and those added."""
+
+
+def _checked(record: Feature, bars: Bars, config: FeatureConfig) -> FloatArray:
+    """A user's feature [T, A], once it is what it has to be."""
+    lacking = _lacking(bars, record)
+    if lacking:
+        raise DataError(
+            f"feature {record.name!r} needs {' and '.join(lacking)}, which this data lacks"
+        )
+    values = _called(record, bars, config)
+    if np.isinf(values).any():
+        raise ConfigError(
+            f"feature {record.name!r} is infinite {_place(bars, np.isinf(values))}; "
+            f"use NaN where it cannot be known"
+        )
+    if len(bars) > record.warmup and not np.isfinite(values[record.warmup :]).any():
+        raise ConfigError(
+            f"feature {record.name!r} is NaN for every asset at every bar from bar "
+            f"{record.warmup}, its warm-up, on"
+        )
+    for share in CUTS:
+        _refuse_foresight(record, bars, config, values, share)
+    return values
+
+
+def _refuse_foresight(
+    record: Feature, bars: Bars, config: FeatureConfig, values: FloatArray, share: float
+) -> None:
+    """Raise ConfigError if a feature is another where the bars end after this share of them."""
+    first = record.warmup + 1
+    length = first + int((len(bars) - first) * share)
+    if not first <= length < len(bars):
+        return
+    early = clip_feature(_called(record, bars.take(slice(length)), config))
+    late = clip_feature(values[:length])
+    changed = np.abs(early - late) > TOLERANCE * (1.0 + np.abs(late))
+    if changed.any():
+        raise ConfigError(
+            f"feature {record.name!r} looks ahead: {_place(bars, changed)} it is "
+            f"{late[changed][0]:.6g}, but {early[changed][0]:.6g} where the bars end "
+            f"{_day(bars, length - 1)}; make it of bars up to its own"
+        )
+
+
+def _called(record: Feature, bars: Bars, config: FeatureConfig) -> FloatArray:
+    try:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.asarray(record.function(bars, config), dtype=np.float64)
+    except Exception as error:  # whatever a user's function does
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"feature {record.name!r} fails on {len(bars)} bars: {reason}") from error
+    if values.shape != bars.close.shape:
+        raise ConfigError(
+            f"feature {record.name!r} must have the shape of the bars {bars.close.shape}, "
+            f"got {values.shape}"
+        )
+    return values
+
+
+def _lacking(bars: Bars, record: Feature) -> list[str]:
+    return [name for name in record.needs if getattr(bars, name) is None]
+
+
+def _place(bars: Bars, where: NDArray[np.bool_]) -> str:
+    bar, asset = np.argwhere(where)[0].tolist()
+    return f"for {bars.symbols[asset]} {_day(bars, bar)}"
+
+
+def _day(bars: Bars, bar: int) -> str:
+    return f"at {np.datetime_as_string(bars.timestamps[bar], unit='m')}"
+
+
+def _close(bars: Bars) -> FloatArray:
     close = bars.adjusted("close")
     assert close is not None
-    return rolling_std(log_returns(close), window)
-
-
-def _features(bars: Bars, config: FeatureConfig) -> Iterator[tuple[str, FloatArray]]:
-    close, high, low = (bars.adjusted(name) for name in ("close", "high", "low"))
-    assert close is not None
-    sigma = trailing_volatility(bars, config.volatility_window)
-    sigma = np.where(sigma > 0, sigma, np.nan)
-    for window in config.return_windows:
-        yield f"scaled_log_return_{window}", log_returns(close, window) / (sigma * window**0.5)
-    span = config.momentum_window - config.momentum_skip
-    past = np.full_like(close, np.nan)
-    past[config.momentum_skip :] = log_returns(close, span)[: -config.momentum_skip]
-    yield (
-        f"scaled_momentum_{config.momentum_window}_{config.momentum_skip}",
-        past / (sigma * span**0.5),
-    )
-    with np.errstate(divide="ignore"):
-        short = np.log(trailing_volatility(bars, config.short_window) / sigma)
-    yield f"log_volatility_ratio_{config.short_window}", short
-    yield f"log_volatility_{config.volatility_window}", np.log(sigma / 0.01)
-    if high is not None and low is not None:
-        span_of_bar = np.log(high / low) / sigma
-        yield f"scaled_range_{config.short_window}", rolling_mean(span_of_bar, config.short_window)
-    if bars.volume is not None:
-        size = np.log1p(bars.volume)
-        spread = rolling_std(size, config.volatility_window)
-        mean = rolling_mean(size, config.volatility_window)
-        yield (
-            f"volume_zscore_{config.volatility_window}",
-            (size - mean) / np.where(spread > 0, spread, np.nan),
-        )
+    return close
 
 
 def _trailing_sum(values: FloatArray, window: int) -> FloatArray:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.config import require_between, require_choice
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
 from fastsim.extensions import require_known
@@ -30,8 +30,8 @@ from fastsim.market.features import (
     trailing_volatility,
 )
 from fastsim.market.lending import borrow_table, shortable_table
+from fastsim.stats.years import years_between
 
-DAYS_PER_YEAR = 365.0
 DELISTED_AFTER = 3
 """Bars without a price, up to the end of the data, that tell a delisting from a halt."""
 OWN_COLUMNS = tuple(COLUMNS)
@@ -39,7 +39,7 @@ OWN_COLUMNS = tuple(COLUMNS)
 FillPrice = Literal["next_open", "close"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class TapeConfig:
     """How bars become a market."""
 
@@ -97,7 +97,7 @@ class KnownTables(NamedTuple):
     sigma: Tensor  # [T, A]  trailing standard deviation of one-bar log returns
     dollar_volume: Tensor  # [T, A]  trailing mean traded value per bar; infinite without volume
     listed: Tensor  # [T, A]  bool: the asset traded at this bar
-    bars: Tensor  # [T, A, 6]  adjusted open, high, low, close; volume; traded value; NaN if missing
+    bars: Tensor  # [T, A, 6]  as `Bars.table`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,6 +129,9 @@ class MarketTape:
     slots: int = 0
     """Worlds that are one market's alone: its episode e is in the one of number e mod `slots`, and
     world m + s * worlds / slots is number s of market m. With 0, every episode draws any world."""
+    rising: tuple[str, ...] = ()
+    """Features that are higher by log f in an episode whose log returns are all f times as large;
+    see `Feature.rises_with_volatility`."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -277,6 +280,8 @@ def make_tape(
 
     Raises
     ------
+    ConfigError
+        A feature of `FeatureConfig.extra` is not what it has to be; as `make_features`.
     DataError
         Too few bars for the features, opens wanted where there are none, an array of the wrong
         shape, or a symbol that is not in the data.
@@ -319,6 +324,9 @@ def make_tape(
         fill=fill,
         first=config.features.warmup,
         last=len(bars) - 1,
+        rising=tuple(
+            record.name for record in config.features.records if record.rises_with_volatility
+        ),
     )
 
 
@@ -367,15 +375,12 @@ def _known_arrays(
     else:
         average = rolling_mean(dollars, window)
         average = np.where(average > 0, average, np.inf)
-    missing = np.full_like(bars.close, np.nan)
-    raw = [bars.adjusted(name) for name in ("open", "high", "low", "close")]
-    columns = [missing if column is None else column for column in (*raw, bars.volume, dollars)]
     return (
         np.stack(list(features.values()), axis=-1),
         np.nan_to_num(trailing_volatility(bars, window)),
         average,
         np.isfinite(bars.close),
-        np.stack(columns, axis=-1),
+        bars.table(),
     )
 
 
@@ -405,8 +410,7 @@ def _next_arrays(
         dollars = np.vstack([dollars[1:], np.zeros_like(dollars[:1])])
         known = np.where(np.isfinite(bars.open), bars.open, bars.close)
         price = np.vstack([known[1:], np.ones_like(close[:1])])
-    elapsed = np.diff(bars.timestamps).astype("timedelta64[ns]").astype(np.float64)
-    years = np.append(elapsed / (86_400e9 * DAYS_PER_YEAR), 0.0)
+    years = np.append(years_between(bars.timestamps), 0.0)
     return {
         "r_before": before,
         "r_after": (1.0 + total) / (1.0 + before) - 1.0,

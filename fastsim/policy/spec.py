@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastsim.config import from_mapping, require_between
+from fastsim.config import configuration, from_mapping, require_between
 from fastsim.env.actions import action_width
 from fastsim.env.config import EnvConfig
 from fastsim.env.portfolio_columns import portfolio_names
@@ -23,7 +23,7 @@ ALIKE = 1.2
 _SHOWN = 8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class PolicyConfig:
     """Size and exploration of the policy."""
 
@@ -38,7 +38,7 @@ class PolicyConfig:
         require_between(self, "initial_std", 0, 10, open_low=True)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class PolicySpec:
     """What a policy was made for; it travels with the weights."""
 

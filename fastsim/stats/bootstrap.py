@@ -1,4 +1,4 @@
-"""How sure a difference between two Sharpe ratios is: the stationary bootstrap.
+"""How sure an estimate is, and a difference between two Sharpe ratios: the stationary bootstrap.
 
 Daily returns are not independent, so whole blocks of days are resampled: Politis and Romano (1994),
 "The Stationary Bootstrap", JASA 89(428). Both series are resampled with the same days, so what
@@ -15,6 +15,7 @@ from torch import Tensor
 from fastsim.errors import ConfigError, DataError
 from fastsim.stats.metrics import sharpe_ratio
 from fastsim.stats.resample import resampled_rows
+from fastsim.stats.years import TRADING_DAYS
 
 
 class Interval(NamedTuple):
@@ -40,7 +41,7 @@ def sharpe_difference(
     level: float = 0.95,
     seed: int = 0,
     risk_free: float = 0.0,
-    periods_per_year: float = 252.0,
+    periods_per_year: float = TRADING_DAYS,
 ) -> Interval:
     """Estimate the annualised Sharpe ratio of `a` minus that of `b`, with a percentile interval.
 
@@ -87,8 +88,12 @@ def sharpe_difference(
     generator = torch.Generator().manual_seed(seed)
     chunks = resampled_rows(len(pair), block_length, resamples, generator)
     draws = torch.cat([difference(pair[rows.to(pair.device)]) for rows in chunks])  # [resamples]
+    return percentile_interval(float(difference(pair)), draws, level)
+
+
+def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interval:
+    """The middle `level` of resampled estimates [resamples]; NaN among them are left out."""
     tail = (1.0 - level) / 2.0
-    estimate = float(difference(pair))
     low, high = draws.nanquantile(draws.new_tensor([tail, 1.0 - tail])).tolist()
     return Interval(estimate=estimate, low=low, high=high, level=level)
 

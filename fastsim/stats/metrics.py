@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.errors import DataError
-
-DAYS_PER_YEAR = 365.0
-WEEKDAYS_PER_YEAR = DAYS_PER_YEAR * 5 / 7
+from fastsim.stats.years import DAYS_PER_YEAR, TRADING_DAYS, WEEKDAYS_PER_YEAR
 
 
 def total_return(returns: Tensor) -> Tensor:
@@ -30,7 +28,7 @@ def total_return(returns: Tensor) -> Tensor:
     return (1.0 + _missing_as_zero(returns)).prod(0) - 1.0
 
 
-def annual_return(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+def annual_return(returns: Tensor, *, periods_per_year: float = TRADING_DAYS) -> Tensor:
     """Compound annual growth rate [...] of simple returns [T, ...]; NaN if T is 0.
 
     `prod(1 + r) ^ (periods_per_year / T) - 1`, empyrical's `annual_return`.
@@ -42,7 +40,7 @@ def annual_return(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor
     return growth.pow(1.0 / years) - 1.0
 
 
-def annual_volatility(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+def annual_volatility(returns: Tensor, *, periods_per_year: float = TRADING_DAYS) -> Tensor:
     """Sample standard deviation of returns [T, ...] times sqrt(periods a year); NaN if T < 2.
 
     Empyrical's `annual_volatility` with its `alpha` of 2.
@@ -51,7 +49,10 @@ def annual_volatility(returns: Tensor, *, periods_per_year: float = 252.0) -> Te
 
 
 def downside_risk(
-    returns: Tensor, *, required_return: float | Tensor = 0.0, periods_per_year: float = 252.0
+    returns: Tensor,
+    *,
+    required_return: float | Tensor = 0.0,
+    periods_per_year: float = TRADING_DAYS,
 ) -> Tensor:
     """Root mean square of the shortfall below `required_return`, annualised; NaN if T is 0.
 
@@ -71,7 +72,10 @@ def downside_risk(
 
 
 def sharpe_ratio(
-    returns: Tensor, *, risk_free: float | Tensor = 0.0, periods_per_year: float = 252.0
+    returns: Tensor,
+    *,
+    risk_free: float | Tensor = 0.0,
+    periods_per_year: float = TRADING_DAYS,
 ) -> Tensor:
     """Mean over standard deviation of the returns above risk-free, annualised.
 
@@ -99,7 +103,10 @@ def sharpe_ratio(
 
 
 def sortino_ratio(
-    returns: Tensor, *, required_return: float | Tensor = 0.0, periods_per_year: float = 252.0
+    returns: Tensor,
+    *,
+    required_return: float | Tensor = 0.0,
+    periods_per_year: float = TRADING_DAYS,
 ) -> Tensor:
     """Annual mean return above `required_return` over the downside risk; NaN if T < 2.
 
@@ -144,7 +151,7 @@ def max_drawdown(returns: Tensor) -> Tensor:
     return drawdown(returns).amin(0)
 
 
-def calmar_ratio(returns: Tensor, *, periods_per_year: float = 252.0) -> Tensor:
+def calmar_ratio(returns: Tensor, *, periods_per_year: float = TRADING_DAYS) -> Tensor:
     """Annual return over the size of the worst drawdown; NaN without a drawdown.
 
     Empyrical's `calmar_ratio` (Young 1991), over the whole series; infinite values become NaN.
@@ -187,7 +194,7 @@ def periods_per_year(timestamps: NDArray[np.datetime64]) -> float:
     if usual_gap > 1.5:
         return max(1.0, float(round(DAYS_PER_YEAR / float(gaps.mean()))))
     if usual_gap > 0.8:
-        return 365.0 if seven_days else 252.0
+        return DAYS_PER_YEAR if seven_days else TRADING_DAYS
     if seven_days:
         return len(days) / calendar_days * DAYS_PER_YEAR
     weekdays = max(1, int(np.busday_count(days[0], days[-1] + 1)))

@@ -1,4 +1,4 @@
-"""Rows of the stationary bootstrap."""
+"""Rows of block bootstraps: blocks of random length, and of one length."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def resampled_rows(
         restarts = torch.rand(shape, generator=generator, device=device) < 1.0 / block_length
         block_began = torch.where(restarts, steps, 0).cummax(0).values  # [bars, chunk]
         yield (starts.gather(0, block_began) + steps - block_began) % length
+
+
+def circular_rows(
+    length: int, block_length: int, resamples: int, generator: torch.Generator
+) -> Tensor:
+    """Row numbers [resamples, length] below `length`, in blocks that begin at random places.
+
+    The last row is followed by the first; blocks of one row are the plain bootstrap. Politis and
+    Romano (1992), "A circular block-resampling procedure for stationary data".
+    """
+    shape = (resamples, -(-length // block_length))
+    starts = torch.randint(length, shape, generator=generator, device=generator.device)
+    steps = torch.arange(block_length, device=generator.device)
+    return ((starts[..., None] + steps) % length).flatten(1)[:, :length]

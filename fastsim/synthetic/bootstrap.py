@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
-from fastsim.data.bars import Bars
+from fastsim.config import configuration, require_between
+from fastsim.data.bars import PRICES, Bars, FloatArray
 from fastsim.errors import DataError
 from fastsim.stats.resample import resampled_rows
 from fastsim.synthetic.interface import Paths, check_sizes
 
-PRICES = ("open", "high", "low", "close")
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class BlockBootstrap:
     """Blocks of whole rows of real bars, chained: Politis and Romano (1994), JASA 89.
 
@@ -42,9 +38,9 @@ class BlockBootstrap:
         """Names of the fields in the data, and the rows to draw from [R, A, fields]."""
         close = self.bars.adjusted("close")
         assert close is not None
-        found = {}
+        found: dict[str, FloatArray] = {}
         for name in PRICES:
-            prices = self.bars.adjusted(name)  # type: ignore[arg-type]  # one of FieldName
+            prices = self.bars.adjusted(name)
             if prices is not None:
                 found[name] = np.log(prices[1:] / close[:-1])
         if self.bars.volume is not None:

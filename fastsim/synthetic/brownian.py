@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torch import Generator
 
+from fastsim.config import configuration
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel
 from fastsim.synthetic.shocks import FactorConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class GeometricBrownian(SyntheticModel):
     """dS / S = mu dt + sigma dW, W correlated by factors: Samuelson (1965), Black, Scholes (1973).
 

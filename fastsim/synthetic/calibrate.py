@@ -8,7 +8,6 @@ bars are fitted too; where they have closes alone, so do the paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import exp, lgamma, log, pi
 from typing import NamedTuple
 
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor
 
 from fastsim.data.bars import Bars
-from fastsim.errors import ConfigError
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.facts import complete_closes
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.heston import Heston
-from fastsim.synthetic.interface import PathModel
 from fastsim.synthetic.intrabar import IntrabarConfig
 from fastsim.synthetic.jumps import MertonJumps
 from fastsim.synthetic.likelihood import fit_garch, fit_mixture, fit_regimes
@@ -31,7 +28,6 @@ from fastsim.synthetic.log_volatility import LogVolatility
 from fastsim.synthetic.regimes import Regime, RegimeSwitching
 from fastsim.synthetic.shocks import FactorConfig
 
-NANOSECONDS_PER_YEAR = 365.25 * 86_400e9
 MEMORY_LAGS = 60
 """Lags of the autocovariances from which the memory of volatility is read."""
 
@@ -57,21 +53,6 @@ class Sample(NamedTuple):
     def scaled(self) -> Tensor:
         """Returns [T, A] of mean 0 and variance 1."""
         return (self.log_return - self.log_return.mean(0)) / self.deviation
-
-
-def fit(name: str, bars: Bars) -> PathModel:
-    """Fit the model called `name`, one of `FITS`.
-
-    Raises
-    ------
-    ConfigError
-        There is no such model.
-    DataError
-        Fewer than 101 bars on which every symbol traded.
-    """
-    if name not in FITS:
-        raise ConfigError(f"no synthetic model is called {name!r}: use one of {', '.join(FITS)}")
-    return FITS[name](bars)
 
 
 def fit_brownian(bars: Bars) -> GeometricBrownian:
@@ -272,18 +253,6 @@ def fit_bootstrap(bars: Bars) -> BlockBootstrap:
     return BlockBootstrap(bars=bars)
 
 
-FITS: dict[str, Callable[[Bars], PathModel]] = {
-    "gbm": fit_brownian,
-    "heston": fit_heston,
-    "merton": fit_merton,
-    "garch": fit_garch_model,
-    "sv": fit_log_volatility,
-    "regimes": fit_regime_switching,
-    "bootstrap": fit_bootstrap,
-}
-"""How each model is made from real bars."""
-
-
 def fit_factors(correlation: Tensor, factors: int = 1) -> FactorConfig:
     """Loadings of a correlation matrix [A, A] by iterated principal factors (Harman 1976)."""
     assets = len(correlation)
@@ -365,12 +334,9 @@ def fit_intrabar(bars: Bars) -> IntrabarConfig | None:
 
 def _sample(bars: Bars) -> Sample:
     close = complete_closes(bars)
-    elapsed = float(
-        (bars.timestamps[-1] - bars.timestamps[0]).astype("timedelta64[ns]").astype(float)
-    )
     return Sample(
         log_return=close.log().diff(dim=0),
-        years=elapsed / (NANOSECONDS_PER_YEAR * (len(bars) - 1)),
+        years=bars.years_per_bar,
         start_price=_floats(close[0]),
         intrabar=fit_intrabar(bars),
     )

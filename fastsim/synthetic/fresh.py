@@ -9,7 +9,7 @@ over the next world of the sequence is laid there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.market.tape import MarketTape, TapeConfig
 from fastsim.synthetic.interface import PathModel
 from fastsim.synthetic.worlds import check_model, make_worlds
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@configuration(slots=False, eq=False)
 class FreshWorlds:
     """A market whose every episode is a world of its own; an environment takes it for a tape.
 
@@ -51,7 +52,7 @@ class FreshWorlds:
         check_model(self.model, "FreshWorlds.model")
         for name, least in (("bars", 2), ("slots", 2), ("batch", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if value < least:
                 raise ConfigError(
                     f"FreshWorlds.{name} must be a whole number >= {least}, got {value!r}"
                 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel
@@ -47,7 +47,7 @@ def garch_variance(
     return linear_recurrence(slope, omega.expand_as(slope), start)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Garch(SyntheticModel):
     """GJR-GARCH(1, 1) with Student-t shocks; gamma = 0 is Bollerslev's (1986, 1987).
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from fastsim.config import configuration
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel
 from fastsim.synthetic.shocks import FactorConfig
@@ -16,7 +17,7 @@ SWITCH = 1.5
 """Andersen's psi_c: squared coefficient of variation of v' above which its law is exponential."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Heston(SyntheticModel):
     """dS / S = mu dt + sqrt(v) dW, dv = kappa (theta - v) dt + xi sqrt(v) dB: Heston (1993).
 

@@ -21,13 +21,12 @@ and volatility rise together (Karpoff 1987; Tauchen and Pitts 1983).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.synthetic.interface import Paths
 from fastsim.synthetic.shocks import draw_normal
 
@@ -35,7 +34,7 @@ EXTREMES_CORRELATION = -0.6854912272897664
 """Of the normals behind U and U': solves Var(range) = pi^2/6 - pi/2, by quadrature."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class IntrabarConfig:
     """What a bar looks like inside."""
 

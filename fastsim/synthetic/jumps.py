@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Generator
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel
 from fastsim.synthetic.shocks import FactorConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class MertonJumps(SyntheticModel):
     """Diffusion and normal jumps at Poisson times: Merton (1976), J. Financial Economics 3.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torch import Generator
 
+from fastsim.config import configuration
 from fastsim.synthetic.garch import MAX_FREEDOM
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel
@@ -17,7 +18,7 @@ from fastsim.synthetic.shocks import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class LogVolatility(SyntheticModel):
     """The logarithm of volatility is autoregressive: Taylor (1986), Omori et al. (2007).
 

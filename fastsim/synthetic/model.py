@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import isfinite
 
 import torch
 from torch import Generator, Tensor
 
-from fastsim.config import require_between
+from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
+from fastsim.stats.years import TRADING_DAYS
 from fastsim.synthetic.interface import Paths, check_sizes
 from fastsim.synthetic.intrabar import IntrabarConfig, Moves, make_paths
 
@@ -18,19 +19,19 @@ PerAsset = float | tuple[float, ...]
 """One number for all assets, or one for each."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class SyntheticModel(ABC):
     """A market of A assets. Rates are per year unless named per bar."""
 
     assets: int = 20
-    years_per_bar: float = 1 / 252
+    years_per_bar: float = 1 / TRADING_DAYS
     start_price: PerAsset = 100.0
     """Close before the first bar."""
     intrabar: IntrabarConfig | None = field(default_factory=IntrabarConfig)
     """How opens, highs, lows and volumes are made; None for closes alone."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.assets, int) or self.assets < 1:
+        if self.assets < 1:
             raise ConfigError(
                 f"{type(self).__name__}.assets must be a whole number >= 1, got {self.assets!r}"
             )

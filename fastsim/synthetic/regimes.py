@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.synthetic.intrabar import Moves
 from fastsim.synthetic.model import PerAsset, SyntheticModel, per_asset, require_per_asset
 from fastsim.synthetic.shocks import FactorConfig, draw_parts
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Regime:
     """The market in one regime."""
 
@@ -30,7 +31,7 @@ def _calm_and_wild() -> tuple[Regime, ...]:
     return (Regime(), wild)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class RegimeSwitching(SyntheticModel):
     """A Markov chain picks every bar's drift, volatility and correlation: Hamilton (1989).
 

@@ -9,17 +9,17 @@ positive definite by construction and of cost A K rather than A^2 a draw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class FactorConfig:
     """What the assets' shocks have in common."""
 

@@ -30,8 +30,8 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
+from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import run_settings
-from fastsim.experiment.run import TrainConfig
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig
 from fastsim.stats.bootstrap import Interval

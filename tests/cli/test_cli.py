@@ -11,25 +11,19 @@ from rich.console import Console
 
 from fastsim.cli import main, parse
 from fastsim.config import load_yaml
-from fastsim.experiment.moved import moved_settings
-from fastsim.experiment.run import TrainConfig, load_markets
-from fastsim.learn.ppo.config import PPOConfig
-from fastsim.learn.rollout import CollectConfig
+from fastsim.experiment.config import TrainConfig
+from fastsim.experiment.markets import load_markets
+from fastsim.forecast.features import ForecastConfig
+from fastsim.progress import ProgressBars
 
-TINY = [
-    *(
-        "--data.symbols",
-        "AAPL",
-        "KO",
-        "PG",
-        "--data.start",
-        "2013-01-01",
-        "--data.end",
-        "2016-12-30",
-    ),
+SHORT = [
+    *("--data.start", "2013-01-01", "--data.end", "2016-12-30"),
     *("--validation-start", "2016-01-01", "--test-start", "2016-07-01"),
-    *("--total-steps", "256", "--evaluations", "2", "--policy.hidden", "8"),
-    *("--collect.num-envs", "8", "--collect.rollout-steps", "8"),
+    *("--evaluations", "2", "--policy.hidden", "8", "--collect.rollout-steps", "8"),
+]
+TINY = [
+    *("--data.symbols", "AAPL", "KO", "PG", *SHORT),
+    *("--total-steps", "256", "--collect.num-envs", "8"),
 ]
 
 
@@ -90,9 +84,11 @@ def test_forecasts_are_observations_by_default_and_can_be_left_out(run):
 
 def test_weights_of_an_ensemble_can_be_fitted_on_the_validation_bars(run):
     config = load_yaml(TrainConfig, run / "config.yaml")
-    twins = replace(config, forecaster="fastsim-prior,fastsim-prior", weights="fit")
+    twins = replace(
+        config, forecaster="fastsim-prior,fastsim-prior", forecast=ForecastConfig(weights="fit")
+    )
     told = Console(record=True, width=100)
-    fitted = load_markets(twins, console=told).train.known.features
+    fitted = load_markets(twins, progress=ProgressBars(told)).train.known.features
     assert "Fitted weights: 0.500 fastsim-prior, 0.500 fastsim-prior" in told.export_text()
     torch.testing.assert_close(fitted, load_markets(config).train.known.features)
 
@@ -129,29 +125,6 @@ def test_options_override_the_configuration(run, tmp_path):
     )
     assert other.seed == 3
     assert other.ppo == first.ppo
-
-
-@pytest.mark.parametrize("flag", ["--ppo.num-envs", "--ppo.num_envs"])
-def test_flags_by_their_old_names_still_work_and_say_the_new_ones(flag, caplog):
-    command = parse(["train", flag, "8", "--ppo.rollout-steps=4"])
-    assert command.run.collect == CollectConfig(num_envs=8, rollout_steps=4)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{flag} is --collect.num-envs now; the old name will go with the next release",
-        "--ppo.rollout-steps is --collect.rollout-steps now; the old name will go with the next "
-        "release",
-    ]
-
-
-def test_a_configuration_by_its_old_names_still_works(tmp_path, caplog):
-    path = tmp_path / "old.yaml"
-    path.write_text("ppo: {num_envs: 8, rollout_steps: 4, epochs: 2}")
-    run = parse(["train", "--config", str(path)]).run
-    assert run.collect == CollectConfig(num_envs=8, rollout_steps=4)
-    assert run.ppo == PPOConfig(epochs=2)
-    assert "ppo.num_envs is collect.num_envs now" in caplog.text
-    both = {"ppo": {"num_envs": 8}, "collect": {"num_envs": 9}}
-    assert moved_settings(both) == {"ppo": {}, "collect": {"num_envs": 9}}
-    assert both["ppo"] == {"num_envs": 8}  # the caller's is left alone
 
 
 def test_a_finished_run_can_be_evaluated_on_other_bars(run, capsys):
@@ -200,6 +173,18 @@ def test_data_can_be_listed_checked_and_kept(tmp_path, capsys):
         (["train", "--tape.fill", "next_open"], "next_open"),
         (["train", "--env.episode.horizon", "9999"], "9999"),
         (["train", "--data.start", "2013-12-01"], "longer span"),
+        (["train", "--num-envs", "0"], "CollectConfig.num_envs must be >= 1, got 0"),
+        (["train", "--num-envs", "2.5"], "CollectConfig.num_envs must be a whole number, got 2.5"),
+        (["train", "--ppo.epochs", "many"], "PPOConfig.epochs must be a whole number, got 'many'"),
+        (["train", "--env.episode.horizon", "2.5"], "EpisodeConfig.horizon must be a whole number"),
+        (["train", "--env.costs.fee-bps", "nan"], "CostConfig.fee_bps must be >= 0 and <= 1000"),
+        (["train", "--total_timesteps=1"], "TrainConfig.total_steps must be >= 16384, got 1"),
+        (["train", "--num-assets", "21"], "num_assets = 21 is more than the 20 symbols"),
+        (["ablate", "--num-assets", "0"], "DataConfig.num_assets must be >= 1, got 0"),
+        (["ablate", "--seeds", "1.5"], "AblateCommand.seeds must be a whole number, got 1.5"),
+        (["train", "--num-assets", "2", "--data.symbols", "KO"], "give one of them"),
+        (["train", "--weights", "1", "--forecast.weights=1"], "one setting: give one of them"),
+        (["train", "--worlds.model", "arima"], "use one of gbm, heston, merton"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_leaves_nothing(
@@ -261,6 +246,47 @@ def test_a_wrong_configuration_file_is_named_in_one_line(text, culprit, capsys, 
     assert "mine.yaml" in told
     assert culprit in told
     assert told.count("\n") == 1
+
+
+def test_spellings_that_users_bring_are_understood(tmp_path, capsys):
+    brought = ["--num-envs", "8", "--num_assets=3", "--total-timesteps", "256"]
+    ours = ["--collect.num-envs", "8", "--data.num-assets", "3", "--total-steps", "256"]
+    for command in ("train", "ablate"):
+        assert parse([command, *brought]).run == parse([command, *ours]).run
+    assert parse(["train", *brought]).run.data.num_assets == 3
+    assert capsys.readouterr().err == ""
+    main(["train", "--runs-dir", str(tmp_path), "--name", "mine", *SHORT, *brought])
+    curves = pl.read_parquet(tmp_path / "mine" / "curves" / "equity.parquet")
+    assert set(curves["strategy"]) == {
+        "agent",
+        "equal weight",
+        "buy and hold",
+        "AAPL",
+        "AMD",
+        "BAC",
+    }
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_the_old_name_of_an_ensembles_weights_works_and_says_the_new_one(command, capsys):
+    assert parse([command, "--weights", "0.4,0.6"]).run.forecast.weights == "0.4,0.6"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fastsim: --weights is now --forecast.weights")
+    assert parse([command, "--forecast.weights", "0.4,0.6"]).run.forecast.weights == "0.4,0.6"
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_of_a_single_forecast_are_its_own_option(capsys):
+    arguments = ["forecast", "show", "KO", "--weights", "0.4,0.6"]
+    assert parse(arguments).action.weights == "0.4,0.6"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_tyro_says_itself_it_still_says(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["train", "--help"])
+    assert "--collect.num-envs" in capsys.readouterr().out
+    assert "--nope" in refused(["train", "--nope"], capsys)
 
 
 def test_a_run_goes_on_from_where_it_stopped(run, tmp_path, capsys):

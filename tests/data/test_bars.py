@@ -9,13 +9,27 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from worlds import random_bars
 
-from fastsim.data.bars import Bars, Repair
+from fastsim.data.bars import (
+    AMOUNT,
+    BAR_FIELDS,
+    CLOSE,
+    HIGH,
+    LOW,
+    OPEN,
+    VOLUME,
+    Bars,
+    Repair,
+)
 from fastsim.data.checks import CheckConfig
+from fastsim.data.dates import rows_between, show_span
 from fastsim.data.read import read_bars, write_bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.split import Fold, split_by_date, walk_forward
 from fastsim.errors import DataError
+from fastsim.market.tape import make_tape
+from fastsim.stats.years import years_between
 
 DAYS = pd.bdate_range("2019-12-30", periods=8)
 ARRAYS = ("open", "high", "low", "close", "volume", "adj_close")
@@ -378,6 +392,41 @@ def test_data_config_repairs_when_asked(tmp_path):
     assert len(load_bars(DataConfig(source=str(path), repair=True)).repairs) == 1
     with pytest.raises(DataError, match="repair=True"):
         load_bars(DataConfig(source=str(path)))
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_a_table_of_bars_holds_its_fields_where_their_names_say(adjusted):
+    bars = random_bars(200, 3, adjusted=adjusted)
+    table = bars.table()
+    assert table.shape == (200, 3, len(BAR_FIELDS))
+    for position, name in ((OPEN, "open"), (HIGH, "high"), (LOW, "low"), (CLOSE, "close")):
+        np.testing.assert_array_equal(table[..., position], bars.adjusted(name))
+        assert BAR_FIELDS[position] == name
+    np.testing.assert_array_equal(table[..., VOLUME], bars.volume)
+    np.testing.assert_array_equal(table[..., AMOUNT], bars.dollar_volume)
+    np.testing.assert_array_equal(make_tape(bars).known.bars, table.astype(np.float32))
+    bare = random_bars(30, 3, opens=False, volume=False).table()
+    assert np.isnan(bare[..., [OPEN, HIGH, LOW, VOLUME, AMOUNT]]).all()
+    assert np.isfinite(bare[..., CLOSE]).all()
+
+
+def test_days_of_a_calendar_include_both_ends_and_all_hours():
+    hours = np.arange("2020-01-01", "2020-01-04", dtype="datetime64[h]").astype("datetime64[ns]")
+    assert rows_between(hours, None, None) == slice(0, 72)
+    assert rows_between(hours, "2020-01-02", "2020-01-02") == slice(24, 48)
+    assert rows_between(hours, "2019-01-01", "2030-01-01") == slice(0, 72)
+    with pytest.raises(DataError, match="end must be an ISO date such as '2020-01-31', got '2020'"):
+        rows_between(hours, None, "2020")
+    with pytest.raises(DataError, match="start 2020-01-03 is after end 2020-01-02"):
+        rows_between(hours, "2020-01-03", "2020-01-02")
+    assert show_span(hours) == "2020-01-01 to 2020-01-03"
+
+
+def test_a_bar_of_daily_data_is_a_365th_of_a_year():
+    days = np.arange("2020-01-01", "2021-01-01", dtype="datetime64[D]").astype("datetime64[ns]")
+    bars = Bars(symbols=("A",), timestamps=days, close=np.ones((len(days), 1)))
+    assert bars.years_per_bar == pytest.approx(1 / 365, rel=1e-15)
+    np.testing.assert_allclose(years_between(days), 1 / 365, rtol=1e-15)
 
 
 CALENDAR = np.arange("2010-01-04", "2016-01-01", dtype="datetime64[D]").astype("datetime64[ns]")

@@ -18,8 +18,9 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import Context
 from fastsim.forecast.models import classical
 from fastsim.forecast.models.baselines import ewma_random_walk
-from fastsim.forecast.models.classical import auto_ets, garch_t, load_baselines, theta
+from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.models.prior import LEVELS
+from fastsim.forecast.registry import parse_names
 
 OMEGA, ALPHA, BETA, NU = 2e-6, 0.08, 0.9, 6.0
 """Of daily returns: a volatility of 1 % in the long run."""
@@ -189,8 +190,8 @@ def test_a_missing_package_is_named_with_its_remedy(make, package, module, monke
 
 
 def test_what_cannot_be_asked_for_is_refused(world):
-    with pytest.raises(ConfigError, match="no baseline 'garch'; there are random-walk-60"):
-        load_baselines("random-walk-60,garch")
+    with pytest.raises(ConfigError, match=r"no forecaster is called 'garch'; .* random-walk-60"):
+        parse_names("random-walk-60,garch")
     with pytest.raises(ConfigError, match="paths"):
         garch_t(paths=1)
     with pytest.raises(ForecastError, match="32 known closes"):

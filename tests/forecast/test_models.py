@@ -9,8 +9,8 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.experiment.ablate import summarize_pairs
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import ModuleForecaster
+from fastsim.forecast.known import FORECASTERS, MODELS
 from fastsim.forecast.registry import (
-    FORECASTERS,
     load_ensemble,
     load_forecaster,
     parse_names,
@@ -18,7 +18,7 @@ from fastsim.forecast.registry import (
     random_model,
 )
 
-FOREIGN = [name for name, model in FORECASTERS.items() if model.card.hub_id is not None]
+FOREIGN = [model.name for model in MODELS if model.card.hub_id is not None]
 
 
 @pytest.fixture
@@ -147,10 +147,12 @@ def test_wrong_requests_are_named(arguments, culprit, capsys, tmp_path, monkeypa
 
 def test_an_ablation_reports_the_mean_difference_and_its_interval():
     result = summarize_pairs([(1.0, 0.5), (0.8, 0.9), (1.2, 0.6)])
-    assert result.difference == pytest.approx((0.5 - 0.1 + 0.6) / 3)
-    assert -0.1 <= result.low <= result.difference <= result.high <= 0.6
+    estimate, low, high, level = result.difference
+    assert estimate == pytest.approx((0.5 - 0.1 + 0.6) / 3)
+    assert -0.1 <= low <= estimate <= high <= 0.6
+    assert level == 0.95
     same = summarize_pairs([(1.0, 0.7), (1.0, 0.7)])
-    assert same.low == pytest.approx(0.3) == same.high
+    assert same.difference.low == pytest.approx(0.3) == same.difference.high
     assert "help" in same.sentence
     assert "no evidence" in summarize_pairs([(1.0, 0.7), (0.7, 1.0)]).sentence
 

@@ -209,9 +209,9 @@ def test_shipped_weights_beat_the_random_walk_on_real_stocks(model):
     ours = rolling_origins(bars, ModuleForecaster(model), horizons, origins, 512)
     walk = rolling_origins(bars, trailing_random_walk(), horizons, origins, 512)
     assert int(ours.windows.sum()) == 2520
-    assert relative(ours, walk).value < 0.99
+    assert relative(ours, walk).estimate < 0.99
     assert relative(ours, walk).high < 1.0
-    assert 0.79 < summarise(ours).coverage.value < 0.83
+    assert 0.79 < summarise(ours).coverage.estimate < 0.83
 
 
 def test_damaged_weights_are_refused(tmp_path):

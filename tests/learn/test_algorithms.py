@@ -17,7 +17,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import flatten
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import CheckpointError, ConfigError
-from fastsim.experiment.run import TrainConfig
+from fastsim.experiment.config import TrainConfig
 from fastsim.learn.algorithm import AlgorithmRecord
 from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.figures import rollout_figures, units_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted import RULES, planted_tape
 
-from fastsim.experiment.run import play
+from fastsim.experiment.replays import play
 from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.apg.config import APGConfig
 from fastsim.learn.ppo.config import PPOConfig

@@ -17,17 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastsim.config import load_yaml, save_yaml, to_mapping
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import CheckpointError, ConfigError
+from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.evaluate import evaluate
-from fastsim.experiment.run import (
-    TrainConfig,
-    load_markets,
-    make_trainer,
-    play,
-    policy_folder,
-    read_run,
-    resume,
-    train,
-)
+from fastsim.experiment.folder import policy_folder
+from fastsim.experiment.markets import load_markets
+from fastsim.experiment.replays import play
+from fastsim.experiment.train import make_trainer, resume, train
 from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.checkpoint import load_checkpoint
 from fastsim.learn.ppo.config import PPOConfig
@@ -66,7 +61,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(algorithm, 
     whole = train(small_run(tmp_path, "whole", algorithm=algorithm))
     script = (
         "from pathlib import Path; from fastsim.config import load_yaml;"
-        "from fastsim.experiment.run import TrainConfig, train;"
+        "from fastsim.experiment.config import TrainConfig;"
+        "from fastsim.experiment.train import train;"
         f"train(load_yaml(TrainConfig, Path({str(tmp_path / 'killed.yaml')!r})))"
     )
     save_yaml(small_run(tmp_path, "killed", algorithm=algorithm), tmp_path / "killed.yaml")
@@ -259,7 +255,7 @@ def test_evaluation_replays_the_policy_of_the_folder_and_reads_the_data_once(
         read.append(given)
         return load_bars(given)
 
-    monkeypatch.setattr("fastsim.experiment.run.load_bars", count)
+    monkeypatch.setattr("fastsim.experiment.markets.load_bars", count)
     monkeypatch.setattr(Trainer, "load", None)  # no checkpoint is needed
     history = evaluate(finished, checkpoint=checkpoint).history
     assert len(read) == 1
@@ -269,7 +265,7 @@ def test_evaluation_replays_the_policy_of_the_folder_and_reads_the_data_once(
 
 def test_a_run_without_a_policy_says_so_before_any_data_is_read(tmp_path, monkeypatch):
     save_yaml(small_run(tmp_path, "empty"), tmp_path / "empty" / "config.yaml")
-    monkeypatch.setattr("fastsim.experiment.run.load_bars", None)
+    monkeypatch.setattr("fastsim.experiment.markets.load_bars", None)
     with pytest.raises(CheckpointError, match=r"empty/policy/spec\.json: no policy here; train"):
         evaluate(tmp_path / "empty")
 

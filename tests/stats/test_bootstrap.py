@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.bootstrap import sharpe_difference
+from fastsim.stats.bootstrap import percentile_interval, sharpe_difference
 from fastsim.stats.metrics import sharpe_ratio
-from fastsim.stats.resample import resampled_rows
+from fastsim.stats.resample import circular_rows, resampled_rows
 
 
 def equal_sharpe_pairs(length, pairs, seed, *, persistence=0.0, common=0.6):
@@ -107,6 +107,28 @@ def test_blocks_follow_on_wrap_round_and_have_the_mean_length_asked_for():
     expected = 1 - 1 / 10 * (1 - 1 / 500)
     assert float(follows_on.double().mean()) == pytest.approx(expected, abs=1e-3)
     assert float(rows.double().mean()) == pytest.approx(499 / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("length", [12, 50])
+def test_circular_blocks_have_one_length_and_begin_anywhere(length):
+    rows = circular_rows(length, 6, 4000, torch.Generator().manual_seed(3))
+    assert rows.shape == (4000, length)
+    within = torch.arange(1, length) % 6 != 0
+    follows_on = rows[:, 1:] == (rows[:, :-1] + 1) % length
+    assert follows_on[:, within].all()
+    assert float(follows_on[:, ~within].double().mean()) == pytest.approx(1 / length, abs=0.01)
+    counts = rows.flatten().bincount(minlength=length).double() / rows.numel() * length
+    assert (counts - 1).abs().max() < 0.15
+
+
+def test_blocks_of_one_row_are_the_plain_bootstrap():
+    rows = circular_rows(7, 1, 100, torch.Generator().manual_seed(0))
+    assert torch.equal(rows, torch.randint(7, (100, 7), generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_percentile_interval_holds_the_middle_of_the_draws():
+    draws = torch.cat([torch.arange(101.0), torch.tensor([math.nan])])
+    assert percentile_interval(3.0, draws, 0.9) == pytest.approx((3.0, 5.0, 95.0, 0.9), rel=1e-6)
 
 
 def test_a_series_of_zeros_has_no_ratio_and_the_interval_says_so():

@@ -19,6 +19,7 @@ import fastsim
 from fastsim.adapters.build import build_env
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
 from fastsim.adapters.sb3 import SB3VecEnv
+from fastsim.config import from_mapping
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -26,16 +27,11 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.players import SCRIPTED
 from fastsim.errors import CheckpointError, ConfigError, DataError
+from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.evaluate import evaluate
-from fastsim.experiment.run import (
-    TrainConfig,
-    WorldsConfig,
-    load_markets,
-    make_trainer,
-    play,
-    read_run,
-    train,
-)
+from fastsim.experiment.markets import load_markets
+from fastsim.experiment.replays import play
+from fastsim.experiment.train import make_trainer, train
 from fastsim.learn.league import LeagueConfig, LeagueEnv
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
@@ -44,9 +40,10 @@ from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.bootstrap import BlockBootstrap
 from fastsim.synthetic.brownian import GeometricBrownian
-from fastsim.synthetic.calibrate import fit
+from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
+from fastsim.synthetic.models import SYNTHETIC_MODELS, fit
 from fastsim.synthetic.worlds import make_worlds
 
 ROOT = Path(__file__).parents[2]
@@ -342,7 +339,7 @@ def test_pettingzoo_finds_nothing_to_complain_about():
     [
         ({"slots": 1}, r"FreshWorlds\.slots must be a whole number >= 2, got 1"),
         ({"batch": 0}, r"FreshWorlds\.batch must be a whole number >= 1, got 0"),
-        ({"bars": 2.5}, r"FreshWorlds\.bars must be a whole number >= 2, got 2\.5"),
+        ({"bars": 2.5}, r"FreshWorlds\.bars must be a whole number, got 2\.5"),
         ({"model": "garch"}, r"FreshWorlds\.model must be a model such .*bars\), got 'garch'"),
         ({"model": Garch}, r"FreshWorlds\.model must be a model such as Garch\(assets=20\)"),
         ({"model": None}, r"FreshWorlds\.model must be a model such .*, got a NoneType"),
@@ -417,6 +414,13 @@ def test_a_run_learns_from_worlds_fitted_to_its_training_bars_and_is_judged_on_h
 def test_forecasts_of_worlds_that_are_yet_to_be_drawn_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r'one history, .*use TrainConfig.forecaster = "none"'):
         small_run(tmp_path, forecaster="fastsim-prior")
+
+
+def test_a_model_of_worlds_is_one_that_can_be_fitted():
+    for name in SYNTHETIC_MODELS:
+        assert WorldsConfig(model=name).model == name
+    with pytest.raises(ConfigError, match=r"WorldsConfig\.model: .*'arima'.* gbm, .*, or \"none\""):
+        from_mapping(WorldsConfig, {"model": "arima"})
 
 
 def test_the_example_in_the_readme_runs():

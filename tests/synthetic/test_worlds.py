@@ -12,7 +12,7 @@ from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError, DataError, ForecastError
-from fastsim.experiment.run import play
+from fastsim.experiment.replays import play
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.learn.ppo.config import PPOConfig

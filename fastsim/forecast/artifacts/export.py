@@ -17,6 +17,7 @@ from torch import Tensor
 
 import fastsim
 from fastsim.config import write_whole
+from fastsim.data.bars import CLOSE
 from fastsim.errors import ForecastError
 from fastsim.forecast.artifacts.formats import (
     SUFFIX,
@@ -207,7 +208,7 @@ def _bounds(precision: ArtifactPrecision) -> tuple[float, float]:
 
 
 def _deviation(series: Tensor) -> Tensor:
-    closes = series if series.dim() == 2 else series[..., 3]
+    closes = series if series.dim() == 2 else series[..., CLOSE]
     mean = closes.nanmean(1, keepdim=True)
     deviation: Tensor = (closes - mean).square().nanmean(1).sqrt()
     return deviation.clamp_min(1e-9)

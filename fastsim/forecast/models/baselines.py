@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Context, Forecast, ModelCard, check_request
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
@@ -18,7 +18,7 @@ Volatility = Callable[[GapReturns], Tensor]
 """From one-bar log returns [B, L - 1] to the volatility [B] of the next bar."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class GaussianRandomWalk:
     """The log price is a driftless Gaussian walk: its h-bar deviation is volatility * sqrt(h)."""
 

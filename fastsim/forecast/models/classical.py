@@ -30,11 +30,10 @@ from fastsim.forecast.interface import (
     MEDIAN,
     Context,
     Forecast,
-    Forecaster,
     ModelCard,
     check_request,
 )
-from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk, trailing_random_walk
+from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk
 from fastsim.forecast.models.prior import CARD as PRIOR
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import returns_with_gaps
@@ -207,34 +206,6 @@ def theta(*, levels: tuple[float, ...] = LEVELS) -> WindowFitted:
         `statsforecast` is not installed.
     """
     return _statsforecast("theta", "DynamicOptimizedTheta", levels)
-
-
-BASELINES: dict[str, Callable[[], Forecaster]] = {
-    "random-walk-60": trailing_random_walk,
-    "random-walk-ewma-0.94": ewma_random_walk,
-    "garch-t": garch_t,
-    "garch-t-drift": lambda: garch_t(drift=True),
-    "auto-ets": auto_ets,
-    "theta": theta,
-}
-"""What forecasters are held against, by name."""
-
-
-def load_baselines(text: str) -> list[Forecaster]:
-    """Baselines from names separated by commas, such as `random-walk-60,garch-t`.
-
-    Raises
-    ------
-    ConfigError
-        A name is unknown.
-    ForecastError
-        A baseline's package is not installed.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in BASELINES:
-            raise ConfigError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
-    return [BASELINES[name]() for name in dict.fromkeys(names)]
 
 
 def _fitted_garch(package: Any, returns: Array, *, drift: bool, seed: int) -> Any:

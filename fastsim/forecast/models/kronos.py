@@ -33,8 +33,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastsim.config import configuration
+from fastsim.data.bars import CLOSE
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import CLOSE, ForecastModel, Looping, ModelCard
+from fastsim.forecast.interface import ForecastModel, Looping, ModelCard
 from fastsim.forecast.networks.kronos_network import Kronos, KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import (
     KronosTokenizer,
@@ -52,7 +54,7 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _Config = TypeVar("_Config", "KronosConfig", TokenizerConfig)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class Sampling:
     """How paths are drawn. Temperature and top_p are the official predictor's defaults."""
 

@@ -17,7 +17,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import find_weights, load_exactly, require_parameters
@@ -52,7 +53,7 @@ _CONSTANT_EPS = 1e-5
 _WIDTH_MULTIPLE = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class TiRexConfig:
     """Sizes of the network; the defaults are those of the released weights."""
 
@@ -71,7 +72,7 @@ class TiRexConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             given = getattr(self, field.name)
-            if field.name != "levels" and not (isinstance(given, int) and given >= 1):
+            if field.name != "levels" and given < 1:
                 raise ConfigError(f"TiRexConfig.{field.name} must be an int >= 1, got {given!r}")
         if self.width % self.heads:
             raise ConfigError(

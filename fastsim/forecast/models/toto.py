@@ -12,7 +12,6 @@ first patch is then what it would be if the mean came true, which is less than t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from fastsim.config import configuration
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.models.toto2 import running_moments
@@ -74,7 +74,7 @@ BISECTIONS = 20
 """Halvings of a bracket, which is then interpolated; a millionth of it is left."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class TotoConfig:
     """Sizes of the network, named as in the official config.json, by default of Open Base 1.0."""
 

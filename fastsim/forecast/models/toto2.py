@@ -11,7 +11,6 @@ patch is the forecast of the next.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from fastsim.config import configuration
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import (
@@ -68,7 +68,7 @@ SILU_SCALE = 2.0**0.2 * (2.0 / (1.0 - 1.0 / math.pi)) ** 0.4
 """What keeps the variance of silu(normal) at one: 2^(1 - a) (2 / (1 - 1/pi))^(a/2), a = 0.8."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class Toto2Config:
     """Sizes of the network, named as in the official config.json; the defaults are the 4m model."""
 

@@ -10,7 +10,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,12 +17,12 @@ import tyro
 from safetensors.torch import save
 from torch import Generator, Tensor
 
-from fastsim.config import require_between, write_whole
+from fastsim.config import configuration, require_between, write_whole
 from fastsim.forecast.models.prior import CARD, CONTEXT, HORIZON, LEVELS, PriorModel
 from fastsim.forecast.training.prior_paths import draw_paths
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration(slots=False)
 class PriorTraining:
     """How the network is trained."""
 

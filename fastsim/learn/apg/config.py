@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from fastsim.config import require_between, require_choice, require_count
+from fastsim.config import configuration, require_between, require_choice
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class APGConfig:
     """One step along the gradient per rollout, then some that fit the values at its end."""
 
@@ -27,7 +26,7 @@ class APGConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require_count("APGConfig.critic_steps", self.critic_steps)
+        require_between(self, "critic_steps", 1)
         for name in ("learning_rate", "critic_rate", "max_grad_norm"):
             require_between(self, name, 0, open_low=True)
         for name in ("discount", "trace"):

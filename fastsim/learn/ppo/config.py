@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from fastsim.config import require_between, require_choice, require_count
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.errors import ConfigError
 from fastsim.learn.optimizer import falling
 from fastsim.learn.rollout import CollectConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class PPOConfig:
     """What PPO makes of a rollout: epochs of minibatch updates."""
 
@@ -36,7 +35,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatches"):
-            require_count(f"PPOConfig.{name}", getattr(self, name))
+            require_between(self, name, 1)
         for name in ("learning_rate", "clip", "max_grad_norm"):
             require_between(self, name, 0, open_low=True)
         for name in ("discount", "trace"):

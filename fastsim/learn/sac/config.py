@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from fastsim.config import require_between, require_choice, require_count
+from fastsim.config import configuration, require_between, require_choice
 from fastsim.errors import ConfigError
 from fastsim.learn.rollout import CollectConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class SACConfig:
     """What is kept of experience, and how much is made of it after each rollout."""
 
@@ -37,7 +36,7 @@ class SACConfig:
 
     def __post_init__(self) -> None:
         for name in ("capacity", "updates", "batch_size"):
-            require_count(f"SACConfig.{name}", getattr(self, name))
+            require_between(self, name, 1)
         for name in ("learning_rate", "critic_rate", "temperature", "max_grad_norm"):
             require_between(self, name, 0, open_low=True)
         require_between(self, "discount", 0, 1)

@@ -1,0 +1,28 @@
+"""The folder of a run: its name, its configuration, and where its policies are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from fastsim.config import save_yaml
+from fastsim.errors import ConfigError
+from fastsim.experiment.config import TrainConfig
+
+
+def start_name(config: TrainConfig) -> str:
+    """Name of the run's folder: its own, or the data's with the time."""
+    return config.name or f"{Path(config.data.source).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def start_run(config: object, folder: Path) -> Path:
+    """Make the folder of a new run and write its configuration; ConfigError if it holds one."""
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
+    save_yaml(config, folder / "config.yaml")
+    return folder
+
+
+def policy_folder(run: Path, checkpoint: str = "best") -> Path:
+    """Where a run keeps its policy: the best on the validation bars, or the latest."""
+    return run / ("policy" if checkpoint == "best" else f"policy-{checkpoint}")

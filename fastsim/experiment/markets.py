@@ -1,0 +1,50 @@
+"""From the data of a run to the parts of its market, with forecasts among the features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from fastsim.data.source import load_bars
+from fastsim.data.split import split_by_date
+from fastsim.devices import resolve_device
+from fastsim.env.episode import check_room
+from fastsim.experiment.config import Part, TrainConfig
+from fastsim.forecast.features import forecast_features
+from fastsim.forecast.registry import parse_names
+from fastsim.market.tape import MarketTape, make_tape
+from fastsim.progress import ON_STDERR, Progress
+from fastsim.synthetic.fresh import FreshWorlds
+
+
+class Markets(NamedTuple):
+    """One tape, restricted to the bars of each part, and worlds to learn from in its place."""
+
+    train: MarketTape
+    validation: MarketTape
+    test: MarketTape
+    worlds: FreshWorlds | None = None
+
+    def part(self, name: Part) -> MarketTape:
+        """The tape restricted to the bars of one part."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+
+def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Markets:
+    """Read the data, forecast it, and lay out the three parts on the run's device."""
+    bars = load_bars(config.data)
+    split = split_by_date(bars.timestamps, config.validation_start, config.test_start)
+    tape = make_tape(bars, config.tape, device=resolve_device(config.device))
+    parts = [tape.between(rows) for rows in split]
+    check_room(parts[0], config.env.episode)
+    features = forecast_features(
+        tape,
+        parse_names(config.forecaster),
+        config.forecast,
+        Path(config.runs_dir) / "forecasts",
+        validation=split.validation,
+        progress=progress,
+    )
+    worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
+    train, validation, test = (part.with_features(features) for part in parts)
+    return Markets(train, validation, test, worlds)

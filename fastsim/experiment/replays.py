@@ -1,0 +1,40 @@
+"""A policy on bars: alone, to be chosen by, and beside what needs no agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastsim.backtest.history import History
+from fastsim.backtest.replay import benchmark_schedule, join, replay, replay_schedule
+from fastsim.backtest.summary import summarize
+from fastsim.env.config import EnvConfig
+from fastsim.market.tape import MarketTape
+from fastsim.policy.network import Policy
+from fastsim.stats.metrics import periods_per_year
+
+AGENT = "agent"
+
+
+def play(policy: Policy, tape: MarketTape, env: EnvConfig, name: str = AGENT) -> History:
+    """Let the policy trade the whole tape once, without exploration."""
+    return replay(tape, policy, [name], env)
+
+
+def validate(policy: Policy, tape: MarketTape, env: EnvConfig) -> dict[str, float]:
+    """Figures by which the best policy is chosen, on bars that do not train it."""
+    history = play(policy, tape, env)
+    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
+    growth = (history.wealth[-1, 0] / history.wealth[0, 0]).clamp_min(1e-9).log()
+    return {
+        "validation/log_growth": float(growth),
+        "validation/sharpe_ratio": float(summary.sharpe_ratio[0]),
+        "validation/max_drawdown": float(summary.max_drawdown[0]),
+        "validation/turnover": float(summary.turnover[0]),
+    }
+
+
+def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
+    """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
+    names, schedule = benchmark_schedule(tape)
+    rules = replace(env, action="weights", max_gross=1.0)
+    return join(play(policy, tape, env, AGENT), replay_schedule(tape, schedule, names, rules))

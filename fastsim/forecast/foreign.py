@@ -1,0 +1,106 @@
+"""Forecasters of other people: their answers are checked, and their code is part of their key."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+
+from torch import Tensor
+
+from fastsim.errors import ConfigError, FastsimError, ForecastError
+from fastsim.forecast.interface import Context, Forecast, Forecaster, ModelCard, check_request
+
+
+class ForeignForecaster:
+    """A forecaster that a user has named, held to what forecasters promise.
+
+    Parameters
+    ----------
+    forecaster
+        Theirs.
+    name
+        What it was asked for by.
+    revision
+        What equal forecasts depend on beside its own key: `source_digest` of its code.
+
+    Raises
+    ------
+    ConfigError
+        It has no `card`, `key` or `forecast`.
+    """
+
+    def __init__(self, forecaster: Forecaster, name: str, revision: str) -> None:
+        card, key = getattr(forecaster, "card", None), getattr(forecaster, "key", None)
+        for attribute, fits, wanted in (
+            ("card", isinstance(card, ModelCard), "a ModelCard"),
+            ("key", isinstance(key, str) and key, "a text that tells its settings"),
+            ("forecast", callable(getattr(forecaster, "forecast", None)), "a method"),
+        ):
+            if not fits:
+                raise ConfigError(
+                    f"forecaster {name!r} loads a {type(forecaster).__name__} whose {attribute} "
+                    f"is not {wanted}"
+                )
+        self.forecaster, self.name, self.revision = forecaster, name, revision
+
+    @property
+    def card(self) -> ModelCard:
+        """What it is."""
+        return self.forecaster.card
+
+    @property
+    def key(self) -> str:
+        """Its own key, and its code's."""
+        return f"{self.forecaster.key}#{self.revision}"
+
+    def forecast(self, context: Context, horizon: int) -> Forecast:
+        """Forecast the next `horizon` closes of every series.
+
+        Raises
+        ------
+        ForecastError
+            The request does not fit, or the answer: it fails, or its quantiles are not
+            [B, horizon, Q] increasing numbers at the levels of its card.
+        """
+        check_request(self.card, context, horizon)
+        try:
+            forecast = self.forecaster.forecast(context, horizon)
+        except FastsimError:
+            raise
+        except Exception as error:  # whatever a user's code does
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ForecastError(f"forecaster {self.name!r} fails: {reason}") from error
+        problem = self._problem(forecast, len(context.bars), horizon)
+        if problem:
+            raise ForecastError(f"forecaster {self.name!r} {problem}")
+        return Forecast(forecast.quantiles.float(), forecast.levels)
+
+    def _problem(self, forecast: object, rows: int, horizon: int) -> str:
+        """What is wrong with an answer; empty if nothing is."""
+        if not (isinstance(forecast, Forecast) and isinstance(forecast.quantiles, Tensor)):
+            return f"must return a Forecast of tensors, got {type(forecast).__name__}"
+        quantiles, levels = forecast.quantiles, self.card.levels
+        wanted = (rows, horizon, len(levels))
+        if tuple(forecast.levels) != levels:
+            return f"answers at levels {forecast.levels}, not at those of its card, {levels}"
+        if tuple(quantiles.shape) != wanted:
+            return f"must return quantiles [B, horizon, Q] = {wanted}, got {tuple(quantiles.shape)}"
+        if not bool(quantiles.isfinite().all()):
+            row = int((~quantiles.isfinite()).nonzero()[0, 0])
+            return f"forecasts series {row} of {rows} as something that is no finite number"
+        if bool((quantiles.diff(dim=-1) < 0).any()):
+            return "must return quantiles that do not decrease from level to level"
+        return ""
+
+
+def source_digest(*objects: object) -> str:
+    """Hash of the source files that these objects are from; what has no source adds nothing."""
+    digest = hashlib.sha256()
+    for name in sorted({getattr(found, "__module__", None) or "" for found in objects}):
+        digest.update(name.encode())
+        try:
+            digest.update(inspect.getsource(sys.modules[name]).encode())
+        except (KeyError, OSError, TypeError):
+            continue
+    return digest.hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Configuration: what a field may hold, wherever it is given."""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import fields, is_dataclass, replace
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+import fastsim
+from fastsim.config import configuration, from_mapping, load_yaml, save_yaml
+from fastsim.env.core import EnvConfig
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.randomize import RandomizeConfig
+from fastsim.errors import ConfigError
+from fastsim.market.features import FeatureConfig
+from fastsim.policy.spec import PolicyConfig
+
+UNCHECKED = {
+    "Bars",  # arrays, checked where they are read
+    "MarketTape",
+    "ModelCard",  # records of what there is, not choices
+    "Release",
+    "KronosConfig",  # files of others, which say 1 for true
+    "TokenizerConfig",
+}
+"""Dataclasses that are not configuration."""
+SKIPPED = ("fastsim.cli", "fastsim.adapters", "fastsim.data.samples")
+"""Commands, whose types tyro reads; what needs other packages; a script."""
+
+
+def package_dataclasses():
+    for module in pkgutil.walk_packages(fastsim.__path__, "fastsim."):
+        if module.name.startswith(SKIPPED):
+            continue
+        for found in vars(importlib.import_module(module.name)).values():
+            if isinstance(found, type) and is_dataclass(found) and found.__module__ == module.name:
+                yield found
+
+
+def counts_and_flags():
+    for found in package_dataclasses():
+        if inspect.isabstract(found):
+            continue
+        hints = get_type_hints(found)
+        for entry in fields(found):
+            if found.__name__ not in UNCHECKED and hints[entry.name] in (int, bool):
+                yield pytest.param(found, entry, id=f"{found.__name__}.{entry.name}")
+
+
+@pytest.mark.parametrize(("kind", "entry"), list(counts_and_flags()))
+@pytest.mark.parametrize("wrong", [1.5, "no", None])
+def test_every_count_and_flag_of_the_package_is_checked(kind, entry, wrong):
+    hints = get_type_hints(kind)
+    needed = {
+        other.name: 1 if hints[other.name] is int else object()
+        for other in fields(kind)
+        if other.default is other.default_factory
+    }
+    with pytest.raises(ConfigError, match=rf"^{kind.__name__}\.{entry.name} must be .*got"):
+        kind(**needed | {entry.name: wrong})
+
+
+def test_the_faults_that_were_found_are_named():
+    with pytest.raises(ConfigError, match=r"EnvConfig\.players must be a whole number, got 1\.5"):
+        EnvConfig(players=1.5)
+    with pytest.raises(ConfigError, match="random_start must be true or false, got 'no'"):
+        EpisodeConfig(random_start="no")
+    with pytest.raises(ConfigError, match="players must be a whole number, got True"):
+        EnvConfig(players=True)
+    with pytest.raises(ConfigError, match="staggered must be true or false, got 1"):
+        EpisodeConfig(staggered=1)
+    with pytest.raises(ConfigError, match=r"assets must be whole numbers, got \(1, 2\.5\)"):
+        RandomizeConfig(assets=(1, 2.5))
+    with pytest.raises(ConfigError, match="return_windows must be whole numbers, got 5"):
+        FeatureConfig(return_windows=5)
+
+
+def test_a_changed_copy_is_checked_too():
+    with pytest.raises(ConfigError, match="hidden must be a whole number"):
+        replace(PolicyConfig(), hidden=8.0)
+
+
+def test_none_stays_where_it_may_stand():
+    assert EpisodeConfig(horizon=None).horizon is None
+    with pytest.raises(ConfigError, match="horizon must be a whole number"):
+        EpisodeConfig(horizon="all")
+
+
+def test_whole_numbers_of_numpy_are_those_of_python(tmp_path):
+    config = PolicyConfig(hidden=np.int64(8))
+    assert type(config.hidden) is int
+    save_yaml(config, tmp_path / "policy.yaml")
+    assert load_yaml(PolicyConfig, tmp_path / "policy.yaml") == config
+    windows = FeatureConfig(return_windows=(np.int32(1), 5)).return_windows
+    assert [type(window) for window in windows] == [int, int]
+
+
+@pytest.mark.parametrize("wrong", [2.5, "three", True])
+def test_yaml_and_python_are_told_the_same(wrong):
+    said = rf"PolicyConfig\.hidden must be a whole number, got {wrong!r}"
+    with pytest.raises(ConfigError, match=said):
+        from_mapping(PolicyConfig, {"hidden": wrong})
+    with pytest.raises(ConfigError, match=said):
+        PolicyConfig(hidden=wrong)
+    with pytest.raises(
+        ConfigError, match=r"EnvConfig\.episode\.random_start must be true or false"
+    ):
+        from_mapping(EnvConfig, {"episode": {"random_start": "no"}})
+
+
+def test_types_come_before_the_checks_of_a_class_and_once_for_each_of_its_bases():
+    told = []
+
+    @configuration(slots=False)
+    class Base:
+        count: int = 1
+
+        def __post_init__(self) -> None:
+            told.append(f"base {self.count}")
+
+    @configuration(slots=False)
+    class Derived(Base):
+        flag: bool = False
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            told.append(f"derived {self.flag}")
+
+    Derived(count=2, flag=True)
+    assert told == ["base 2", "derived True"]
+    with pytest.raises(ConfigError, match=r"Derived\.flag"):
+        Derived(flag="yes")
+    with pytest.raises(ConfigError, match=r"Derived\.count"):
+        Derived(count=0.5)
+    assert len(told) == 2
