@@ -57,7 +57,6 @@ from torch import nn
 
 import fastsim
 from fastsim.data.bars import Bars
-from fastsim.env.actions import ActionMode
 from fastsim.env.core import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -101,7 +100,7 @@ class Benchmark:
     """Numbers of assets between which the growth of a step's time is measured."""
     growth_envs: int = 4096
     peers: bool = False
-    action: ActionMode = "weights"
+    action: str = "weights"
     """As the peers': long-only weights, scaled down to the simplex; logits cost a softmax."""
     peer_envs: int = 4096
     peer_seconds: float = 2.0

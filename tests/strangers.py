@@ -37,6 +37,12 @@ CALM = Reward(
 )
 
 # Long only, at most half of the wealth.
+NOTHING_TO_REMEMBER = Reward(
+    name="plain",
+    measure=lambda growth, memory, config: (growth.log_growth, memory),
+    memory=lambda wealth: (),
+)
+
 HALF_INVESTED = ActionMode(
     name="half",
     weights=lambda action, max_gross, masked: (

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fastsim.config import configuration
 from fastsim.data.bars import PRICES, Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import DAY, check_range, iso_date, show
@@ -49,7 +50,7 @@ class BarRequest:
         check_range(self.start, self.end)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class Vendor:
     """Who sells or gives bars. `fetch(request)` returns `Bars`, or what `read_bars` reads."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.extensions import Registry
 
@@ -19,7 +19,7 @@ LARGEST = 1e6
 """Numbers beyond this are cut to it, so that sums of huge ones stay finite."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ActionMode:
     """A way to ask for weights."""
 

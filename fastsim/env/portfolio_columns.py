@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.env.accounting import Account
 from fastsim.env.episode import Episode
 from fastsim.env.slots import to_slots
@@ -37,7 +38,7 @@ class Standing(NamedTuple):
         return self.wealth.clamp_min(torch.finfo(self.wealth.dtype).tiny)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class PortfolioColumn:
     """One thing that an agent sees of its own account; nothing after the bar."""
 
@@ -46,8 +47,8 @@ class PortfolioColumn:
     """Numbers of order one; what is beyond +-FEATURE_LIMIT is cut to it."""
     of: Literal["account", "asset", "holding"] = "account"
     """Numbers [N]; [N, A] in the order of the assets, shown by slot; [N, A + 1], with cash."""
-    shown: Callable[[EnvConfig], bool] = lambda config: True
-    """Whether rules show it."""
+    shown: Callable[[Any], bool] = lambda config: True
+    """Whether rules, an `EnvConfig`, show it."""
 
     def names(self, symbols: tuple[str, ...]) -> tuple[str, ...]:
         """Names of its numbers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +82,7 @@ def measure_growth(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Reward:
     """One way to pay."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.extensions import Registry
 from fastsim.forecast.interface import Forecaster, ForecastModel, ModelCard
@@ -15,7 +15,7 @@ from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class ForecasterRecord:
     """One forecaster by name. How to add one's own: `docs/howto/forecaster.md`.
 

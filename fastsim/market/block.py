@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import DataError
 from fastsim.extensions import Registry
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Column:
     """A number of each asset, or of all of them together, that a step meets between two closes."""
 

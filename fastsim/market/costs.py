@@ -14,7 +14,7 @@ Hauptmann and Li (2005); Toth et al. (2011).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -150,7 +150,7 @@ def orders_of(trade: Tensor, market: Conditions, friction: Friction) -> Orders:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Cost:
     """One part of what trades cost, in account currency."""
 

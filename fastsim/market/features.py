@@ -33,7 +33,7 @@ TOLERANCE = 1e-6
 """What it may then differ by, absolutely and relatively: sums may be rounded otherwise."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class Feature:
     """One thing that may be known of every asset at the close of every bar.
 
@@ -62,7 +62,7 @@ class Feature:
                 f"Feature.function of {self.name} must be a function of bars and a FeatureConfig, "
                 f"got {self.function!r}"
             )
-        if not isinstance(self.warmup, int) or self.warmup < 0:
+        if self.warmup < 0:
             raise ConfigError(
                 f"Feature.warmup of {self.name} must be a whole number of bars >= 0, "
                 f"got {self.warmup!r}"

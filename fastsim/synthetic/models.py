@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError, FastsimError
 from fastsim.extensions import Registry
@@ -25,7 +25,7 @@ TRIAL = (2, 8)
 """Worlds and bars that a user's model is tried on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class SyntheticRecord:
     """One simulated model by name. How to add one's own: `docs/howto/synthetic_market.md`.
 

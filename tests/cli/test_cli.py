@@ -184,7 +184,7 @@ def test_data_can_be_listed_checked_and_kept(tmp_path, capsys):
         (["ablate", "--seeds", "1.5"], "AblateCommand.seeds must be a whole number, got 1.5"),
         (["train", "--num-assets", "2", "--data.symbols", "KO"], "give one of them"),
         (["train", "--weights", "1", "--forecast.weights=1"], "one setting: give one of them"),
-        (["train", "--worlds.model", "arima"], "use one of gbm, heston, merton"),
+        (["train", "--worlds.model", "arima"], "there are gbm, heston, merton"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_leaves_nothing(

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from strangers import DUTY, HALF, LEVY_TABLE, TAX, TaxedReward
@@ -13,11 +15,17 @@ from worlds import FREE, SHORT_FEATURES, random_bars
 
 import fastsim
 from fastsim.adapters.build import build_env
+from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
+from fastsim.backtest.files import save_history
+from fastsim.backtest.replay import benchmark_schedule, replay_schedule
+from fastsim.backtest.summary import summarize
+from fastsim.config import from_mapping
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.info import figures_of, step_info
 from fastsim.errors import ConfigError
-from fastsim.market.costs import Cost
-from fastsim.market.tape import TapeConfig
+from fastsim.market.costs import Cost, CostConfig
+from fastsim.market.tape import TapeConfig, make_tape
 
 assert fastsim
 ROWS, ASSETS, HORIZON = 3, 4, 9
@@ -111,7 +119,7 @@ def make(stranger, backend):
     reward = rules.pop("reward", {})
     tape = TapeConfig(features=SHORT_FEATURES, tables=stranger.tables)
     if isinstance(reward, TaxedReward):  # a class of its own is given in Python alone
-        config = fastsim.env.config.EnvConfig(reward=reward, episode=EpisodeConfig(horizon=HORIZON))
+        config = EnvConfig(reward=reward, episode=EpisodeConfig(horizon=HORIZON))
         return build_env(ROWS, BARS, tape=tape, config=config, backend=backend)
     rules |= {"reward": reward, "episode": {"horizon": HORIZON, "random_start": False}}
     return build_env(ROWS, BARS, tape=tape, backend=backend, **rules)
@@ -140,6 +148,45 @@ def test_what_a_stranger_adds_has_its_right_money_or_is_refused_by_name(kind, ba
         stranger.check(env, before, action, env.step(action))
 
 
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_a_reward_may_remember_nothing(autoreset):
+    rules = {"reward": {"kind": "strangers:NOTHING_TO_REMEMBER"}, "episode": {"horizon": 3}}
+    tape = TapeConfig(features=SHORT_FEATURES)
+    env = build_env(ROWS, BARS, tape=tape, autoreset=autoreset, **rules)
+    plain = build_env(ROWS, BARS, tape=tape, autoreset=autoreset, episode={"horizon": 3})
+    assert env.stepper.name == "torch" and plain.stepper.name == "numba"
+    env.reset(0), plain.reset(0)
+    for _ in range(8):
+        action = torch.full((ROWS, ASSETS), 0.2)
+        near(env.step(action).reward, plain.step(action).reward)
+
+
+def test_a_replay_keeps_a_strangers_cost_beside_the_others(tmp_path):
+    tape = make_tape(BARS, TapeConfig(features=SHORT_FEATURES), dtype=torch.float64)
+    costs = from_mapping(CostConfig, {**CHEAP, "also": ["strangers:STAMP_DUTY"]})
+    names, schedule = benchmark_schedule(tape)
+    history = replay_schedule(tape, schedule, names, EnvConfig(costs=costs))
+    assert list(history.costs) == ["commission", "spread", "impact", "stamp_duty", "borrow"]
+    near(history.costs["stamp_duty"][0, 0], torch.tensor(1e6 * DUTY / (1 + DUTY)))
+    assert torch.equal(summarize(history).costs["stamp_duty"], history.costs["stamp_duty"].sum(0))
+    save_history(history, tmp_path)
+    assert "stamp_duty" in pl.read_parquet(tmp_path / "costs.parquet").columns
+
+
+def test_every_adapter_tells_a_strangers_cost():
+    rules = {"costs": {**CHEAP, "also": ["strangers:STAMP_DUTY"]}, "episode": {"horizon": 5}}
+    rules |= {"tape": {"features": SHORT_FEATURES}}
+    expected = pytest.approx(1e6 * DUTY / (1 + DUTY), rel=1e-4)
+    equal = np.full(ASSETS, 1.0 / ASSETS, dtype=np.float32)
+    many = gymnasium.make_vec("fastsim/Portfolio-v0", num_envs=2, market=BARS, **rules)
+    many.reset(seed=0)
+    assert many.step(np.stack([equal, equal]))[-1]["cost"].tolist() == [expected, expected]
+    zoo = SharedMarketParallelEnv(2, market=BARS, impact={}, **rules)
+    zoo.reset(seed=0)
+    infos = zoo.step(dict.fromkeys(zoo.agents, equal))[-1]
+    assert [info["cost"] for info in infos.values()] == [expected, expected]
+
+
 @pytest.mark.parametrize("kind", ["cost", "table"])
 def test_margin_calls_reckon_with_a_strangers_cost(kind):
     stranger = STRANGERS[kind]
@@ -158,7 +205,6 @@ def test_margin_calls_reckon_with_a_strangers_cost(kind):
 
 
 def test_gymnasium_names_a_strangers_records_and_tells_its_cost():
-    gymnasium = pytest.importorskip("gymnasium")
     env = gymnasium.make(
         "fastsim/Portfolio-v0",
         market=BARS,

@@ -263,7 +263,7 @@ def test_a_configuration_that_names_no_feature_says_so(extra, message):
         ({"name": "a b"}, "Feature.name must be a word"),
         ({"function": 3}, "Feature.function of mine must be a function"),
         ({"warmup": -1}, "Feature.warmup of mine must be a whole number"),
-        ({"warmup": 2.5}, "Feature.warmup of mine must be a whole number"),
+        ({"warmup": 2.5}, "Feature.warmup must be a whole number"),
         ({"needs": "open"}, "Feature.needs of mine must be a tuple of open, high, low, volume"),
         ({"needs": ("opens",)}, "Feature.needs of mine must be"),
     ],

@@ -140,7 +140,7 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
         "table ": {*params.tape.next, *KnownTables._fields} - known.tables,
         "costs.": {name for name, rate in friction.items() if rate is not None} - known.frictions,
         "cost ": {cost.name for cost in params.rules.terms.costs} - known.costs,
-        "memory ": {*state.memory._fields} - known.memory,
+        "memory ": set(_tensors(state.memory)) - known.memory,
         "portfolio column ": {column.name for column in params.rules.columns} - known.columns,
         "state.": set(_tensors(state)) - known.state,
         "outcome.": {*Outcome._fields} - known.outcome,
@@ -166,7 +166,8 @@ def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _tensors(nested: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of the tensors of nested named tuples."""
-    for name, part in nested._asdict().items():
+    parts = nested._asdict() if hasattr(nested, "_asdict") else dict(enumerate(nested))
+    for name, part in parts.items():
         if isinstance(part, Tensor):
             yield f"{prefix}{name}"
         else:
