@@ -20,7 +20,7 @@ from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration
 from fastsim.data.dates import rows_between, show_span
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.errors import DataError
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape, make_tape

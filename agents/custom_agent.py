@@ -8,7 +8,7 @@ from torch import Tensor
 from fastsim.adapters.build import build_env
 from fastsim.backtest.replay import replay
 from fastsim.data.dates import show
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.market.tape import MarketTape

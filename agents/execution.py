@@ -15,11 +15,12 @@ from torch import Tensor
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration, require_between
 from fastsim.env.accounting import reach_fill, worth
-from fastsim.env.core import EnvConfig, EnvState
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
+from fastsim.env.state import EnvState
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer

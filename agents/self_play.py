@@ -23,7 +23,7 @@ from fastsim.adapters.build import build_env
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration, load_yaml, require_between
 from fastsim.data.dates import iso_date
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

@@ -16,7 +16,7 @@ from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration, require_between
 from fastsim.data.dates import iso_date, show
 from fastsim.data.sample import sample_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import DataError

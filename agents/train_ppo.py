@@ -1,6 +1,6 @@
 """Train fastsim's own PPO from Python: what `fastsim train` does, with choices of your own."""
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.experiment.config import TrainConfig

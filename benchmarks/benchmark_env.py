@@ -57,7 +57,7 @@ from torch import nn
 
 import fastsim
 from fastsim.data.bars import Bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

@@ -47,7 +47,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fastsim
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.kernels.choose import Backend

@@ -28,7 +28,7 @@ from common import Row, header, seconds_of, write
 from torch import Tensor
 
 import fastsim
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import Observation

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.actions import ACTIONS, action_width
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

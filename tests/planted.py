@@ -7,7 +7,7 @@ follow the large ones, and to sit still through the small ones.
 import numpy as np
 
 from fastsim.data.bars import Bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.market.costs import CostConfig

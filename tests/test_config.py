@@ -11,7 +11,7 @@ import pytest
 
 import fastsim
 from fastsim.config import configuration, from_mapping, load_yaml, save_yaml
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastsim.backtest.history import History, cost_parts
-from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig

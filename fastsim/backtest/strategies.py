@@ -25,7 +25,7 @@ from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, projec
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import CLOSE
 from fastsim.data.dates import show_day
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError, DataError

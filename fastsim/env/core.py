@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastsim.env.accounting import Outcome, advance, close_accounts
 from fastsim.env.actions import target_weights
-from fastsim.env.config import EnvConfig as EnvConfig  # noqa: PLC0414
 from fastsim.env.nested import select
 from fastsim.env.observe import Observation, observe
 from fastsim.env.orders import Wish

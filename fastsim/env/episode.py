@@ -58,9 +58,9 @@ def check_room(tape: MarketTape, config: EpisodeConfig) -> None:
 
 def world_of(tape: MarketTape, key: Tensor, number: Tensor, players: int) -> Tensor:
     """World [N] of episode `number` [N]: the next of the market's own, or any one, drawn."""
-    if tape.slots:
+    if tape.worlds_per_market:
         market = torch.arange(len(key), device=key.device) // players
-        return market + number % tape.slots * (tape.worlds // tape.slots)
+        return market + number % tape.worlds_per_market * (tape.worlds // tape.worlds_per_market)
     return draw_integers(key, number, WORLD_STREAM, tape.worlds)
 
 

@@ -18,6 +18,7 @@ MOVED = {
     "weights": "forecast.weights",
     "ppo.num_envs": "collect.num_envs",
     "ppo.rollout_steps": "collect.rollout_steps",
+    "worlds.slots": "worlds.ahead",
 }
 """Old names, dotted where they are nested: they work for one more release, with a warning."""
 

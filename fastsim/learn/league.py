@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fastsim.config import configuration, from_mapping, require_between, to_mapping
-from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.stepper import Stepper

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastsim.config import configuration, require_between
-from fastsim.env.core import EnvConfig, Transition
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import Transition
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation

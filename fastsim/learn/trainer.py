@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fastsim.config import to_mapping
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.algorithm import AlgorithmRecord, Course
@@ -157,7 +157,7 @@ class Trainer:
             )
         load_into(self.policy, content["policy"], path)
         load_into(self.env, content["env"], path)
-        if self.env.tape.slots:  # it may hold other worlds than before
+        if self.env.tape.worlds_per_market:  # it may hold other worlds than before
             self.algorithm.renewed(torch.arange(self.env.tape.worlds, device=self.env.tape.device))
         load_into(self.algorithm, content["learner"], path)
         self.course.iteration = content["iteration"]

@@ -126,9 +126,10 @@ class MarketTape:
     first: int
     last: int
     worlds: int = 1
-    slots: int = 0
-    """Worlds that are one market's alone: its episode e is in the one of number e mod `slots`, and
-    world m + s * worlds / slots is number s of market m. With 0, every episode draws any world."""
+    worlds_per_market: int = 0
+    """Worlds that are one market's alone: its episode e is in number e mod `worlds_per_market` of
+    them, and of M markets world m + M s is number s of market m. With 0, every episode draws any
+    world."""
     rising: tuple[str, ...] = ()
     """Features that are higher by log f in an episode whose log returns are all f times as large;
     see `Feature.rises_with_volatility`."""
@@ -182,7 +183,7 @@ class MarketTape:
         if not 0 <= number < self.worlds:
             raise DataError(f"no world {number}: the tape has {self.worlds}, numbered from 0")
         rows = slice(number * self.bars_per_world, (number + 1) * self.bars_per_world)
-        return replace(self.take(rows), worlds=1, slots=0)
+        return replace(self.take(rows), worlds=1, worlds_per_market=0)
 
     def take(self, bars: slice | Tensor) -> MarketTape:
         """The tables at these bars [B], in this order, and all else as it is here."""

@@ -21,7 +21,7 @@ class WorldsConfig:
     as "package.module:object"; "none" learns from those bars themselves."""
     bars: int = 400
     """Of each world, the warm-up of the features included."""
-    slots: int = 2
+    ahead: int = 2
     """Worlds that each environment has ahead, its present one among them."""
     batch: int = 32
     """Worlds drawn at once."""
@@ -42,7 +42,7 @@ class WorldsConfig:
             model=fit(self.model, bars),
             bars=self.bars,
             config=config,
-            slots=self.slots,
+            ahead=self.ahead,
             batch=self.batch,
             symbols=tape.symbols,
             device=tape.device,

@@ -1,8 +1,8 @@
 """Worlds drawn while they are lived in: every episode follows a path that none has seen before.
 
 Worlds come in one endless sequence, a batch at a time, and a key begins it: what the worlds hold
-depends on the model, the key and the batch's size alone. On the tape every market has `slots`
-places. Its episode e lives in place e mod slots, which nobody else enters, and once that episode is
+depends on the model, the key and the batch's size alone. On the tape every market has `ahead`
+places. Its episode e lives in place e mod ahead, which nobody else enters, and once that episode is
 over the next world of the sequence is laid there.
 """
 
@@ -29,7 +29,7 @@ class FreshWorlds:
     """A market whose every episode is a world of its own; an environment takes it for a tape.
 
     A world of 10 assets and 320 bars takes 3 ms of one core to draw and lay, 5 with Heston's model;
-    about half is features. The tape holds `slots` worlds for each market, some 100 bytes for every
+    about half is features. The tape holds `ahead` worlds for each market, some 100 bytes for every
     bar of every asset in float32, what fused steps keep included.
     """
 
@@ -37,7 +37,7 @@ class FreshWorlds:
     bars: int
     """Of each world, the warm-up of the features included."""
     config: TapeConfig | None = None
-    slots: int = 2
+    ahead: int = 2
     """Worlds that a market has ahead, its present one among them. A market that begins more
     episodes than this before its environment is renewed meets worlds again."""
     batch: int = 32
@@ -50,7 +50,7 @@ class FreshWorlds:
 
     def __post_init__(self) -> None:
         check_model(self.model, "FreshWorlds.model")
-        for name, least in (("bars", 2), ("slots", 2), ("batch", 1)):
+        for name, least in (("bars", 2), ("ahead", 2), ("batch", 1)):
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(
@@ -94,7 +94,7 @@ class FreshWorlds:
 
 
 class LaidWorlds:
-    """The tape of M markets with S slots each; world p = m + M s is slot s of market m.
+    """The tape of M markets with S ahead each; world p = m + M s is place s of market m.
 
     Until `deal`, the worlds of one batch lie on it again and again.
     """
@@ -102,8 +102,8 @@ class LaidWorlds:
     def __init__(self, source: FreshWorlds, markets: int) -> None:
         self.source, self.markets = source, markets
         self._drawn = (0, 0), source.draw(0, 0)  # key and number of a batch, and the batch
-        count = source.slots * markets
-        self.tape = _repeated(self._drawn[1], count, source.slots)
+        count = source.ahead * markets
+        self.tape = _repeated(self._drawn[1], count, source.ahead)
         self.key, self.ahead = 0, 0  # of the sequence, and its first world not laid yet
         self.number = np.full(count, -1)  # [S M]  of the world in the sequence
         self.episode = np.full(count, -1)  # [S M]  of its market that lives in it
@@ -121,9 +121,9 @@ class LaidWorlds:
 
         Returns the worlds [K] that changed. One that a market is in never does.
         """
-        slots = self.source.slots
-        coming = episode + (np.arange(slots)[:, None] - episode) % slots  # [S, M]  next in each
-        held = self.episode.reshape(slots, -1)
+        ahead = self.source.ahead
+        coming = episode + (np.arange(ahead)[:, None] - episode) % ahead  # [S, M]  next in each
+        held = self.episode.reshape(ahead, -1)
         behind = (held < coming) & (coming > episode)
         fresh = np.where(behind, coming, held).ravel()
         number, places = self.number.copy(), np.flatnonzero(behind)
@@ -145,13 +145,13 @@ class LaidWorlds:
         Raises
         ------
         CheckpointError
-            It is of another number of markets or slots.
+            It is of another number of markets or ahead.
         """
         number, episode = (saved[name].numpy(force=True) for name in ("number", "episode"))
         if number.shape != self.number.shape:
             raise CheckpointError(
                 f"the checkpoint holds {len(number)} worlds and this configuration "
-                f"{len(self.number)}: use as many environments, players and slots as it did"
+                f"{len(self.number)}: use as many environments, players and ahead as it did"
             )
         return self._lay(saved["key"], saved["ahead"], number, episode)
 
@@ -183,7 +183,7 @@ class LaidWorlds:
         self.tape.next.put(bars, values.next)
 
 
-def _repeated(tape: MarketTape, worlds: int, slots: int) -> MarketTape:
+def _repeated(tape: MarketTape, worlds: int, ahead: int) -> MarketTape:
     """A tape of `worlds` worlds: those of `tape` in turn."""
     bars = tape.bars_of(torch.arange(worlds, device=tape.device) % tape.worlds)
-    return replace(tape.take(bars), worlds=worlds, slots=slots)
+    return replace(tape.take(bars), worlds=worlds, worlds_per_market=ahead)

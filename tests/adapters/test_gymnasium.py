@@ -12,7 +12,7 @@ from worlds import assert_same_bits
 
 import fastsim
 from fastsim.data.sample import sample_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ActionError, ConfigError, DataError
 from fastsim.market.tape import make_tape

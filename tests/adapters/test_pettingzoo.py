@@ -13,7 +13,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 import fastsim
 from fastsim.adapters.gym_env import PortfolioVectorEnv
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.errors import ActionError, ConfigError
 
 SHORT = {"market": "tech4", "episode": {"horizon": 10}, "initial_cash": 1e9}

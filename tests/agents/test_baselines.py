@@ -44,7 +44,7 @@ from fastsim.backtest.strategies import (
     toward_forecast,
 )
 from fastsim.data.bars import Bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape

@@ -11,7 +11,7 @@ from fastsim.backtest import replay as replaying
 from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
 from fastsim.backtest.summary import summarize
 from fastsim.data.sample import sample_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.errors import ConfigError
 from fastsim.experiment.evaluate import Evaluation, headline
 from fastsim.market.costs import CostConfig

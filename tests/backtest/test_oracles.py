@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fastsim.data.sample import sample_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.orders import OrderConfig

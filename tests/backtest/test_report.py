@@ -26,7 +26,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.report import write_report
 from fastsim.backtest.summary import monthly_returns, summarize
 from fastsim.backtest.wording import metrics_table, sharpe_sentence
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError

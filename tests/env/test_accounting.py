@@ -22,7 +22,7 @@ from worlds import (
 
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Portfolio, advance, lone
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.orders import Bounds, Wish, placed, post_cost_wealth

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worlds import tensors, weights_of
 
 from fastsim.env import actions
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from worlds import FREE, SHORT_FEATURES, random_bars
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig, mean_price

@@ -10,7 +10,7 @@ import pytest
 import torch
 from worlds import SHORT_FEATURES, assert_same_bits, leaves, random_bars
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.random import draw_integers, environment_keys

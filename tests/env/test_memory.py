@@ -10,7 +10,7 @@ import os, re
 import numpy as np
 import torch
 from fastsim.adapters.build import build_env
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.forecast.windows import context_at
 from fastsim.data.bars import Bars
 

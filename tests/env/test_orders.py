@@ -25,7 +25,7 @@ from worlds import (
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Account, Portfolio, Terms, advance, lone
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig, undisturbed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from parity import ENVS, TOLERANCE, assert_same_run, configs, run, soaring_tape, tapes
 from worlds import SHORT_FEATURES, grid, random_bars
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError

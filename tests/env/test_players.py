@@ -7,7 +7,7 @@ import torch
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.actions import ACTIONS, actions_for, target_weights
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig

@@ -6,7 +6,8 @@ from worlds import FREE, SHORT_FEATURES, assert_same_bits, leaves, random_bars
 
 from fastsim.backtest.replay import benchmark_schedule, replay_schedule
 from fastsim.config import from_mapping, to_mapping
-from fastsim.env.core import EnvConfig, meet
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import meet
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig, undisturbed

@@ -10,7 +10,7 @@ import torch
 from worlds import FREE, SHORT_FEATURES, random_bars
 
 from fastsim.env.accounting import Outcome
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.reward import (

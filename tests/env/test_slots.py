@@ -9,7 +9,8 @@ from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.config import from_mapping, to_mapping
 from fastsim.env.actions import ACTIONS, action_width, target_weights
-from fastsim.env.core import EnvConfig, meet
+from fastsim.env.config import EnvConfig
+from fastsim.env.core import meet
 from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig

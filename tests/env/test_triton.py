@@ -25,7 +25,7 @@ from parity import (
 from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.env.actions import ACTIONS
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

@@ -14,7 +14,7 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 import fastsim
 from fastsim.adapters.gym_env import PortfolioGymEnv
 from fastsim.adapters.sb3 import SB3VecEnv
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig

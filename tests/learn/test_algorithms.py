@@ -11,7 +11,7 @@ from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.cli import main, parse
 from fastsim.data.source import DataConfig
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import flatten

@@ -8,7 +8,7 @@ from planted import RULES as PLANTED
 from planted import planted_tape
 from worlds import SHORT_FEATURES, random_bars
 
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

@@ -10,7 +10,7 @@ from torch.distributions import Dirichlet, MultivariateNormal, Normal
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.data.sample import sample_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import copy, flatten, take

@@ -11,7 +11,7 @@ from worlds import SHORT_FEATURES, random_bars
 
 from fastsim import cli
 from fastsim.config import load_yaml, save_yaml
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import feature_columns

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.backtest.replay import replay
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import CheckpointError
 from fastsim.learn.ppo.config import PPOConfig

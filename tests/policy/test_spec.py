@@ -10,7 +10,7 @@ from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.backtest.replay import replay
 from fastsim.config import from_mapping, to_mapping
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig

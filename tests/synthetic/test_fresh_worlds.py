@@ -21,7 +21,7 @@ from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
 from fastsim.adapters.sb3 import SB3VecEnv
 from fastsim.config import from_mapping
 from fastsim.data.source import DataConfig, load_bars
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
@@ -102,7 +102,7 @@ def test_no_two_episodes_follow_the_same_path_and_none_is_changed_midway(backend
 
 def test_worlds_are_renewed_where_they_are_used_up_and_nowhere_else():
     config = EnvConfig(episode=EpisodeConfig(horizon=6, staggered=True))
-    env = PortfolioEnv(source(slots=3), ENVS, config)
+    env = PortfolioEnv(source(ahead=3), ENVS, config)
     env.reset(0)
     counts = set()
     for _ in range(30):
@@ -132,7 +132,7 @@ def test_what_worlds_hold_depends_on_their_place_in_the_sequence_alone():
 
 
 def test_a_market_that_outruns_its_slots_meets_its_worlds_again_until_it_is_renewed():
-    env = PortfolioEnv(source(slots=2), ENVS, EnvConfig(episode=EpisodeConfig(horizon=1)))
+    env = PortfolioEnv(source(ahead=2), ENVS, EnvConfig(episode=EpisodeConfig(horizon=1)))
     env.reset(0)
     worlds = [world_at(env.tape, env.state.episode.bar[0])]
     for _ in range(4):
@@ -264,7 +264,7 @@ def test_a_run_on_fresh_worlds_goes_on_from_a_checkpoint_as_if_never_stopped(tmp
     assert_same_bits(tuple(resumed.policy.parameters()), tuple(whole.policy.parameters()))
     assert_same_bits(resumed.env.tape.known, whole.env.tape.known)
     with pytest.raises(CheckpointError, match=r"holds 12 worlds and this configuration 18: use as"):
-        trainer_of(3, slots=3).load(tmp_path / "latest.pt")
+        trainer_of(3, ahead=3).load(tmp_path / "latest.pt")
 
 
 def test_an_agent_trains_on_fresh_worlds_and_is_tested_on_history():
@@ -337,7 +337,7 @@ def test_pettingzoo_finds_nothing_to_complain_about():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slots": 1}, r"FreshWorlds\.slots must be a whole number >= 2, got 1"),
+        ({"ahead": 1}, r"FreshWorlds\.ahead must be a whole number >= 2, got 1"),
         ({"batch": 0}, r"FreshWorlds\.batch must be a whole number >= 1, got 0"),
         ({"bars": 2.5}, r"FreshWorlds\.bars must be a whole number, got 2\.5"),
         ({"model": "garch"}, r"FreshWorlds\.model must be a model such .*bars\), got 'garch'"),

@@ -8,7 +8,7 @@ import torch
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.backtest.replay import replay_schedule
-from fastsim.env.core import EnvConfig
+from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError, DataError, ForecastError

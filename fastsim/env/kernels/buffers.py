@@ -175,7 +175,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "random_start": episode.random_start,
         "worlds": tape.worlds,
         "span": tape.bars_per_world,
-        "slots": tape.slots,
+        "worlds_per_market": tape.worlds_per_market,
         "assets": tape.num_assets,
         "players": config.players,
         "liquidates": episode.liquidate_at_end,

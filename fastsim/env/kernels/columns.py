@@ -42,7 +42,7 @@ FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
 WHOLE = places(
     "Whole",
     *("action", "reward", "same_step", "flat", "first", "last", "horizon", "random_start"),
-    *("worlds", "span", "slots", "assets", "players", "liquidates", "terminates"),
+    *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at"),
 )
 """Entries of `Rules.whole`; a horizon of 0 is none. The last are where portfolio columns begin."""

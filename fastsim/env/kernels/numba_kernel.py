@@ -294,9 +294,9 @@ def measure_reward(n, before, after, peak_before, peak, market_return, state, ru
 def world_of(n, counters, whole):
     """World of the episode: the next of the market's own, or any one, drawn."""
     key, number = counters[n, c.COUNTER.key], counters[n, c.COUNTER.number]
-    if whole[c.WHOLE.slots]:
-        markets = whole[c.WHOLE.worlds] // whole[c.WHOLE.slots]
-        return n // whole[c.WHOLE.players] + number % whole[c.WHOLE.slots] * markets
+    if whole[c.WHOLE.worlds_per_market]:
+        markets = whole[c.WHOLE.worlds] // whole[c.WHOLE.worlds_per_market]
+        return n // whole[c.WHOLE.players] + number % whole[c.WHOLE.worlds_per_market] * markets
     return draw_integer(key, number, WORLD_STREAM, whole[c.WHOLE.worlds])
 
 

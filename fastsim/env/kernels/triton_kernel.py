@@ -457,17 +457,17 @@ def store_episode(episode, state, n):
 @triton.jit
 def begin(
     over, episode, key, market, first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr,
-    last: tl.constexpr, worlds: tl.constexpr, span: tl.constexpr, slots: tl.constexpr,
+    last: tl.constexpr, worlds: tl.constexpr, span: tl.constexpr, worlds_per_market: tl.constexpr,
 ):  # fmt: skip
     """The episode, or where it is `over` the next, in one of `worlds` of `span` bars each.
 
-    It is the next of the market's own `slots`, or with none any one, drawn. The episode starts at
+    It is the next of the market's own `worlds_per_market`, or with none any one, drawn. The episode starts at
     one of `starts` bars, `first` and later, and runs to `last` without a horizon.
     """
     number = episode.number + tl.where(over, 1, 0)
     first_bar = key * 0 + first
-    if slots > 0:
-        first_bar += span * (market + number % slots * (worlds // slots))
+    if worlds_per_market > 0:
+        first_bar += span * (market + number % worlds_per_market * (worlds // worlds_per_market))
     elif worlds > 1:
         first_bar += span * draw_integer(key, number, _WORLD_STREAM, worlds)
     start = first_bar
@@ -611,7 +611,7 @@ def step_kernel(
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
     chunk: tl.constexpr, mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr,
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
-    worlds: tl.constexpr, span: tl.constexpr, slots: tl.constexpr, enough: tl.constexpr,
+    worlds: tl.constexpr, span: tl.constexpr, worlds_per_market: tl.constexpr, enough: tl.constexpr,
     rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
     players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
@@ -649,7 +649,9 @@ def step_kernel(
             log_growth_at, displacement_at,
         )  # fmt: skip
 
-    episode = begin(over, now, key, program, first, starts, horizon, last, worlds, span, slots)
+    episode = begin(
+        over, now, key, program, first, starts, horizon, last, worlds, span, worlds_per_market
+    )
     moves = market.moves + common(episode.bar) * (rows * padded) + lanes
     bars = market.bars + common(episode.bar) * c.NUM_BARS
     account = renew(

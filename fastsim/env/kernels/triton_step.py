@@ -144,7 +144,7 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "last": tape.last,
         "worlds": tape.worlds,
         "span": tape.bars_per_world,
-        "slots": tape.slots,
+        "worlds_per_market": tape.worlds_per_market,
         "enough": 100.0 * torch.finfo(tape.dtype).eps,
         "rows": market_rows(config),
         "liquidates": config.episode.liquidate_at_end,
