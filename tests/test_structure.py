@@ -159,3 +159,26 @@ def test_the_ten_lines_in_the_readme_run():
     )
     assert result.returncode == 0, result.stderr
     assert "AAPL" in result.stdout
+
+
+def drawing() -> str:
+    """Every room with the rooms that its files import, from the ground up."""
+    used: dict[str, set[str]] = {room: set() for room in FLOORS}
+    for path in PACKAGE.rglob("*.py"):
+        room = room_of(path)
+        if room in used:
+            used[room] |= {name.split(".")[1] for name in modules_imported_by(path)} - {room}
+    lines = (
+        f"{room:<11}<- {', '.join(below for below in FLOORS if below in used[room])}"
+        for room in FLOORS
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def test_the_house_can_be_drawn():
+    assert re.search(r"^market +<- .*data", drawing(), re.MULTILINE)
+    assert re.search(r"^learn +<- .*policy", drawing(), re.MULTILINE)
+
+
+if __name__ == "__main__":
+    print(drawing())

@@ -83,9 +83,10 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
     """Raise ConfigError if the rules ask of the tape what it has not."""
     check_room(tape, config.episode)
     check_assets(tape, config.randomize)
-    if tape.worlds_per_market and markets * tape.worlds_per_market > tape.worlds:
+    room = tape.worlds // tape.worlds_per_market if tape.worlds_per_market else markets
+    if markets > room:
         raise ConfigError(
-            f"the tape has worlds for {tape.worlds // tape.worlds_per_market} markets, not for {markets}; "
+            f"the tape has worlds for {room} markets, not for {markets}; "
             f"give FreshWorlds instead of a tape"
         )
     if config.impact.moves_prices and not tape.has_volume:

@@ -461,8 +461,8 @@ def begin(
 ):  # fmt: skip
     """The episode, or where it is `over` the next, in one of `worlds` of `span` bars each.
 
-    It is the next of the market's own `worlds_per_market`, or with none any one, drawn. The episode starts at
-    one of `starts` bars, `first` and later, and runs to `last` without a horizon.
+    It is the next of the market's own `worlds_per_market`, or with none any one, drawn. The episode
+    starts at one of `starts` bars, `first` and later, and runs to `last` without a horizon.
     """
     number = episode.number + tl.where(over, 1, 0)
     first_bar = key * 0 + first
