@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fastsim.config import require_count
 from fastsim.env.kernels.choose import Backend
 from fastsim.learn.figures import Figures
 from fastsim.learn.rollout import CollectConfig, Environment
@@ -22,18 +23,33 @@ from fastsim.policy.spec import PolicyConfig
 _SEED_STRIDE = 1_000_003
 
 
-@dataclass(kw_only=True)
 class Course:
-    """How far a run has come, and the random numbers of its present iteration."""
+    """How far a run has come, and the random numbers of its present iteration.
 
-    seed: int
-    iterations: int
-    generator: torch.Generator
-    """Begins anew at every iteration, so that what an algorithm draws follows from the seed and the
-    iteration alone. It is the only source of randomness that a resumed run repeats."""
-    capture: bool = True
-    """Whether procedures may be recorded as CUDA graphs where everything stays in its place."""
-    iteration: int = 0
+    Parameters
+    ----------
+    seed
+        Of everything.
+    iterations
+        In the whole run.
+    generator
+        Begins anew at every iteration, so that what an algorithm draws follows from the seed and
+        the iteration alone. It is the only source of randomness that a resumed run repeats.
+    capture
+        Whether procedures may be recorded as CUDA graphs where everything stays in its place.
+
+    Raises
+    ------
+    ConfigError
+        The number of iterations is not a whole number of at least one.
+    """
+
+    def __init__(
+        self, *, seed: int, iterations: int, generator: torch.Generator, capture: bool = True
+    ) -> None:
+        require_count("iterations", iterations)
+        self.seed, self.iterations, self.generator = seed, iterations, generator
+        self.capture, self.iteration = capture, 0
 
     @property
     def done(self) -> float:

@@ -241,6 +241,14 @@ def test_settings_of_another_algorithm_are_refused():
         Trainer(tape, EnvConfig(), PPOConfig(), PolicyConfig(), algorithm="sac", iterations=1)
 
 
+@pytest.mark.parametrize("iterations", [0, 2.5])
+def test_a_run_is_of_so_many_whole_iterations(iterations):
+    with pytest.raises(
+        ConfigError, match=f"iterations must be a whole number >= 1, got {iterations}"
+    ):
+        make("ppo", iterations=iterations)
+
+
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     make("ppo").save(tmp_path / "latest.pt")
     with pytest.raises(CheckpointError, match=r"latest\.pt: a run of algorithm 'ppo'; this one"):
