@@ -20,6 +20,7 @@ VALUES = {
     "weights": "0.4,0.6",
     "ppo.num_envs": 64,
     "ppo.rollout_steps": 8,
+    "worlds.slots": 3,
 }
 
 
@@ -83,8 +84,11 @@ def test_settings_are_not_changed_where_they_are_given():
 @pytest.mark.parametrize("name", VALUES)
 def test_a_setting_is_given_once(name):
     path, value = (BROUGHT | MOVED)[name], VALUES[name]
+    both = nested(name, value)
+    for section, inner in nested(path, value).items():
+        both[section] = both[section] | inner if section in both else inner
     with pytest.raises(ConfigError, match=f"{name} and {path} are one setting"):
-        from_mapping(TrainConfig, nested(name, value) | nested(path, value))
+        from_mapping(TrainConfig, both)
 
 
 def test_the_first_assets_are_those_of_the_data():
