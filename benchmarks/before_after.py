@@ -1,0 +1,148 @@
+"""Environment steps per second of two checkouts, row by row, in turns.
+
+    git worktree add ../before 0ea6907
+    python benchmarks/before_after.py --before ../before --json benchmarks/results/before-after.json
+
+Each checkout has a process of its own, which keeps one environment at a time and measures it by
+the checkout's own `benchmarks/`. For every row of `benchmark_env.py` the two take turns, and the
+median of the ratios of their pairs is reported: what slows the machine for a while slows both.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+
+HERE = Path(__file__).parent
+SERVE = "--serve"
+GRID = [
+    (assets, kind, num_envs)
+    for assets in (30, 100, 500)
+    for kind in ("index", "flat", "window")
+    for num_envs in (1, 64, 1024, 4096, 16384)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to compare."""
+
+    before: Path
+    """Folder of the other checkout."""
+    backend: tuple[str, ...] = ("numba", "torch")
+    pairs: int = 5
+    seconds: float = 0.3
+    """Least length of a round."""
+    assets: tuple[int, ...] = (30, 100, 500)
+    num_envs: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
+    json: Path | None = None
+    """Also write the results to this file."""
+
+
+class Checkout:
+    """A process that measures what it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, str(HERE / "before_after.py"), SERVE, str(folder)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        """Its answer, once it has one."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).startswith("answer "):
+            if not line:
+                raise SystemExit(f"{self._process.args}: ended")
+        return json.loads(line.removeprefix("answer "))
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(folder: Path) -> None:
+    """Answer questions, a line each, by the code in this folder."""
+    sys.path[:0] = [str(folder / "benchmarks"), str(folder)]
+    import benchmark_env as theirs  # noqa: PLC0415
+    import common  # noqa: PLC0415
+
+    tapes: dict[int, Any] = {}
+    rates: dict[str, Any] = {}
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "assets" in question:
+            assets, kind, backend = question["assets"], question["kind"], question["backend"]
+            case = theirs.Benchmark(seconds=question["seconds"])
+            if assets not in tapes:
+                tapes.clear()
+                tapes[assets] = common.market(common.market_bars(case.bars, assets), "cpu")
+            rates.clear()
+            env = theirs.make_env(case, tapes[assets], question["num_envs"], kind, backend)
+            width = len(env.observation_names)
+            answer: Any = {"width": width}
+            if question["num_envs"] * width * 4 <= theirs.LARGEST:
+                rates["env"] = common.stepping(env, case.seconds)
+                agent = theirs.make_agent(env, case.hidden)
+                rates["policy"] = common.stepping(env, case.seconds, agent)
+            else:
+                answer["left_out"] = True
+        else:
+            answer = rates[question["rate"]]()
+        print("answer " + json.dumps(answer), flush=True)
+
+
+def main(options: Options) -> None:
+    """Measure every row in pairs."""
+    sides = Checkout(options.before.resolve()), Checkout(HERE.parent)
+    rows = []
+    for assets, kind, num_envs in GRID:
+        if assets not in options.assets or num_envs not in options.num_envs:
+            continue
+        for backend in options.backend:
+            row = {"num_assets": assets, "observation": kind, "num_envs": num_envs}
+            row |= {"benchmark": "before_after", "backend": backend}
+            question = {"assets": assets, "kind": kind, "num_envs": num_envs, "backend": backend}
+            question["seconds"] = options.seconds
+            if any(side.ask(question).get("left_out") for side in sides):
+                continue
+            for rate in ("env", "policy"):
+                pairs = []
+                for number in range(options.pairs):
+                    order = sides if number % 2 == 0 else sides[::-1]
+                    answers = {side: side.ask({"rate": rate}) for side in order}
+                    pairs.append([answers[side] for side in sides])
+                row[f"{rate}_before"] = round(median(before for before, _ in pairs), 1)
+                row[f"{rate}_after"] = round(median(after for _, after in pairs), 1)
+                row[f"{rate}_ratio"] = round(median(after / before for before, after in pairs), 3)
+            rows.append(row)
+            print(
+                f"{assets:4} {kind:6} {num_envs:6} {backend:6} "
+                f"env {row['env_ratio']:.3f} with a policy {row['policy_ratio']:.3f}",
+                flush=True,
+            )
+    for side in sides:
+        side.close()
+    for rate in ("env_ratio", "policy_ratio"):
+        ratios = [row[rate] for row in rows]
+        print(f"{rate}: least {min(ratios):.3f}, median {median(ratios):.3f} of {len(ratios)} rows")
+    if options.json is not None:
+        options.json.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [SERVE]:
+        serve(Path(sys.argv[2]))
+    else:
+        main(tyro.cli(Options))
