@@ -19,7 +19,7 @@ from fastsim.env.orders import Wish
 from fastsim.env.randomize import draw_friction, restrict_conditions, volatility_of
 from fastsim.env.reward import measure_growth
 from fastsim.env.slots import masked, to_assets
-from fastsim.env.state import EnvParams, EnvState, restart
+from fastsim.env.state import EnvParams, EnvState, restart, standing
 from fastsim.extensions import checked
 from fastsim.market.conditions import Conditions, conditions_at, conditions_on_close, scaled
 from fastsim.market.costs import Friction
@@ -133,10 +133,11 @@ def step(params: EnvParams, state: EnvState, action: Tensor) -> tuple[EnvState, 
     alive = (outcome.wealth_before > 0) & ~restarted
     over = params.config.episode.at_end == "terminate"
     terminated = outcome.ruined | done if over else outcome.ruined
+    now = standing(params, after)
     if params.config.autoreset == "next_step":
-        outcome = outcome.still_where(restarted, after.wealth, after.portfolio.holdings)
+        outcome = outcome.still_where(restarted, now.wealth, after.portfolio.holdings)
     return after, Transition(
-        observation=observe(params, after),
+        observation=observe(params, after, now),
         reward=reward,
         terminated=terminated & alive,
         truncated=done & ~terminated,

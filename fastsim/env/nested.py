@@ -30,6 +30,8 @@ def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
     """Rows of `chosen` where `mask` [N], else rows of `other`."""
 
     def rows_of(new: Tensor, old: Tensor) -> Tensor:
+        if new is old or not new.numel():
+            return new
         each = mask[:: len(mask) // max(len(new), 1)]  # one row per market, or per environment
         return torch.where(each.view(-1, *(1,) * (new.dim() - 1)), new, old)
 

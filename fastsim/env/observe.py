@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastsim.data.bars import BAR_FIELDS, VOLUME
 from fastsim.env.config import EnvConfig
-from fastsim.env.portfolio_columns import as_shown, look, portfolio_names
+from fastsim.env.portfolio_columns import Standing, as_shown, look, portfolio_names
 from fastsim.env.randomize import view_of
 from fastsim.env.slots import View, look_up
 from fastsim.env.state import EnvParams, EnvState, standing
@@ -53,10 +53,10 @@ def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
     return (*feature_columns(shown), *own)
 
 
-def observe(params: EnvParams, state: EnvState) -> Observation:
-    """What the agents see of this state."""
+def observe(params: EnvParams, state: EnvState, now: Standing | None = None) -> Observation:
+    """What the agents see of this state, where they stand as `now` says, if it is known."""
     config, slots, episode = params.config, state.slots, state.episode
-    now = standing(params, state)
+    now = now or standing(params, state)
     view = view_of(config.randomize, slots, state.key, episode.number, now.wealth.dtype)
     return Observation(episode.bar, look(params.rules.columns, now, slots), view=view)
 

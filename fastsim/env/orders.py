@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.market.conditions import Conditions
-from fastsim.market.costs import Friction, Orders, Venue, charge, marginal, orders_of, total
+from fastsim.market.costs import Friction, Orders, Venue, charge, slope, total
 
 NEWTON_STEPS = 4
 BISECTIONS = 50
@@ -216,22 +216,21 @@ def post_cost_wealth(
 
     def orders_at(x: Tensor) -> Orders:
         trade = placed(weights * x[:, None] - holdings, bounds, friction)
-        return orders_of(trade, venue.market, friction)
+        return Orders(trade, venue.market, friction)
 
     def excess(x: Tensor, orders: Orders) -> Tensor:
         return x + total(charge(orders, venue.costs)) - before
 
-    def slope(orders: Orders) -> Tensor:
+    def rise(orders: Orders) -> Tensor:
         moving = (bounds.low < orders.trade) & (orders.trade < bounds.high)
-        rising = marginal(orders, venue.costs) * weights
-        return 1.0 + torch.where(moving, rising, 0.0).sum(-1)
+        return 1.0 + slope(orders, venue.costs, moving * weights)
 
     with torch.no_grad():
         x = before
         for _ in range(NEWTON_STEPS - 1):
             orders = orders_at(x)
-            x = x - excess(x, orders) / slope(orders)
-        steepness = slope(orders_at(x))
+            x = x - excess(x, orders) / rise(orders)
+        steepness = rise(orders_at(x))
     x = x - excess(x, orders_at(x)) / steepness
     if friction.minimum is not None:  # the cost jumps where an order is placed: stay below the root
         for _ in range(NEWTON_STEPS):

@@ -60,10 +60,10 @@ class PortfolioColumn:
     def look(self, standing: Standing, slots: Tensor) -> Tensor:
         """Its numbers [N, ...], by slot."""
         values, assets = self.values(standing), standing.tape.num_assets
-        width = {"account": (), "asset": (assets,), "holding": (assets + 1,)}[self.of]
-        checked("portfolio column", self, values, (*standing.wealth.shape, *width))
+        rows = len(standing.wealth)
         if self.of == "account":
-            return values.to(standing.wealth.dtype)[:, None]
+            return checked("portfolio column", self, values, (rows,))[:, None]  # type: ignore[no-any-return]
+        checked("portfolio column", self, values, (rows, assets + (self.of == "holding")))
         if not slots.shape[-1]:
             return values
         return torch.cat([to_slots(values[:, :assets], slots), values[:, assets:]], dim=-1)

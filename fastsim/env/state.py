@@ -111,20 +111,14 @@ def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool =
     """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
     tape, config = params.tape, params.config
     episode = begin(tape, config.episode, key, number, players=config.players, first=first)
-    markets = episode.bar[:: config.players]  # [M]
-    known = tape.known
-    displacement = scale_displacement(
-        config.randomize,
-        undisturbed(config.impact, known.sigma[markets], known.dollar_volume[markets]),
-        key[:: config.players],
-        number[:: config.players],
-    )
     slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
     portfolio = endowment(params, episode.bar, slots)
+    invested = config.initial_invested > 0
+    nothing = torch.zeros_like(portfolio.holdings) if invested else portfolio.holdings
     state = EnvState(
         portfolio=portfolio,
-        displacement=displacement,
-        open_orders=torch.zeros_like(portfolio.holdings[:, : _carried(params)]),
+        displacement=_undisturbed(params, episode.bar, key, number),
+        open_orders=nothing if config.orders.carries else nothing[:, :0],
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),
@@ -132,12 +126,18 @@ def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool =
         key=key,
         slots=slots,
     )
-    return state._replace(peak=state.wealth)
+    return state._replace(peak=state.wealth) if invested else state
 
 
-def _carried(params: EnvParams) -> int:
-    """Columns of open orders."""
-    return params.tape.num_assets if params.config.orders.carries else 0
+def _undisturbed(params: EnvParams, bar: Tensor, key: Tensor, number: Tensor) -> Displacement:
+    """Prices at the start of episodes `number` [N] at `bar` [N], market by market."""
+    config, known = params.config, params.tape.known
+    if not config.impact.moves_prices:
+        nothing = known.sigma.new_empty(len(bar) // config.players, 0)
+        return Displacement(nothing, nothing)
+    bar, key, number = (each[:: config.players] for each in (bar, key, number))
+    start = undisturbed(config.impact, known.sigma[bar], known.dollar_volume[bar])
+    return scale_displacement(config.randomize, start, key, number)
 
 
 def endowment(params: EnvParams, bar: Tensor, slots: Tensor) -> Portfolio:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -106,13 +107,13 @@ class Block:
 
     def __getitem__(self, name: str) -> Tensor:
         """One table [T, A] or [T]; of truth values, a copy."""
-        return self._told(name, self._tables()[name])
+        return self._told(name, self._tables[name])
 
     def at(self, bar: Tensor) -> dict[str, Tensor]:
         """Every column at `bar` [N]: [N, A] or [N]."""
         return {
             name: self._told(name, embedding(bar, table) if table.dim() > 1 else table[bar])
-            for name, table in self._tables().items()
+            for name, table in self._tables.items()
         }
 
     def take(self, bars: slice | Tensor) -> Block:
@@ -139,6 +140,7 @@ class Block:
         every = {name: self[name] for name in self} | dict(tables)
         return Block.of(every, dict(COLUMNS) | dict(self.columns), self.assets.dtype)
 
+    @cached_property
     def _tables(self) -> dict[str, Tensor]:
         assets, bars = iter(self.assets.unbind(0)), iter(self.bars.unbind(0))
         return {name: next(assets if c.by_asset else bars) for name, c in self.columns.items()}

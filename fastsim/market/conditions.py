@@ -38,14 +38,14 @@ class Conditions(NamedTuple):
         return {name: each for name, each in own.items() if each is not None} | dict(self.more)
 
 
-_OWN = tuple(name for name in Conditions._fields if name != "more")
-assert set(_OWN) <= set(COLUMNS), "what is met says what becomes of it"
+_OWN = frozenset(Conditions._fields) - {"more"}
+assert set(COLUMNS) >= _OWN, "what is met says what becomes of it"
 
 
 def named(columns: Mapping[str, Tensor]) -> Conditions:
     """Conditions of these columns."""
-    own = {name: column for name, column in columns.items() if name in _OWN}
-    more = {name: column for name, column in columns.items() if name not in _OWN}
+    more = {name: columns[name] for name in columns.keys() - _OWN}
+    own = {name: columns[name] for name in columns if name not in more} if more else columns
     return Conditions(**own, more=more or NOTHING)
 
 

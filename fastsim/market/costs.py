@@ -124,30 +124,29 @@ def make_friction(
     )
 
 
-class Orders(NamedTuple):
+class Orders:
     """Orders of N accounts, and what they meet: what a cost is a function of."""
 
-    trade: Tensor  # [N, A]  bought (positive) and sold, account currency
-    size: Tensor  # [N, A]  |trade|
-    side: Tensor  # [N, A]  1 where it buys, also nothing, and -1 where it sells
-    root: Tensor  # [N, A]  square root of the size, with a slope at zero
-    notional: Tensor  # [N]  sum of sizes
-    market: Conditions
-    friction: Friction
-
-
-def orders_of(trade: Tensor, market: Conditions, friction: Friction) -> Orders:
-    """What costs need to know of trades [N, A]."""
-    size = trade.abs()
-    return Orders(
-        trade=trade,
-        size=size,
-        side=torch.where(trade >= 0, 1.0, -1.0).to(trade.dtype),
-        root=size.clamp_min(torch.finfo(size.dtype).tiny).sqrt(),  # sqrt has no slope at zero
-        notional=size.sum(-1),
-        market=market,
-        friction=friction,
+    __slots__ = (
+        *("trade", "size", "root", "notional", "market", "friction"),
+        *("direction", "side", "growing"),
     )
+    direction: Tensor  # [N, A]  for slopes: how trades change
+    side: Tensor  # [N, A]  for slopes: 1 where it buys, also nothing, and -1 where it sells
+    growing: Tensor  # [N]  for slopes: how the notional changes
+
+    def __init__(self, trade: Tensor, market: Conditions, friction: Friction) -> None:
+        self.trade, self.market, self.friction = trade, market, friction  # [N, A]  buys positive
+        self.size = trade.abs()  # [N, A]
+        tiny = torch.finfo(trade.dtype).tiny
+        self.root = self.size.clamp_min(tiny).sqrt()  # [N, A]  with a slope at zero, too
+        self.notional = self.size.sum(-1)  # [N]
+
+    def change(self, direction: Tensor) -> None:
+        """Let trades change in this direction [N, A], from zero on as a buy."""
+        self.direction = direction
+        self.side = 1.0 - 2.0 * (self.trade < 0)
+        self.growing = (self.side * direction).sum(-1)
 
 
 @configuration
@@ -159,9 +158,9 @@ class Cost:
     charge: Callable[[Orders], Tensor]
     """Paid by each account [N]: never negative, nothing for no trade, and no less for a larger one.
     Every account's is its own: it depends on no other row."""
-    marginal: Callable[[Orders], Tensor] | None = None
-    """Derivative of the charge by each trade [N, A]; at zero, that of a buy. Found by automatic
-    differentiation where there is none."""
+    slope: Callable[[Orders], Tensor] | None = None
+    """How the charge of each account changes [N] as trades do, by `orders.direction`; from zero on
+    as a buy. Found by automatic differentiation where there is none."""
     exponent: float = 1.0
     """It grows with this power of all orders of an account together, as margin calls reckon: 1, or
     more where impact is felt."""
@@ -177,14 +176,14 @@ def _commission(orders: Orders) -> Tensor:
     return torch.where(orders.size > 0, charged, 0.0).sum(-1)
 
 
-def _marginal_commission(orders: Orders) -> Tensor:
-    friction, side = orders.friction, orders.side
-    by_value = friction.fee[:, None] * (side + friction.half_spread[:, None])
+def _slope_of_commission(orders: Orders) -> Tensor:
+    friction, direction = orders.friction, orders.direction
     if friction.minimum is None or friction.per_share is None:
-        return by_value
-    by_share = by_value + side * friction.per_share[:, None] / orders.market.price
+        return friction.fee * (orders.growing + friction.half_spread * direction.sum(-1))
+    by_value = friction.fee[:, None] * (orders.side + friction.half_spread[:, None])
+    by_share = by_value + orders.side * friction.per_share[:, None] / orders.market.price
     cheap = _proportional_fee(orders) < friction.minimum[:, None]
-    return torch.where(cheap, 0.0, by_share)
+    return (torch.where(cheap, 0.0, by_share) * direction).sum(-1)
 
 
 def _proportional_fee(orders: Orders) -> Tensor:
@@ -200,22 +199,22 @@ def _impact(orders: Orders) -> Tensor:
     return orders.friction.impact * paid
 
 
-def _marginal_impact(orders: Orders) -> Tensor:
-    rate = 1.5 * orders.friction.impact[:, None] * orders.market.impact_scale
-    return rate * orders.side * orders.root
+def _slope_of_impact(orders: Orders) -> Tensor:
+    rate = orders.market.impact_scale * orders.root * orders.side
+    return 1.5 * orders.friction.impact * (rate * orders.direction).sum(-1)
 
 
 COSTS: Registry[Cost] = Registry(
     "cost",
     Cost,
     (
-        Cost(name="commission", charge=_commission, marginal=_marginal_commission),
+        Cost(name="commission", charge=_commission, slope=_slope_of_commission),
         Cost(
             name="spread",
             charge=lambda orders: orders.friction.half_spread * orders.notional,
-            marginal=lambda orders: orders.friction.half_spread[:, None] * orders.side,
+            slope=lambda orders: orders.friction.half_spread * orders.growing,
         ),
-        Cost(name="impact", charge=_impact, marginal=_marginal_impact, exponent=1.5),
+        Cost(name="impact", charge=_impact, slope=_slope_of_impact, exponent=1.5),
     ),
 )
 """What a trade can cost. fastsim's own are always charged, at the rates of `CostConfig`; what was
@@ -242,13 +241,16 @@ class Venue(NamedTuple):
 
     def charge(self, trade: Tensor) -> dict[str, Tensor]:
         """What trades [N, A] cost each account [N], by cause."""
-        return charge(orders_of(trade, self.market, self.friction), self.costs)
+        return charge(Orders(trade, self.market, self.friction), self.costs)
 
 
 def charge(orders: Orders, costs: Sequence[Cost]) -> dict[str, Tensor]:
     """What orders cost each account [N], by cause."""
-    rows = orders.notional.shape
-    return {cost.name: checked("cost", cost, cost.charge(orders), rows) for cost in costs}
+    charged = {cost.name: cost.charge(orders) for cost in costs}
+    for cost, paid in zip(costs, charged.values(), strict=True):
+        if paid.shape != orders.notional.shape:
+            checked("cost", cost, paid, orders.notional.shape)
+    return charged
 
 
 def total(charged: Mapping[str, Tensor]) -> Tensor:
@@ -257,21 +259,22 @@ def total(charged: Mapping[str, Tensor]) -> Tensor:
     return sum(others, first)
 
 
-def marginal(orders: Orders, costs: Sequence[Cost]) -> Tensor:
-    """Derivative of all costs by each trade [N, A]; at zero, that of a buy."""
+def slope(orders: Orders, costs: Sequence[Cost], direction: Tensor) -> Tensor:
+    """How all costs of each account change [N] as its trades do, by `direction` [N, A]."""
+    orders.change(direction)
     first, *others = (
-        _derivative(cost, orders) if cost.marginal is None else cost.marginal(orders)
+        _differentiated(cost, orders) if cost.slope is None else cost.slope(orders)
         for cost in costs
     )
     return sum(others, first)
 
 
-def _derivative(cost: Cost, orders: Orders) -> Tensor:
-    """The derivative of a charge that brings none."""
+def _differentiated(cost: Cost, orders: Orders) -> Tensor:
+    """The slope of a cost that brings none."""
     with torch.enable_grad():
         trade = orders.trade.detach().requires_grad_()
-        paid = cost.charge(orders_of(trade, orders.market, orders.friction)).sum()
+        paid = cost.charge(Orders(trade, orders.market, orders.friction)).sum()
         if not paid.requires_grad:
-            return torch.zeros_like(trade)
-        (slope,) = torch.autograd.grad(paid, trade, allow_unused=True)
-    return torch.zeros_like(trade) if slope is None else slope
+            return torch.zeros_like(trade[:, 0])
+        (marginal,) = torch.autograd.grad(paid, trade)
+    return (marginal * orders.direction).sum(-1)

@@ -19,13 +19,13 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement, undisturbed
-from fastsim.env.info import CARRY, WEALTH
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.reward import RewardMemory
 from fastsim.env.state import EnvParams, EnvState, endowment
 
+_COSTS = tuple((name, getattr(c.FIGURE, name)) for name in c.COSTS)
 Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
 
 
@@ -102,21 +102,28 @@ class Results(NamedTuple):
 
     def transition(self, portfolio_width: int) -> Transition:
         """The same memory under the names of the reference."""
-        figures, flags = by_name(c.FIGURE, self.figures), by_name(c.FLAG, self.flags)
+        figures, flags = self.figures.unbind(1), self.flags.unbind(1)
         final = None
         if len(self.final_bar):
             final = _observation(self.final_bar, self.final_seen, portfolio_width)
+        at, ends = c.FIGURE, c.FLAG
         return Transition(
             observation=_observation(self.bar, self.seen, portfolio_width),
-            reward=figures["reward"],
-            terminated=flags["terminated"],
-            truncated=flags["truncated"],
-            restarted=flags["restarted"],
+            reward=figures[at.reward],
+            terminated=flags[ends.terminated],
+            truncated=flags[ends.truncated],
+            restarted=flags[ends.restarted],
             final_observation=final,
             outcome=Outcome(
-                **{name: figures[name] for name in (*WEALTH, "turnover", *CARRY)},  # type: ignore[arg-type]
-                cost={name: figures[name] for name in c.COSTS},
-                ruined=flags["ruined"],
+                wealth_before=figures[at.wealth_before],
+                wealth_at_fill=figures[at.wealth_at_fill],
+                wealth_traded=figures[at.wealth_traded],
+                wealth=figures[at.wealth],
+                turnover=figures[at.turnover],
+                cost={name: figures[place] for name, place in _COSTS},
+                borrow=figures[at.borrow],
+                interest=figures[at.interest],
+                ruined=flags[ends.ruined],
             ),
         )
 
