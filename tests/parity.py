@@ -49,7 +49,7 @@ def configs(draw):
         max_gross=draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0,
         reward=RewardConfig(
             kind=draw(st.sampled_from(list(REWARDS))),
-            adaptation=draw(st.sampled_from([0.01, 0.05, 1.0])),
+            adaptation=draw(st.sampled_from([0.01, 0.05])),
             drawdown_penalty=draw(st.sampled_from([0.0, 2.0])),
         ),
         episode=EpisodeConfig(
