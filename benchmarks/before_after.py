@@ -4,8 +4,9 @@
     python benchmarks/before_after.py --before ../before --json benchmarks/results/before-after.json
 
 Each checkout has a process of its own, which keeps one environment at a time and measures it by
-the checkout's own `benchmarks/`. For every row of `benchmark_env.py` the two take turns, and the
-median of the ratios of their pairs is reported: what slows the machine for a while slows both.
+the checkout's own `benchmarks/`. For every row of `benchmark_env.py` the two take turns, each with
+an environment made anew, and the median of the ratios of their pairs is reported: what slows the
+machine for a while slows both, and no row hangs on where its memory happened to lie.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class Options:
     """Folder of the other checkout."""
     backend: tuple[str, ...] = ("numba", "torch")
     pairs: int = 5
-    seconds: float = 0.3
+    seconds: float = 0.2
     """Least length of a round."""
+    rates: tuple[str, ...] = ("env",)
+    """Of the environment alone, "env", or with a policy of two layers, "policy"."""
     assets: tuple[int, ...] = (30, 100, 500)
     num_envs: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
     json: Path | None = None
@@ -93,14 +96,37 @@ def serve(folder: Path) -> None:
             width = len(env.observation_names)
             answer: Any = {"width": width}
             if question["num_envs"] * width * 4 <= theirs.LARGEST:
-                rates["env"] = common.stepping(env, case.seconds)
-                agent = theirs.make_agent(env, case.hidden)
-                rates["policy"] = common.stepping(env, case.seconds, agent)
+                if "env" in question["rates"]:
+                    rates["env"] = common.stepping(env, case.seconds)
+                if "policy" in question["rates"]:
+                    agent = theirs.make_agent(env, case.hidden)
+                    rates["policy"] = common.stepping(env, case.seconds, agent)
             else:
                 answer["left_out"] = True
         else:
             answer = rates[question["rate"]]()
         print("answer " + json.dumps(answer), flush=True)
+
+
+def measure(
+    sides: tuple[Checkout, Checkout], question: dict[str, Any], options: Options
+) -> dict[str, float] | None:
+    """Medians of pairs, each on environments made anew; None where an observation is too large."""
+    pairs: dict[str, list[tuple[float, float]]] = {rate: [] for rate in options.rates}
+    for number in range(options.pairs):
+        found: dict[Checkout, dict[str, float]] = {}
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            if side.ask(question).get("left_out"):
+                return None
+            found[side] = {rate: side.ask({"rate": rate}) for rate in options.rates}
+        for rate, list_of_pairs in pairs.items():
+            list_of_pairs.append((found[sides[0]][rate], found[sides[1]][rate]))
+    row = {}
+    for rate, measured in pairs.items():
+        row[f"{rate}_before"] = round(median(before for before, _ in measured), 1)
+        row[f"{rate}_after"] = round(median(after for _, after in measured), 1)
+        row[f"{rate}_ratio"] = round(median(after / before for before, after in measured), 3)
+    return row
 
 
 def main(options: Options) -> None:
@@ -114,28 +140,18 @@ def main(options: Options) -> None:
             row = {"num_assets": assets, "observation": kind, "num_envs": num_envs}
             row |= {"benchmark": "before_after", "backend": backend}
             question = {"assets": assets, "kind": kind, "num_envs": num_envs, "backend": backend}
-            question["seconds"] = options.seconds
-            if any(side.ask(question).get("left_out") for side in sides):
+            question |= {"seconds": options.seconds, "rates": options.rates}
+            ratios = measure(sides, question, options)
+            if ratios is None:
                 continue
-            for rate in ("env", "policy"):
-                pairs = []
-                for number in range(options.pairs):
-                    order = sides if number % 2 == 0 else sides[::-1]
-                    answers = {side: side.ask({"rate": rate}) for side in order}
-                    pairs.append([answers[side] for side in sides])
-                row[f"{rate}_before"] = round(median(before for before, _ in pairs), 1)
-                row[f"{rate}_after"] = round(median(after for _, after in pairs), 1)
-                row[f"{rate}_ratio"] = round(median(after / before for before, after in pairs), 3)
+            row |= ratios
             rows.append(row)
-            print(
-                f"{assets:4} {kind:6} {num_envs:6} {backend:6} "
-                f"env {row['env_ratio']:.3f} with a policy {row['policy_ratio']:.3f}",
-                flush=True,
-            )
+            told = ", ".join(f"{name} {row[f'{name}_ratio']:.3f}" for name in options.rates)
+            print(f"{assets:4} {kind:6} {num_envs:6} {backend:6} {told}", flush=True)
     for side in sides:
         side.close()
-    for rate in ("env_ratio", "policy_ratio"):
-        ratios = [row[rate] for row in rows]
+    for rate in options.rates:
+        ratios = [row[f"{rate}_ratio"] for row in rows]
         print(f"{rate}: least {min(ratios):.3f}, median {median(ratios):.3f} of {len(ratios)} rows")
     if options.json is not None:
         options.json.write_text("".join(json.dumps(row) + "\n" for row in rows))

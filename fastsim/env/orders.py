@@ -222,7 +222,9 @@ def post_cost_wealth(
         return x + total(charge(orders, venue.costs)) - before
 
     def rise(orders: Orders) -> Tensor:
-        moving = (bounds.low < orders.trade) & (orders.trade < bounds.high)
+        moving = orders.size < bounds.high
+        if venue.market.shortable is not None:  # else as much can be sold as bought
+            moving = moving & (bounds.low < orders.trade)
         return 1.0 + slope(orders, venue.costs, moving * weights)
 
     with torch.no_grad():

@@ -71,9 +71,8 @@ def measure_growth(
     before = outcome.wealth_before
     after = torch.where(outcome.ruined, 0.0, outcome.wealth)
     ratio = after / torch.where(before > 0, before, 1.0)
-    floor = torch.tensor(RUIN_LOG_GROWTH, dtype=ratio.dtype, device=ratio.device)
     return Growth(
-        log_growth=ratio.clamp_min(torch.finfo(ratio.dtype).tiny).log().maximum(floor),
+        log_growth=ratio.clamp_min(torch.finfo(ratio.dtype).tiny).log().clamp_min(RUIN_LOG_GROWTH),
         simple_return=ratio - 1.0,
         drawdown_before=1.0 - before / peak_before,
         drawdown=1.0 - after / peak,
