@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,8 @@ def table_of(name: str) -> str:
         "ppo": ppo_table,
         "ppo_peers": ppo_peers_table,
         "ppo_planted": planted_table,
+        "planted_algorithms": algorithms_table,
+        "before_after": before_after_table,
         "official_forecasters": official_table,
         "accuracy": accuracy_table,
     }
@@ -213,6 +216,40 @@ def planted_table(rows: list[Row]) -> str:
             for row in rows
         ],
     )
+
+
+def algorithms_table(rows: list[Row]) -> str:
+    """Frames and seconds that each algorithm needs."""
+    cells = [
+        (
+            row["algorithm"],
+            f"{row['num_envs']} x {row['rollout_steps']}",
+            f"{row['frames']:,}",
+            f"{row['frames'] / row['ppo_frames']:.3f}",
+            f"{row['seconds']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(("algorithm", "environments x steps", "frames", "over PPO's", "seconds"), cells)
+
+
+def before_after_table(rows: list[Row]) -> str:
+    """How many times as fast as before, by backend and observation: least, median and most."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["backend"], row["observation"]), []).append(row["env_ratio"])
+    cells = [
+        (
+            backend,
+            observation,
+            str(len(ratios)),
+            f"{min(ratios):.2f}",
+            f"{median(ratios):.2f}",
+            f"{max(ratios):.2f}",
+        )
+        for (backend, observation), ratios in groups.items()
+    ]
+    return table(("backend", "observation", "rows", "least", "median", "most"), cells)
 
 
 def with_tables(text: str) -> str:

@@ -203,10 +203,12 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     try:
         return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
     except dacite.WrongTypeError as error:
+        path = f"{cls.__name__}.{error.field_path}"
+        if get_origin(error.field_type) is tuple and not isinstance(error.value, tuple):
+            raise ConfigError(f"{path} must be a list of values, got {error.value!r}") from None
         kind = _kind(error.field_type)
         if kind is None:
             raise ConfigError(f"{cls.__name__}: {error}") from None
-        path = f"{cls.__name__}.{error.field_path}"
         raise ConfigError(f"{path} must be {kind}, got {error.value!r}") from None
     except dacite.DaciteError as error:
         raise ConfigError(f"{cls.__name__}: {error}") from None

@@ -229,6 +229,11 @@ def test_gymnasium_names_a_strangers_records_and_tells_its_cost():
         ({"reward": {"kind": "nowhere.at.all:X"}}, r"RewardConfig\.kind .*cannot be imported"),
         ({"action": "logit"}, r"EnvConfig\.action .*no action mode is called 'logit'"),
         ({"columns": ["drawdown"]}, "shows 'drawdown' twice"),
+        (
+            {"columns": "strangers:STEPS_LEFT"},
+            r"EnvConfig\.columns must be a list of values, got 's",
+        ),
+        ({"costs": {"also": "spread"}}, r"EnvConfig\.costs\.also must be a list of values, got 's"),
         ({"columns": ["strangers:NOTHING"]}, r"EnvConfig\.columns .*has no 'NOTHING'"),
         (
             {"tape": {"features": SHORT_FEATURES, "tables": ["price"]}},
