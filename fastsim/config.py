@@ -205,7 +205,10 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     except dacite.WrongTypeError as error:
         path = f"{cls.__name__}.{error.field_path}"
         if get_origin(error.field_type) is tuple and not isinstance(error.value, tuple):
-            raise ConfigError(f"{path} must be a list of values, got {error.value!r}") from None
+            given: Any = mapping  # the error holds what dacite made of it
+            for name in (error.field_path or "").split("."):
+                given = given[name]
+            raise ConfigError(f"{path} must be a list of values, got {given!r}") from None
         kind = _kind(error.field_type)
         if kind is None:
             raise ConfigError(f"{cls.__name__}: {error}") from None
