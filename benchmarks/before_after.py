@@ -47,6 +47,8 @@ class Options:
     num_envs: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
     json: Path | None = None
     """Also write the results to this file."""
+    again: float | None = None
+    """Measure only the rows of that file whose ratio is below this, anew, and put them in place."""
 
 
 class Checkout:
@@ -129,22 +131,39 @@ def measure(
     return row
 
 
+def known_rows(options: Options) -> dict[tuple[int, str, int, str], dict[str, Any]]:
+    """Rows of an earlier comparison, where some are measured again."""
+    if options.again is None or options.json is None:
+        return {}
+    rows = [json.loads(line) for line in options.json.read_text().splitlines()]
+    names = ("num_assets", "observation", "num_envs", "backend")
+    return {tuple(row[name] for name in names): row for row in rows}  # type: ignore[misc]
+
+
 def main(options: Options) -> None:
     """Measure every row in pairs."""
     sides = Checkout(options.before.resolve()), Checkout(HERE.parent)
+    kept = known_rows(options)
     rows = []
     for assets, kind, num_envs in GRID:
         if assets not in options.assets or num_envs not in options.num_envs:
             continue
         for backend in options.backend:
-            row = {"num_assets": assets, "observation": kind, "num_envs": num_envs}
-            row |= {"benchmark": "before_after", "backend": backend}
+            row: dict[str, Any] = {"num_assets": assets, "observation": kind}
+            row |= {"num_envs": num_envs, "benchmark": "before_after", "backend": backend}
+            if options.again is not None:
+                old = kept.get((assets, kind, num_envs, backend))
+                if old is None:
+                    continue
+                if all(old[f"{rate}_ratio"] >= options.again for rate in options.rates):
+                    rows.append(old)
+                    continue
             question = {"assets": assets, "kind": kind, "num_envs": num_envs, "backend": backend}
             question |= {"seconds": options.seconds, "rates": options.rates}
             ratios = measure(sides, question, options)
             if ratios is None:
                 continue
-            row |= ratios
+            row |= ratios | {"pairs": options.pairs}
             rows.append(row)
             told = ", ".join(f"{name} {row[f'{name}_ratio']:.3f}" for name in options.rates)
             print(f"{assets:4} {kind:6} {num_envs:6} {backend:6} {told}", flush=True)

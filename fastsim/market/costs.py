@@ -25,6 +25,11 @@ from fastsim.errors import ConfigError
 from fastsim.extensions import Registry, checked, require_known
 from fastsim.market.conditions import Conditions
 
+RESERVED = (
+    *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
+    *("borrow", "interest", "date", "strategy"),
+)
+"""What `info`, histories and files have under these names."""
 _BY_ORDER = ("fee_per_share", "minimum_fee")
 
 
@@ -227,8 +232,13 @@ def costs_of(config: CostConfig) -> tuple[Cost, ...]:
     also = tuple(COSTS.find(name) for name in config.also)
     names = [cost.name for cost in (*ALWAYS, *also)]
     for name in names:
-        if names.count(name) > 1 or name == "borrow":
+        if names.count(name) > 1:
             raise ConfigError(f"CostConfig.also charges {name!r} twice; leave one of them out")
+        if name in RESERVED:
+            raise ConfigError(
+                f"CostConfig.also: a cost cannot be called {name!r}, which is told beside the "
+                f"costs; choose another name"
+            )
     return (*ALWAYS, *also)
 
 

@@ -22,9 +22,9 @@ from fastsim.backtest.summary import summarize
 from fastsim.config import from_mapping
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.info import figures_of, step_info
+from fastsim.env.info import figure_names, figures_of, step_info
 from fastsim.errors import ConfigError
-from fastsim.market.costs import Cost, CostConfig
+from fastsim.market.costs import RESERVED, Cost, CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
 
 assert fastsim
@@ -225,7 +225,7 @@ def test_gymnasium_names_a_strangers_records_and_tells_its_cost():
         ({"costs": {"also": ["strangers:NOT_THERE"]}}, r"CostConfig\.also .*has no 'NOT_THERE'"),
         ({"costs": {"also": ["strangers:CALM"]}}, r"CostConfig\.also .*is not a cost"),
         ({"costs": {"also": ["spread"]}}, "charges 'spread' twice"),
-        ({"costs": {"also": ["test_strangers:BORROW"]}}, "charges 'borrow' twice"),
+        ({"costs": {"also": ["test_strangers:BORROW"]}}, "a cost cannot be called 'borrow'"),
         ({"reward": {"kind": "nowhere.at.all:X"}}, r"RewardConfig\.kind .*cannot be imported"),
         ({"action": "logit"}, r"EnvConfig\.action .*no action mode is called 'logit'"),
         ({"columns": ["drawdown"]}, "shows 'drawdown' twice"),
@@ -247,6 +247,10 @@ def test_what_cannot_be_found_is_named_in_one_line(rules, message):
             1, BARS, **{"tape": {"features": SHORT_FEATURES}, "episode": {"horizon": 5}} | rules
         )
     assert "\n" not in str(caught.value)
+
+
+def test_no_cost_takes_the_name_of_another_figure():
+    assert set(figure_names(())) <= set(RESERVED)
 
 
 BORROW = Cost(name="borrow", charge=lambda orders: orders.notional)
