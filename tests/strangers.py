@@ -67,7 +67,7 @@ LEVY_TABLE = Column(name="levy_rate", volatility="stays", closing="next", table=
 LEVY = Cost(
     name="levy",
     charge=lambda orders: (orders.market.more["levy_rate"] * orders.size).sum(-1),
-    slope=lambda orders: (orders.market.more["levy_rate"] * orders.side * orders.direction).sum(-1),
+    slope=lambda orders: (orders.market.more["levy_rate"] * orders.size_change).sum(-1),
 )
 
 # A setting of its own, of a reward that reads it.

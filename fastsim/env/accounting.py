@@ -303,14 +303,13 @@ def _each_part(
     money: Callable[[Tensor], Tensor] = lambda owned: owned,
 ) -> Account:
     """The account with what these make of every part of its kind."""
-    change: dict[str, Callable[[Tensor], Tensor]] = {
-        "shares": shares,
-        "money": money,
-        "of the market": lambda part: part,
-    }
-    parts = {name: change[KINDS[name]](part) for name, part in account.portfolio._asdict().items()}
+    change = {"shares": shares, "money": money}
+    holdings, cash = (
+        change[KINDS[name]](part)
+        for name, part in zip(Portfolio._fields, account.portfolio, strict=True)
+    )
     return Account(
-        portfolio=Portfolio(**parts),
+        portfolio=Portfolio(holdings=holdings, cash=cash),
         displacement=account.displacement,
         open_orders=change[KINDS["open_orders"]](account.open_orders),
     )

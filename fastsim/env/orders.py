@@ -222,10 +222,10 @@ def post_cost_wealth(
         return x + total(charge(orders, venue.costs)) - before
 
     def rise(orders: Orders) -> Tensor:
-        moving = orders.size < bounds.high
+        stuck = orders.size >= bounds.high
         if venue.market.shortable is not None:  # else as much can be sold as bought
-            moving = moving & (bounds.low < orders.trade)
-        return 1.0 + slope(orders, venue.costs, moving * weights)
+            stuck = stuck | (orders.trade <= bounds.low)
+        return 1.0 + slope(orders, venue.costs, weights.masked_fill(stuck, 0.0))
 
     with torch.no_grad():
         x = before

@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from fastsim.config import configuration
 from fastsim.data.bars import Bars, FloatArray
@@ -107,14 +106,16 @@ class Block:
 
     def __getitem__(self, name: str) -> Tensor:
         """One table [T, A] or [T]; of truth values, a copy."""
-        return self._told(name, self._tables[name])
+        table = self._tables[name]
+        return table > 0 if name in self.flags else table
 
     def at(self, bar: Tensor) -> dict[str, Tensor]:
         """Every column at `bar` [N]: [N, A] or [N]."""
-        return {
-            name: self._told(name, embedding(bar, table) if table.dim() > 1 else table[bar])
-            for name, table in self._tables.items()
-        }
+        flags, rows = self.flags, {}
+        for name, table in self._tables.items():
+            row = torch.embedding(table, bar) if table.dim() > 1 else table[bar]  # gathers rows
+            rows[name] = row > 0 if name in flags else row
+        return rows
 
     def take(self, bars: slice | Tensor) -> Block:
         """The same columns at these bars [B], in this order."""
@@ -144,6 +145,3 @@ class Block:
     def _tables(self) -> dict[str, Tensor]:
         assets, bars = iter(self.assets.unbind(0)), iter(self.bars.unbind(0))
         return {name: next(assets if c.by_asset else bars) for name, c in self.columns.items()}
-
-    def _told(self, name: str, table: Tensor) -> Tensor:
-        return table > 0 if name in self.flags else table

@@ -30,6 +30,7 @@ RESERVED = (
     *("borrow", "interest", "date", "strategy"),
 )
 """What `info`, histories and files have under these names."""
+_TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
 _BY_ORDER = ("fee_per_share", "minimum_fee")
 
 
@@ -134,24 +135,25 @@ class Orders:
 
     __slots__ = (
         *("trade", "size", "root", "notional", "market", "friction"),
-        *("direction", "side", "growing"),
+        *("direction", "size_change", "notional_change"),
     )
     direction: Tensor  # [N, A]  for slopes: how trades change
-    side: Tensor  # [N, A]  for slopes: 1 where it buys, also nothing, and -1 where it sells
-    growing: Tensor  # [N]  for slopes: how the notional changes
+    size_change: Tensor  # [N, A]  and with them the sizes: against it where it sells
+    notional_change: Tensor  # [N]
 
     def __init__(self, trade: Tensor, market: Conditions, friction: Friction) -> None:
         self.trade, self.market, self.friction = trade, market, friction  # [N, A]  buys positive
         self.size = trade.abs()  # [N, A]
-        tiny = torch.finfo(trade.dtype).tiny
-        self.root = self.size.clamp_min(tiny).sqrt()  # [N, A]  with a slope at zero, too
+        self.root = self.size.clamp_min(
+            _TINY[trade.dtype]
+        ).sqrt()  # [N, A]  with a slope at zero, too
         self.notional = self.size.sum(-1)  # [N]
 
     def change(self, direction: Tensor) -> None:
         """Let trades change in this direction [N, A], from zero on as a buy."""
         self.direction = direction
-        self.side = 1.0 - 2.0 * (self.trade < 0)
-        self.growing = (self.side * direction).sum(-1)
+        self.size_change = torch.where(self.trade < 0, -direction, direction)
+        self.notional_change = self.size_change.sum(-1)
 
 
 @configuration
@@ -182,13 +184,13 @@ def _commission(orders: Orders) -> Tensor:
 
 
 def _slope_of_commission(orders: Orders) -> Tensor:
-    friction, direction = orders.friction, orders.direction
+    friction, direction, change = orders.friction, orders.direction, orders.size_change
     if friction.minimum is None or friction.per_share is None:
-        return friction.fee * (orders.growing + friction.half_spread * direction.sum(-1))
-    by_value = friction.fee[:, None] * (orders.side + friction.half_spread[:, None])
-    by_share = by_value + orders.side * friction.per_share[:, None] / orders.market.price
+        return friction.fee * (orders.notional_change + friction.half_spread * direction.sum(-1))
+    by_value = friction.fee[:, None] * (change + friction.half_spread[:, None] * direction)
+    by_share = by_value + change * friction.per_share[:, None] / orders.market.price
     cheap = _proportional_fee(orders) < friction.minimum[:, None]
-    return (torch.where(cheap, 0.0, by_share) * direction).sum(-1)
+    return torch.where(cheap, 0.0, by_share).sum(-1)
 
 
 def _proportional_fee(orders: Orders) -> Tensor:
@@ -205,8 +207,8 @@ def _impact(orders: Orders) -> Tensor:
 
 
 def _slope_of_impact(orders: Orders) -> Tensor:
-    rate = orders.market.impact_scale * orders.root * orders.side
-    return 1.5 * orders.friction.impact * (rate * orders.direction).sum(-1)
+    rate = orders.market.impact_scale * orders.root
+    return 1.5 * orders.friction.impact * (rate * orders.size_change).sum(-1)
 
 
 COSTS: Registry[Cost] = Registry(
@@ -217,7 +219,7 @@ COSTS: Registry[Cost] = Registry(
         Cost(
             name="spread",
             charge=lambda orders: orders.friction.half_spread * orders.notional,
-            slope=lambda orders: orders.friction.half_spread * orders.growing,
+            slope=lambda orders: orders.friction.half_spread * orders.notional_change,
         ),
         Cost(name="impact", charge=_impact, slope=_slope_of_impact, exponent=1.5),
     ),
