@@ -16,6 +16,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels import numba_kernel
 from fastsim.env.kernels.coverage import COVERAGE, FUSED, leaves, table, uncovered
 from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS
 from fastsim.env.reward import REWARDS
@@ -82,6 +83,18 @@ def test_the_numbers_of_kernels_are_those_of_the_registries(backend):
     assert c.REWARD._fields == tuple(REWARDS)
     assert tuple(cost.name for cost in ALWAYS) == c.COSTS
     assert set(c.PORTFOLIO) | {"order"} == set(PORTFOLIO_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("function", "kinds"),
+    [(numba_kernel.target_weights, c.ACTION), (numba_kernel.measure_reward, c.REWARD)],
+)
+def test_a_kind_without_a_branch_does_not_compile(function, kinds):
+    kernel = function.py_func
+    assert numba_kernel.every(kinds)(kernel) is kernel
+    more = c.places("More", *kinds._fields, "unheard_of")
+    with pytest.raises(NotImplementedError, match=f"{kernel.__name__} .* for unheard_of"):
+        numba_kernel.every(more)(kernel)
 
 
 def make(config, backend="auto"):

@@ -46,6 +46,19 @@ def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> An
     )
 
 
+def every(kinds: Any) -> Any:
+    """Let no function be compiled that leaves out one of these kinds, as `columns` names them."""
+
+    def check(function: Any) -> Any:
+        missing = set(kinds._fields) - set(function.__code__.co_names)
+        if missing:
+            listed = ", ".join(sorted(missing))
+            raise NotImplementedError(f"{function.__name__} has no branch for {listed}")
+        return function
+
+    return check
+
+
 @jit
 def mix(bits: int) -> int:
     """Finalise 32 bits, as `fastsim.env.random` does."""
@@ -66,6 +79,7 @@ def draw_integer(key: int, episode: int, stream: int, bound: int) -> int:
 
 
 @jit
+@every(c.ACTION)
 def target_weights(n, action, rules, weights):
     """Write admissible weights [A']; returns whether the row is not finite and holds instead."""
     real = weights.dtype.type
@@ -263,6 +277,7 @@ def advance(n, bar, hold, state, market, figures, weights, limit):
 
 
 @jit
+@every(c.REWARD)
 def measure_reward(n, before, after, peak_before, peak, market_return, state, rules):
     """Reward of environment `n`, whose memory moves on."""
     money = state.money
