@@ -15,7 +15,7 @@ floating-point type, and differentiable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,10 +60,14 @@ KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
     "rate": "of the market",
     "open_orders": "shares",
 }
-"""What becomes of each part of an account: so many shares grow with the price and end with their
-asset; shares and money are lost in ruin; what is of the market is its own."""
-_PARTS = (*Portfolio._fields, *Displacement._fields, "open_orders")
-assert tuple(KINDS) == _PARTS, "every part of an account says what becomes of it"
+"""What becomes of each part of an account: so many shares [N, A] grow with the price and end with
+their asset; shares and money [N] are lost in ruin; what is of the market is its own."""
+_NESTED: Mapping[str, Any] = {"portfolio": Portfolio, "displacement": Displacement}
+assert tuple(KINDS) == tuple(
+    name
+    for part in Account._fields
+    for name in (_NESTED[part]._fields if part in _NESTED else (part,))
+), "every part of an account says what becomes of it"
 
 
 class Terms(NamedTuple):
@@ -143,7 +147,8 @@ class Outcome(NamedTuple):
 def lone(portfolio: Portfolio) -> Account:
     """Accounts that move no price and have nothing open."""
     nothing = portfolio.holdings[:, :0]
-    return Account(portfolio, Displacement(nothing, nothing), nothing)
+    still = Displacement(transient=nothing, rate=nothing)
+    return Account(portfolio=portfolio, displacement=still, open_orders=nothing)
 
 
 def worth(account: Account) -> Tensor:
@@ -304,15 +309,14 @@ def _each_part(
 ) -> Account:
     """The account with what these make of every part of its kind."""
     change = {"shares": shares, "money": money}
-    holdings, cash = (
-        change[KINDS[name]](part)
-        for name, part in zip(Portfolio._fields, account.portfolio, strict=True)
-    )
-    return Account(
-        portfolio=Portfolio(holdings=holdings, cash=cash),
-        displacement=account.displacement,
-        open_orders=change[KINDS["open_orders"]](account.open_orders),
-    )
+
+    def changed(name: str, part: Any) -> Any:
+        if name in _NESTED:
+            inner = {each: changed(each, value) for each, value in part._asdict().items()}
+            return _NESTED[name](**inner)
+        return part if KINDS[name] == "of the market" else change[KINDS[name]](part)
+
+    return Account(**{name: changed(name, part) for name, part in account._asdict().items()})
 
 
 def _shared(growth: Tensor, displacement: Displacement) -> Tensor:

@@ -74,6 +74,7 @@ def trade_and_move(
     """Carry every environment from one close to the next; returns state, reward [N], outcome."""
     config, rules = params.config, params.rules
     weights, invalid = target_weights(action, rules.action, config.max_gross, masked(state.slots))
+    checked("action mode", rules.action, weights, (len(state.key), params.tape.num_assets))
     weights = to_assets(weights, state.slots)
     hold = invalid
     if config.orders.carries:

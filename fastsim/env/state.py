@@ -37,7 +37,7 @@ class EnvState(NamedTuple):
     @property
     def account(self) -> Account:
         """What the books are about."""
-        return Account(self.portfolio, self.displacement, self.open_orders)
+        return Account(**{name: getattr(self, name) for name in Account._fields})
 
     @property
     def wealth(self) -> Tensor:

@@ -175,6 +175,35 @@ PATCHES = {
         "0.250000",
         "table dividend",
     ),
+    # A part of an account, which settling, growing and ruin carry along.
+    "account": Patch(
+        {
+            "env/accounting.py": [
+                (
+                    "    open_orders: Tensor  # [N, A]  account",
+                    "    deposit: Tensor  # [N]\n    open_orders: Tensor  # [N, A]  account",
+                ),
+                (
+                    '    "open_orders": "shares",\n',
+                    '    "deposit": "money",\n    "open_orders": "shares",\n',
+                ),
+            ],
+            "env/state.py": [
+                (
+                    "    open_orders: Tensor  # [N, A]",
+                    "    deposit: Tensor\n    open_orders: Tensor  # [N, A]",
+                ),
+                (
+                    "        portfolio=portfolio,",
+                    "        portfolio=portfolio,\n        deposit=portfolio.cash / 4.0,",
+                ),
+            ],
+        },
+        "EnvConfig(episode=episode)",
+        "[env.state.deposit[0] / 1e6]",
+        "0.250000",
+        "state.deposit",
+    ),
     "state": Patch(
         {
             "env/state.py": [
@@ -198,6 +227,25 @@ PATCHES = {
         "state.streak",
     ),
 }
+
+
+def test_a_part_of_an_account_without_a_kind_does_not_compile(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "fastsim", ignore=shutil.ignore_patterns("__pycache__"))
+    file = tmp_path / "fastsim" / "env" / "accounting.py"
+    old = "    open_orders: Tensor  # [N, A]  account"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, f"    deposit: Tensor\n{old}"))
+    result = subprocess.run(
+        [sys.executable, "-c", "import fastsim.env.accounting"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "every part of an account says what becomes of it" in result.stderr
 
 
 @pytest.mark.parametrize("kind", PATCHES)

@@ -20,9 +20,12 @@ from fastsim.backtest.files import save_history
 from fastsim.backtest.replay import benchmark_schedule, replay_schedule
 from fastsim.backtest.summary import summarize
 from fastsim.config import from_mapping
+from fastsim.env.actions import ActionMode
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.info import figure_names, figures_of, step_info
+from fastsim.env.portfolio_columns import PortfolioColumn
+from fastsim.env.reward import Reward
 from fastsim.errors import ConfigError
 from fastsim.market.costs import RESERVED, Cost, CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
@@ -255,11 +258,27 @@ def test_no_cost_takes_the_name_of_another_figure():
 
 BORROW = Cost(name="borrow", charge=lambda orders: orders.notional)
 WIDE = Cost(name="wide", charge=lambda orders: orders.size)
+FLAT = ActionMode(name="flat", weights=lambda action, max_gross, masked: action[:, 0])
+COLUMN = Reward(
+    name="upright", measure=lambda growth, memory, config: (growth.log_growth[:, None], memory)
+)
+NARROW = PortfolioColumn(name="narrow", of="asset", values=lambda now: now.wealth)
 
 
-def test_a_function_that_returns_another_shape_is_named():
-    env = build_env(2, BARS, costs={"also": ["test_strangers:WIDE"]}, episode={"horizon": 5},
-                    tape={"features": SHORT_FEATURES})  # fmt: skip
-    env.reset(0)
-    with pytest.raises(ConfigError, match=r"cost 'wide' must return a tensor of shape \(2,\), got"):
-        env.step(torch.zeros(2, ASSETS))
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"costs": {"also": ["test_strangers:WIDE"]}}, r"cost 'wide' .* \(2,\), got \(2, 4\)"),
+        ({"action": "test_strangers:FLAT"}, r"action mode 'flat' .* \(2, 4\), got \(2,\)"),
+        (
+            {"reward": {"kind": "test_strangers:COLUMN"}},
+            r"reward 'upright' .* \(2,\), got \(2, 1\)",
+        ),
+        ({"columns": ["test_strangers:NARROW"]}, r"column 'narrow' .* \(2, 4\), got \(2,\)"),
+    ],
+)
+def test_a_function_that_returns_another_shape_is_named(rules, message):
+    tape = TapeConfig(features=SHORT_FEATURES)
+    env = build_env(2, BARS, episode={"horizon": 5}, tape=tape, **rules)
+    with pytest.raises(ConfigError, match=message):
+        env.reset(0), env.step(torch.zeros(2, ASSETS))
