@@ -307,7 +307,8 @@ def make_tape(
         result = torch.from_numpy(np.ascontiguousarray(values)).to(device)
         return result.to(dtype) if result.is_floating_point() else result
 
-    known = KnownTables(*map(tensor, _known_arrays(bars, features, config)))
+    arrays = _known_arrays(bars, features, config)
+    known = KnownTables(**{name: tensor(values) for name, values in arrays.items()})
     following = _next_arrays(bars, fill, config) | {
         "borrow": borrow_table(bars, config.borrow_bps_per_year, borrow_rates),
         "shortable": shortable_table(bars, config.hard_to_borrow, shortable),
@@ -368,7 +369,7 @@ def _resolve_fill(wanted: str, bars: Bars) -> FillPrice:
 
 def _known_arrays(
     bars: Bars, features: Mapping[str, FloatArray], config: TapeConfig
-) -> tuple[FloatArray | NDArray[np.bool_], ...]:
+) -> dict[str, FloatArray | NDArray[np.bool_]]:
     window = config.features.volatility_window
     dollars = bars.dollar_volume
     if dollars is None:
@@ -376,13 +377,13 @@ def _known_arrays(
     else:
         average = rolling_mean(dollars, window)
         average = np.where(average > 0, average, np.inf)
-    return (
-        np.stack(list(features.values()), axis=-1),
-        np.nan_to_num(trailing_volatility(bars, window)),
-        average,
-        np.isfinite(bars.close),
-        bars.table(),
-    )
+    return {
+        "features": np.stack(list(features.values()), axis=-1),
+        "sigma": np.nan_to_num(trailing_volatility(bars, window)),
+        "dollar_volume": average,
+        "listed": np.isfinite(bars.close),
+        "bars": bars.table(),
+    }
 
 
 def _next_arrays(

@@ -42,11 +42,12 @@ def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) ->
     final, figures = transition.final_observation, figures_of(transition)
     seen = columns(transition.observation)
     ends = transition._asdict() | {"ruined": transition.outcome.ruined}
-    blocks = (
-        seen,
-        transition.observation.bar,
-        torch.stack(list(figures.values()), dim=1),
-        torch.stack([ends[name] for name in FLAG._fields], dim=1),
-        seen[:0] if final is None else columns(final),
-    )
-    return StepArrays(tuple(figures), *(block.numpy(force=True) for block in blocks))
+    blocks = {
+        "seen": seen,
+        "bar": transition.observation.bar,
+        "figures": torch.stack(list(figures.values()), dim=1),
+        "flags": torch.stack([ends[name] for name in FLAG._fields], dim=1),
+        "final_seen": seen[:0] if final is None else columns(final),
+    }
+    arrays = {name: block.numpy(force=True) for name, block in blocks.items()}
+    return StepArrays(names=tuple(figures), **arrays)

@@ -132,8 +132,15 @@ class NumbaStepper:
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
-        seen, bar, figures, flags, final_seen, _ = self._step(action)
-        return StepArrays(c.FIGURE._fields, seen, bar, figures, flags, final_seen)
+        stepped = self._step(action)
+        return StepArrays(
+            names=c.FIGURE._fields,
+            seen=stepped.seen,
+            bar=stepped.bar,
+            figures=stepped.figures,
+            flags=stepped.flags,
+            final_seen=stepped.final_seen,
+        )
 
     def _step(self, action: NDArray[Any]) -> Any:
         """Share the environments among threads; this one takes the last part."""
@@ -154,11 +161,15 @@ class NumbaStepper:
 
 def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     """What a thread works in: weights and limits of a row, and the orders of a market."""
-    lanes = torch.empty(6 + params.config.players, columns, dtype=params.tape.dtype).numpy()
-    weights, limit, *others = lanes[:6]
+    single = ("weights", "limit", *numba_market.Pit._fields)
+    rows = len(single) - 1 + params.config.players  # the orders take one for each player
+    lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
+    rooms = dict(zip((name for name in single if name != "orders"), lanes, strict=False))
+    rooms["orders"] = lanes[len(rooms) :]
+    weights, limit = rooms.pop("weights"), rooms.pop("limit")
     if not by_market(params.config):
         return weights, limit
-    return weights, limit, numba_market.Pit(lanes[6:], *others)
+    return weights, limit, numba_market.Pit(**rooms)
 
 
 make = NumbaStepper

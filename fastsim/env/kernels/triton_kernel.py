@@ -213,7 +213,9 @@ def load_account(state, n, lanes, padded: tl.constexpr):
         held=tl.load(state.holdings + n * padded + lanes, mask=lanes < padded, other=0.0),
         cash=tl.load(money + c.MONEY.cash),
         peak=tl.load(money + c.MONEY.peak),
-        memory=RewardMemory(tl.load(money + c.MONEY.mean), tl.load(money + c.MONEY.square)),
+        memory=RewardMemory(
+            mean=tl.load(money + c.MONEY.mean), square=tl.load(money + c.MONEY.square)
+        ),
     )
 
 
@@ -409,7 +411,7 @@ def measure_reward(
         reward = divide(square * d_mean - 0.5 * mean * d_square, variance * tl.sqrt(variance))
         mean = mean + rate * d_mean
         square = square + rate * d_square
-    return reward, RewardMemory(mean, square)
+    return reward, RewardMemory(mean=mean, square=square)
 
 
 @triton.jit
@@ -496,8 +498,8 @@ def renew(over, account, endowment, bars):
         cash=tl.where(over, tl.load(bars + c.BARS.start_cash), account.cash),
         peak=tl.where(over, tl.load(bars + c.BARS.start_wealth), account.peak),
         memory=RewardMemory(
-            tl.where(over, 0.0, account.memory.mean),
-            tl.where(over, _INITIAL_SQUARE, account.memory.square),
+            mean=tl.where(over, 0.0, account.memory.mean),
+            square=tl.where(over, _INITIAL_SQUARE, account.memory.square),
         ),
     )
 
