@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parity import configs, shared_configs
 from worlds import SHORT_FEATURES, random_bars
 
+from fastsim.env.accounting import Outcome
 from fastsim.env.actions import ACTIONS
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -21,8 +22,8 @@ from fastsim.env.kernels.coverage import COVERAGE, FUSED, leaves, table, uncover
 from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS
 from fastsim.env.reward import REWARDS
 from fastsim.market.block import COLUMNS
-from fastsim.market.costs import ALWAYS
-from fastsim.market.tape import TapeConfig, make_tape
+from fastsim.market.costs import ALWAYS, Friction
+from fastsim.market.tape import KnownTables, TapeConfig, make_tape
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 WITHOUT_EFFECT = {"randomize.spacing"}
@@ -40,7 +41,9 @@ def test_kernels_cover_nothing_that_is_not_there():
         assert set(known.settings) <= set(names)
         assert known.costs <= {cost.name for cost in ALWAYS}
         assert known.columns <= set(PORTFOLIO_COLUMNS)
-        assert known.tables & set(COLUMNS) <= set(COLUMNS)
+        assert known.tables <= {*COLUMNS, *KnownTables._fields}
+        assert known.frictions <= set(Friction._fields)
+        assert known.outcome == set(Outcome._fields)
     assert set(c.ACTION._fields) <= set(ACTIONS) and set(c.REWARD._fields) <= set(REWARDS)
 
 
@@ -77,8 +80,7 @@ def test_parity_is_tried_on_every_value_that_kernels_cover():
             assert seen[name] == set(allowed.known), f"parity.py leaves out some of {name}"
 
 
-@pytest.mark.parametrize("backend", COVERAGE)
-def test_the_numbers_of_kernels_are_those_of_the_registries(backend):
+def test_the_numbers_of_kernels_are_those_of_the_registries():
     assert c.ACTION._fields == tuple(ACTIONS)
     assert c.REWARD._fields == tuple(REWARDS)
     assert tuple(cost.name for cost in ALWAYS) == c.COSTS

@@ -13,7 +13,7 @@ import torch
 from strangers import DUTY, HALF, LEVY_TABLE, TAX, TaxedReward
 from worlds import FREE, SHORT_FEATURES, random_bars
 
-import fastsim
+import fastsim  # registers the environments
 from fastsim.adapters.build import build_env
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
 from fastsim.backtest.files import save_history
