@@ -88,5 +88,5 @@ def show(evaluation: Evaluation, folder: Path, console: Console) -> None:
     sentence = sharpe_sentence(evaluation.interval, AGENT, BENCHMARK)
     console.print(sentence, highlight=False)
     for note in evaluation.notes:
-        console.print(f"- {note}", highlight=False)
-    console.print(f"Report: {evaluation.report}", highlight=False, soft_wrap=True)
+        console.print(f"- {note}", highlight=False, markup=False)
+    console.print(f"Report: {evaluation.report}", highlight=False, markup=False, soft_wrap=True)

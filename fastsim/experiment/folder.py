@@ -12,7 +12,8 @@ from fastsim.experiment.config import TrainConfig
 
 def start_name(config: TrainConfig) -> str:
     """Name of the run's folder: its own, or the data's with the time."""
-    return config.name or f"{Path(config.data.source).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    source = Path(config.data.source).stem.replace(":", "-")  # "package.module:object"
+    return config.name or f"{source}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def start_run(config: object, folder: Path) -> Path:

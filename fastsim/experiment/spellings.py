@@ -48,7 +48,7 @@ def respelled_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def respelled_flags(arguments: Sequence[str]) -> list[str]:
     """Arguments of the command line with every flag as `TrainConfig` has it; errors likewise."""
-    given = {_setting(argument) for argument in arguments}
+    given = {_setting(argument): _setting(argument) for argument in arguments}
     settled = []
     for argument in arguments:
         name = _setting(argument)
@@ -56,8 +56,9 @@ def respelled_flags(arguments: Sequence[str]) -> list[str]:
         if path is None:
             settled.append(argument)
             continue
-        if path in given:
-            raise ConfigError(f"{_flag(name)} and {_flag(path)} are one setting: give one of them")
+        other = given.setdefault(path, name)
+        if other != name:
+            raise ConfigError(f"{_flag(name)} and {_flag(other)} are one setting: give one of them")
         if name in MOVED:
             _warn(_flag(name), _flag(path))
         _, equals, value = argument.partition("=")

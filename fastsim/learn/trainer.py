@@ -83,6 +83,8 @@ class Trainer:
             raise ConfigError(
                 f"CollectConfig.num_envs = {count} must be the environment's {env.num_envs} rows"
             )
+        if env.config.autoreset != "next_step":
+            raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
         self.env = env
         self.course = Course(
             seed=seed,

@@ -49,6 +49,14 @@ def test_a_spelling_is_the_field_that_it_names_on_every_front(name, tmp_path):
     assert parse(["train", "--config", str(file)]).run == wanted
 
 
+@pytest.mark.parametrize("other", ["ppo.num_envs", "collect.num_envs"])
+def test_one_setting_under_two_names_is_refused_on_every_front(other):
+    with pytest.raises(ConfigError, match="are one setting: give one of them"):
+        from_mapping(TrainConfig, {"num_envs": 4, **nested(other, 8)})
+    with pytest.raises(ConfigError, match="are one setting: give one of them"):
+        parse(["train", "--num-envs", "4", f"--{other.replace('_', '-')}", "8"])
+
+
 def test_python_has_the_same_fields():
     assert TrainConfig(
         collect=CollectConfig(num_envs=64),

@@ -290,3 +290,11 @@ def test_an_iteration_on_a_gpu_reads_nothing_back(name):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(leaf.isfinite().all() for leaf in flatten(tuple(trainer.policy.parameters())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_environment_that_restarts_within_its_step_is_refused_by_every_algorithm(name):
+    rules = EnvConfig(action="logits", autoreset="same_step", episode=EpisodeConfig(horizon=7))
+    given = {"algorithm": name, "iterations": 1}
+    with pytest.raises(ConfigError, match=r'training needs EnvConfig\.autoreset = "next_step"'):
+        Trainer(MARKETS["history"][0], rules, settings_of(name), PolicyConfig(), FEW, **given)
