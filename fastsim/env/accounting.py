@@ -309,14 +309,15 @@ def _each_part(
 ) -> Account:
     """The account with what these make of every part of its kind."""
     change = {"shares": shares, "money": money}
+    return Account(**{n: _changed(n, part, change) for n, part in account._asdict().items()})
 
-    def changed(name: str, part: Any) -> Any:
-        if name in _NESTED:
-            inner = {each: changed(each, value) for each, value in part._asdict().items()}
-            return _NESTED[name](**inner)
-        return part if KINDS[name] == "of the market" else change[KINDS[name]](part)
 
-    return Account(**{name: changed(name, part) for name, part in account._asdict().items()})
+def _changed(name: str, part: Any, change: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
+    """What becomes of one part of an account, or of each of those within it."""
+    if name in _NESTED:
+        inner = {each: _changed(each, value, change) for each, value in part._asdict().items()}
+        return _NESTED[name](**inner)
+    return part if KINDS[name] == "of the market" else change[KINDS[name]](part)
 
 
 def _shared(growth: Tensor, displacement: Displacement) -> Tensor:

@@ -32,8 +32,12 @@ def select(mask: Tensor, chosen: Nested, other: Nested) -> Nested:
     def rows_of(new: Tensor, old: Tensor) -> Tensor:
         if new is old or not new.numel():
             return new
-        each = mask[:: len(mask) // max(len(new), 1)]  # one row per market, or per environment
-        return torch.where(each.view(-1, *(1,) * (new.dim() - 1)), new, old)
+        each = mask
+        if len(new) < len(mask):
+            each = mask[:: len(mask) // len(new)]  # one row per market
+        if new.dim() > 1:
+            each = each.view(-1, *(1,) * (new.dim() - 1))
+        return torch.where(each, new, old)
 
     return combine(rows_of, chosen, other)
 

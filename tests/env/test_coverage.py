@@ -23,7 +23,7 @@ from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS
 from fastsim.env.reward import REWARDS
 from fastsim.market.block import COLUMNS
 from fastsim.market.costs import ALWAYS, Friction
-from fastsim.market.tape import KnownTables, TapeConfig, make_tape
+from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 WITHOUT_EFFECT = {"randomize.spacing"}
@@ -42,6 +42,7 @@ def test_kernels_cover_nothing_that_is_not_there():
         assert known.costs <= {cost.name for cost in ALWAYS}
         assert known.columns <= set(PORTFOLIO_COLUMNS)
         assert known.tables <= {*COLUMNS, *KnownTables._fields}
+        assert known.tape == {field.name for field in fields(MarketTape)}
         assert known.frictions <= set(Friction._fields)
         assert known.outcome == set(Outcome._fields)
     assert set(c.ACTION._fields) <= set(ACTIONS) and set(c.REWARD._fields) <= set(REWARDS)

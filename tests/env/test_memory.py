@@ -1,9 +1,18 @@
 """How much memory a large market takes, and that it takes no more as time goes by."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+import torch
+from worlds import SHORT_FEATURES, random_bars
+
+from fastsim.env.config import EnvConfig
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.episode import EpisodeConfig
+from fastsim.env.impact import ImpactConfig
+from fastsim.market.tape import TapeConfig, make_tape
 
 CODE = """
 import os, re
@@ -58,3 +67,25 @@ def test_thousands_of_environments_fit_in_a_gigabyte_and_stay_there(autoreset):
     taken, grown = map(float, result.stdout.split())
     assert taken < 1000, f"{taken:.0f} MB resident"
     assert grown < 5, f"{grown:.1f} MB more after a million steps"
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("impact", [0.0, 1.0])
+def test_a_step_leaves_nothing_for_the_garbage_collector(backend, impact):
+    """What refers to itself would keep its tensors until the collector comes by."""
+    tape = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
+    rules = EnvConfig(
+        players=2, impact=ImpactConfig(transient=impact), episode=EpisodeConfig(horizon=4)
+    )
+    env = PortfolioEnv(tape, 4, rules, backend=backend)
+    env.reset(0)
+    action = torch.full((4, 3), 0.2)
+    env.step(action)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            env.step(action)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -175,6 +175,17 @@ PATCHES = {
         "0.250000",
         "table dividend",
     ),
+    "tape": Patch(
+        {
+            "market/tape.py": [
+                ("    worlds: int = 1\n", "    lag: int = 3\n    worlds: int = 1\n"),
+            ]
+        },
+        "EnvConfig(episode=episode)",
+        "[env.tape.lag]",
+        "3.000000",
+        "tape.lag",
+    ),
     # A part of an account, which settling, growing and ruin carry along.
     "account": Patch(
         {

@@ -18,7 +18,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.kernels import columns as c
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.market.block import COLUMNS
-from fastsim.market.tape import KnownTables
+from fastsim.market.tape import KnownTables, MarketTape
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Coverage:
     """Leaves of `EnvConfig`, by dotted name."""
     tables: frozenset[str]
     """Columns of the market's block, and tables of what is known."""
+    tape: frozenset[str]
+    """Fields of `MarketTape`."""
     frictions: frozenset[str]
     """Fields of `Friction`."""
     costs: frozenset[str]
@@ -113,6 +115,10 @@ FUSED = Coverage(
         | {"years", "interest", "market_return"}
         | {"features", "sigma", "dollar_volume", "listed", "bars"}
     ),
+    tape=frozenset(
+        {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
+        | {"worlds", "worlds_per_market", "rising"}
+    ),
     frictions=frozenset(c.FRICTION._fields),
     costs=frozenset(c.COSTS),
     memory=frozenset(c.MEMORY),
@@ -138,6 +144,7 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
     names = {
         "": set(settings) - set(known.settings),
         "table ": {*params.tape.next, *KnownTables._fields} - known.tables,
+        "tape.": {field.name for field in fields(MarketTape)} - known.tape,
         "costs.": {name for name, rate in friction.items() if rate is not None} - known.frictions,
         "cost ": {cost.name for cost in params.rules.terms.costs} - known.costs,
         "memory ": set(_tensors(state.memory)) - known.memory,
