@@ -9,6 +9,7 @@ be imported from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -49,13 +50,16 @@ class Registry(Mapping[str, Record], Generic[Record]):
     def add(self, record: Record) -> Record:
         """Let `record` be found by its name; returns it.
 
+        One that was defined at the same place is replaced, as when a notebook's cell runs again.
+
         Raises
         ------
         ConfigError
-            It is of another kind, or another record has its name.
+            It is of another kind, or a record from elsewhere has its name.
         """
         self._check(record, repr(record))
-        if ":" in record.name or self._records.get(record.name, record) != record:
+        known = self._records.get(record.name, record)
+        if ":" in record.name or not (known == record or _same_place(known, record)):
             raise ConfigError(
                 f"a {self.kind} cannot be called {record.name!r}: "
                 f"{'that is how objects are imported' if ':' in record.name else 'one is'}; "
@@ -97,6 +101,22 @@ class Registry(Mapping[str, Record], Generic[Record]):
 
     def __len__(self) -> int:
         return len(self._records)
+
+
+def _same_place(known: Any, record: Any) -> bool:
+    """Whether the functions of two records were written in the same places, and there are any."""
+    origins = _origins(known)
+    return bool(origins) and origins == _origins(record)
+
+
+def _origins(record: Any) -> set[tuple[str, str]]:
+    """Where the functions of a record were written: modules and names within them."""
+    values = (getattr(record, entry.name) for entry in fields(record))
+    return {
+        (getattr(each, "__module__", ""), getattr(each, "__qualname__", ""))
+        for each in values
+        if callable(each)
+    }
 
 
 def require_known(config: object, name: str, registry: Registry[Any]) -> None:

@@ -63,6 +63,26 @@ def test_what_cannot_be_found_is_named_in_one_line(name, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_defined_once_more_at_its_place_is_replaced():
+    @dataclass(frozen=True)
+    class Juice:
+        name: str
+        press: object
+
+    def cell():
+        return Juice("cider", lambda apples: apples)
+
+    registry = Registry("juice", Juice, (Juice("perry", dataclass), Juice("water", None)))
+    first, again = registry.add(cell()), registry.add(cell())
+    assert first != again and registry.find("cider") is again
+    with pytest.raises(ConfigError, match="cannot be called 'perry': one is"):
+        registry.add(Juice("perry", lambda pears: pears))
+    with pytest.raises(ConfigError, match="cannot be called 'cider': one is"):
+        registry.add(Juice("cider", pytest.raises))
+    with pytest.raises(ConfigError, match="cannot be called 'water': one is"):
+        registry.add(Juice("water", ()))
+
+
 def test_a_module_that_fails_while_it_is_imported_is_named(tmp_path, monkeypatch):
     (tmp_path / "broken_fruit.py").write_text("raise RuntimeError('rotten\\ninside')\n")
     monkeypatch.syspath_prepend(tmp_path)

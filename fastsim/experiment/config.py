@@ -15,6 +15,7 @@ from fastsim.experiment.spellings import respelled_settings
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.registry import parse_names
 from fastsim.learn.config import LearningConfig
+from fastsim.learn.rollout import require_next_step
 from fastsim.market.tape import TapeConfig
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.config import NO_MODEL, WorldsConfig
@@ -62,8 +63,7 @@ class TrainConfig(LearningConfig):
         require_between(self, "total_steps", self.collect.frames)
         require_between(self, "evaluations", 1)
         require_between(self, "seed", 0, 2**53)
-        if self.env.autoreset != "next_step":
-            raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
+        require_next_step(self.env)
         if parse_names(self.forecaster) and self.worlds.model != NO_MODEL:
             raise ConfigError(
                 "forecasts are tabulated for one history, not for worlds drawn on the way: "

@@ -15,6 +15,7 @@ from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.slots import View
+from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
@@ -131,6 +132,12 @@ class Rollout(NamedTuple):
             view = View(view.slots[:steps].flatten(0, 1), view.volatility[:steps].flatten())
         bar, portfolio = self.bar[:steps].flatten(), self.portfolio[:steps].flatten(0, 1)
         return Observation(bar, portfolio, view=view)
+
+
+def require_next_step(rules: EnvConfig) -> None:
+    """Raise ConfigError unless environments restart at the next step, as `collect` needs."""
+    if rules.autoreset != "next_step":
+        raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
 
 
 def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:

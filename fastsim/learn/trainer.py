@@ -21,7 +21,7 @@ from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.algorithms import ALGORITHMS
 from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
 from fastsim.learn.figures import Figures, read
-from fastsim.learn.rollout import CollectConfig, Environment
+from fastsim.learn.rollout import CollectConfig, Environment, require_next_step
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
 from fastsim.policy.spec import PolicyConfig, read_spec
@@ -83,8 +83,7 @@ class Trainer:
             raise ConfigError(
                 f"CollectConfig.num_envs = {count} must be the environment's {env.num_envs} rows"
             )
-        if env.config.autoreset != "next_step":
-            raise ConfigError('training needs EnvConfig.autoreset = "next_step"')
+        require_next_step(env.config)
         self.env = env
         self.course = Course(
             seed=seed,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
-from fastsim.errors import ConfigError, DataError
+from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import require_known
 from fastsim.market.block import COLUMNS, Block, Column
 from fastsim.market.features import (
@@ -347,11 +347,18 @@ def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
                 f"TapeConfig.tables names {name!r}, which is not a table of your own: it needs "
                 f"a function `table` of bars, and another name than {', '.join(OWN_COLUMNS)}"
             )
-        values = np.asarray(column.table(bars))
-        if values.shape != bars.close.shape or not np.isfinite(values).all():
+        try:
+            values = np.asarray(column.table(bars), dtype=np.float64)
+        except FastsimError:
+            raise
+        except Exception as error:  # whatever a user's code does
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(f"the table {name!r} fails: {reason}") from error
+        odd = int((~np.isfinite(values)).sum())
+        if values.shape != bars.close.shape or odd:
             raise DataError(
                 f"the table {name!r} must be finite numbers of the shape of the bars "
-                f"{bars.close.shape}, got {values.dtype} of {values.shape}"
+                f"{bars.close.shape}, got {values.shape} and {odd} that are not finite"
             )
         tables[column] = values
     return tables

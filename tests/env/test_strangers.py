@@ -26,7 +26,8 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.info import figure_names, figures_of, step_info
 from fastsim.env.portfolio_columns import PortfolioColumn
 from fastsim.env.reward import Reward
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
+from fastsim.market.block import Column
 from fastsim.market.costs import RESERVED, Cost, CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -249,6 +250,32 @@ def test_what_cannot_be_found_is_named_in_one_line(rules, message):
         build_env(
             1, BARS, **{"tape": {"features": SHORT_FEATURES}, "episode": {"horizon": 5}} | rules
         )
+    assert "\n" not in str(caught.value)
+
+
+def table_of(values):
+    return Column(name="odd", volatility="stays", closing="next", table=values)
+
+
+FAILING = table_of(lambda bars: bars.no_such_field)
+SHORT = table_of(lambda bars: bars.close[1:])
+HOLED = table_of(lambda bars: np.where(bars.close > bars.close[3, 0], np.nan, 1.0))
+WORDS = table_of(lambda bars: np.full(bars.close.shape, "dear"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FAILING", "the table 'test_strangers:FAILING' fails: AttributeError"),
+        ("SHORT", r"must be finite numbers .* \(60, 4\), got \(59, 4\) and 0"),
+        ("HOLED", r"got \(60, 4\) and [1-9]\d* that are not finite"),
+        ("WORDS", "fails: ValueError: could not convert"),
+    ],
+)
+def test_a_table_that_cannot_be_is_named_in_one_line(name, message):
+    config = TapeConfig(features=SHORT_FEATURES, tables=(f"test_strangers:{name}",))
+    with pytest.raises(DataError, match=message) as caught:
+        make_tape(BARS, config)
     assert "\n" not in str(caught.value)
 
 

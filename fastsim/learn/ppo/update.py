@@ -12,6 +12,7 @@ from fastsim.env.nested import copy
 from fastsim.env.slots import View
 from fastsim.learn.advantage import fused_gae
 from fastsim.learn.figures import mean_where
+from fastsim.learn.optimizer import adam
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import Rollout
 from fastsim.policy.network import MarketTable, Policy
@@ -56,7 +57,7 @@ def empty_batch(rollout: Rollout) -> Batch:
         advantage=room(rollout.reward),
         value_target=room(rollout.reward),
         valid=room(rollout.reward),
-        view=copy(_samples(rollout.view)),
+        view=copy(rollout.samples(len(rollout.action)).view),
     )
 
 
@@ -74,24 +75,18 @@ def make_batch(rollout: Rollout, reward: Tensor, config: PPOConfig) -> Batch:
     valid = rollout.valid.to(reward.dtype)
     mean = mean_where(advantage, valid)
     deviation = mean_where((advantage - mean).square(), valid).sqrt()
+    seen = rollout.samples(len(reward))
     return Batch(
-        bar=rollout.bar[:-1].flatten(),
-        portfolio=rollout.portfolio[:-1].flatten(0, 1),
+        bar=seen.bar,
+        portfolio=seen.portfolio,
         action=rollout.action.flatten(0, 1),
         log_prob=rollout.log_prob.flatten(),
         value=rollout.value[:-1].flatten(),
         advantage=((advantage - mean) / (deviation + 1e-8)).flatten(),
         value_target=target.flatten(),
         valid=valid.flatten(),
-        view=_samples(rollout.view),
+        view=seen.view,
     )
-
-
-def _samples(view: View | None) -> View | None:
-    """The views [T + 1, N, ...] of a rollout as those [T N, ...] of its samples."""
-    if view is None:
-        return None
-    return View(view.slots[:-1].flatten(0, 1), view.volatility[:-1].flatten())
 
 
 class Tally(NamedTuple):
@@ -114,12 +109,10 @@ def empty_tally(device: torch.device) -> Tally:
 
 def make_optimizer(policy: Policy, config: PPOConfig) -> torch.optim.Adam:
     """Adam whose learning rate and step stay on the device; its moments exist from the start."""
-    device = policy.log_std.device
-    rate = torch.tensor(config.learning_rate, device=device)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=rate, eps=1e-5, fused=True)
+    optimizer = adam(policy.parameters(), config.learning_rate)
     for parameter in policy.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    _skip_if(optimizer, torch.ones((), device=device))
+    _skip_if(optimizer, torch.ones((), device=policy.log_std.device))
     optimizer.step()
     return optimizer
 
