@@ -26,6 +26,8 @@ from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
 SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
+SHARED_MARKET = "tech4"
+"""A sample with volume: what an order moves is measured by it."""
 """How trades move prices in shared markets, unless `impact` says otherwise."""
 
 AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
@@ -171,13 +173,13 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         return columns
 
 
-def shared_market(market: MarketSource = "us20", **arguments: Any) -> PortfolioGymEnv:
+def shared_market(market: MarketSource = SHARED_MARKET, **arguments: Any) -> PortfolioGymEnv:
     """One player alone in a market whose prices its trades move; arguments of `build_env`."""
     return PortfolioGymEnv(market, **_shared(1, arguments))
 
 
 def shared_markets(
-    num_envs: int = 1, market: MarketSource = "us20", **arguments: Any
+    num_envs: int = 1, market: MarketSource = SHARED_MARKET, **arguments: Any
 ) -> PortfolioVectorEnv:
     """Markets of `players` each, by default one of all `num_envs`; arguments of `build_env`.
 

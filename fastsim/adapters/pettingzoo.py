@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import (
     SHARED_IMPACT,
+    SHARED_MARKET,
     action_space,
     observation_space,
     says_something,
@@ -48,7 +49,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     def __init__(
         self,
         players: int = 2,
-        market: MarketSource = "us20",
+        market: MarketSource = SHARED_MARKET,
         *,
         render_mode: str | None = None,
         **arguments: Any,
