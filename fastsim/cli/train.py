@@ -73,11 +73,14 @@ class AblateCommand:
     def __call__(self, console: Console) -> None:
         """Train, compare, say what came of it."""
         result = ablate(self.run, self.seeds, progress=ProgressBars(console))
-        table = Table("Seed", "Sharpe with forecasts", "without")
-        for seed, pair in enumerate(zip(result.with_forecasts, result.without, strict=True)):
-            table.add_row(str(self.run.seed + seed), *(f"{sharpe:.3f}" for sharpe in pair))
+        table = Table("Seed", "Sharpe with forecasts", "without", "difference")
+        rows = zip(result.with_forecasts, result.without, result.differences, strict=True)
+        for seed, (having, lacking, difference) in enumerate(rows):
+            figures = (f"{having:.3f}", f"{lacking:.3f}", f"{difference:+.3f}")
+            table.add_row(str(self.run.seed + seed), *figures)
         console.print(table)
         console.print(result.sentence, highlight=False)
+        console.print(f"Wrote {result.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(evaluation: Evaluation, folder: Path, console: Console) -> None:

@@ -6,7 +6,6 @@ from safetensors.torch import save_file
 
 from fastsim.cli import main
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.experiment.ablate import summarize_pairs
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import ModuleForecaster
 from fastsim.forecast.known import FORECASTERS, MODELS
@@ -143,18 +142,6 @@ def test_wrong_requests_are_named(arguments, culprit, capsys, tmp_path, monkeypa
     assert caught.value.code == 2
     assert culprit in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_an_ablation_reports_the_mean_difference_and_its_interval():
-    result = summarize_pairs([(1.0, 0.5), (0.8, 0.9), (1.2, 0.6)])
-    estimate, low, high, level = result.difference
-    assert estimate == pytest.approx((0.5 - 0.1 + 0.6) / 3)
-    assert -0.1 <= low <= estimate <= high <= 0.6
-    assert level == 0.95
-    same = summarize_pairs([(1.0, 0.7), (1.0, 0.7)])
-    assert same.difference.low == pytest.approx(0.3) == same.difference.high
-    assert "help" in same.sentence
-    assert "no evidence" in summarize_pairs([(1.0, 0.7), (0.7, 1.0)]).sentence
 
 
 def test_nothing_is_predicted_by_random_weights_unless_they_are_asked_for():
