@@ -20,6 +20,7 @@ from fastsim.env.observe import Observation
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import MarketTape
+from fastsim.progress import SILENT, Progress
 
 WHOLE_TAPE = EpisodeConfig(horizon=None, random_start=False, staggered=False)
 
@@ -29,6 +30,8 @@ def replay(
     who: Decider | Sequence[Decider],
     names: Sequence[str],
     config: EnvConfig | None = None,
+    *,
+    progress: Progress = SILENT,
 ) -> History:
     """Let N portfolios trade side by side from the tape's first bar to its last.
 
@@ -41,6 +44,8 @@ def replay(
     config
         Actions, costs and initial cash; its episode settings are ignored, nothing is drawn, and
         they share no market. One that is ruined keeps its last wealth and trades no more.
+    progress
+        Who is told how many bars are done.
 
     Raises
     ------
@@ -62,15 +67,18 @@ def replay(
     observation = env.reset()
     steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
     wealth = [env.state.wealth]
-    for _ in range(tape.last - tape.first):
-        actions = [seat(take(observation, rows)) for rows, seat in seats]
-        transition = env.step(torch.cat(actions))
-        observation = transition.observation
-        for rows, seat in seats:
-            seat.restart(transition.restarted[rows])
-        steps.append(_record(transition, alive))
-        wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
-        alive = alive & ~transition.terminated
+    count = tape.last - tape.first
+    with progress.task("replay", count, unit="bars") as task:
+        for _ in range(count):
+            actions = [seat(take(observation, rows)) for rows, seat in seats]
+            transition = env.step(torch.cat(actions))
+            observation = transition.observation
+            for rows, seat in seats:
+                seat.restart(transition.restarted[rows])
+            steps.append(_record(transition, alive))
+            wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
+            alive = alive & ~transition.terminated
+            task.advance()
     record = combine(lambda *each: torch.stack(each), *steps)
     return History(
         names=tuple(names),
@@ -134,7 +142,12 @@ class Schedule(Decider):
 
 
 def replay_schedule(
-    tape: MarketTape, schedule: Tensor, names: Sequence[str], config: EnvConfig | None = None
+    tape: MarketTape,
+    schedule: Tensor,
+    names: Sequence[str],
+    config: EnvConfig | None = None,
+    *,
+    progress: Progress = SILENT,
 ) -> History:
     """Replay given target weights [T, N, A], one row per step; a NaN row holds.
 
@@ -145,7 +158,7 @@ def replay_schedule(
     """
     if config is not None and config.action == "logits":
         raise ConfigError('a schedule holds weights: use action="weights" or "signed"')
-    return replay(tape, Schedule(weights=schedule), names, config)
+    return replay(tape, Schedule(weights=schedule), names, config, progress=progress)
 
 
 def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:

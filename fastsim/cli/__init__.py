@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from fastsim.cli.data import DataCommand
-from fastsim.cli.ending import one_line_errors, parsed
+from fastsim.cli.ending import one_line_errors, parsed, value_of
 from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
@@ -25,6 +25,7 @@ OF_A_RUN = ("train", "ablate")
 
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
+    arguments = list(arguments)
     if arguments and arguments[0] in OF_A_RUN:
         arguments = respelled_flags(arguments)
     default = TrainCommand(run=_configured(arguments))
@@ -52,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _configured(arguments: Sequence[str]) -> TrainConfig:
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            given = value or next(iter(arguments[position + 1 :]), "")
-            if not given:
-                raise ConfigError("--config needs the path of a YAML file")
-            return load_yaml(TrainConfig, Path(given))
-    return TrainConfig()
+    """What options change: the settings of a file, of a run to go on with, or the usual ones."""
+    if arguments[:1] != ["train"]:
+        return TrainConfig()
+    resumed = value_of("--resume", arguments)
+    if resumed is not None:
+        try:
+            return load_yaml(TrainConfig, Path(resumed) / "config.yaml")
+        except ConfigError as error:
+            raise ConfigError(f"--resume {resumed}: {error}") from None
+    given = value_of("--config", arguments)
+    return TrainConfig() if given is None else load_yaml(TrainConfig, Path(given))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TypeVar
 
 import tyro
 
-from fastsim.errors import FastsimError
+from fastsim.errors import ConfigError, FastsimError
 
 Options = TypeVar("Options")
 _COUNTS = tyro.constructors.ConstructorRegistry()
@@ -78,6 +78,24 @@ def parsed(parse: Callable[[], Options]) -> Options:
     if cause is not None:
         raise cause from None
     return parse()
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What an option is given, before all others are read; None if it is not there.
+
+    Raises
+    ------
+    ConfigError
+        It is there without a value.
+    """
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == flag:
+            given = value if equals else next(iter(arguments[position + 1 :]), "")
+            if not given or given.startswith("--"):
+                raise ConfigError(f"{flag} needs a path, got {given or 'nothing'!r}")
+            return given
+    return None
 
 
 def read_options(kind: type[Options]) -> Options:
