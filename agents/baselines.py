@@ -84,7 +84,7 @@ def results_table(history: History) -> Table:
 
 def main() -> None:
     """Play and print."""
-    with one_line_errors("baselines"):
+    with one_line_errors("baselines", Options):
         options = read_options(Options)
         tape = load_tape(options)
         strategies = [*classic_strategies(), *hindsight_bounds(tape)]

@@ -61,7 +61,7 @@ class Options:
 
 def main() -> None:
     """Trade the years since `start` once."""
-    with one_line_errors("custom_agent"):
+    with one_line_errors("custom_agent", Options):
         options = read_options(Options)
         tape = build_env(1, options.source, start=options.start).tape
         agent = InverseVolatility(every=options.every)

@@ -167,7 +167,7 @@ def train_and_play(command: Command) -> Table:
 
 def main() -> None:
     """Train, play and print."""
-    with one_line_errors("self_play"):
+    with one_line_errors("self_play", Command):
         Console().print(train_and_play(read_options(Command)))
 
 

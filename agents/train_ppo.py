@@ -59,7 +59,7 @@ def show(evaluation: Evaluation) -> None:
 
 def main() -> None:
     """Train, evaluate on the test bars, and print what came of it."""
-    with one_line_errors("train_ppo", "`fastsim train --resume RUN` goes on"):
+    with one_line_errors("train_ppo", Options, "`fastsim train --resume RUN` goes on"):
         show(evaluate(train(config_of(read_options(Options)))))
 
 

@@ -54,7 +54,7 @@ def score(model: PPO, unseen: SB3VecEnv) -> float:
 
 def main() -> None:
     """Score, train, score."""
-    with one_line_errors("train_sb3"):
+    with one_line_errors("train_sb3", Options):
         options = read_options(Options)
         env = SB3VecEnv(options.num_envs, end="2016-12-31", **RULES)
         years = {"start": "2017-01-01", "episode": {"horizon": 250, "staggered": False}}

@@ -30,6 +30,7 @@ import dacite
 import yaml
 
 from fastsim.errors import ConfigError
+from fastsim.settings import as_keys
 
 Config = TypeVar("Config")
 BPS = 1e-4
@@ -255,7 +256,7 @@ def load_yaml(cls: type[Config], path: Path) -> Config:
     try:
         return from_mapping(cls, mapping)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {as_keys(str(error), cls)}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

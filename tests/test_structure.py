@@ -15,7 +15,8 @@ PACKAGE = ROOT / "fastsim"
 FOLDERS = ("fastsim", "agents", "benchmarks")
 FLOORS = {
     "errors": (),
-    "config": ("errors",),
+    "settings": (),
+    "config": ("errors", "settings"),
     "extensions": ("errors",),
     "devices": ("errors",),
     "progress": (),

@@ -10,15 +10,42 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from fastsim.cli.data import DataCommand
+from fastsim.cli.data import (
+    CheckCommand,
+    DataCommand,
+    FactsCommand,
+    FetchCommand,
+    ListCommand,
+)
 from fastsim.cli.ending import one_line_errors, parsed, value_of
-from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
+from fastsim.cli.forecast import (
+    ExportCommand,
+    ForecastCommand,
+    ModelsCommand,
+    ScoreCommand,
+    ShowCommand,
+)
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.spellings import respelled_flags
 
+COMMANDS: dict[tuple[str, ...], type[Any]] = {
+    ("train",): TrainCommand,
+    ("evaluate",): EvaluateCommand,
+    ("ablate",): AblateCommand,
+    ("data",): DataCommand,
+    ("data", "list"): ListCommand,
+    ("data", "check"): CheckCommand,
+    ("data", "fetch"): FetchCommand,
+    ("data", "facts"): FactsCommand,
+    ("models",): ModelsCommand,
+    ("forecast",): ForecastCommand,
+    ("forecast", "show"): ShowCommand,
+    ("forecast", "evaluate"): ScoreCommand,
+    ("export",): ExportCommand,
+}
 OF_A_RUN = ("train", "ablate")
 """Commands whose options are the fields of `TrainConfig`."""
 
@@ -48,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "" not in sys.path:
         sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
+    arguments = list(arguments)
+    command = COMMANDS.get(tuple(arguments[:2])) or COMMANDS.get(tuple(arguments[:1]), TrainCommand)
+    with one_line_errors("fastsim", command, "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.vendors import BarRequest, fetch
+from fastsim.errors import ConfigError
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
 
@@ -34,6 +36,25 @@ class ListCommand:
 
 
 @configuration(slots=False)
+class Reading:
+    """How the source of a command is read."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def bars(self, source: str, *, repair: bool = False) -> Bars:
+        """The bars of a source; ConfigError if another is named beside it."""
+        if self.data.source not in (source, DataConfig().source):
+            raise ConfigError(
+                f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
+            )
+        repair = repair or self.data.repair
+        return load_bars(replace(self.data, source=source, repair=repair))
+
+
+HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
+
+
+@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -41,12 +62,13 @@ class CheckCommand:
     """A sample's name, or a CSV or Parquet file."""
     repair: bool = False
     """Mend what can be mended, and say how often."""
+    reading: HowToRead = field(default_factory=Reading)
     out: Path | None = None
     """Write the bars to this Parquet file."""
 
     def __call__(self, console: Console) -> None:
         """Read, describe, write."""
-        bars = load_bars(DataConfig(source=self.source, repair=self.repair))
+        bars = self.reading.bars(self.source, repair=self.repair)
         describe(bars, console)
         keep(bars, self.out, console)
 
@@ -95,10 +117,11 @@ class FactsCommand:
     worlds: int = 20
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Measure, fit, simulate, measure."""
-        bars = load_bars(DataConfig(source=self.source))
+        bars = self.reading.bars(self.source)
         close = complete_closes(bars)
         columns = [[f"{value:.3f}" for value in map(float, stylised_facts(close))]]
         for name in self.model:

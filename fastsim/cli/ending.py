@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from fastsim.cli.flags import flags_of
 from fastsim.errors import ConfigError, FastsimError
 
 Options = TypeVar("Options")
@@ -42,16 +43,18 @@ def _number(text: str) -> int | float | str:
 
 
 @contextmanager
-def one_line_errors(program: str, after_stop: str | None = None) -> Iterator[None]:
+def one_line_errors(
+    program: str, options: type[Any], after_stop: str | None = None
+) -> Iterator[None]:
     """Let bad input end in one line and exit status 2, Ctrl-C in one line and 130.
 
-    How to go on says `after_stop`, or the argument of a KeyboardInterrupt, which Ctrl-C itself has
-    none of.
+    Settings are called as the flags of `options`. How to go on says `after_stop`, or the argument
+    of a KeyboardInterrupt, which Ctrl-C itself has none of.
     """
     try:
         yield
     except FastsimError as error:
-        line, status = str(error), 2
+        line, status = flags_of(options)(str(error)), 2
     except KeyboardInterrupt as stop:
         hints = stop.args or (after_stop,)
         line, status = "; ".join(["stopped", *(str(hint) for hint in hints if hint)]), 130

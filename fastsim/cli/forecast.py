@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fastsim.cli.data import HowToRead, Reading
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
-from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
@@ -80,10 +81,11 @@ class ShowCommand:
     """Bars to look back on."""
     plot: Path | None = None
     """Write a fan chart to this HTML file."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
-        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        tape = make_tape(self.reading.bars(self.source))
         column, bar = self._place(tape)
         forecaster = load_ensemble(parse_names(self.forecaster), parse_weights(self.weights))
         rows = context_at(tape, slice(bar, bar + 1), self.context)
@@ -129,12 +131,13 @@ class ScoreCommand:
     """Bars between origins."""
     json: Path | None = None
     """Write all figures, their intervals and the settings to this file, as one JSON object."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
         if self.json is not None and self.json.is_dir():
             raise ConfigError(f"json must be a file to write, {self.json} is a folder")
-        bars = load_bars(DataConfig(source=self.source))
+        bars = self.reading.bars(self.source)
         origins = spaced_origins(
             bars, context=self.context, horizon=max(self.horizons), step=self.step
         )
@@ -205,6 +208,7 @@ class ExportCommand:
     context: int = 512
     source: str = "us20"
     """Whose bars are the real windows of the parity gate."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
@@ -213,7 +217,7 @@ class ExportCommand:
         out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
         horizon = min(self.horizon, model.card.max_horizon)
         length = min(self.context, model.card.max_context)
-        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        tape = make_tape(self.reading.bars(self.source))
         origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
         if len(tape) < origins.stop:
             raise ForecastError(f"{self.source} has too few bars for contexts of {length}")

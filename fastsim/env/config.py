@@ -71,14 +71,14 @@ def _check_together(config: EnvConfig) -> None:
         )
     if config.max_gross * config.orders.maintenance_margin >= 1.0:
         raise ConfigError(
-            f"orders.maintenance_margin = {config.orders.maintenance_margin!r} would be called "
-            f"at once on a gross leverage of max_gross = {config.max_gross!r}: their product "
-            f"must be < 1"
+            f"OrderConfig.maintenance_margin = {config.orders.maintenance_margin!r} would be "
+            f"called at once on a gross leverage of EnvConfig.max_gross = {config.max_gross!r}: "
+            f"their product must be < 1"
         )
     if config.orders.whole_shares and config.impact.moves_prices:
         raise ConfigError(
-            "orders.whole_shares counts shares at the prices of the data, and impact moves "
-            "them: use one or the other"
+            "OrderConfig.whole_shares counts shares at the prices of the data, and "
+            "EnvConfig.impact moves them: use one or the other"
         )
     if config.randomize.price_impact and not config.impact.moves_prices:
         raise ConfigError(

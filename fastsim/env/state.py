@@ -92,7 +92,7 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
     if config.impact.moves_prices and not tape.has_volume:
         raise ConfigError(
             "EnvConfig.impact moves prices by traded volume, and this market has none: use "
-            "data with volume, or leave impact out"
+            "data with volume, or leave EnvConfig.impact out"
         )
 
 

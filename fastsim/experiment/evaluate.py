@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.report import write_report
-from fastsim.backtest.summary import Summary, summarize
+from fastsim.backtest.summary import Summary, mean_of_rest, summarize
 from fastsim.data.dates import show_span
-from fastsim.env.nested import transform
 from fastsim.experiment.config import Part, TrainConfig, read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
@@ -41,12 +37,8 @@ class Evaluation(NamedTuple):
 def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
     """The agent, equal weight, buy and hold, and the mean of every figure over single assets."""
     count = len(evaluation.history.names) - len(evaluation.history.symbols)
-
-    def shorten(figure: Tensor) -> Tensor:
-        return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
-
     names = (*evaluation.history.names[:count], "single asset, mean")
-    return transform(shorten, evaluation.summary), names
+    return mean_of_rest(evaluation.summary, count), names
 
 
 def evaluate(

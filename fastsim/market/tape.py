@@ -367,7 +367,8 @@ def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
 def _resolve_fill(wanted: str, bars: Bars) -> FillPrice:
     if wanted == "next_open" and bars.open is None:
         raise DataError(
-            'fill="next_open" needs open prices; this data has closes only: use "close"'
+            'TapeConfig.fill = "next_open" needs open prices; this data has closes only: '
+            'use "close"'
         )
     if wanted == "close" or bars.open is None:
         return "close"
