@@ -17,6 +17,7 @@ from fastsim.cli.data import (
     FetchCommand,
     ListCommand,
 )
+from fastsim.cli.doctor import DoctorCommand
 from fastsim.cli.ending import one_line_errors, parsed, value_of
 from fastsim.cli.forecast import (
     ExportCommand,
@@ -45,6 +46,7 @@ COMMANDS: dict[tuple[str, ...], type[Any]] = {
     ("forecast", "show"): ShowCommand,
     ("forecast", "evaluate"): ScoreCommand,
     ("export",): ExportCommand,
+    ("doctor",): DoctorCommand,
 }
 OF_A_RUN = ("train", "ablate")
 """Commands whose options are the fields of `TrainConfig`."""
@@ -65,6 +67,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
         | Annotated[ForecastCommand, tyro.conf.subcommand("forecast", prefix_name=False)]
         | Annotated[ExportCommand, tyro.conf.subcommand("export", prefix_name=False)]
+        | Annotated[DoctorCommand, tyro.conf.subcommand("doctor", prefix_name=False)]
     )
     return parsed(lambda: tyro.cli(commands, prog="fastsim", args=arguments))
 
