@@ -101,6 +101,8 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def read_options(kind: type[Options]) -> Options:
-    """A dataclass from the command line, its docstring the help."""
-    return parsed(lambda: tyro.cli(kind, description=kind.__doc__))
+def read_options(kind: type[Options], usual: Options | None = None) -> Options:
+    """A dataclass from the command line, its docstring the help; options change what is usual."""
+    if usual is None:
+        return parsed(lambda: tyro.cli(kind, description=kind.__doc__))
+    return parsed(lambda: tyro.cli(kind, description=kind.__doc__, default=usual))
