@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import check_range
+from fastsim.data.doubts import tell
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
-from fastsim.data.tables import FILE_TYPES, Table, load_table
+from fastsim.data.tables import FILE_TYPES, Table, is_file_name, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import import_object, is_reference
 
@@ -32,6 +34,9 @@ class DataConfig:
     """ISO date of the last bar, inclusive."""
     repair: bool = False
     """Mend what can be mended, as `CheckConfig.repairing`; otherwise problems are errors."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks: trades then
+    have neither limits of participation nor market impact."""
 
     def __post_init__(self) -> None:
         try:
@@ -52,7 +57,20 @@ class DataConfig:
 
 
 def load_bars(config: DataConfig) -> Bars:
-    """Load the bars that `config` names.
+    """Load the bars that `config` names, and log a warning for what looks wrong in them.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `read_source`.
+    """
+    bars = read_source(config)
+    tell(bars, config.source)
+    return bars
+
+
+def read_source(config: DataConfig) -> Bars:
+    """Load the bars that `config` names; what looks wrong in them is in their `doubts`.
 
     Raises
     ------
@@ -63,7 +81,7 @@ def load_bars(config: DataConfig) -> Bars:
     """
     if config.source in SAMPLES:
         table = sample_table(config.source)
-    elif config.source.lower().endswith(FILE_TYPES) or Path(config.source).exists():
+    elif is_file_name(config.source) or Path(config.source).exists():
         table = load_table(config.source)
     elif is_reference(config.source):
         table = _imported(config.source)
@@ -72,9 +90,12 @@ def load_bars(config: DataConfig) -> Bars:
             f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
             f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
         )
+    checks = CheckConfig.repairing() if config.repair else CheckConfig()
+    if config.ignore_volume:
+        checks = replace(checks, zero_volume="drop")
     return bars_from_table(
         table,
-        checks=CheckConfig.repairing() if config.repair else None,
+        checks=checks,
         symbols=config.symbols or None,
         num_assets=config.num_assets,
         start=config.start,

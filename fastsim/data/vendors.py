@@ -17,9 +17,10 @@ import polars as pl
 from fastsim.config import configuration
 from fastsim.data.bars import PRICES, Bars
 from fastsim.data.checks import CheckConfig
+from fastsim.data.columns import role_of
 from fastsim.data.dates import DAY, check_range, iso_date, show
 from fastsim.data.read import as_table, bars_from_table
-from fastsim.data.tables import Source, Table, load_table, role_of
+from fastsim.data.tables import Source, Table, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import Registry
 
