@@ -13,6 +13,7 @@ from rich.console import Console
 from fastsim.cli.data import DataCommand
 from fastsim.cli.ending import one_line_errors, parsed
 from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
+from fastsim.cli.remedies import in_flags
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "" not in sys.path:
         sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
+    after_stop = "`fastsim train --resume RUN` goes on"
+    with one_line_errors("fastsim", after_stop), in_flags(arguments):
         parse(arguments)(console)
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
-from fastsim.data.source import DataConfig, load_bars
+from fastsim.data.source import DataConfig, load_bars, read_source
 from fastsim.data.vendors import BarRequest, fetch
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
+
+SYMBOLS = 24
+"""So many are named."""
 
 
 @configuration(slots=False)
@@ -30,7 +37,7 @@ class ListCommand:
         """Show every sample with its extent."""
         for name, description in SAMPLES.items():
             console.print(f"[bold]{name}[/bold]: {description}", highlight=False)
-            describe(load_bars(DataConfig(source=name)), console)
+            describe(read_source(DataConfig(source=name)), console)
 
 
 @configuration(slots=False)
@@ -39,14 +46,25 @@ class CheckCommand:
 
     source: tyro.conf.Positional[str]
     """A sample's name, or a CSV or Parquet file."""
+    symbols: tuple[str, ...] = ()
+    """Symbols to keep, all by default; the one name of a table that has no column for it."""
     repair: bool = False
     """Mend what can be mended, and say how often."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks."""
     out: Path | None = None
     """Write the bars to this Parquet file."""
 
     def __call__(self, console: Console) -> None:
         """Read, describe, write."""
-        bars = load_bars(DataConfig(source=self.source, repair=self.repair))
+        bars = read_source(
+            DataConfig(
+                source=self.source,
+                symbols=self.symbols,
+                repair=self.repair,
+                ignore_volume=self.ignore_volume,
+            )
+        )
         describe(bars, console)
         keep(bars, self.out, console)
 
@@ -68,15 +86,21 @@ class FetchCommand:
     """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
+    repair: bool = False
+    """Mend what can be mended, and say how often."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
+        checks = CheckConfig.repairing() if self.repair else CheckConfig()
         request = BarRequest(
             symbols=self.symbols,
             start=self.start,
             end=self.end,
             interval=self.interval,
             exchange=self.exchange,
+            checks=replace(checks, zero_volume="drop") if self.ignore_volume else checks,
         )
         bars = fetch(self.vendor, request)
         describe(bars, console)
@@ -106,7 +130,7 @@ class FactsCommand:
                 self.worlds, len(close), torch.Generator().manual_seed(self.seed)
             )
             columns.append([_range_of(values) for values in stylised_facts(drawn.close)])
-        table = Table("Fact", self.source, *self.model)
+        table = Table("Fact", escape(self.source), *map(escape, self.model))
         for name, *cells in zip(Facts._fields, *columns, strict=True):
             table.add_row(name.replace("_", " "), *cells)
         console.print(table)
@@ -132,25 +156,32 @@ class DataCommand:
 
 
 def describe(bars: Bars, console: Console) -> None:
-    """Print the extent of bars, and every repair."""
+    """Print the extent of bars and their symbols, every repair, and what looks wrong."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
         f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
+    shown = ", ".join(bars.symbols[:SYMBOLS])
+    more = len(bars.symbols) - SYMBOLS
+    symbols = f"{shown} and {more} more" if more > 0 else shown
+    console.print(symbols, highlight=False, markup=False, soft_wrap=True)
     if bars.repairs:
         table = Table("Repaired", "Symbol", "Cells", "First")
         for repair in bars.repairs:
-            table.add_row(repair.problem, repair.symbol, str(repair.cells), str(repair.first)[:19])
+            cells = (str(repair.cells), str(repair.first)[:19])
+            table.add_row(repair.problem, Text(repair.symbol), *cells)
         console.print(table)
+    for doubt in bars.doubts:
+        console.print(f"Warning: {doubt}", highlight=False, markup=False, soft_wrap=True)
 
 
 def keep(bars: Bars, path: Path | None, console: Console) -> None:
     """Write bars, where a path was given."""
     if path is not None:
         write_bars(bars, path)
-        console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _range_of(values: Tensor) -> str:

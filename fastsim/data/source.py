@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
 
 from fastsim.config import configuration, require_between
@@ -43,6 +44,18 @@ class DataConfig:
             check_range(self.start, self.end)
         except DataError as error:
             raise ConfigError(f"DataConfig: {error}") from None
+        if isinstance(self.source, PathLike):
+            object.__setattr__(self, "source", fspath(self.source))
+        if not isinstance(self.source, str):
+            raise ConfigError(
+                f"DataConfig.source must be a name or a path as text, got {self.source!r}"
+            )
+        for symbol in self.symbols:
+            if not isinstance(symbol, str):
+                raise ConfigError(
+                    f"DataConfig.symbols must be text, got {symbol!r}: put it in quotes, as "
+                    f"'{symbol}'"
+                )
         if isinstance(self.symbols, str):
             raise ConfigError(
                 f"DataConfig.symbols must be a tuple of names, got the text {self.symbols!r}"
@@ -93,7 +106,7 @@ def read_source(config: DataConfig) -> Bars:
     checks = CheckConfig.repairing() if config.repair else CheckConfig()
     if config.ignore_volume:
         checks = replace(checks, zero_volume="drop")
-    return bars_from_table(
+    bars = bars_from_table(
         table,
         checks=checks,
         symbols=config.symbols or None,
@@ -101,6 +114,7 @@ def read_source(config: DataConfig) -> Bars:
         start=config.start,
         end=config.end,
     )
+    return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
 
 
 def _imported(source: str) -> Table:

@@ -21,6 +21,7 @@ from fastsim.progress import ON_STDERR, Progress
 def train(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Path:
     """Train from the beginning; returns the run's folder."""
     markets = load_markets(config, progress=progress)
+    config = markets.config
     trainer = make_trainer(config, markets)
     folder = start_run(config, Path(config.runs_dir) / start_name(config))
     return _train(config, markets, trainer, folder, progress, best=float("-inf"))
