@@ -25,7 +25,14 @@ ALIASES = {
     "high": ("high", "highprice", "pxhigh"),
     "low": ("low", "lowprice", "pxlow"),
     "close": ("close", "closeprice", "closingprice", "price", "pxlast", "closelast"),
-    "adj_close": ("adjclose", "adjustedclose", "adjcloseprice", "closeadj", "closeadjusted"),
+    "adj_close": (
+        "adjclose",
+        "adjustedclose",
+        "adjcloseprice",
+        "closeadj",
+        "closeadjusted",
+        "adjusted",
+    ),
     "volume": ("volume", "vol", "pxvolume"),
     "halted": ("halted",),
 }
@@ -43,22 +50,34 @@ NO_SYMBOLS = (
 )
 """Words of tables of fields, spelled as `ALIASES`, that bars have no column for."""
 
-NO_NAMES = (
-    *NO_SYMBOLS,
+QUALIFIERS = (
+    "bid",
+    "ask",
+    "mid",
     "adj",
-    "adjusted",
-    "unadj",
     "raw",
     "prev",
     "previous",
     "total",
     "avg",
+    "average",
     "mean",
 )
-"""What a symbol beside a field is not: Prev Close is no close of Prev."""
+"""Words beside a field that make it another field: Prev Close is no close of Prev."""
 
 ACTIONS = ("Dividends", "Stock Splits", "Capital Gains", "Repaired?")
 """Fields that yfinance adds to prices on request; bars have no use for them."""
+
+_NO_SYMBOLS = {
+    *NO_SYMBOLS,
+    *(
+        f"{one}{two}"
+        for spelling, role in _ROLES.items()
+        for qualifier in QUALIFIERS
+        for one, two in ((qualifier, spelling), (spelling, qualifier))
+        if role in FIELD_ROLES and f"{one}{two}" not in _ROLES
+    ),
+}
 
 LEVELS_OF_SYMBOLS = ("ticker", "tickers", "symbol", "symbols", "asset", "instrument")
 
@@ -130,7 +149,7 @@ def under_header(rows: pl.DataFrame) -> pl.DataFrame:
     if levels == 1:
         require_unique(head[0])
         return body.rename(dict(zip(rows.columns, head[0], strict=True)))
-    index = {(head[2][0] if named else "") or "date": body.to_series(0)}
+    index = {head[2][0] if named else "": body.to_series(0)}
     pairs = list(zip(head[0][1:], head[1][1:], strict=True))
     return stacked(pairs, body.get_columns()[1:], index, levels=(head[0][0], head[1][0]))
 
@@ -268,12 +287,8 @@ def _reading(name: str) -> tuple[tuple[str, str] | None, tuple[str, str] | None]
 
 
 def is_no_symbol(name: str) -> bool:
-    """Whether a header is a word of tables of fields, such as Settle, VWAP or Bid Close."""
-    return spelled(name) in NO_SYMBOLS or any(
-        (role_of(one) in FIELD_ROLES and spelled(two) in NO_NAMES)
-        for left, right in _splits(name)
-        for one, two in ((left, right), (right, left))
-    )
+    """Whether a header is a word of tables of fields, such as Settle, VWAP or BidClose."""
+    return spelled(name) in _NO_SYMBOLS
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
@@ -332,6 +347,8 @@ def stacked(
         else:
             shared[one or two] = values
     kept = {name: values for name, values in shared.items() if not _is_left_over(name, values)}
+    if "" in kept:
+        kept["timestamp"] = kept.pop("")
     if not kept:
         raise DataError("with two levels of columns, the index must hold the dates")
     place = _level_of_fields([pair for pair, _ in entries], levels)

@@ -22,7 +22,7 @@ BLANKS = "\u00a0\u2007\u202f\u2009"
 """Spaces that do not break lines, which stand for plain ones."""
 ENCODINGS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 NO_TABLE = {
-    b"PK": "a zip archive or an Excel workbook: save its sheet as CSV",
+    b"pk": "a zip archive or an Excel workbook: unpack it, or save its sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save its sheet as CSV",
     b"<!do": "a web page: the download failed",
     b"<htm": "a web page: the download failed",

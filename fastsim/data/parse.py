@@ -22,7 +22,7 @@ MISSING_WORDS = (
 DATE_FORMATS = (
     *("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f"),
     *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p"),
-    *("%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%d-%b-%y"),
+    *("%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%y", "%d-%b-%Y", "%d %B %Y"),
 )
 """Year first: 01/02/2020 is one day in Boston and another in London."""
 SPELLINGS = (
@@ -79,7 +79,7 @@ def text_of(column: pl.Series) -> pl.Series:
 
 def decimal_mark(columns: Sequence[pl.Series]) -> str:
     """The mark before decimals in these columns of one table: a comma if only that can be meant."""
-    texts = [text_of(column) for column in columns if column.dtype == pl.String]
+    texts = [_ungrouped(text_of(column)) for column in columns if column.dtype == pl.String]
     commas = any(text.str.contains(COMMA).any() for text in texts)
     points = any(text.str.contains(POINT).any() for text in texts)
     return "," if commas and not points else "."
@@ -117,9 +117,7 @@ def _numbers(column: pl.Series, mark: str) -> pl.Series:
     numbers = text.cast(pl.Float64, strict=False)
     if mark == "." and (numbers.is_not_null() | text.is_null()).all():
         return numbers
-    bare = text.str.replace(r"^([+-]?)\s*[$€£¥]\s*", "${1}")
-    for _ in range(2):  # 1 234 567: a match takes the digit that the next would begin with
-        bare = bare.str.replace_all("(\\d)['\u2019 ](\\d{3})", "${1}${2}")
+    bare = _ungrouped(text)
     unit = bare.str.extract(r"(?i)\d\s*([kmb])$").str.to_lowercase()
     bare = bare.str.replace(r"(?i)\s*[kmb]$", "")
     if mark == ",":
@@ -134,6 +132,14 @@ def _numbers(column: pl.Series, mark: str) -> pl.Series:
     numbers = plain.set(~good, None).cast(pl.Float64, strict=False) * factor
     _require_all(column, numbers.is_not_null() | text.is_null(), "is not a number")
     return numbers
+
+
+def _ungrouped(text: pl.Series) -> pl.Series:
+    """Numbers without signs of money, and without blanks and apostrophes between thousands."""
+    bare = text.str.replace(r"^([+-]?)\s*[$€£¥]\s*", "${1}")
+    for _ in range(2):  # 1 234 567: a match takes the digit that the next would begin with
+        bare = bare.str.replace_all("(\\d)['\u2019 ](\\d{3})", "${1}${2}")
+    return bare
 
 
 def _require_one_meaning(column: pl.Series, text: pl.Series, grouped: pl.Series) -> None:
@@ -239,6 +245,17 @@ def is_clock(column: pl.Series) -> bool:
     return column.dtype == pl.String and bool(text_of(column).str.contains(CLOCK).all())
 
 
+def is_digital_clock(column: pl.Series) -> bool:
+    """Whether a column may hold times of day in digits alone, such as 93000 or 0930."""
+    text = text_of(column)
+    if not text.str.contains(r"^\d{1,6}(\.0*)?$").all():
+        return False
+    digits = text.str.replace(r"\.0*$", "").cast(pl.Int64)
+    longest = 2 if (digits < 10_000).all() else 4
+    minutes = digits % 100 if longest == 2 else digits // 100 % 100
+    return bool(((digits // 10**longest < 24) & (minutes < 60) & (digits % 100 < 60)).all())
+
+
 def joined(dates: pl.Series, times: pl.Series) -> pl.Series:
     """Text of stamps out of a column of dates and one of times of day, 09:30, 0930 or 093000.
 
@@ -252,7 +269,7 @@ def joined(dates: pl.Series, times: pl.Series) -> pl.Series:
         dates, days == days.dt.truncate("1d"), "has a time of day beside a column of times"
     )
     text = times.cast(pl.String) if times.dtype == pl.Time else text_of(times)
-    if text.str.contains(r"^\d+(\.0*)?$").all():
+    if is_digital_clock(times):
         digits = text.str.replace(r"\.0*$", "")
         width = 4 if (digits.str.len_chars() <= 4).all() else 6
         text = digits.str.zfill(width).str.replace(r"^(\d\d)(\d\d)(\d\d)?$", "${1}:${2}:${3}")
@@ -334,7 +351,13 @@ def _from_numbers(column: pl.Series, numbers: pl.Series) -> pl.Series:
             if per_second <= micro:
                 return (whole * (micro // per_second)).cast(pl.Datetime("us"))
             return (whole // (per_second // micro)).cast(pl.Datetime("us"))
-    raise _row_error(column, 0, "is neither a date nor clearly seconds or milliseconds since 1970")
+    of_excel = " (a day as Excel counts them? format the column as 2020-01-31)"
+    raise _row_error(
+        column,
+        0,
+        "is neither a date nor clearly seconds or milliseconds since 1970"
+        f"{of_excel if 20_000 < whole[0] < 80_000 else ''}",
+    )
 
 
 def _from_digits(column: pl.Series, whole: pl.Series) -> pl.Series | None:

@@ -26,6 +26,10 @@ from fastsim.errors import DataError
 logger = logging.getLogger(__name__)
 
 
+MAY_BE_CLOSE = ("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose")
+"""Words that often stand for a close, spelled as `columns.spelled` does."""
+
+
 class _Layout(NamedTuple):
     """Which column of a table is what."""
 
@@ -272,15 +276,21 @@ def _stamp_columns(
     clocks = [name for name in names if parse.is_clock(frame[name])]
     dates = [name for name in names if name not in clocks and _holds_dates(frame[name])]
     rest = [name for name in names if name not in clocks and name not in dates]
-    if long and len(dates) == 1 and not clocks and len(rest) == 1:
-        clocks, rest = rest, []  # 93000, as digits
-    if long and len(dates) == 2 and not clocks:
-        digits = [name for name in dates if columns.spelled(name) == "time"]
-        clocks, dates = digits, [name for name in dates if name not in digits]
+    if not clocks:
+        clocks = [name for name in (*dates, *rest) if _is_digital_clock(frame, name, names, long)]
+        dates, rest = ([n for n in part if n not in clocks] for part in (dates, rest))
     if len(dates) == 1 and len(clocks) < 2 and not (long and rest):
         return [*dates, *clocks], rest
     one, two = [*dates, *clocks, *rest][:2]
     raise DataError(f"columns {one!r} and {two!r} both mean timestamp: remove one")
+
+
+def _is_digital_clock(frame: pl.DataFrame, name: str, names: list[str], long: bool) -> bool:
+    """Whether a column called time holds digits such as 093000, and no prices of a symbol TIME."""
+    others = [frame[other] for other in names if other != name]
+    repeated = any(other.n_unique() < len(other) for other in others)
+    named = columns.spelled(name) == "time"
+    return named and (long or repeated) and parse.is_digital_clock(frame[name])
 
 
 def _holds_dates(column: pl.Series) -> bool:
@@ -303,6 +313,8 @@ def _wide_symbols(frame: pl.DataFrame, roles: dict[str, str], others: list[str])
     """Tickers such as OPEN and LOW are symbols in a wide table; adj_close and volume are not."""
     named = "; if it is a symbol, name all that you want in symbols"
     for role in ("adj_close", "volume"):
+        if role in roles and any(map(is_no_symbol, others)):
+            raise DataError(_without_close(frame.columns))
         if role in roles:
             raise DataError(
                 f"column {roles[role]!r} but no close column: a wide table holds closes only{named}"
@@ -338,7 +350,7 @@ def _all_tickers(frame: pl.DataFrame, fields: list[str], others: list[str]) -> b
 
 
 def _without_close(names: Sequence[str]) -> str:
-    near = [name for name in names if is_no_symbol(name)]
+    near = [name for name in names if columns.spelled(name) in MAY_BE_CLOSE]
     rename = f": if {near[0]!r} holds closes, rename it to 'close'" if near else ""
     return f"no close column among {listed(names)}{rename}"
 
