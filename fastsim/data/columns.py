@@ -202,15 +202,18 @@ def _without_left_overs(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_count(column: pl.Series, *, named: bool) -> bool:
-    """Whether a column is an index that nobody named: empty, or whole numbers one after another."""
+    """Whether a column numbers rows: it is empty or holds whole numbers, and if named, rising ones.
+
+    A symbol called index has prices that fall, too, or that are no whole numbers.
+    """
     text = column.cast(pl.String, strict=False).str.strip_chars().replace({"": None})
     numbers = text.cast(pl.Float64, strict=False)
     if text.null_count() == len(text):
         return True
     if numbers.null_count() or (numbers != numbers.round()).any():
         return False
-    step = bool((numbers.diff().drop_nulls() == 1).all())
-    return step and numbers[0] < 10**8 if named else bool((numbers < 1e7).all())
+    rising = bool((numbers.diff().drop_nulls() > 0).all())
+    return bool((numbers < 1e7).all()) and (rising or not named)
 
 
 def is_nameless(name: str) -> bool:
@@ -389,6 +392,6 @@ def _level_of_fields(
     if len(closing) != 1:
         raise DataError(
             "one level of the columns must be fields (Open, Close...) and the other symbols, got "
-            f"{pairs[0] if pairs else 'none'}"
+            f"{pairs[0] if pairs else 'none'}: name the level of symbols 'Ticker'"
         )
     return closing[0]
