@@ -295,10 +295,11 @@ def is_no_symbol(name: str) -> bool:
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
-    """Both sides of every joint of a name."""
-    splits = [(name[: joint.start()], name[joint.end() :]) for joint in _JOINT.finditer(name)]
+    """Both sides of every joint of a name, or what stands before brackets and in them."""
     bracket = _BRACKETS.fullmatch(name)
-    splits += [(bracket[1], bracket[2])] if bracket else []
+    if bracket:
+        return [(bracket[1], bracket[2])]
+    splits = [(name[: joint.start()], name[joint.end() :]) for joint in _JOINT.finditer(name)]
     return [(left, right) for left, right in splits if left and right]
 
 

@@ -107,8 +107,8 @@ def _as_utf8(raw: bytes) -> bytes:
         if start.startswith(mark):
             raise DataError(f"not CSV but {what}")
     encoding = next((name for mark, name in ENCODINGS.items() if raw.startswith(mark)), None)
-    if encoding is None and b"\0" in raw[:1000]:
-        zeros = np.frombuffer(raw[:1000], np.uint8) == 0
+    zeros = np.frombuffer(raw[:1000], np.uint8) == 0
+    if encoding is None and zeros.mean() > 0.2:  # every other byte, where all letters are Latin
         encoding = "utf-16-le" if zeros[1::2].sum() > zeros[::2].sum() else "utf-16-be"
     try:
         text = raw if encoding is None else raw.decode(encoding).encode()

@@ -374,10 +374,10 @@ def _from_digits(column: pl.Series, whole: pl.Series) -> pl.Series | None:
     ).fill_null(value=False)
     if good.all():
         return times
-    if good.sum() > len(good) / 2 or (len(text[0]) == 8 and 1678 <= int(text[0][:4]) <= 2261):
-        _require_all(
-            column, times.is_not_null(), f"is not a date written as {_EXAMPLE[: len(text[0])]}"
-        )
+    old = len(text[0]) == 8 and 1678 <= int(text[0][:4]) <= 2261
+    if old or 2 * good.sum() >= len(good):
+        wanted = f"is not a date written as {_EXAMPLE[: len(text[0])]}"
+        _require_all(column, times.is_not_null() if old else good, wanted)
         return times
     return None
 
