@@ -54,16 +54,13 @@ def split_by_date(timestamps: Timestamps, validation_start: str, test_start: str
     first = iso_stamp(validation_start, "validation_start")
     second = iso_stamp(test_start, "test_start")
     _check_calendar(timestamps)
+    _require_inside(timestamps, "validation_start", first)
+    _require_inside(timestamps, "test_start", second)
     if first >= second:
         raise DataError(
-            f"validation_start {validation_start} must be before test_start {test_start}"
+            f"validation_start {validation_start} must be before test_start {test_start}: "
+            f"{_remedy(timestamps)}"
         )
-    for name, start in (("validation_start", first), ("test_start", second)):
-        if not timestamps[0] < start <= timestamps[-1]:
-            raise DataError(
-                f"{name} {show(start)} is outside the data, which run from "
-                f"{show(timestamps[0])} to {show(timestamps[-1])}: {_remedy(timestamps)}"
-            )
     one, two = (int(row) for row in np.searchsorted(timestamps, np.array([first, second])))
     split = Split(slice(0, one), slice(one, two), slice(two, len(timestamps)))
     for name, rows in split._asdict().items():
@@ -132,13 +129,23 @@ def _rows_of_shares(timestamps: Timestamps) -> tuple[int, int]:
             f"{rows} bars, {show(timestamps[0])} to {show(timestamps[-1])}, are too few for "
             f"training, validation and test: give at least {3 * MIN_BARS}"
         )
-    one = max(MIN_BARS, round(TRAIN * rows))
-    two = max(one + MIN_BARS, round((TRAIN + VALIDATION) * rows))
-    return one, min(two, rows - MIN_BARS)
+    one = min(max(MIN_BARS, round(TRAIN * rows)), rows - 2 * MIN_BARS)
+    two = min(max(one + MIN_BARS, round((TRAIN + VALIDATION) * rows)), rows - MIN_BARS)
+    return one, two
 
 
 def _row_of(timestamps: Timestamps, text: str, name: str) -> int:
-    return int(np.searchsorted(timestamps, iso_stamp(text, name)))
+    start = iso_stamp(text, name)
+    _require_inside(timestamps, name, start)
+    return int(np.searchsorted(timestamps, start))
+
+
+def _require_inside(timestamps: Timestamps, name: str, start: np.datetime64) -> None:
+    if not timestamps[0] < start <= timestamps[-1]:
+        raise DataError(
+            f"{name} {show(start)} is outside the data, which run from "
+            f"{show(timestamps[0])} to {show(timestamps[-1])}: {_remedy(timestamps)}"
+        )
 
 
 def _remedy(timestamps: Timestamps) -> str:

@@ -225,20 +225,22 @@ def _day_of_week(days: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 
 def _days_of_week(days: NDArray[np.datetime64]) -> list[int]:
-    """Days on which a market trades: those with bars in most weeks, and at least half as many.
+    """Days on which a market trades: those with bars in half of the weeks, and half as many each.
 
-    A sample shorter than a week says nothing of weekends, unless it has bars on one.
+    A sample shorter than a week says nothing of weekends, unless it has bars on one, and in one
+    shorter than four weeks a working day without bars is a holiday.
     """
     numbers = _day_of_week(days)
     span = int((days[-1] - days[0]).astype("timedelta64[D]").astype(int)) + 1
     weeks = np.bincount(_day_of_week(np.arange(days[0], days[-1] + 1)), minlength=7).clip(1)
     dated = np.bincount(_day_of_week(np.unique(days)), minlength=7) / weeks
     bars = np.bincount(numbers, minlength=7) / weeks
-    often = (dated > 0.5) & (bars > 0.5 * np.median(bars[bars > 0]))
+    often = (dated >= 0.5) & (bars >= 0.5 * np.median(bars[bars > 0]))
     busy: list[int] = np.flatnonzero(often).tolist()
     if span < 7:
         return list(range(7)) if often[5:].all() else list(range(5))
-    return busy or list(range(5))
+    holidays = span < 28 and max(busy, default=0) < 5
+    return list(range(5)) if holidays else busy or list(range(5))
 
 
 def _undefined(returns: Tensor) -> Tensor:
