@@ -25,7 +25,6 @@ from fastsim.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-
 MAY_BE_CLOSE = ("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose")
 """Words that often stand for a close, spelled as `columns.spelled` does."""
 
@@ -46,13 +45,14 @@ def read_bars(
     start: str | None = None,
     end: str | None = None,
 ) -> Bars:
-    """Read bars from a CSV or Parquet file, or from a polars or pandas frame.
+    """Read bars from a CSV or Parquet file, or from a polars or pandas frame: `docs/data.md`.
 
     Long form has a row per date and symbol: date, symbol, close and any of open, high, low,
     volume, adj_close, in the usual spellings ("Ticker", "Adj Close"...); without a symbol column,
     `symbols` must give the one name. Rows with `halted` true are not tradable and need no price.
-    Wide form has a date column and one column of closes per symbol. A pandas frame may hold dates
-    and symbols in its index, and may have columns of two levels, as yfinance gives them.
+    Wide form has a date column and one column of closes per symbol. Columns may have two levels,
+    as yfinance gives them, or names that join field and symbol; a pandas frame may hold dates and
+    symbols in its index. What looks wrong but is no error is logged, and is in `Bars.doubts`.
 
     Parameters
     ----------
@@ -61,15 +61,16 @@ def read_bars(
     checks
         What to do with problems; by default all but late listings are errors.
     symbols
-        Those to keep, in this order; by default all, in the order of the source.
+        Those to keep, in this order; by default all, in the order of the source. Columns of a
+        wide table that are named here are symbols whatever their names mean otherwise.
     start, end
         ISO dates, both inclusive.
 
     Returns
     -------
     Bars
-        [T, A] arrays in UTC. Stamps with an offset or time zone are converted, naive ones are
-        taken as UTC.
+        [T, A] arrays in UTC. Stamps with an offset or time zone are converted, but for those of
+        whole days, which stay on their day (`parse.one_clock`); naive ones are taken as UTC.
 
     Raises
     ------
