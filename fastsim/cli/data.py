@@ -9,19 +9,25 @@ from typing import Annotated
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
-from fastsim.data.source import DataConfig, load_bars
+from fastsim.data.source import DataConfig, read_source
 from fastsim.data.vendors import BarRequest, fetch
 from fastsim.errors import ConfigError
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
+
+SYMBOLS = 24
+"""So many are named."""
 
 
 @configuration(slots=False)
@@ -32,7 +38,7 @@ class ListCommand:
         """Show every sample with its extent."""
         for name, description in SAMPLES.items():
             console.print(f"[bold]{name}[/bold]: {description}", highlight=False)
-            describe(load_bars(DataConfig(source=name)), console)
+            describe(read_source(DataConfig(source=name)), console)
 
 
 @configuration(slots=False)
@@ -48,7 +54,7 @@ class Reading:
                 f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
             )
         repair = repair or self.data.repair
-        return load_bars(replace(self.data, source=source, repair=repair))
+        return read_source(replace(self.data, source=source, repair=repair))
 
 
 HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
@@ -90,15 +96,21 @@ class FetchCommand:
     """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
+    repair: bool = False
+    """Mend what can be mended, and say how often."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
+        checks = CheckConfig.repairing() if self.repair else CheckConfig()
         request = BarRequest(
             symbols=self.symbols,
             start=self.start,
             end=self.end,
             interval=self.interval,
             exchange=self.exchange,
+            checks=replace(checks, zero_volume="drop") if self.ignore_volume else checks,
         )
         bars = fetch(self.vendor, request)
         describe(bars, console)
@@ -129,7 +141,7 @@ class FactsCommand:
                 self.worlds, len(close), torch.Generator().manual_seed(self.seed)
             )
             columns.append([_range_of(values) for values in stylised_facts(drawn.close)])
-        table = Table("Fact", self.source, *self.model)
+        table = Table("Fact", escape(self.source), *map(escape, self.model))
         for name, *cells in zip(Facts._fields, *columns, strict=True):
             table.add_row(name.replace("_", " "), *cells)
         console.print(table)
@@ -155,25 +167,32 @@ class DataCommand:
 
 
 def describe(bars: Bars, console: Console) -> None:
-    """Print the extent of bars, and every repair."""
+    """Print the extent of bars and their symbols, every repair, and what looks wrong."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
         f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
+    shown = ", ".join(bars.symbols[:SYMBOLS])
+    more = len(bars.symbols) - SYMBOLS
+    symbols = f"{shown} and {more} more" if more > 0 else shown
+    console.print(symbols, highlight=False, markup=False, soft_wrap=True)
     if bars.repairs:
         table = Table("Repaired", "Symbol", "Cells", "First")
         for repair in bars.repairs:
-            table.add_row(repair.problem, repair.symbol, str(repair.cells), str(repair.first)[:19])
+            cells = (str(repair.cells), str(repair.first)[:19])
+            table.add_row(repair.problem, Text(repair.symbol), *cells)
         console.print(table)
+    for doubt in bars.doubts:
+        console.print(f"Warning: {doubt}", highlight=False, markup=False, soft_wrap=True)
 
 
 def keep(bars: Bars, path: Path | None, console: Console) -> None:
     """Write bars, where a path was given."""
     if path is not None:
         write_bars(bars, path)
-        console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _range_of(values: Tensor) -> str:

@@ -13,6 +13,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fastsim.cli.data import HowToRead, Reading
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
@@ -97,7 +98,7 @@ class ShowCommand:
             _fan_chart(
                 forecast, context, f"{self.symbol}: {forecaster.card.name} from {day}"
             ).write_html(self.plot, include_plotlyjs=True)
-            console.print(f"Wrote {self.plot}", highlight=False, soft_wrap=True)
+            console.print(f"Wrote {self.plot}", highlight=False, markup=False, soft_wrap=True)
 
     def _place(self, tape: MarketTape) -> tuple[int, int]:
         if self.symbol not in tape.symbols:
@@ -157,7 +158,7 @@ class ScoreCommand:
         )
         if self.json is not None:
             write_scores(entries, self._settings(bars, origins), self.json)
-            console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
+            console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
 
     def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
         days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
@@ -234,12 +235,15 @@ class ExportCommand:
             f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
             f"the eager model, by {parity.against_float32:.2g} from the eager model in float32",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
 
 def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
-    table = Table("Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=title)
+    table = Table(
+        "Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=Text(title)
+    )
     price = context.close[:, -1]
     rise = forecast.probability_of_rise(price)[0].tolist()
     bands = [forecast.at(level)[0].tolist() for level in (0.1, 0.5, 0.9)]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import fastsim
 from fastsim.config import write_whole
@@ -92,9 +93,9 @@ def score_tables(entries: dict[str, Entry]) -> tuple[Table, Table]:
         summary = summarise(entry.scores)
         ratios = [relative(entry.scores, entries[other].scores) for other in references]
         crps = relative(entry.scores, entries[WALK].scores, "crps")
-        losses.add_row(name, *map(_cell, (*ratios, crps, summary.mase)))
+        losses.add_row(Text(name), *map(_cell, (*ratios, crps, summary.mase)))
         cells = map(_cell, (summary.rmse, summary.coverage, summary.hit_rate))
-        calibration.add_row(name, *cells, sparkline(summary.pit))
+        calibration.add_row(Text(name), *cells, sparkline(summary.pit))
     return losses, calibration
 
 

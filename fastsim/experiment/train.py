@@ -26,6 +26,7 @@ def train(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Path:
     """Train from the beginning; returns the run's folder."""
     with whole(progress, "training") as run:
         markets = load_markets(config, progress=run)
+        config = markets.config
         trainer = make_trainer(config, markets)
         folder = start_run(config, Path(config.runs_dir) / start_name(config))
         _expect(run, config, markets, trainer, evaluated=run is progress)
