@@ -29,7 +29,7 @@ from typing import (
 import dacite
 import yaml
 
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 BPS = 1e-4
@@ -200,8 +200,10 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """
     respelled = getattr(cls, "respelled", dict)
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
+    given_values = _with_tuples(respelled(mapping))
+    _check_names(cls, given_values)
     try:
-        return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
+        return dacite.from_dict(cls, given_values, rules)
     except dacite.WrongTypeError as error:
         path = f"{cls.__name__}.{error.field_path}"
         if get_origin(error.field_type) is tuple and not isinstance(error.value, tuple):
@@ -215,6 +217,21 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{path} must be {kind}, got {error.value!r}") from None
     except dacite.DaciteError as error:
         raise ConfigError(f"{cls.__name__}: {error}") from None
+
+
+def _check_names(cls: Any, mapping: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key, at any depth, that no field is called; names the nearest."""
+    hints = get_type_hints(cls)
+    known = [entry.name for entry in fields(cls) if entry.init]
+    for name, value in mapping.items():
+        if name not in known:
+            raise ConfigError(
+                f"{cls.__name__} has no field {name!r}; it has {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        inner = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
+        if isinstance(value, Mapping) and len(inner) == 1:
+            _check_names(inner[0], value)
 
 
 def _as_float(value: Any) -> Any:

@@ -3,6 +3,9 @@
 Every message is one line that names the culprit, the value it had, and what would work.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class FastsimError(ValueError):
     """Base of every error that fastsim raises for bad input."""
@@ -26,3 +29,9 @@ class CheckpointError(FastsimError):
 
 class ForecastError(FastsimError):
     """A forecast cannot be made: weights cannot be had, or the context or horizon does not fit."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The nearest of the known names as the end of a message, or nothing where none is near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
