@@ -66,7 +66,8 @@ def test_a_ruined_player_leaves_and_the_others_go_on():
     assert left[0] == ["player_0", "player_1"]
     assert left[-1] == ["player_1"]
     with pytest.raises(ActionError, match="reset"):
-        zoo.step({})
+        zoo.step({"player_0": still})
+    assert zoo.step({}) == ({}, {}, {}, {}, {})
     assert set(zoo.reset()[0]) == {"player_0", "player_1"}
 
 

@@ -7,7 +7,7 @@ from gymnasium import make
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecCheckNan, VecNormalize
 
 import fastsim
 from fastsim.adapters.build import build_env
@@ -18,7 +18,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError
 from fastsim.market.tape import make_tape
 
-SHORT = {"market": "tech4", "episode": {"horizon": 10, "staggered": False}}
+SHORT = {"market": "tech4", "episode": {"horizon": 10}}
 
 
 def test_stable_baselines3_finds_nothing_to_complain_about():
@@ -48,7 +48,7 @@ def test_a_finished_episode_carries_what_its_algorithms_need():
 
 
 def test_only_finished_rows_are_touched_in_a_persistent_list_of_infos():
-    env = SB3VecEnv(64, market="tech4", episode={"horizon": 16})
+    env = SB3VecEnv(64, market="tech4", episode={"horizon": 16, "staggered": True})
     env.seed(0)
     env.reset()
     before, dones = None, 0
@@ -139,7 +139,7 @@ def test_it_runs_the_same_as_gymnasium_from_the_same_seed_at_any_thread_count(th
 
 
 def test_its_wrappers_and_its_evaluation_accept_it():
-    env = VecNormalize(VecMonitor(VecCheckNan(SB3VecEnv(4, **SHORT), raise_exception=True)))
+    env = VecNormalize(VecCheckNan(SB3VecEnv(4, **SHORT), raise_exception=True))
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
     model.learn(64)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=4)
