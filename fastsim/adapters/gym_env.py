@@ -264,6 +264,14 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         """A picture [480, 640, 3] of every row since its episode's start; None with a window."""
         return rendered(self._screen, self.render_mode, begun=self._begun, closed=self.closed)
 
+    def call(self, name: str, *arguments: Any, **keywords: Any) -> tuple[Any, ...]:
+        """What each row's `name` returns, as Gymnasium's own batches offer; here only "render"."""
+        if name != "render":
+            raise ConfigError(
+                f"cannot call {name!r} on single environments of a batch, but 'render'"
+            )
+        return self.render() or (None,) * self.num_envs
+
     def close_extras(self, **kwargs: Any) -> None:
         """Close the window."""
         if self._screen is not None:
