@@ -245,9 +245,14 @@ def _as_float(value: Any) -> Any:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Let YAML's lists, at any depth, stand for tuples: what is frozen holds no list."""
+    """Let YAML's lists, at any depth, stand for tuples, as what is frozen holds no list.
+
+    NumPy's whole numbers become Python's.
+    """
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 

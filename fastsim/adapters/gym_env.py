@@ -123,7 +123,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun, self._over = True, False
         if self._screen is not None:
-            self._screen.look()
+            self._screen.begin()
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
         return self._observation(columns.numpy(force=True), bar), info
@@ -232,7 +232,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         observation = _begin(self, self.env, seeds, begun=self._begun)
         self._begun = True
         if self._screen is not None:
-            self._screen.look()
+            self._screen.begin()
         return self._observation(observation), {"wealth": self.env.state.wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:

@@ -103,7 +103,9 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         if seed is None and not self._begun:
             seed = int(seeding.np_random()[0].integers(2**32))
         observation = self.env.reset(None if seed is None else int(seed))
-        self._look(observation)
+        self._seen = observation
+        if self._screen is not None:
+            self._screen.begin()
         self._begun, self.agents = True, list(self.possible_agents)
         date = self._date(observation)
         infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
@@ -124,7 +126,9 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             return {}, {}, {}, {}, {}
         transition = self.env.step(torch.from_numpy(self._rows(actions)).to(self.env.tape.device))
         observation, date = transition.observation, self._date(transition.observation)
-        self._look(observation)
+        self._seen = observation
+        if self._screen is not None:
+            self._screen.look()
         told = step_info(figures_of(transition), self.env.cost_names)
         numbers = zip(*(values.tolist() for values in told.values()), strict=True)
         infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
@@ -160,11 +164,6 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     def _check_open(self) -> None:
         if self._closed:
             raise ActionError("the environment is closed: make another")
-
-    def _look(self, observation: Observation) -> None:
-        self._seen = observation
-        if self._screen is not None:
-            self._screen.look()
 
     def _space_of_state(self) -> spaces.Space[Any]:
         own, players = self.env.portfolio_width, len(self.possible_agents)

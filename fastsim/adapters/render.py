@@ -53,12 +53,13 @@ def check_render_mode(mode: object, accepted: Sequence[str] = RENDER_MODES) -> N
 class Screen:
     """Keeps what has happened to each row of an environment, and draws it.
 
-    "rgb_array" draws with Agg alone; "human" shows the first row in a window of pyplot's.
+    "rgb_array" draws with Agg alone; "human" shows the first row in a window of pyplot's,
+    or warns that there can be none.
 
     Raises
     ------
     ConfigError
-        There are more rows than can be drawn, or no window can be opened.
+        There are more rows than can be drawn.
     """
 
     def __init__(self, env: PortfolioEnv, mode: str) -> None:
@@ -71,6 +72,11 @@ class Screen:
         self._tracks: list[Track] = []
         self._figure = _window() if mode == "human" else _figure()
         self._dates = [stamp[:16] for stamp in np.datetime_as_string(env.tape.timestamps).tolist()]
+
+    def begin(self) -> None:
+        """Forget what was, after a reset of all rows."""
+        self._tracks = []
+        self.look()
 
     def look(self) -> None:
         """Take note of every account as it is now; shows the first in the window, if there is."""
@@ -150,12 +156,12 @@ def _figure() -> Any:
 def _window() -> Any:
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure = pyplot.figure("fastsim", figsize=(6.4, 4.8), layout="constrained")
+    figure = pyplot.figure(figsize=(6.4, 4.8), layout="constrained")
     if getattr(figure.canvas, "required_interactive_framework", None) is None:
-        pyplot.close(figure)
-        raise ConfigError(
-            'render_mode="human" needs a display and one of matplotlib\'s windows, got backend '
-            f'{pyplot.get_backend()!r}; use "rgb_array"'
+        logger.warn(
+            'no window is shown: render_mode="human" needs a display and one of matplotlib\'s '
+            f'windows, got {pyplot.get_backend()!r}; use render_mode="rgb_array"'
         )
-    figure.show()
+    else:
+        figure.show()
     return figure

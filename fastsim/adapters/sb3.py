@@ -93,7 +93,7 @@ class SB3VecEnv(VecEnv):
         observation = self.env.reset(self._next_seed)
         self._begun, self._next_seed = True, None
         if self._screen is not None:
-            self._screen.look()
+            self._screen.begin()
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0.0
