@@ -8,7 +8,10 @@ from difflib import get_close_matches
 
 
 class FastsimError(ValueError):
-    """Base of every error that fastsim raises for bad input."""
+    """Base of every error that fastsim raises for bad input; its message becomes one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 class ConfigError(FastsimError):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from fastsim.adapters.sources import bars_of, settle_in_fork
+from fastsim.adapters.sources import MarketSource, bars_of, settle_in_fork
 from fastsim.config import from_mapping, require_count
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between
-from fastsim.data.source import DataConfig
 from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -25,9 +23,7 @@ from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 
-MarketSource = str | Path | DataConfig | Mapping[str, Any] | Bars | MarketTape | FreshWorlds
-"""A built-in sample's name, a file of bars, a data configuration or its fields, bars, a tape, or
-fresh worlds."""
+__all__ = ["MarketSource", "build_env"]
 
 SPELLED = ("render_mode", "max_episode_steps", "autoreset_mode")
 """Arguments that the adapters take beside those of `build_env`."""

@@ -17,6 +17,12 @@ from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError
 from fastsim.extensions import is_reference
+from fastsim.market.tape import MarketTape
+from fastsim.synthetic.fresh import FreshWorlds
+
+MarketSource = str | Path | DataConfig | Mapping[str, Any] | Bars | MarketTape | FreshWorlds
+"""A built-in sample's name, a file of bars, a data configuration or its fields, bars, a tape, or
+fresh worlds."""
 
 log = logging.getLogger(__name__)
 
