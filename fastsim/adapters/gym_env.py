@@ -102,7 +102,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_names = self.env.observation_names
         stamps = np.datetime_as_string(self.env.tape.timestamps)
         self._dates = [stamp[:19] for stamp in stamps.tolist()]
-        self._begun = self._over = self._closed = False
+        self._begun = self._over = False
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -117,7 +117,6 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; with a seed, the first of that seed."""
-        _check_open(closed=self._closed)
         check_seed(seed)
         super().reset(seed=None if seed is None else int(seed))
         observation = _begin(self, self.env, seed, begun=self._begun)
@@ -130,7 +129,6 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade to `action` and move to the next close."""
-        _check_open(closed=self._closed)
         if self._over or not self._begun:
             raise ActionError("there is no episode under way: call reset() before step()")
         values = numbers_of(action)
@@ -149,14 +147,17 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def render(self) -> Frame | None:
         """The account since the episode's start as a picture [480, 640, 3], or in its window."""
-        frames = rendered(self._screen, self.render_mode, begun=self._begun, closed=self._closed)
+        frames = rendered(self._screen, self.render_mode, begun=self._begun)
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Close the window; what follows is an error."""
+        """Close the window, and end the episode; `reset` begins another.
+
+        Gymnasium closes an environment from which it learned the spaces, and may use it again.
+        """
         if self._screen is not None:
             self._screen.close()
-        self._closed = True
+        self._begun = False
 
     def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
         row = columns[0].astype(np.float32, copy=False)
@@ -342,7 +343,7 @@ def rows_of(actions: Any, device: torch.device) -> Tensor:
 
 
 def rendered(
-    screen: Screen | None, mode: str | None, *, begun: bool, closed: bool
+    screen: Screen | None, mode: str | None, *, begun: bool, closed: bool = False
 ) -> tuple[Frame, ...] | None:
     """Pictures of all rows, or None where there is a window, or nothing to be seen."""
     _check_open(closed=closed)
