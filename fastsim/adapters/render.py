@@ -73,10 +73,14 @@ class Screen:
         self._figure = _window() if mode == "human" else _figure()
         self._dates = [stamp[:16] for stamp in np.datetime_as_string(env.tape.timestamps).tolist()]
 
-    def begin(self) -> None:
-        """Forget what was, after a reset of all rows."""
+    def begin(self, rows: NDArray[np.bool_] | None = None) -> None:
+        """Begin anew after a reset, of all rows or of these [N]; the others stay as they are."""
+        old = self._tracks
         self._tracks = []
         self.look()
+        if rows is not None and old:
+            pairs = zip(rows, self._tracks, old, strict=True)
+            self._tracks = [new if begun else kept for begun, new, kept in pairs]
 
     def look(self) -> None:
         """Take note of every account as it is now; shows the first in the window, if there is."""
