@@ -30,7 +30,7 @@ from typing import (
 import dacite
 import yaml
 
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, did_you_mean
 from fastsim.settings import as_keys
 
 Config = TypeVar("Config")
@@ -202,8 +202,10 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """
     respelled = getattr(cls, "respelled", dict)
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
+    given_values = _with_tuples(respelled(mapping))
+    _check_names(cls, given_values)
     try:
-        return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
+        return dacite.from_dict(cls, given_values, rules)
     except dacite.WrongTypeError as error:
         path = f"{cls.__name__}.{error.field_path}"
         if get_origin(error.field_type) is tuple and not isinstance(error.value, tuple):
@@ -233,6 +235,21 @@ def _is_text(hint: Any) -> bool:
     return parts - {Ellipsis} == {str}
 
 
+def _check_names(cls: Any, mapping: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key, at any depth, that no field is called; names the nearest."""
+    hints = get_type_hints(cls)
+    known = [entry.name for entry in fields(cls) if entry.init]
+    for name, value in mapping.items():
+        if name not in known:
+            raise ConfigError(
+                f"{cls.__name__} has no field {name!r}; it has {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        inner = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
+        if isinstance(value, Mapping) and len(inner) == 1:
+            _check_names(inner[0], value)
+
+
 def _as_float(value: Any) -> Any:
     """Let `1` and YAML's `1e-4` (a string to YAML 1.1) stand for floats; leave the rest to fail."""
     if isinstance(value, bool):
@@ -244,9 +261,14 @@ def _as_float(value: Any) -> Any:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Let YAML's lists, at any depth, stand for tuples: what is frozen holds no list."""
+    """Let YAML's lists, at any depth, stand for tuples, as what is frozen holds no list.
+
+    NumPy's whole numbers become Python's.
+    """
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from fastsim.config import from_mapping
+from fastsim.adapters.sources import MarketSource, bars_of, settle_in_fork
+from fastsim.config import from_mapping, require_count
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between
-from fastsim.data.source import DataConfig, load_bars
 from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
-from fastsim.errors import ConfigError, DataError
+from fastsim.errors import ConfigError, DataError, did_you_mean
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
 from fastsim.synthetic.config import WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 
-MarketSource = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
-"""A built-in sample's name, a file of bars, a data configuration, bars, a tape, or fresh worlds."""
+__all__ = ["MarketSource", "build_env"]
+
+SPELLED = ("render_mode", "max_episode_steps", "autoreset_mode")
+"""Arguments that the adapters take beside those of `build_env`."""
+
+Settings = TypeVar("Settings")
 
 
 def build_env(
@@ -37,7 +41,7 @@ def build_env(
     backend: Backend = "auto",
     tape: TapeConfig | Mapping[str, Any] | None = None,
     worlds: WorldsConfig | Mapping[str, Any] | None = None,
-    config: EnvConfig | None = None,
+    config: EnvConfig | Mapping[str, Any] | None = None,
     costs_per_env: Mapping[str, torch.Tensor] | None = None,
     **rules: Any,
 ) -> PortfolioEnv:
@@ -70,8 +74,11 @@ def build_env(
     DataError
         Bars that cannot be had or cannot be used.
     """
-    source = market if isinstance(market, MarketTape | FreshWorlds) else _bars(market)
-    ready, rows = _ready(source, tape, resolve_device(device)), slice(None)
+    require_count("num_envs", num_envs)
+    settled, place = _env_config(config, rules), resolve_device(device)
+    settle_in_fork(place)
+    source = market if isinstance(market, MarketTape | FreshWorlds) else bars_of(market)
+    ready, rows = _ready(source, tape, place), slice(None)
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
@@ -79,7 +86,8 @@ def build_env(
         ready = ready.between(rows)
     if worlds is not None:
         ready = _simulated(source, rows, ready, tape, worlds)
-    settled = _env_config(config, rules)
+    if not isinstance(costs_per_env or {}, Mapping):
+        raise ConfigError(f"costs_per_env must map costs to tensors, got {costs_per_env!r}")
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
     )
@@ -112,35 +120,37 @@ def _simulated(
         raise ConfigError(
             f"worlds are fitted to bars, not to a ready {type(source).__name__}; drop one of them"
         )
-    config = from_mapping(WorldsConfig, worlds) if isinstance(worlds, Mapping) else worlds
-    fitted = config.fit(source.take(rows), ready, _tape_config(tape) or TapeConfig())
+    fitted = _settings(WorldsConfig, "worlds", worlds).fit(
+        source.take(rows), ready, _tape_config(tape) or TapeConfig()
+    )
     return ready if fitted is None else fitted
 
 
-def _bars(market: str | Path | DataConfig | Bars) -> Bars:
-    if isinstance(market, Bars):
-        return market
-    if isinstance(market, DataConfig):
-        return load_bars(market)
-    if isinstance(market, str | Path):
-        return load_bars(DataConfig(source=str(market)))
-    raise ConfigError(
-        f"market must be a sample's name, a path, a DataConfig, Bars, a MarketTape or FreshWorlds, "
-        f"got {type(market).__name__}"
-    )
-
-
 def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | None:
-    return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
+    return None if tape is None else _settings(TapeConfig, "tape", tape)
 
 
-def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:
+def _settings(cls: type[Settings], name: str, given: Any) -> Settings:
+    if isinstance(given, Mapping):
+        return from_mapping(cls, given)
+    if not isinstance(given, cls):
+        raise ConfigError(
+            f"{name} must be a {cls.__name__} or a mapping of its fields, got {given!r}"
+        )
+    return given
+
+
+def _env_config(
+    config: EnvConfig | Mapping[str, Any] | None, rules: Mapping[str, Any]
+) -> EnvConfig:
     if not rules:
-        return config or EnvConfig()
+        return EnvConfig() if config is None else _settings(EnvConfig, "config", config)
     known = [field.name for field in fields(EnvConfig)]
     for name in rules:
         if name not in known:
-            raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}")
+            taken = [other for other in inspect.signature(build_env).parameters if other != "rules"]
+            near = did_you_mean(name, [*known, *taken, *SPELLED])
+            raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}{near}")
     if config is not None:
         raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")
     return from_mapping(EnvConfig, rules)
