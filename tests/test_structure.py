@@ -26,7 +26,7 @@ FLOORS = {
     "env": ("market", "synthetic"),
     "forecast": ("market", "synthetic", "progress"),
     "policy": ("env",),
-    "backtest": ("env", "stats"),
+    "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
     "experiment": ("learn", "policy", "backtest", "forecast", "devices"),
     "adapters": ("env", "devices"),

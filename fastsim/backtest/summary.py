@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastsim.backtest.history import History
+from fastsim.env.nested import transform
 from fastsim.stats.metrics import (
     annual_return,
     annual_volatility,
@@ -88,6 +89,20 @@ def summarize(
         costs={name: paid.sum(0) for name, paid in history.costs.items()},
         initial_wealth=history.wealth[0],
     )
+
+
+def mean_of_rest(summary: Summary, count: int) -> Summary:
+    """The first `count` strategies as they are, and the mean of every figure over the others.
+
+    A strategy that a figure says nothing of, such as the Sharpe ratio of an asset that never
+    traded, is left out of its mean.
+    """
+
+    def shorten(figure: Tensor) -> Tensor:
+        rest = figure[count:]
+        return torch.cat([figure[:count], rest[rest.isfinite()].mean(0, keepdim=True)])
+
+    return transform(shorten, summary)
 
 
 def monthly_returns(history: History, focus: str) -> list[YearOfReturns]:

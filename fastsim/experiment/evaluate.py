@@ -5,25 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.report import write_report
-from fastsim.backtest.summary import Summary, summarize
+from fastsim.backtest.summary import Summary, mean_of_rest, summarize
 from fastsim.data.dates import show_span
-from fastsim.env.nested import transform
 from fastsim.experiment.config import Part, TrainConfig, read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
 from fastsim.experiment.notes import algorithm_of, notes_on, run_settings
-from fastsim.experiment.replays import AGENT, compare
+from fastsim.experiment.replays import AGENT, BENCHMARK, compare
 from fastsim.policy.folder import load_policy
+from fastsim.progress import ON_STDERR, Progress
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
-
-BENCHMARK = "equal weight"
 
 
 class Evaluation(NamedTuple):
@@ -40,22 +35,22 @@ class Evaluation(NamedTuple):
 def headline(evaluation: Evaluation) -> tuple[Summary, tuple[str, ...]]:
     """The agent, equal weight, buy and hold, and the mean of every figure over single assets."""
     count = len(evaluation.history.names) - len(evaluation.history.symbols)
-
-    def shorten(figure: Tensor) -> Tensor:
-        return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
-
     names = (*evaluation.history.names[:count], "single asset, mean")
-    return transform(shorten, evaluation.summary), names
+    return mean_of_rest(evaluation.summary, count), names
 
 
 def evaluate(
-    folder: Path, part: Part = "test", checkpoint: Literal["best", "latest"] = "best"
+    folder: Path,
+    part: Part = "test",
+    checkpoint: Literal["best", "latest"] = "best",
+    *,
+    progress: Progress = ON_STDERR,
 ) -> Evaluation:
     """Evaluate the policy in a run's folder; leaves curves, weights and an HTML report there."""
     config = read_run(folder)
     policy = load_policy(policy_folder(folder, checkpoint))
     tape = load_markets(config).part(part)
-    history = compare(policy.to(tape.device), tape, config.env)
+    history = compare(policy.to(tape.device), tape, config.env, progress=progress)
     bars_per_year = periods_per_year(history.timestamps)
     returns = history.simple_returns
     evaluation = Evaluation(
@@ -63,7 +58,7 @@ def evaluate(
         history=history,
         summary=summarize(history, periods_per_year=bars_per_year),
         interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
-        notes=tuple(notes_on(config, tape, part)),
+        notes=tuple(notes_on(config, tape, part, history)),
         report=folder / f"report{_suffix(part)}.html",
     )
     _write(folder, config, evaluation)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from fastsim.backtest.history import History
-from fastsim.backtest.replay import benchmark_schedule, join, replay, replay_schedule
+from fastsim.backtest.benchmarks import EQUAL_WEIGHT, replay_benchmarks
+from fastsim.backtest.history import History, join
+from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
 from fastsim.env.config import EnvConfig
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
+from fastsim.progress import SILENT, Progress
 from fastsim.stats.metrics import periods_per_year
 
 AGENT = "agent"
+BENCHMARK = EQUAL_WEIGHT
 
 
-def play(policy: Policy, tape: MarketTape, env: EnvConfig, name: str = AGENT) -> History:
+def play(
+    policy: Policy,
+    tape: MarketTape,
+    env: EnvConfig,
+    name: str = AGENT,
+    *,
+    progress: Progress = SILENT,
+) -> History:
     """Let the policy trade the whole tape once, without exploration."""
-    return replay(tape, policy, [name], env)
+    return replay(tape, policy, [name], env, progress=progress)
 
 
-def validate(policy: Policy, tape: MarketTape, env: EnvConfig) -> dict[str, float]:
+def validate(
+    policy: Policy, tape: MarketTape, env: EnvConfig, *, progress: Progress = SILENT
+) -> dict[str, float]:
     """Figures by which the best policy is chosen, on bars that do not train it."""
-    history = play(policy, tape, env)
+    history = play(policy, tape, env, progress=progress)
     summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
     growth = (history.wealth[-1, 0] / history.wealth[0, 0]).clamp_min(1e-9).log()
     return {
@@ -33,8 +43,9 @@ def validate(policy: Policy, tape: MarketTape, env: EnvConfig) -> dict[str, floa
     }
 
 
-def compare(policy: Policy, tape: MarketTape, env: EnvConfig) -> History:
+def compare(
+    policy: Policy, tape: MarketTape, env: EnvConfig, *, progress: Progress = SILENT
+) -> History:
     """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
-    names, schedule = benchmark_schedule(tape)
-    rules = replace(env, action="weights", max_gross=1.0)
-    return join(play(policy, tape, env, AGENT), replay_schedule(tape, schedule, names, rules))
+    agent = play(policy, tape, env, progress=progress)
+    return join(agent, replay_benchmarks(tape, env, others=(AGENT,), progress=progress))

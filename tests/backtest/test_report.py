@@ -359,8 +359,8 @@ def test_names_that_cannot_be_told_apart_are_refused(tmp_path):
     history = example_history(steps=3)
     with pytest.raises(ConfigError, match=r"strategies must differ, got 'agent' twice"):
         save_history(history._replace(names=("agent", *NAMES[:4])), tmp_path)
-    with pytest.raises(ConfigError, match=r"assets must differ, got 'cash' twice"):
-        save_history(history._replace(symbols=("A", "cash")), tmp_path)
+    with pytest.raises(ConfigError, match=r"assets must differ, got 'A' twice"):
+        save_history(history._replace(symbols=("A", "A")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
