@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import plotly.graph_objects as go
-import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from fastsim.cli.fan import write_fan_chart
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
 from fastsim.config import configuration
-from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
@@ -92,9 +91,8 @@ class ShowCommand:
         day = show_day(tape.timestamps[bar])
         console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
         if self.plot is not None:
-            _fan_chart(
-                forecast, context, f"{self.symbol}: {forecaster.card.name} from {day}"
-            ).write_html(self.plot, include_plotlyjs=True)
+            title = f"{self.symbol}: {forecaster.card.name} from {day}"
+            write_fan_chart(self.plot, forecast, context, title)
             console.print(f"Wrote {self.plot}", highlight=False, soft_wrap=True)
 
     def _place(self, tape: MarketTape) -> tuple[int, int]:
@@ -153,11 +151,13 @@ class ScoreCommand:
             highlight=False,
         )
         if self.json is not None:
-            write_scores(entries, self._settings(bars, origins), self.json)
+            write_scores(entries, self._settings(bars.timestamps, origins), self.json)
             console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
 
-    def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
-        days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
+    def _settings(
+        self, stamps: NDArray[np.datetime64], origins: NDArray[np.int64]
+    ) -> dict[str, object]:
+        days = [show_day(stamp) for stamp in stamps[origins[[0, -1]]]]
         return {
             "source": self.source,
             "assets": len(bars.symbols),
@@ -235,7 +235,9 @@ class ExportCommand:
 
 
 def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
-    table = Table("Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=title)
+    table = Table(
+        "Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=escape(title)
+    )
     price = context.close[:, -1]
     rise = forecast.probability_of_rise(price)[0].tolist()
     bands = [forecast.at(level)[0].tolist() for level in (0.1, 0.5, 0.9)]
@@ -244,26 +246,3 @@ def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
         cells = [f"{band[step - 1]:,.2f}" for band in bands]
         table.add_row(str(step), *cells, f"{rise[step - 1]:.1%}")
     return table
-
-
-def _fan_chart(forecast: Forecast, context: Context, title: str) -> go.Figure:
-    past = context.close[0, -126:].tolist()
-    ahead = list(range(0, forecast.quantiles.shape[1] + 1))
-    figure = go.Figure(go.Scatter(x=list(range(1 - len(past), 1)), y=past, name="close"))
-    last = torch.tensor([past[-1]])
-    for low, high, shade in ((0.1, 0.9, 0.15), (0.25, 0.75, 0.3)):
-        lower, upper = (
-            torch.cat([last, forecast.at(level)[0].cpu()]).tolist() for level in (low, high)
-        )
-        figure.add_scatter(x=ahead, y=upper, line={"width": 0}, showlegend=False)
-        figure.add_scatter(
-            x=ahead,
-            y=lower,
-            fill="tonexty",
-            fillcolor=f"rgba(31,119,180,{shade})",
-            line={"width": 0},
-            name=f"{low:.0%} to {high:.0%}",
-        )
-    median = torch.cat([last, forecast.median[0].cpu()]).tolist()
-    figure.add_scatter(x=ahead, y=median, name="median", line={"dash": "dot"})
-    return figure.update_layout(title=title, xaxis_title="bars", template="plotly_white")
