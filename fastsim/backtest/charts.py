@@ -23,7 +23,7 @@ from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
 
-MAX_POINTS = 1_000
+MAX_POINTS = 800
 """Most points of one line."""
 MAX_FAINT = 100
 """Most faint lines; of more strategies than that, as many are drawn, evenly by what they ended as.

@@ -151,18 +151,16 @@ class ScoreCommand:
             highlight=False,
         )
         if self.json is not None:
-            write_scores(entries, self._settings(bars.timestamps, origins), self.json)
+            settings = self._settings(len(bars.symbols), bars.timestamps[origins])
+            write_scores(entries, settings, self.json)
             console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
 
-    def _settings(
-        self, stamps: NDArray[np.datetime64], origins: NDArray[np.int64]
-    ) -> dict[str, object]:
-        days = [show_day(stamp) for stamp in stamps[origins[[0, -1]]]]
+    def _settings(self, assets: int, origins: NDArray[np.datetime64]) -> dict[str, object]:
         return {
             "source": self.source,
-            "assets": len(bars.symbols),
-            "first_origin": days[0],
-            "last_origin": days[-1],
+            "assets": assets,
+            "first_origin": show_day(origins[0]),
+            "last_origin": show_day(origins[-1]),
             "origins": len(origins),
             "step": self.step,
             "context": self.context,
