@@ -30,6 +30,9 @@ MAX_FAINT = 100
 """
 MAX_FAINT_POINTS = 10_000
 """Most points of all faint lines together."""
+LOG_TICKS = 4
+"""What plotly is asked for of a log axis. Below a decade it draws half as many again, at round
+numbers; up to three decades 1, 2 and 5 of each; beyond that powers of ten."""
 MAX_SHOWN_ASSETS = 10
 MAX_BOLD = 5
 
@@ -93,9 +96,8 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
         name = as_shown(history.names[column])
         line = _line(dates[rows], _positive(levels[:, number]), name, style)
         figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
-    figure.update_yaxes(
-        type="log", title="Wealth, start = 1", tickformat="~r", range=_log_range(growth)
-    )
+    figure.update_yaxes(type="log", range=_log_range(growth), nticks=LOG_TICKS)
+    figure.update_yaxes(title="Wealth, start = 1", tickformat="~r")
     return figure
 
 
