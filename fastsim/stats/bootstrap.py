@@ -7,13 +7,14 @@ they have in common cancels, as in Ledoit and Wolf (2008).
 
 from __future__ import annotations
 
+from math import isnan
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.metrics import sharpe_ratio
+from fastsim.stats.metrics import rounding_of, sharpe_ratio
 from fastsim.stats.resample import resampled_rows
 from fastsim.stats.years import TRADING_DAYS
 
@@ -28,8 +29,8 @@ class Interval(NamedTuple):
 
     @property
     def contains_zero(self) -> bool:
-        """Whether the data are compatible with no difference at this level."""
-        return self.low <= 0.0 <= self.high
+        """Whether the data are compatible with no difference at this level; NaN are."""
+        return not (self.low > 0.0 or self.high < 0.0)
 
 
 def sharpe_difference(
@@ -68,8 +69,8 @@ def sharpe_difference(
     Returns
     -------
     Interval
-        NaN throughout where a Sharpe ratio is undefined (a series of zeros). Resamples without a
-        defined ratio are left out.
+        NaN throughout where a Sharpe ratio is not a finite number, as of a series that does not
+        vary. Resamples of which that is so are left out.
 
     Raises
     ------
@@ -80,15 +81,22 @@ def sharpe_difference(
     """
     _check_settings(block_length=block_length, resamples=resamples, level=level)
     pair = _paired(returns_a, returns_b)  # [T, 2]
+    rounding = max(rounding_of(each.dtype) for each in (returns_a, returns_b))
 
     def difference(returns: Tensor) -> Tensor:
-        ratio = sharpe_ratio(returns, risk_free=risk_free, periods_per_year=periods_per_year)
-        return ratio[..., 0] - ratio[..., 1]
+        ratio = sharpe_ratio(
+            returns, risk_free=risk_free, periods_per_year=periods_per_year, rounding=rounding
+        )
+        lacking = ratio[..., 0] - ratio[..., 1]
+        return lacking.masked_fill(lacking.isinf(), torch.nan)
 
     generator = torch.Generator().manual_seed(seed)
     chunks = resampled_rows(len(pair), block_length, resamples, generator)
     draws = torch.cat([difference(pair[rows.to(pair.device)]) for rows in chunks])  # [resamples]
-    return percentile_interval(float(difference(pair)), draws, level)
+    estimate = float(difference(pair))
+    if isnan(estimate):
+        return Interval(estimate, torch.nan, torch.nan, level)
+    return percentile_interval(estimate, draws, level)
 
 
 def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interval:
