@@ -94,13 +94,14 @@ def summarize(
 def mean_of_rest(summary: Summary, count: int) -> Summary:
     """The first `count` strategies as they are, and the mean of every figure over the others.
 
-    A strategy that a figure says nothing of, such as the Sharpe ratio of an asset that never
-    traded, is left out of its mean.
+    A strategy of which a figure is no finite number, such as the Sharpe ratio of an asset that
+    never traded, is left out of its mean, unless it is so of all.
     """
 
     def shorten(figure: Tensor) -> Tensor:
-        rest = figure[count:]
-        return torch.cat([figure[:count], rest[rest.isfinite()].mean(0, keepdim=True)])
+        rest, told = figure[count:], figure[count:].isfinite()
+        mean = rest[told].mean(0, keepdim=True) if told.any() else rest.nanmean(0, keepdim=True)
+        return torch.cat([figure[:count], mean])
 
     return transform(shorten, summary)
 

@@ -29,8 +29,8 @@ class Interval(NamedTuple):
 
     @property
     def contains_zero(self) -> bool:
-        """Whether the data are compatible with no difference at this level; NaN are."""
-        return not (self.low > 0.0 or self.high < 0.0)
+        """Whether the data are compatible with no difference at this level."""
+        return self.low <= 0.0 <= self.high
 
 
 def sharpe_difference(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.bootstrap import Interval, percentile_interval, sharpe_difference
+from fastsim.stats.bootstrap import percentile_interval, sharpe_difference
 from fastsim.stats.metrics import sharpe_ratio
 from fastsim.stats.resample import circular_rows, resampled_rows
 
@@ -169,10 +169,3 @@ def test_resamples_that_do_not_vary_are_left_out():
     other = 0.01 * torch.randn(60, generator=torch.Generator().manual_seed(1)).double()
     interval = sharpe_difference(rare, other, block_length=5, resamples=200)
     assert all(isfinite(figure) for figure in interval)
-
-
-def test_an_interval_that_says_nothing_is_no_evidence_of_a_difference():
-    assert Interval(math.nan, math.nan, math.nan, 0.95).contains_zero
-    assert Interval(0.1, -0.1, 0.2, 0.95).contains_zero
-    assert not Interval(0.1, 0.05, 0.2, 0.95).contains_zero
-    assert not Interval(-0.1, -0.2, -0.05, 0.95).contains_zero
