@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.nested import combine, take, transform
+from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.state import EnvState
@@ -109,15 +109,6 @@ def _seats(
     return [(slice(row, row + 1), Seat(each, tape, rules, rows=1)) for row, each in enumerate(who)]
 
 
-class _Figures(NamedTuple):
-    """What is written down of a step [N], or of all of them [T, N]."""
-
-    wealth: Tensor
-    turnover: Tensor
-    costs: dict[str, Tensor]
-    refused: dict[str, Tensor]
-
-
 class _Record:
     """A history while it is written.
 
@@ -132,10 +123,12 @@ class _Record:
         self.columns = torch.tensor(alone, dtype=torch.int64, device=tape.device)[:, None]  # [S, 1]
         self.refusals = Refusals(env.params)
         self.alive = torch.ones(count, dtype=torch.bool, device=tape.device)
-        self.start = self.wealth = env.state.wealth  # [N]  at first, and now
+        self.start = self.now = env.state.wealth  # [N]
+        self.wealth = self.start.repeat(steps + 1, 1)
         self.weights = self.start.new_empty(steps, self.whole, tape.num_assets + 1)
         self.own = self.start.new_empty(steps, len(alone))
-        self.figures: _Figures | None = None
+        self.names: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of costs, and of rules
+        self.figures = self.start.new_empty(0)
 
     def add(self, state: EnvState, actions: Tensor, transition: Transition) -> None:
         """Write down one step from this state; the ruined hold, trade and pay nothing."""
@@ -147,31 +140,33 @@ class _Record:
         self.weights[self.step, :, :-1] = whole
         self.weights[self.step, :, -1] = solvent[: self.whole, 0].to(whole) - whole.sum(-1)
         self.own[self.step] = risky[self.whole :].gather(1, self.columns)[:, 0]
+        costs = cost_parts(outcome)
         refused = self.refusals.of(bar, state, actions, outcome)
-        now = _Figures(outcome.wealth, outcome.turnover, cost_parts(outcome), refused)
-        now = transform(lambda figure: torch.where(alive, figure, 0.0), now)
-        self.wealth = torch.where(alive, now.wealth, self.wealth)
-        self._write(now._replace(wealth=self.wealth))
+        figures = [outcome.turnover, *costs.values(), *refused.values()]
+        if self.names is None:
+            self.names = tuple(costs), tuple(refused)
+            self.figures = self.start.new_empty(self.steps, len(figures), len(alive))
+        self.figures[self.step] = torch.where(alive, torch.stack(figures), 0.0)
+        self.now = torch.where(alive, outcome.wealth, self.now)
+        self.wealth[self.step + 1] = self.now
         self.alive = alive & ~transition.terminated
         self.step += 1
 
-    def _write(self, now: _Figures) -> None:
-        if self.figures is None:
-            self.figures = transform(lambda each: each.new_empty(self.steps, len(each)), now)
-        combine(lambda table, row: table[self.step].copy_(row), self.figures, now)
-
     def history(self, names: tuple[str, ...]) -> History:
         """What has been written."""
-        assert self.figures is not None  # a tape has a step
+        assert self.names is not None  # a tape has a step
+        turnover, *figures = self.figures.unbind(1)  # [T, N] each
+        costs, refused = self.names
         return History(
             names=names,
             symbols=self.tape.symbols,
             timestamps=self.tape.timestamps[self.tape.first : self.tape.last + 1],
+            wealth=self.wealth,
             weights=self.weights,
+            turnover=turnover,
+            costs=dict(zip(costs, figures, strict=False)),
             alone=Alone(self.alone, self.own),
-            **self.figures._replace(
-                wealth=torch.cat([self.start[None], self.figures.wealth])
-            )._asdict(),
+            refused=dict(zip(refused, figures[len(costs) :], strict=True)),
         )
 
 
