@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastsim.backtest.history import History, check_history, check_names, unlike
 from fastsim.config import write_whole
+from fastsim.errors import ConfigError
 
 CASH = "cash"
 
@@ -30,9 +31,11 @@ def save_history(history: History, folder: Path) -> None:
     Raises
     ------
     ConfigError, DataError
-        Two strategies, or two assets, share a name, a cost part is called like another column, or
-        the history cannot be judged (see `check_history`).
+        `folder` is a file, two strategies, or two assets, share a name, a cost part is called like
+        another column, or the history cannot be judged (see `check_history`).
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"a history is written to a folder, {folder} is a file: name another")
     check_names("assets", history.symbols)
     check_names("columns of costs.parquet", ("date", "strategy", "turnover", *history.costs))
     check_history(history)

@@ -64,6 +64,9 @@ def replay(
     if tape.worlds > 1:
         raise ConfigError(f"a replay is of one history, not of {tape.worlds}: use tape.world(i)")
     check_names("strategies", _names(names))
+    _check_alone(alone, len(names), tape)
+    if not isinstance(config, EnvConfig | None):
+        raise ConfigError(f"a replay's rules must be an EnvConfig, got {type(config).__name__}")
     config = replace(
         config or EnvConfig(),
         episode=WHOLE_TAPE,
@@ -93,15 +96,29 @@ def replay(
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not names:
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"a replay needs a sequence of names, one per strategy, got {names!r}")
     return tuple(names)
+
+
+def _check_alone(alone: Sequence[int], count: int, tape: MarketTape) -> None:
+    if len(alone) > count or any(not 0 <= asset < tape.num_assets for asset in alone):
+        raise ConfigError(
+            f"alone must number assets from 0 to {tape.num_assets - 1}, at most one for each of "
+            f"{count} strategies, got {list(alone)}"
+        )
 
 
 def _seats(
     tape: MarketTape, who: Decider | Sequence[Decider], count: int, rules: EnvConfig
 ) -> list[tuple[slice, Seat[Decider]]]:
     """Rows of N portfolios, and who sits on them."""
+    for each in who if isinstance(who, Sequence) else [who]:
+        if not all(hasattr(each, part) for part in ("answers", "study", "begin", "decide")):
+            raise ConfigError(
+                f"a replay is of deciders, got {type(each).__name__}: subclass "
+                f"fastsim.env.decide.Decider"
+            )
     if not isinstance(who, Sequence):
         return [(slice(0, count), Seat(who, tape, rules, rows=count))]
     if len(who) != count:
@@ -179,6 +196,8 @@ class Schedule(Decider):
     def begin(self, tape: MarketTape, rows: int, /) -> tuple[()]:
         """Nothing; ActionError if there are not weights for every step, row and asset."""
         wanted = (tape.last - tape.first, rows, tape.num_assets)
+        if not isinstance(self.weights, Tensor):
+            raise ActionError(f"schedule must be a tensor, got {type(self.weights).__name__}")
         if tuple(self.weights.shape) != wanted:
             raise ActionError(
                 f"schedule must have shape {wanted} (steps, strategies, assets), "

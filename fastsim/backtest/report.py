@@ -20,7 +20,7 @@ from fastsim.backtest.charts import (
     turnover_chart,
     weights_chart,
 )
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, check_history
 from fastsim.backtest.page import chart_html, plotly_script
 from fastsim.backtest.refused import refusals_in_words
 from fastsim.backtest.summary import Summary, YearOfReturns, monthly_returns, summarize
@@ -36,6 +36,7 @@ from fastsim.backtest.wording import (
     typeset,
 )
 from fastsim.config import write_whole
+from fastsim.errors import ConfigError
 from fastsim.stats.bootstrap import Interval
 from fastsim.stats.metrics import periods_per_year
 
@@ -89,9 +90,13 @@ def write_report(
 
     Raises
     ------
-    ConfigError
-        If `focus` or `benchmark` names no strategy.
+    ConfigError, DataError
+        `focus` or `benchmark` names no strategy, `path` is a folder, or the history cannot be
+        judged (see `check_history`).
     """
+    check_history(history)
+    if path.is_dir():
+        raise ConfigError(f"a report is written to a file, {path} is a folder: add a name to it")
     pair = Pair(history.column(focus, "focus"), history.column(benchmark, "benchmark"))
     periods = periods_per_year(history.timestamps)
     summary = summarize(history, periods_per_year=periods)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.config import require_count, require_positive
 from fastsim.errors import ConfigError, DataError
 from fastsim.stats.metrics import rounding_of, sharpe_ratio
 from fastsim.stats.resample import resampled_rows
@@ -80,6 +81,7 @@ def sharpe_difference(
         If the series differ in length, are shorter than two, or hold values that are not finite.
     """
     _check_settings(block_length=block_length, resamples=resamples, level=level)
+    require_positive("periods_per_year", periods_per_year)
     pair = _paired(returns_a, returns_b)  # [T, 2]
     rounding = max(rounding_of(each.dtype) for each in (returns_a, returns_b))
 
@@ -109,8 +111,7 @@ def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interva
 def _check_settings(*, block_length: float, resamples: int, level: float) -> None:
     if not block_length >= 1:
         raise ConfigError(f"block_length must be >= 1, got {block_length!r}")
-    if not resamples >= 1:
-        raise ConfigError(f"resamples must be >= 1, got {resamples!r}")
+    require_count("resamples", resamples)
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level must be between 0 and 1, got {level!r}")
 
