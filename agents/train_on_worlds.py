@@ -9,8 +9,8 @@ after, beside equal weight and buy and hold, at the same costs.
 
 import numpy as np
 
-from fastsim.backtest.history import History
-from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
+from fastsim.backtest.benchmarks import replay_benchmarks
+from fastsim.backtest.history import History, join
 from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.config import configuration, require_between
@@ -107,9 +107,8 @@ def make_run(options: Options) -> tuple[dict[str, Trainer], MarketTape]:
 
 def compare(policies: dict[str, Policy], tape: MarketTape, rules: EnvConfig) -> History:
     """Let agents and benchmarks trade the tape from its first bar to its last."""
-    names, schedule = benchmark_schedule(tape)
     histories = [play(policy, tape, rules, name) for name, policy in policies.items()]
-    return join(*histories, replay_schedule(tape, schedule[:, :2], names[:2]))
+    return join(*histories, replay_benchmarks(tape, rules, alone=False))
 
 
 def show_record(record: History, options: Options) -> None:

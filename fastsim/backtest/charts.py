@@ -1,14 +1,13 @@
 """The report's charts, as plotly figures of a history.
 
-Long series are thinned so that a report stays small: each chart point then stands for a bin of
-steps and shows what matters about it: the last wealth and weights, the deepest drawdown, the mean
-turnover.
+Long series are thinned so that a report stays small: a chart is hardly more than a thousand pixels
+wide. Each of its points then stands for a bin of steps and shows what matters about it: the lowest
+and the highest wealth, the deepest drawdown, mean weights and turnover, costs so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -17,17 +16,23 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, unlike
+from fastsim.backtest.page import as_shown
 from fastsim.backtest.wording import label_of
 from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
 
-MAX_POINTS = 3_000
+MAX_POINTS = 800
 """Most points of one line."""
-MAX_FAINT_POINTS = 60_000
+MAX_FAINT = 100
+"""Most faint lines; of more strategies than that, as many are drawn, evenly by what they ended as.
+"""
+MAX_FAINT_POINTS = 10_000
 """Most points of all faint lines together."""
-MAX_WEIGHT_POINTS = 1_500
+LOG_TICKS = 4
+"""What plotly is asked for of a log axis. Below a decade it draws half as many again, at round
+numbers; up to three decades 1, 2 and 5 of each; beyond that powers of ten."""
 MAX_SHOWN_ASSETS = 10
 MAX_BOLD = 5
 
@@ -58,12 +63,7 @@ class Bins(NamedTuple):
     def mean(self, values: FloatArray) -> FloatArray:
         """Average the rows of each bin."""
         sums: FloatArray = np.add.reduceat(values, self.starts, axis=0)
-        return sums / (self.ends - self.starts + 1)
-
-
-def as_shown(name: str) -> str:
-    """Escape a name for plotly, which reads tags and `&lt;` in it, but would show `&quot;`."""
-    return escape(name, quote=False)
+        return sums / (self.ends - self.starts + 1).reshape(-1, *(1,) * (values.ndim - 1))
 
 
 def to_array(tensor: Tensor) -> FloatArray:
@@ -78,23 +78,26 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
     Columns `bold` are lines with a name each; all others are faint and share one legend entry.
     """
     growth = to_array(history.wealth / history.wealth[0])  # [T + 1, N]
-    growth = np.where(growth > 0, growth, np.nan)
-    faint = [column for column in range(len(history.names)) if column not in bold]
+    others = [column for column in range(len(history.names)) if column not in bold]
+    faint = _evenly(others, growth[-1])
+    of_all = f"{len(faint)} of " if len(faint) < len(others) else ""
     figure = _figure(hovermode="closest")
-    rows = _level_rows(len(growth), min(MAX_POINTS, MAX_FAINT_POINTS // max(1, len(faint))))
     dates = _dates(history.timestamps)
-    hover = "%{meta}<br>%{x}: %{y:.3f}<extra></extra>"
+    hover = "%{meta}<br>%{x}: %{y:.4~f}<extra></extra>"
+    most = min(MAX_POINTS, MAX_FAINT_POINTS // max(1, len(faint)))
+    rows, levels = _extremes(growth[:, faint], most)
     for number, column in enumerate(faint):
-        style = {"color": FAINT, "width": 1}
-        line = _line(dates[rows], growth[rows, column], f"{len(faint)} other strategies", style)
+        style, name = {"color": FAINT, "width": 1}, f"{of_all}{len(others)} other strategies"
+        line = _line(dates[rows], _positive(levels[:, number]), name, style)
         line.update(legendgroup="faint", showlegend=number == 0, legendrank=2000)
         figure.add_trace(line.update(hovertemplate=hover, meta=as_shown(history.names[column])))
-    rows = _level_rows(len(growth), MAX_POINTS)
+    rows, levels = _extremes(growth[:, list(bold)], MAX_POINTS)
     for number, (style, column) in enumerate(_bold_styles(bold)):
         name = as_shown(history.names[column])
-        line = _line(dates[rows], growth[rows, column], name, style)
+        line = _line(dates[rows], _positive(levels[:, number]), name, style)
         figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
-    figure.update_yaxes(type="log", title="Wealth, start = 1", tickformat="~g", dtick="D2")
+    figure.update_yaxes(type="log", range=_log_range(growth), nticks=LOG_TICKS)
+    figure.update_yaxes(title="Wealth, start = 1", tickformat="~r")
     return figure
 
 
@@ -102,8 +105,8 @@ def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
     """Draw the fraction lost since the highest wealth so far; the first of `bold` is filled."""
     losses = to_array(drawdown(history.simple_returns[:, list(bold)]))  # [T, bold]
     bins = Bins.of(len(losses), MAX_POINTS)
-    deepest = np.minimum.reduceat(losses, bins.starts, axis=0)
-    dates = _dates(history.timestamps[1:])[bins.ends]
+    deepest = _from_zero(np.minimum.reduceat(losses, bins.starts, axis=0))
+    dates = _from_start(history, bins)
     figure = _figure()
     for number, (style, column) in enumerate(_bold_styles(bold)):
         line = _line(dates, deepest[:, number], as_shown(history.names[column]), style)
@@ -112,28 +115,33 @@ def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
             line.update(fill="tozeroy", fillcolor="rgba(11, 92, 173, 0.12)")
         figure.add_trace(line)
     figure.update_traces(hovertemplate="%{y:.1%}")
-    figure.update_yaxes(tickformat=".0%", title="Below the highest wealth")
+    lowest = min(float(np.nan_to_num(deepest).min()), -1e-3)
+    figure.update_yaxes(tickformat="~%", title="Below the highest wealth")
+    figure.update_yaxes(range=[1.08 * lowest, -0.03 * lowest])
     return figure
 
 
 def weights_chart(history: History, focus: int) -> go.Figure:
     """Stack the weights one strategy held; with shorts or debt, cash is a line of its own."""
-    weights = to_array(history.weights[:, focus])  # [T, A + 1]
-    bins = Bins.of(len(weights), MAX_WEIGHT_POINTS)
-    dates = _dates(history.timestamps[1:])[bins.ends]
+    weights = to_array(history.held(focus))  # [T, A + 1]
+    bins = Bins.of(len(weights), MAX_POINTS)
+    dates = _from_start(history, bins)
     signed = bool((weights < -1e-9).any())
     figure = _figure()
-    for name, colour, series in _shown_assets(history.symbols, weights[bins.ends, :-1]):
-        figure.add_trace(_area(dates, series.clip(min=0.0), name, colour, "long"))
+    for name, colour, series in _shown_assets(history.symbols, weights[:, :-1]):
+        longs = _held_from_start(bins.mean(series.clip(min=0.0)))
+        figure.add_trace(_area(dates, longs, name, colour, "long"))
         if signed:
-            shorts = _area(dates, series.clip(max=0.0), name, colour, "short")
-            figure.add_trace(shorts.update(showlegend=False))
-    cash = weights[bins.ends, -1]
+            shorts = _held_from_start(bins.mean(series.clip(max=0.0)))
+            area = _area(dates, shorts, name, colour, "short")
+            figure.add_trace(area.update(showlegend=False))
+    cash = _held_from_start(bins.mean(weights[:, -1]))
+    name = unlike("cash", " (money)", history.symbols)
     if signed:
         style = {"color": "#8a939d", "width": 1.5, "dash": "dot"}
-        figure.add_trace(_line(dates, cash, "cash", style))
+        figure.add_trace(_line(dates, cash, name, style))
     else:
-        figure.add_trace(_area(dates, cash, "cash", CASH, "long"))
+        figure.add_trace(_area(dates, cash, name, CASH, "long"))
         figure.update_yaxes(range=[0.0, max(1.0, float(weights.sum(-1).max()))])
     figure.update_traces(hovertemplate="%{y:.1%}")
     figure.update_yaxes(tickformat=".0%", title="Share of wealth")
@@ -144,37 +152,40 @@ def weights_chart(history: History, focus: int) -> go.Figure:
 def turnover_chart(history: History, focus: int, window: int) -> go.Figure:
     """Draw what one strategy traded per step, and its mean over the last `window` steps.
 
-    The first purchase dwarfs everything after it: the axis and the mean are for what comes after.
+    A window is at most a quarter of the steps, so that its line is one. The first purchase dwarfs
+    everything after it: the axis and the mean are for what comes after.
     """
     turnover = to_array(history.turnover[:, focus])  # [T]
     bins = Bins.of(len(turnover), MAX_POINTS)
-    dates = _dates(history.timestamps[1:])[bins.ends]
-    total = np.concatenate([[0.0], turnover.cumsum()])
-    rolling = np.full(len(turnover), np.nan)
-    rolling[window:] = (total[window + 1 :] - total[1:-window]) / window
+    dates = _dates(history.timestamps)[1:][bins.ends]
+    window = min(window, len(turnover) // 4)
     figure = _figure()
     steps = bins.mean(turnover)
     figure.add_trace(_line(dates, steps, "per step", {"color": "#9dbbdc", "width": 1}))
-    style = {"color": BOLD_COLOURS[0], "width": 2}
-    figure.add_trace(_line(dates, rolling[bins.ends], f"mean of {window} steps", style))
+    if window >= 2:
+        total = np.concatenate([[0.0], turnover.cumsum()])
+        rolling = np.full(len(turnover), np.nan)
+        rolling[window:] = (total[window + 1 :] - total[1:-window]) / window
+        style, name = {"color": BOLD_COLOURS[0], "width": 2}, f"mean of {window:,} steps"
+        figure.add_trace(_line(dates, rolling[bins.ends], name, style))
     figure.update_traces(hovertemplate="%{y:.2%}")
-    figure.update_yaxes(tickformat=".3~p", title="Traded, of wealth", rangemode="tozero")
     later = float(steps[1:].max(initial=0.0))
-    if later > 0:
-        figure.update_yaxes(range=[0.0, 1.1 * later])
+    _from_nothing_to(figure, later if later > 0 else float(steps[0]), "Traded, of wealth")
     return figure
 
 
 def costs_chart(history: History, focus: int) -> go.Figure:
     """Stack what one strategy has paid so far, by part, as a fraction of its initial wealth."""
     bins = Bins.of(len(history.turnover), MAX_POINTS)
-    dates = _dates(history.timestamps[1:])[bins.ends]
+    dates = _from_start(history, bins)
     figure = _figure()
     for (name, costs), colour in zip(history.costs.items(), cycle(COST_COLOURS), strict=False):
         paid = to_array(costs[:, focus] / history.wealth[0, focus]).cumsum()
-        figure.add_trace(_area(dates, paid[bins.ends], as_shown(label_of(name)), colour, "paid"))
+        area = _from_zero(paid[bins.ends])
+        figure.add_trace(_area(dates, area, as_shown(label_of(name)), colour, "paid"))
     figure.update_traces(hovertemplate="%{y:.2%}")
-    figure.update_yaxes(tickformat=".3~p", title="Of initial wealth", rangemode="tozero")
+    paid = to_array(history.cost[:, focus] / history.wealth[0, focus]).cumsum()
+    _from_nothing_to(figure, float(paid.max()), "Of initial wealth")
     figure.update_layout(legend={"traceorder": "normal"})
     return figure
 
@@ -200,20 +211,85 @@ def _bold_styles(bold: Sequence[int]) -> list[tuple[dict[str, Any], int]]:
     ]
 
 
-def _level_rows(length: int, most: int) -> NDArray[np.intp]:
-    """Rows to keep of a series of levels: the first, and the last of every bin."""
-    return np.unique(np.concatenate([[0], Bins.of(length, max(2, most)).ends]))
+def _evenly(columns: Sequence[int], growth: FloatArray) -> list[int]:
+    """At most MAX_FAINT of these columns, from the one that grew least to the one that did most."""
+    if len(columns) <= MAX_FAINT:
+        return list(columns)
+    ranked = sorted(columns, key=lambda column: growth[column])
+    chosen = np.linspace(0, len(ranked) - 1, MAX_FAINT).round().astype(int)
+    return sorted(ranked[place] for place in chosen)
+
+
+def _extremes(levels: FloatArray, most: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Rows and levels [at most `most`, lines] that draw what all levels [T, lines] would.
+
+    The first and the last are kept, and of every bin between them the lowest and the highest, in
+    the order in which they came, at its two ends.
+    """
+    length = len(levels)
+    if length <= max(4, most):
+        return np.arange(length), levels
+    inner, bins = levels[1:-1], Bins.of(length - 2, max(1, most // 2 - 1))
+    rows = np.stack([bins.starts, bins.ends], axis=1).flatten() + 1
+    drawn = np.empty((len(rows), levels.shape[1]))
+    for number, (start, end) in enumerate(zip(bins.starts, bins.ends + 1, strict=True)):
+        part = inner[start:end]
+        low, high = part.min(0), part.max(0)
+        falls = part.argmax(0) < part.argmin(0)
+        drawn[2 * number] = np.where(falls, high, low)
+        drawn[2 * number + 1] = np.where(falls, low, high)
+    return np.concatenate([[0], rows, [length - 1]]), np.vstack([levels[:1], drawn, levels[-1:]])
+
+
+def _positive(levels: FloatArray) -> FloatArray:
+    """Levels with nothing where a log axis has no place for them."""
+    return np.where(levels > 0, levels, np.nan)
+
+
+def _log_range(growth: FloatArray) -> list[float]:
+    """Powers of ten between which a log axis shows all growth above zero, at least 1 % of it."""
+    shown = np.log10(growth[growth > 0])
+    low, high = float(shown.min()), float(shown.max())
+    room = max(0.04 * (high - low), 0.002)
+    return [low - room, high + room]
+
+
+def _from_start(history: History, bins: Bins) -> NDArray[np.str_]:
+    """Dates of the first decision and of the end of each bin of steps."""
+    dates = _dates(history.timestamps)
+    return np.concatenate([dates[:1], dates[1:][bins.ends]])
+
+
+def _from_zero(series: FloatArray) -> FloatArray:
+    """Put nothing before a series [bins, ...]: what was lost or paid at the first decision."""
+    return np.concatenate([np.zeros_like(series[:1]), series])
+
+
+def _held_from_start(series: FloatArray) -> FloatArray:
+    """Weights that hold from the start of their bin: the first of them from the first decision."""
+    return np.concatenate([series[:1], series])
+
+
+def _from_nothing_to(figure: go.Figure, highest: float, title: str) -> None:
+    """An axis from zero to a fraction, with ticks that people read."""
+    most = 1.1 * highest if highest > 0 else 0.01
+    figure.update_yaxes(tickformat=".3~p", title=title, range=[0.0, most])
 
 
 def _dates(timestamps: NDArray[np.datetime64]) -> NDArray[np.str_]:
-    """Write dates as plotly reads them: to the day, or to the minute if bars are intraday."""
-    daily = len(timestamps) < 2 or np.median(np.diff(timestamps)) > np.timedelta64(19, "h")
-    return np.datetime_as_string(timestamps, unit="D" if daily else "m")
+    """Write dates as plotly reads them, as precisely as they differ: to the day at least."""
+    for unit in ("D", "m", "s"):
+        if (timestamps.astype(f"datetime64[{unit}]") == timestamps).all():
+            return np.datetime_as_string(timestamps, unit=unit)
+    gaps = np.diff(timestamps)
+    daily = len(gaps) and np.median(gaps) > np.timedelta64(19, "h")
+    return np.datetime_as_string(timestamps, unit="D" if daily else "ms")
 
 
 def _line(dates: NDArray[np.str_], values: FloatArray, name: str, style: dict[str, Any]) -> Any:
+    mode = "lines" if len(values) > 1 else "lines+markers"  # one point makes no line
     return go.Scatter(
-        x=dates.tolist(), y=values.astype(np.float32), name=name, mode="lines", line=style
+        x=dates.tolist(), y=values.astype(np.float32), name=name, mode=mode, line=style
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, check_history, check_names, unlike
 from fastsim.config import write_whole
 from fastsim.errors import ConfigError
 
@@ -22,44 +23,58 @@ def save_history(history: History, folder: Path) -> None:
     """Write a history as three long Parquet tables, each in one piece.
 
     `equity.parquet` (date, strategy, wealth) has a row per close, the first one included.
-    `weights.parquet` (date, strategy, asset, weight; the last asset is "cash") and `costs.parquet`
-    (date, strategy, turnover, and a column per cost part, by its name) have a row per step, dated
-    by the close that the step is marked at. Money is in account currency.
+    `weights.parquet` (date, strategy, asset, weight; "cash" is the last asset, or "cash (money)"
+    where one is called so) and `costs.parquet` (date, strategy, turnover, and a column per cost
+    part, by its name) have a row per step, dated by the close that the step is marked at; of who
+    owns one asset alone, weights are of that asset and of cash. Money is in account currency.
 
     Raises
     ------
-    ConfigError
-        If two strategies, or two assets, share a name, an asset is called "cash", or a cost part is
-        called like another column.
+    ConfigError, DataError
+        `folder` is a file, two strategies, or two assets, share a name, a cost part is called like
+        another column, or the history cannot be judged (see `check_history`).
     """
-    strategies = _labels("strategies", history.names)
-    assets = _labels("assets", (*history.symbols, CASH))
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"a history is written to a folder, {folder} is a file: name another")
+    check_names("assets", history.symbols)
+    check_names("columns of costs.parquet", ("date", "strategy", "turnover", *history.costs))
+    check_history(history)
     dates = history.timestamps.astype("datetime64[ns]")
-    steps, count, width = history.weights.shape
-
-    def rows_of(dates: NDArray[np.datetime64], repeats: int) -> dict[str, pl.Series]:
-        codes = np.tile(np.repeat(np.arange(count), repeats), len(dates))
-        return {
-            "date": pl.Series(np.repeat(dates, count * repeats)),
-            "strategy": strategies.gather(codes),
-        }
-
-    equity = {**rows_of(dates, 1), "wealth": _values(history.wealth)}
-    costs = {**rows_of(dates[1:], 1), "turnover": _values(history.turnover)}
-    _labels("columns of costs.parquet", (*costs, *history.costs))
+    every = np.arange(len(history.names))
+    equity = _rows(history, dates, every) | {"wealth": _values(history.wealth)}
+    costs = _rows(history, dates[1:], every) | {"turnover": _values(history.turnover)}
     costs |= {name: _values(paid) for name, paid in history.costs.items()}
-    asset = assets.gather(np.tile(np.arange(width), steps * count))
-    weights = {**rows_of(dates[1:], width), "asset": asset, "weight": _values(history.weights)}
     _write_parquet(folder / "equity.parquet", equity)
     _write_parquet(folder / "costs.parquet", costs)
-    _write_parquet(folder / "weights.parquet", weights)
+    _write_parquet(folder / "weights.parquet", _weights(history, dates[1:]))
 
 
-def _labels(kind: str, names: Sequence[str]) -> pl.Series:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"names of {kind} must differ, got {twice!r} twice in {list(names)}")
-    return pl.Series(names, dtype=pl.Enum(names))
+def _rows(
+    history: History, dates: NDArray[np.datetime64], strategies: NDArray[np.intp]
+) -> dict[str, pl.Series]:
+    """A date and a strategy for each row: date by date, these strategies, by number, in order."""
+    names = pl.Series(history.names, dtype=pl.Enum(history.names))
+    return {
+        "date": pl.Series(np.repeat(dates, len(strategies))),
+        "strategy": names.gather(np.tile(strategies, len(dates))),
+    }
+
+
+def _weights(history: History, dates: NDArray[np.datetime64]) -> dict[str, pl.Series]:
+    """Date by date, every asset and cash of strategies; then of each asset alone, it and cash."""
+    steps, whole, width = history.weights.shape
+    labels = (*history.symbols, unlike(CASH, " (money)", history.symbols))
+    alone = np.array(history.alone.assets, dtype=np.intp)  # [S]
+    strategies = [np.repeat(np.arange(whole), width), whole + np.repeat(np.arange(len(alone)), 2)]
+    pairs = np.stack([alone, np.full_like(alone, width - 1)], axis=1)  # [S, 2]
+    assets = np.concatenate([np.tile(np.arange(width), whole), pairs.flatten()])
+    own = history.alone.weights.view(steps, -1) if len(alone) else history.weights[:, :, 0][:, :0]
+    weights = torch.cat([history.weights.flatten(1), torch.stack([own, 1 - own], -1).flatten(1)], 1)
+    return {
+        **_rows(history, dates, np.concatenate(strategies)),
+        "asset": pl.Series(labels, dtype=pl.Enum(labels)).gather(np.tile(assets, steps)),
+        "weight": _values(weights),
+    }
 
 
 def _values(figure: Tensor) -> pl.Series:

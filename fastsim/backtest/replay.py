@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastsim.backtest.history import History, cost_parts
+from fastsim.backtest.history import Alone, History, check_names, cost_parts
+from fastsim.backtest.refused import Refusals
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.nested import combine, select, take, transform
+from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.randomize import RandomizeConfig
+from fastsim.env.state import EnvState
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import MarketTape
 from fastsim.progress import SILENT, Progress
 
 WHOLE_TAPE = EpisodeConfig(horizon=None, random_start=False, staggered=False)
+TOLD_TIMES = 400
+"""How often progress is told of in a replay: often enough for a bar, too seldom to slow it."""
 
 
 def replay(
@@ -31,6 +35,7 @@ def replay(
     names: Sequence[str],
     config: EnvConfig | None = None,
     *,
+    alone: Sequence[int] = (),
     progress: Progress = SILENT,
 ) -> History:
     """Let N portfolios trade side by side from the tape's first bar to its last.
@@ -44,17 +49,24 @@ def replay(
     config
         Actions, costs and initial cash; its episode settings are ignored, nothing is drawn, and
         they share no market. One that is ruined keeps its last wealth and trades no more.
+    alone
+        The assets that the last S portfolios own, one each and no other. Of these the record keeps
+        a weight instead of A + 1.
     progress
         Who is told how many bars are done.
 
     Raises
     ------
     ConfigError
-        The tape holds several worlds, there are not as many deciders as names, or one of them
-        cannot play by these rules.
+        The tape holds several worlds, there are no names, or two that are the same, there are not
+        as many deciders as names, or one of them cannot play by these rules.
     """
     if tape.worlds > 1:
         raise ConfigError(f"a replay is of one history, not of {tape.worlds}: use tape.world(i)")
+    check_names("strategies", _names(names))
+    _check_alone(alone, len(names), tape)
+    if not isinstance(config, EnvConfig | None):
+        raise ConfigError(f"a replay's rules must be an EnvConfig, got {type(config).__name__}")
     config = replace(
         config or EnvConfig(),
         episode=WHOLE_TAPE,
@@ -64,45 +76,48 @@ def replay(
     )
     seats = _seats(tape, who, len(names), config)
     env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
+    record = _Record(env, tape.last - tape.first, tuple(alone))
     observation = env.reset()
-    steps, alive = [], torch.ones(len(names), dtype=torch.bool, device=tape.device)
-    wealth = [env.state.wealth]
-    count = tape.last - tape.first
-    with progress.task("replay", count, unit="bars") as task:
-        for _ in range(count):
-            actions = [seat(take(observation, rows)) for rows, seat in seats]
-            transition = env.step(torch.cat(actions))
+    with progress.task("replay", record.steps, unit="bars") as task:
+        every = max(1, record.steps // TOLD_TIMES)
+        for step in range(1, record.steps + 1):
+            actions = torch.cat([seat(take(observation, rows)) for rows, seat in seats])
+            state = env.state
+            transition = env.step(actions)
+            record.add(state, actions, transition)
             observation = transition.observation
             for rows, seat in seats:
                 seat.restart(transition.restarted[rows])
-            steps.append(_record(transition, alive))
-            wealth.append(torch.where(alive, transition.outcome.wealth, wealth[-1]))
-            alive = alive & ~transition.terminated
-            task.advance()
-    record = combine(lambda *each: torch.stack(each), *steps)
-    return History(
-        names=tuple(names),
-        symbols=tape.symbols,
-        timestamps=tape.timestamps[tape.first : tape.last + 1],
-        wealth=torch.stack(wealth),
-        weights=record.weights,
-        turnover=record.turnover,
-        costs=record.costs,
-    )
+            if step % every == 0:
+                task.advance(every)
+        task.advance(record.steps % every)
+    return record.history(tuple(names))
 
 
-class _Record(NamedTuple):
-    """What a history keeps of one step, or of all, beside the wealth."""
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"a replay needs a sequence of names, one per strategy, got {names!r}")
+    return tuple(names)
 
-    weights: Tensor  # [N, A + 1]
-    turnover: Tensor  # [N]
-    costs: dict[str, Tensor]  # [N] each
+
+def _check_alone(alone: Sequence[int], count: int, tape: MarketTape) -> None:
+    if len(alone) > count or any(not 0 <= asset < tape.num_assets for asset in alone):
+        raise ConfigError(
+            f"alone must number assets from 0 to {tape.num_assets - 1}, at most one for each of "
+            f"{count} strategies, got {list(alone)}"
+        )
 
 
 def _seats(
     tape: MarketTape, who: Decider | Sequence[Decider], count: int, rules: EnvConfig
 ) -> list[tuple[slice, Seat[Decider]]]:
     """Rows of N portfolios, and who sits on them."""
+    for each in who if isinstance(who, Sequence) else [who]:
+        if not all(hasattr(each, part) for part in ("answers", "study", "begin", "decide")):
+            raise ConfigError(
+                f"a replay is of deciders, got {type(each).__name__}: subclass "
+                f"fastsim.env.decide.Decider"
+            )
     if not isinstance(who, Sequence):
         return [(slice(0, count), Seat(who, tape, rules, rows=count))]
     if len(who) != count:
@@ -110,13 +125,65 @@ def _seats(
     return [(slice(row, row + 1), Seat(each, tape, rules, rows=1)) for row, each in enumerate(who)]
 
 
-def _record(transition: Transition, alive: Tensor) -> _Record:
-    outcome = transition.outcome
-    assert outcome.holdings is not None  # the reference keeps them
-    risky = outcome.holdings / outcome.wealth_traded[:, None]
-    weights = torch.cat([risky, 1.0 - risky.sum(-1, keepdim=True)], dim=-1)
-    record = _Record(weights, outcome.turnover, cost_parts(outcome))
-    return select(alive, record, transform(torch.zeros_like, record))
+class _Record:
+    """A history while it is written.
+
+    It is laid out at once: many small pieces, kept between the large ones that a step takes and
+    gives back, would leave holes in memory.
+    """
+
+    def __init__(self, env: PortfolioEnv, steps: int, alone: tuple[int, ...]) -> None:
+        tape, count = env.tape, env.num_envs
+        self.tape, self.steps, self.alone, self.step = tape, steps, alone, 0
+        self.whole = count - len(alone)
+        self.columns = torch.tensor(alone, dtype=torch.int64, device=tape.device)[:, None]  # [S, 1]
+        self.refusals = Refusals(env.params)
+        self.alive = torch.ones(count, dtype=torch.bool, device=tape.device)
+        self.start = self.now = env.state.wealth  # [N]
+        self.wealth = self.start.repeat(steps + 1, 1)
+        self.weights = self.start.new_empty(steps, self.whole, tape.num_assets + 1)
+        self.own = self.start.new_empty(steps, len(alone))
+        self.names: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of costs, and of rules
+        self.figures = self.start.new_empty(0)
+
+    def add(self, state: EnvState, actions: Tensor, transition: Transition) -> None:
+        """Write down one step from this state; the ruined hold, trade and pay nothing."""
+        outcome, alive, bar = transition.outcome, self.alive, self.tape.first + self.step
+        assert outcome.holdings is not None  # the reference keeps them
+        solvent = (alive & (outcome.wealth_traded > 0))[:, None]
+        risky = torch.where(solvent, outcome.holdings / outcome.wealth_traded[:, None], 0.0)
+        whole = risky[: self.whole]
+        self.weights[self.step, :, :-1] = whole
+        self.weights[self.step, :, -1] = solvent[: self.whole, 0].to(whole) - whole.sum(-1)
+        self.own[self.step] = risky[self.whole :].gather(1, self.columns)[:, 0]
+        costs = cost_parts(outcome)
+        refused = self.refusals.of(bar, state, actions, outcome)
+        figures = [outcome.turnover, *costs.values(), *refused.values()]
+        if self.names is None:
+            self.names = tuple(costs), tuple(refused)
+            self.figures = self.start.new_empty(self.steps, len(figures), len(alive))
+        self.figures[self.step] = torch.where(alive, torch.stack(figures), 0.0)
+        self.now = torch.where(alive, outcome.wealth, self.now)
+        self.wealth[self.step + 1] = self.now
+        self.alive = alive & ~transition.terminated
+        self.step += 1
+
+    def history(self, names: tuple[str, ...]) -> History:
+        """What has been written."""
+        assert self.names is not None  # a tape has a step
+        turnover, *figures = self.figures.unbind(1)  # [T, N] each
+        costs, refused = self.names
+        return History(
+            names=names,
+            symbols=self.tape.symbols,
+            timestamps=self.tape.timestamps[self.tape.first : self.tape.last + 1],
+            wealth=self.wealth,
+            weights=self.weights,
+            turnover=turnover,
+            costs=dict(zip(costs, figures, strict=False)),
+            alone=Alone(self.alone, self.own),
+            refused=dict(zip(refused, figures[len(costs) :], strict=True)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,6 +195,8 @@ class Schedule(Decider):
     def begin(self, tape: MarketTape, rows: int, /) -> tuple[()]:
         """Nothing; ActionError if there are not weights for every step, row and asset."""
         wanted = (tape.last - tape.first, rows, tape.num_assets)
+        if not isinstance(self.weights, Tensor):
+            raise ActionError(f"schedule must be a tensor, got {type(self.weights).__name__}")
         if tuple(self.weights.shape) != wanted:
             raise ActionError(
                 f"schedule must have shape {wanted} (steps, strategies, assets), "
@@ -159,27 +228,3 @@ def replay_schedule(
     if config is not None and config.action == "logits":
         raise ConfigError('a schedule holds weights: use action="weights" or "signed"')
     return replay(tape, Schedule(weights=schedule), names, config, progress=progress)
-
-
-def benchmark_schedule(tape: MarketTape) -> tuple[tuple[str, ...], Tensor]:
-    """Names and target weights [T, N, A] of equal weight, buy and hold, and each asset alone."""
-    steps, assets = tape.last - tape.first, tape.num_assets
-    options = {"device": tape.device, "dtype": tape.dtype}
-    schedule = torch.full((steps, 2 + assets, assets), torch.nan, **options)  # type: ignore[call-overload]
-    schedule[:, 0] = schedule[0, 1] = 1.0 / assets
-    schedule[0, 2:] = torch.eye(assets, **options)  # type: ignore[call-overload]
-    return ("equal weight", "buy and hold", *tape.symbols), schedule
-
-
-def join(*histories: History) -> History:
-    """Put strategies that were replayed over the same bars side by side."""
-    first = histories[0]
-    kinds = {tuple(sorted(history.costs)): None for history in histories}
-    if len(kinds) > 1:
-        listed = " and ".join(map(str, kinds))
-        raise ConfigError(f"histories that are joined must have the same cost parts, got {listed}")
-    names = tuple(name for history in histories for name in history.names)
-    figures = combine(
-        lambda *each: torch.cat(each, dim=1), *(history.figures for history in histories)
-    )
-    return first._replace(names=names, **figures)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from plotly.offline import get_plotlyjs
 from torch import Tensor
 
 from fastsim.backtest.charts import (
@@ -21,7 +20,9 @@ from fastsim.backtest.charts import (
     turnover_chart,
     weights_chart,
 )
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, check_history
+from fastsim.backtest.page import chart_html, plotly_script
+from fastsim.backtest.refused import refusals_in_words
 from fastsim.backtest.summary import Summary, YearOfReturns, monthly_returns, summarize
 from fastsim.backtest.wording import (
     COLUMNS,
@@ -35,6 +36,7 @@ from fastsim.backtest.wording import (
     typeset,
 )
 from fastsim.config import write_whole
+from fastsim.errors import ConfigError
 from fastsim.stats.bootstrap import Interval
 from fastsim.stats.metrics import periods_per_year
 
@@ -71,7 +73,7 @@ def write_report(
     Parameters
     ----------
     history
-        What was replayed. Strategies named after an asset are drawn faintly.
+        What was replayed. Strategies that are one asset alone are drawn faintly.
     path
         Where to write, in one piece.
     title, subtitle
@@ -81,15 +83,20 @@ def write_report(
     interval
         Of the Sharpe ratio of `focus` minus that of `benchmark`, from `sharpe_difference`.
     notes
-        Sentences that a reader should see before the numbers.
+        Sentences that a reader should see before the numbers; what rules refused often, and who
+        was ruined, is said after them.
     settings
         What the run was made with, shown as a table.
 
     Raises
     ------
-    ConfigError
-        If `focus` or `benchmark` names no strategy.
+    ConfigError, DataError
+        `focus` or `benchmark` names no strategy, `path` is a folder, or the history cannot be
+        judged (see `check_history`).
     """
+    check_history(history)
+    if path.is_dir():
+        raise ConfigError(f"a report is written to a file, {path} is a folder: add a name to it")
     pair = Pair(history.column(focus, "focus"), history.column(benchmark, "benchmark"))
     periods = periods_per_year(history.timestamps)
     summary = summarize(history, periods_per_year=periods)
@@ -106,7 +113,7 @@ def write_report(
         benchmark=benchmark,
         headline=_headline(summary, pair),
         verdict=interval and sharpe_sentence(interval, focus, benchmark),
-        notes=notes,
+        notes=list(dict.fromkeys([*notes, *refusals_in_words(history)])),
         periods=periods,
         columns=COLUMNS,
         bold=bold,
@@ -116,7 +123,7 @@ def write_report(
         costs=_costs(history, summary, pair),
         settings=settings or {},
         charts=_charts(history, pair, periods),
-        plotly_js=get_plotlyjs(),
+        plotly_js=plotly_script(),
     )
     write_whole(path, text.encode())
 
@@ -136,7 +143,7 @@ def _template(name: str) -> Template:
 
 def _charts(history: History, pair: Pair, periods: float) -> dict[str, str]:
     bold = _bold_columns(history, pair)
-    window = min(len(history.turnover), max(2, round(periods / 12)))
+    window = max(2, round(periods / 12))
     charts: dict[str, tuple[go.Figure, int]] = {
         "equity_chart": (equity_chart(history, bold), 440),
         "drawdown_chart": (drawdown_chart(history, bold), 300),
@@ -144,21 +151,13 @@ def _charts(history: History, pair: Pair, periods: float) -> dict[str, str]:
         "turnover_chart": (turnover_chart(history, pair.focus, window), 320),
         "costs_chart": (costs_chart(history, pair.focus), 320),
     }
-    return {
-        name: figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=name,
-            config={"displayModeBar": False, "responsive": True},
-            default_height=f"{height}px",
-        )
-        for name, (figure, height) in charts.items()
-    }
+    return {name: chart_html(figure, name, height) for name, (figure, height) in charts.items()}
 
 
 def _bold_columns(history: History, pair: Pair) -> list[int]:
     """Pick the focus, the benchmark, then other strategies that are not one asset alone."""
-    named = [number for number, name in enumerate(history.names) if name not in history.symbols]
+    singles = set(history.singles)
+    named = [number for number in range(len(history.names)) if number not in singles]
     return list(dict.fromkeys([*pair, *named]))[:MAX_BOLD]
 
 

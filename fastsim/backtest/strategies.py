@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastsim.backtest.benchmarks import benchmark_rules
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
@@ -100,14 +100,25 @@ def play_strategies(
     tape
         In float64 if wealth is to be held to published figures. Bars before the first are known.
     config
-        Costs and initial cash; actions are long-only weights whatever it says.
+        Costs and initial cash; actions are long-only weights, and what is not filled at once is
+        carried until a strategy gives new weights, whatever it says.
 
     Raises
     ------
+    ConfigError
+        No strategy, two of one name, or what is none.
     DataError
         An asset has no close up to the first bar. What is known begins where all of them have one.
     """
-    rules = replace(config or EnvConfig(), action="weights", max_gross=1.0)
+    if isinstance(strategies, Strategy) or not strategies:
+        given = type(strategies).__name__ if strategies else "none"
+        raise ConfigError(f"give a sequence of at least one strategy, got {given}")
+    odd = next((each for each in strategies if not isinstance(each, Strategy)), None)
+    if odd is not None:
+        raise ConfigError(
+            f"a strategy must be a Strategy, got {type(odd).__name__}: use `replay` for others"
+        )
+    rules = benchmark_rules(config or EnvConfig())
     return replay(tape, strategies, [strategy.name for strategy in strategies], rules)
 
 
@@ -134,6 +145,33 @@ def _bars_before_all_are_listed(tape: MarketTape) -> int:
     return int(unseen[last])
 
 
+def _check_weights(strategy: BuyAndHold | ConstantRebalanced) -> None:
+    """Raise ConfigError unless weights that were given are long-only ones of wealth."""
+    weights, name = strategy.weights, type(strategy).__name__
+    if weights is None:
+        return
+    if not isinstance(weights, Tensor) or weights.dim() != 1:
+        raise ConfigError(f"{name}.weights must be a tensor [A], one weight per asset")
+    fine = weights.isfinite() & (weights >= 0)
+    if not bool(fine.all()) or float(weights.sum()) > 1.0 + 1e-6:
+        raise ConfigError(
+            f"{name}.weights must be >= 0 and sum to at most 1, the rest being cash, "
+            f"got {weights.tolist()}"
+        )
+
+
+def _given(strategy: BuyAndHold | ConstantRebalanced, known: Tensor) -> Tensor:
+    """Its weights [A], equal ones if it was given none."""
+    if strategy.weights is None:
+        return uniform(known)
+    if len(strategy.weights) != known.shape[1]:
+        raise ConfigError(
+            f"{type(strategy).__name__}.weights must be one per asset, {known.shape[1]}, "
+            f"got {len(strategy.weights)}"
+        )
+    return strategy.weights.to(known)
+
+
 def uniform(known: Tensor) -> Tensor:
     """Equal weights [A] for the assets of `known` [t, A]."""
     return known.new_full(known.shape[1:], 1.0 / known.shape[1])
@@ -146,9 +184,12 @@ class BuyAndHold(Strategy):
     name: str = "buy and hold"
     weights: Tensor | None = None  # [A]  equal, if not given
 
+    def __post_init__(self) -> None:
+        _check_weights(self)
+
     def first(self, known: Tensor) -> Tensor:
         """Weights to buy."""
-        return uniform(known) if self.weights is None else self.weights
+        return _given(self, known)
 
     def next(self, weights: Tensor, known: Tensor) -> Tensor:
         """Hold."""
@@ -162,9 +203,12 @@ class ConstantRebalanced(Strategy):
     name: str = "uniform rebalanced"
     weights: Tensor | None = None  # [A]  equal, if not given
 
+    def __post_init__(self) -> None:
+        _check_weights(self)
+
     def first(self, known: Tensor) -> Tensor:
         """Weights, always the same."""
-        return uniform(known) if self.weights is None else self.weights
+        return _given(self, known)
 
     def next(self, weights: Tensor, known: Tensor) -> Tensor:
         """Weights, always the same."""

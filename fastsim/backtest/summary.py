@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, check_history
+from fastsim.config import require_positive
 from fastsim.env.nested import transform
+from fastsim.errors import ConfigError
 from fastsim.stats.metrics import (
     annual_return,
     annual_volatility,
@@ -74,7 +77,16 @@ def summarize(
     -------
     Summary
         Tensors [N]. Turnover is the mean of sum |traded| / wealth per step, times steps a year.
+
+    Raises
+    ------
+    ConfigError, DataError
+        The history cannot be judged (see `check_history`), or a setting is out of range.
     """
+    check_history(history)
+    require_positive("periods_per_year", periods_per_year)
+    if not (isfinite(risk_free) and risk_free > -1.0):
+        raise ConfigError(f"risk_free is a simple return per step, > -1, got {risk_free!r}")
     returns = history.simple_returns  # [T, N]
     scale = {"periods_per_year": periods_per_year}
     return Summary(
@@ -92,10 +104,16 @@ def summarize(
 
 
 def mean_of_rest(summary: Summary, count: int) -> Summary:
-    """The first `count` strategies as they are, and the mean of every figure over the others."""
+    """The first `count` strategies as they are, and the mean of every figure over the others.
+
+    A strategy of which a figure is no finite number, such as the Sharpe ratio of an asset that
+    never traded, is left out of its mean, unless it is so of all.
+    """
 
     def shorten(figure: Tensor) -> Tensor:
-        return torch.cat([figure[:count], figure[count:].mean(0, keepdim=True)])
+        rest, told = figure[count:], figure[count:].isfinite()
+        mean = rest[told].mean(0, keepdim=True) if told.any() else rest.nanmean(0, keepdim=True)
+        return torch.cat([figure[:count], mean])
 
     return transform(shorten, summary)
 

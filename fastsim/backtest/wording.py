@@ -56,7 +56,7 @@ def sharpe_sentence(interval: Interval, focus: str, benchmark: str) -> str:
         f"{100 * interval.level:g}% bootstrap interval "
         f"{interval.low:+.2f} to {interval.high:+.2f}. "
     )
-    if isnan(interval.estimate + interval.low + interval.high):
+    if not isfinite(interval.estimate + interval.low + interval.high):
         return (
             f"The Sharpe ratios of {focus} and {benchmark} cannot be compared: "
             "at least one of the return series does not vary."

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import plotly.graph_objects as go
-import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -16,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fastsim.cli.data import HowToRead, Reading
+from fastsim.cli.fan import write_fan_chart
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
 from fastsim.config import configuration
-from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
@@ -95,9 +93,8 @@ class ShowCommand:
         day = show_day(tape.timestamps[bar])
         console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
         if self.plot is not None:
-            _fan_chart(
-                forecast, context, f"{self.symbol}: {forecaster.card.name} from {day}"
-            ).write_html(self.plot, include_plotlyjs=True)
+            title = f"{self.symbol}: {forecaster.card.name} from {day}"
+            write_fan_chart(self.plot, forecast, context, title)
             console.print(f"Wrote {self.plot}", highlight=False, markup=False, soft_wrap=True)
 
     def _place(self, tape: MarketTape) -> tuple[int, int]:
@@ -157,16 +154,16 @@ class ScoreCommand:
             highlight=False,
         )
         if self.json is not None:
-            write_scores(entries, self._settings(bars, origins), self.json)
+            settings = self._settings(len(bars.symbols), bars.timestamps[origins])
+            write_scores(entries, settings, self.json)
             console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
 
-    def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
-        days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
+    def _settings(self, assets: int, origins: NDArray[np.datetime64]) -> dict[str, object]:
         return {
             "source": self.source,
-            "assets": len(bars.symbols),
-            "first_origin": days[0],
-            "last_origin": days[-1],
+            "assets": assets,
+            "first_origin": show_day(origins[0]),
+            "last_origin": show_day(origins[-1]),
             "origins": len(origins),
             "step": self.step,
             "context": self.context,
@@ -252,26 +249,3 @@ def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
         cells = [f"{band[step - 1]:,.2f}" for band in bands]
         table.add_row(str(step), *cells, f"{rise[step - 1]:.1%}")
     return table
-
-
-def _fan_chart(forecast: Forecast, context: Context, title: str) -> go.Figure:
-    past = context.close[0, -126:].tolist()
-    ahead = list(range(0, forecast.quantiles.shape[1] + 1))
-    figure = go.Figure(go.Scatter(x=list(range(1 - len(past), 1)), y=past, name="close"))
-    last = torch.tensor([past[-1]])
-    for low, high, shade in ((0.1, 0.9, 0.15), (0.25, 0.75, 0.3)):
-        lower, upper = (
-            torch.cat([last, forecast.at(level)[0].cpu()]).tolist() for level in (low, high)
-        )
-        figure.add_scatter(x=ahead, y=upper, line={"width": 0}, showlegend=False)
-        figure.add_scatter(
-            x=ahead,
-            y=lower,
-            fill="tonexty",
-            fillcolor=f"rgba(31,119,180,{shade})",
-            line={"width": 0},
-            name=f"{low:.0%} to {high:.0%}",
-        )
-    median = torch.cat([last, forecast.median[0].cpu()]).tolist()
-    figure.add_scatter(x=ahead, y=median, name="median", line={"dash": "dot"})
-    return figure.update_layout(title=title, xaxis_title="bars", template="plotly_white")

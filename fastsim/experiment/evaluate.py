@@ -14,13 +14,11 @@ from fastsim.experiment.config import Part, TrainConfig, read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
 from fastsim.experiment.notes import algorithm_of, notes_on, run_settings
-from fastsim.experiment.replays import AGENT, REPLAY_SECONDS, REPLAYS, compare
+from fastsim.experiment.replays import AGENT, BENCHMARK, REPLAY_SECONDS, REPLAYS, compare
 from fastsim.policy.folder import load_policy
 from fastsim.progress import ON_STDERR, Progress, whole
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
-
-BENCHMARK = "equal weight"
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +60,7 @@ def evaluate(
         history=history,
         summary=summarize(history, periods_per_year=bars_per_year),
         interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
-        notes=tuple(notes_on(config, tape, part)),
+        notes=tuple(notes_on(config, tape, part, history)),
         report=folder / f"report{_suffix(part)}.html",
     )
     _write(folder, config, evaluation)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastsim.backtest.history import History
+from fastsim.backtest.refused import refusals_in_words
 from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
 from fastsim.experiment.config import Part, TrainConfig
@@ -43,7 +45,7 @@ def _learned_from(config: TrainConfig) -> str:
     return "training bars" if model == "none" else f"{model} worlds fitted to the training bars"
 
 
-def notes_on(config: TrainConfig, tape: MarketTape, part: Part) -> Sequence[str]:
+def notes_on(config: TrainConfig, tape: MarketTape, part: Part, history: History) -> Sequence[str]:
     """What a reader of the report should know, in sentences."""
     notes = [
         f"Trades are filled at the {'next open' if tape.fill == 'next_open' else 'same close'}. "
@@ -55,4 +57,4 @@ def notes_on(config: TrainConfig, tape: MarketTape, part: Part) -> Sequence[str]
         notes.append(f"These are {part} bars: the agent or its selection has seen them.")
     if config.data.source in SAMPLES:
         notes.append(SAMPLES[config.data.source])
-    return notes
+    return [*notes, *refusals_in_words(history)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from fastsim.backtest.history import History
-from fastsim.backtest.replay import benchmark_schedule, join, replay, replay_schedule
+from fastsim.backtest.benchmarks import EQUAL_WEIGHT, replay_benchmarks
+from fastsim.backtest.history import History, join
+from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
 from fastsim.env.config import EnvConfig
 from fastsim.market.tape import MarketTape
@@ -14,6 +13,7 @@ from fastsim.progress import SILENT, Progress
 from fastsim.stats.metrics import periods_per_year
 
 AGENT = "agent"
+BENCHMARK = EQUAL_WEIGHT
 REPLAYS = 2
 """Replays of a comparison: the agent's, and that of everyone beside it."""
 REPLAY_SECONDS = 1 / 500
@@ -51,8 +51,5 @@ def compare(
     policy: Policy, tape: MarketTape, env: EnvConfig, *, progress: Progress = SILENT
 ) -> History:
     """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
-    names, schedule = benchmark_schedule(tape)
-    rules = replace(env, action="weights", max_gross=1.0)
     agent = play(policy, tape, env, progress=progress)
-    others = replay_schedule(tape, schedule, names, rules, progress=progress)
-    return join(agent, others)
+    return join(agent, replay_benchmarks(tape, env, others=(AGENT,), progress=progress))

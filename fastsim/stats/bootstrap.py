@@ -7,13 +7,15 @@ they have in common cancels, as in Ledoit and Wolf (2008).
 
 from __future__ import annotations
 
+from math import isnan
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastsim.config import require_count, require_positive
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.metrics import sharpe_ratio
+from fastsim.stats.metrics import rounding_of, sharpe_ratio
 from fastsim.stats.resample import resampled_rows
 from fastsim.stats.years import TRADING_DAYS
 
@@ -68,8 +70,8 @@ def sharpe_difference(
     Returns
     -------
     Interval
-        NaN throughout where a Sharpe ratio is undefined (a series of zeros). Resamples without a
-        defined ratio are left out.
+        NaN throughout where a Sharpe ratio is not a finite number, as of a series that does not
+        vary. Resamples of which that is so are left out.
 
     Raises
     ------
@@ -79,16 +81,24 @@ def sharpe_difference(
         If the series differ in length, are shorter than two, or hold values that are not finite.
     """
     _check_settings(block_length=block_length, resamples=resamples, level=level)
+    require_positive("periods_per_year", periods_per_year)
     pair = _paired(returns_a, returns_b)  # [T, 2]
+    rounding = max(rounding_of(each.dtype) for each in (returns_a, returns_b))
 
     def difference(returns: Tensor) -> Tensor:
-        ratio = sharpe_ratio(returns, risk_free=risk_free, periods_per_year=periods_per_year)
-        return ratio[..., 0] - ratio[..., 1]
+        ratio = sharpe_ratio(
+            returns, risk_free=risk_free, periods_per_year=periods_per_year, rounding=rounding
+        )
+        lacking = ratio[..., 0] - ratio[..., 1]
+        return lacking.masked_fill(lacking.isinf(), torch.nan)
 
     generator = torch.Generator().manual_seed(seed)
     chunks = resampled_rows(len(pair), block_length, resamples, generator)
     draws = torch.cat([difference(pair[rows.to(pair.device)]) for rows in chunks])  # [resamples]
-    return percentile_interval(float(difference(pair)), draws, level)
+    estimate = float(difference(pair))
+    if isnan(estimate):
+        return Interval(estimate, torch.nan, torch.nan, level)
+    return percentile_interval(estimate, draws, level)
 
 
 def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interval:
@@ -101,8 +111,7 @@ def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interva
 def _check_settings(*, block_length: float, resamples: int, level: float) -> None:
     if not block_length >= 1:
         raise ConfigError(f"block_length must be >= 1, got {block_length!r}")
-    if not resamples >= 1:
-        raise ConfigError(f"resamples must be >= 1, got {resamples!r}")
+    require_count("resamples", resamples)
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level must be between 0 and 1, got {level!r}")
 

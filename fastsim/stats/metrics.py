@@ -1,8 +1,10 @@
 """What a return series is judged by, batched: time is dim 0, whatever trails is kept.
 
 Definitions and edge cases are those of empyrical-reloaded 0.7 (`empyrical.stats`): sample standard
-deviation (ddof 1), missing returns left out, NaN where a series is too short to say. Nothing here
-reads a tensor back to the host.
+deviation (ddof 1), missing returns left out, NaN where a series is too short to say. Unlike there,
+what is no more than rounding of the wealth that returns were taken from is zero: a constant return
+has no deviation, and a mean, a shortfall or a drawdown of that size is none. Nothing here reads a
+tensor back to the host.
 """
 
 from __future__ import annotations
@@ -76,11 +78,12 @@ def sharpe_ratio(
     *,
     risk_free: float | Tensor = 0.0,
     periods_per_year: float = TRADING_DAYS,
+    rounding: float | None = None,
 ) -> Tensor:
     """Mean over standard deviation of the returns above risk-free, annualised.
 
     `mean(r - f) / std(r - f) * sqrt(periods_per_year)`, empyrical's `sharpe_ratio` (Sharpe 1994).
-    Infinite for a constant gain, NaN for constant zeros and for T < 2.
+    Infinite for a constant gain or loss, NaN for constant zeros and for T < 2.
 
     Parameters
     ----------
@@ -90,16 +93,17 @@ def sharpe_ratio(
         Simple return per period, a number or a tensor that broadcasts against `returns`.
     periods_per_year
         Periods a year.
+    rounding
+        Largest error of a return; `rounding_of` their type unless given.
     """
     excess = returns - risk_free
     if len(excess) < 2:
         return _undefined(excess)
-    deviation = _standard_deviation(excess)
-    # The mean of equal values can miss them by the last bit; their dispersion is zero all the same.
-    highest = torch.where(excess.isnan(), -torch.inf, excess).amax(0)
-    lowest = torch.where(excess.isnan(), torch.inf, excess).amin(0)
-    deviation = deviation.masked_fill((highest == lowest) & deviation.isfinite(), 0.0)
-    return excess.nanmean(0) / deviation * sqrt(periods_per_year)
+    mean = excess.nanmean(0)
+    least = (rounding_of(returns.dtype) if rounding is None else rounding) * (1.0 + mean.abs())
+    deviation = _or_zero(_standard_deviation(excess), least)
+    mean = torch.where(deviation > 0, mean, _or_zero(mean, least))
+    return mean / deviation * sqrt(periods_per_year)
 
 
 def sortino_ratio(
@@ -110,7 +114,8 @@ def sortino_ratio(
 ) -> Tensor:
     """Annual mean return above `required_return` over the downside risk; NaN if T < 2.
 
-    Empyrical's `sortino_ratio` (Sortino and Price 1994). Infinite for a gain without shortfalls.
+    Empyrical's `sortino_ratio` (Sortino and Price 1994). Infinite for a gain without shortfalls,
+    NaN for constant zeros.
 
     Parameters
     ----------
@@ -126,7 +131,10 @@ def sortino_ratio(
     risk = downside_risk(
         returns, required_return=required_return, periods_per_year=periods_per_year
     )
-    return (returns - required_return).nanmean(0) * periods_per_year / risk
+    mean = (returns - required_return).nanmean(0)
+    least = rounding_of(returns.dtype) * (1.0 + mean.abs())
+    risk = _or_zero(risk, least * sqrt(periods_per_year))
+    return torch.where(risk > 0, mean, _or_zero(mean, least)) * periods_per_year / risk
 
 
 def drawdown(returns: Tensor) -> Tensor:
@@ -156,8 +164,16 @@ def calmar_ratio(returns: Tensor, *, periods_per_year: float = TRADING_DAYS) -> 
 
     Empyrical's `calmar_ratio` (Young 1991), over the whole series; infinite values become NaN.
     """
-    ratio = annual_return(returns, periods_per_year=periods_per_year) / -max_drawdown(returns)
+    # Rounding adds up over the periods that wealth is compounded over.
+    least = rounding_of(returns.dtype) * max(1.0, sqrt(len(returns)))
+    growth = annual_return(returns, periods_per_year=periods_per_year)
+    ratio = growth / -_or_zero(max_drawdown(returns), least)
     return ratio.masked_fill(ratio.isinf(), torch.nan)
+
+
+def rounding_of(dtype: torch.dtype) -> float:
+    """Largest error of a return that was taken from two amounts of wealth of this type."""
+    return 2.0 * torch.finfo(dtype).eps
 
 
 def periods_per_year(timestamps: NDArray[np.datetime64]) -> float:
@@ -245,6 +261,11 @@ def _days_of_week(days: NDArray[np.datetime64]) -> list[int]:
 
 def _undefined(returns: Tensor) -> Tensor:
     return returns.new_full(returns.shape[1:], torch.nan)
+
+
+def _or_zero(values: Tensor, least: float | Tensor) -> Tensor:
+    """Values whose size is above `least`, or else 0; NaN stays."""
+    return values.masked_fill(values.abs() <= least, 0.0)
 
 
 def _missing_as_zero(returns: Tensor) -> Tensor:

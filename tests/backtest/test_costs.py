@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from fastsim.backtest import replay as replaying
-from fastsim.backtest.replay import benchmark_schedule, join, replay_schedule
+from fastsim.backtest.benchmarks import replay_benchmarks
+from fastsim.backtest.history import join
+from fastsim.backtest.replay import replay_schedule
 from fastsim.backtest.summary import summarize
 from fastsim.data.sample import sample_bars
 from fastsim.env.config import EnvConfig
@@ -22,11 +24,10 @@ RULES = EnvConfig(costs=CostConfig(fee_bps=10.0))
 BUILT_IN = ["commission", "spread", "impact", "borrow"]
 
 
-def replayed():
+def replayed(*, alone=True):
     """Equal weight, buy and hold and four assets alone over thirty bars."""
     tape = make_tape(sample_bars("tech4").take(slice(0, 160)))
-    names, schedule = benchmark_schedule(tape)
-    return replay_schedule(tape, schedule, names, RULES)
+    return replay_benchmarks(tape, RULES, alone=alone)
 
 
 @pytest.fixture
@@ -63,7 +64,8 @@ def test_a_part_more_changes_no_other(plain, extended):
     torch.testing.assert_close(extended.cost, plain.cost + 2.0 * plain.costs["commission"])
 
 
-def test_histories_are_joined_by_the_names_of_their_costs(extended):
+def test_histories_are_joined_by_the_names_of_their_costs():
+    extended = replayed(alone=False)
     turned = extended._replace(costs=dict(reversed(extended.costs.items())))
     joined = join(extended, turned)
     assert joined.names == 2 * extended.names

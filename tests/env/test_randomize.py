@@ -4,7 +4,7 @@ import pytest
 import torch
 from worlds import FREE, SHORT_FEATURES, assert_same_bits, leaves, random_bars
 
-from fastsim.backtest.replay import benchmark_schedule, replay_schedule
+from fastsim.backtest.benchmarks import replay_benchmarks
 from fastsim.config import from_mapping, to_mapping
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import meet
@@ -191,9 +191,8 @@ def test_players_of_a_market_meet_what_was_drawn_for_it():
 
 def test_a_backtest_is_of_the_market_as_it_is():
     drawn = EnvConfig(randomize=RandomizeConfig(fee_bps=(50, 100), volatility=(2.0, 3.0)))
-    names, schedule = benchmark_schedule(TAPE)
-    plain = replay_schedule(TAPE, schedule, names)
-    assert_same_bits(replay_schedule(TAPE, schedule, names, drawn).wealth, plain.wealth)
+    plain = replay_benchmarks(TAPE)
+    assert_same_bits(replay_benchmarks(TAPE, drawn).wealth, plain.wealth)
 
 
 def test_fused_backends_say_what_they_leave_out():

@@ -16,8 +16,8 @@ from worlds import FREE, SHORT_FEATURES, random_bars
 import fastsim  # registers the environments
 from fastsim.adapters.build import build_env
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
+from fastsim.backtest.benchmarks import replay_benchmarks
 from fastsim.backtest.files import save_history
-from fastsim.backtest.replay import benchmark_schedule, replay_schedule
 from fastsim.backtest.summary import summarize
 from fastsim.config import from_mapping
 from fastsim.env.actions import ActionMode
@@ -168,8 +168,7 @@ def test_a_reward_may_remember_nothing(autoreset):
 def test_a_replay_keeps_a_strangers_cost_beside_the_others(tmp_path):
     tape = make_tape(BARS, TapeConfig(features=SHORT_FEATURES), dtype=torch.float64)
     costs = from_mapping(CostConfig, {**CHEAP, "also": ["strangers:STAMP_DUTY"]})
-    names, schedule = benchmark_schedule(tape)
-    history = replay_schedule(tape, schedule, names, EnvConfig(costs=costs))
+    history = replay_benchmarks(tape, EnvConfig(costs=costs))
     assert list(history.costs) == ["commission", "spread", "impact", "stamp_duty", "borrow"]
     near(history.costs["stamp_duty"][0, 0], torch.tensor(1e6 * DUTY / (1 + DUTY)))
     assert torch.equal(summarize(history).costs["stamp_duty"], history.costs["stamp_duty"].sum(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from math import isfinite, isnan
 
 import pytest
 import torch
@@ -152,3 +153,19 @@ def test_series_that_do_not_pair_are_refused():
     broken = torch.tensor([0.1, float("nan"), 0.2])
     with pytest.raises(DataError, match="row 1"):
         sharpe_difference(torch.zeros(3), broken)
+
+
+def test_a_series_that_does_not_vary_but_for_rounding_cannot_be_compared():
+    wealth = (1e6 * (1 + 0.04 / 365) ** torch.arange(501).double()).float()
+    cash = wealth[1:] / wealth[:-1] - 1.0
+    other = 0.01 * torch.randn(500, generator=torch.Generator().manual_seed(0))
+    for pair in ((cash, other), (other, cash), (cash, cash.double())):
+        assert all(isnan(figure) for figure in sharpe_difference(*pair, resamples=20)[:3])
+
+
+def test_resamples_that_do_not_vary_are_left_out():
+    rare = torch.zeros(60).double() + 1e-4
+    rare[7] = 0.02
+    other = 0.01 * torch.randn(60, generator=torch.Generator().manual_seed(1)).double()
+    interval = sharpe_difference(rare, other, block_length=5, resamples=200)
+    assert all(isfinite(figure) for figure in interval)

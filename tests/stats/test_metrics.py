@@ -186,6 +186,53 @@ def test_a_summary_measures_both_ratios_against_the_risk_free_return():
     )
 
 
+def constant(rate, *, dtype, steps=4000, wealth=1e6):
+    """Returns of wealth that grows by the same rate at every step, as an account keeps it."""
+    growth = (1.0 + rate) ** torch.arange(steps + 1, dtype=torch.float64)
+    account = (wealth * growth).to(dtype)
+    returns = account[1:] / account[:-1] - 1.0
+    assert rate == 0 or len(returns.unique()) > 1  # rounding makes them differ
+    return returns
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rate", [0.04 / 365, 3e-6, -1e-4, 0.002])
+def test_a_constant_return_has_no_deviation_but_for_rounding(rate, dtype):
+    returns = constant(rate, dtype=dtype)
+    sign = float(np.sign(rate))
+    assert float(metrics.sharpe_ratio(returns, periods_per_year=365.0)) == sign * float("inf")
+    sortino = float(metrics.sortino_ratio(returns, periods_per_year=365.0))
+    # Where every return r is a loss, r / |r| times the root of a year.
+    wanted = float("inf") if rate > 0 else pytest.approx(-(365.0**0.5), rel=1e-3)
+    assert sortino == wanted
+    if rate > 0:
+        assert np.isnan(float(metrics.calmar_ratio(returns)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_earns_the_required_return_but_for_rounding_says_nothing(dtype):
+    returns = constant(0.04 / 365, dtype=dtype)
+    assert np.isnan(float(metrics.sharpe_ratio(returns, risk_free=0.04 / 365)))
+    assert np.isnan(float(metrics.sortino_ratio(returns, required_return=0.04 / 365)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wealth_that_flutters_by_rounding_has_no_ratio(dtype):
+    flutter = torch.finfo(dtype).eps * torch.tensor([0.0, 1.0, 0.0, -1.0]).repeat(100).to(dtype)
+    wealth = 1e6 * (1.0 + flutter)
+    returns = wealth[1:] / wealth[:-1] - 1.0
+    assert returns.any()
+    for ratio in (metrics.sharpe_ratio, metrics.sortino_ratio, metrics.calmar_ratio):
+        assert np.isnan(float(ratio(returns)))
+
+
+def test_a_small_but_true_deviation_is_kept():
+    returns = torch.from_numpy(np.random.default_rng(8).normal(1e-6, 2e-6, 5000))
+    for kept in (returns, returns.float()):
+        expected = empyrical_says("sharpe_ratio", returns.numpy())
+        assert float(metrics.sharpe_ratio(kept)) == pytest.approx(expected, rel=1e-4)
+
+
 def every(start, stop, step):
     return np.arange(start, stop, step, dtype="datetime64[m]").astype("datetime64[ns]")
 
