@@ -12,7 +12,8 @@ from rich.console import Console
 
 from fastsim.cli.data import DataCommand
 from fastsim.cli.ending import one_line_errors, parsed
-from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
+from fastsim.cli.forecast import ExportCommand, ForecastCommand
+from fastsim.cli.models import ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError

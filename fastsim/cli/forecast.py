@@ -1,4 +1,4 @@
-"""`fastsim models`, `forecast` and `export`."""
+"""`fastsim forecast` and `export`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.cli.scores import (
+    WALK,
+    require_different,
+    score_all,
+    score_tables,
+    windows_in_words,
+    write_scores,
+)
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
@@ -21,45 +28,27 @@ from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
-from fastsim.forecast.evaluate import Centred, spaced_origins
-from fastsim.forecast.interface import Context, Forecast
-from fastsim.forecast.known import MODELS
+from fastsim.forecast.evaluate import Centred, Windows, common_windows, spaced_origins
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    check_horizon,
+    check_horizons,
+)
+from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import (
     load_ensemble,
     load_forecaster,
     load_network,
     parse_names,
     parse_weights,
-    where_weights_are,
 )
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
 
 GATE_WINDOWS = 64
 """Real contexts that an export is held against."""
-
-
-@configuration(slots=False)
-class ModelsCommand:
-    """List the forecasters: licence, size, context, horizon, and where their weights are."""
-
-    def __call__(self, console: Console) -> None:
-        """Show them."""
-        table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
-        cards = [record.card for record in MODELS if record.card is not None]
-        for record, card in zip(MODELS, cards, strict=True):
-            table.add_row(
-                record.name,
-                card.licence,
-                f"{card.parameters:,}",
-                f"{card.max_context:,}",
-                f"{card.max_horizon:,}",
-                where_weights_are(record),
-            )
-        console.print(table)
-        for card in cards:
-            if card.attribution:
-                console.print(f"{card.name}: {card.attribution}", highlight=False)
 
 
 @configuration(slots=False)
@@ -78,14 +67,18 @@ class ShowCommand:
     horizon: int = 21
     context: int = 512
     """Bars to look back on."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs it: "official" is the package of those who published it."""
     plot: Path | None = None
     """Write a fan chart to this HTML file."""
 
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
+        names, weights = parse_names(self.forecaster), parse_weights(self.weights)
         tape = make_tape(load_bars(DataConfig(source=self.source)))
         column, bar = self._place(tape)
-        forecaster = load_ensemble(parse_names(self.forecaster), parse_weights(self.weights))
+        forecaster = load_ensemble(names, weights, implementation=self.implementation)
+        check_horizon(forecaster.card, self.horizon)
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
         forecast = forecaster.forecast(context, self.horizon)
@@ -127,6 +120,8 @@ class ScoreCommand:
     context: int = 512
     step: int = 21
     """Bars between origins."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs the forecasters: "official" is the package of those who published them."""
     json: Path | None = None
     """Write all figures, their intervals and the settings to this file, as one JSON object."""
 
@@ -134,16 +129,17 @@ class ScoreCommand:
         """Score and show."""
         if self.json is not None and self.json.is_dir():
             raise ConfigError(f"json must be a file to write, {self.json} is a folder")
+        longest = check_horizons(self.horizons)
+        names, references = self._names(), parse_names(f"{WALK},{self.baselines}")
         bars = load_bars(DataConfig(source=self.source))
-        origins = spaced_origins(
-            bars, context=self.context, horizon=max(self.horizons), step=self.step
-        )
-        references = parse_names(f"{WALK},{self.baselines}")
-        models = [load_forecaster(name) for name in dict.fromkeys(parse_names(self.forecaster))]
+        origins = spaced_origins(bars, context=self.context, horizon=longest, step=self.step)
+        models = [self._load(name) for name in names]
         forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
         forecasters += [model for model in models if model.card.name not in references]
         forecasters += [Centred(model) for model in models if self.centred]
-        entries = score_all(bars, forecasters, self.horizons, origins, self.context, console)
+        require_different(forecasters)
+        windows = common_windows(bars, forecasters, self.horizons, origins, self.context)
+        entries = score_all(bars, forecasters, self.horizons, windows, self.context, console)
         for table in score_tables(entries):
             console.print(table)
         console.print(
@@ -152,11 +148,24 @@ class ScoreCommand:
             f"against. PIT: share of outcomes in each tenth of the forecast, flat if calibrated.",
             highlight=False,
         )
+        console.print(windows_in_words(windows), highlight=False, soft_wrap=True)
         if self.json is not None:
-            write_scores(entries, self._settings(bars, origins), self.json)
+            write_scores(entries, self._settings(bars, origins, windows), self.json)
             console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
 
-    def _settings(self, bars: Bars, origins: NDArray[np.int64]) -> dict[str, object]:
+    def _names(self) -> tuple[str, ...]:
+        names = parse_names(self.forecaster)
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"forecaster {name} is named twice: name it once")
+        return names
+
+    def _load(self, name: str) -> Forecaster:
+        return load_ensemble([name], implementation=self.implementation)
+
+    def _settings(
+        self, bars: Bars, origins: NDArray[np.int64], windows: Windows
+    ) -> dict[str, object]:
         days = [show_day(stamp) for stamp in bars.timestamps[origins[[0, -1]]]]
         return {
             "source": self.source,
@@ -167,6 +176,8 @@ class ScoreCommand:
             "step": self.step,
             "context": self.context,
             "horizons": list(self.horizons),
+            "windows": windows.scored,
+            "skipped": windows.skipped,
         }
 
 

@@ -415,7 +415,8 @@ def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr("fastsim.forecast.weights.hf_hub_download", unreachable)
+    monkeypatch.setattr("fastsim.forecast.hub._require_hub", lambda: None)
+    monkeypatch.setattr("fastsim.forecast.hub.hf_hub_download", unreachable)
     with pytest.raises(ForecastError, match="hf download NeoQuasar/Kronos-small"):
         load_kronos()
 

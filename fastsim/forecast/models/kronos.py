@@ -25,10 +25,10 @@ Where the official predictor is followed and where not:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -267,6 +267,10 @@ class KronosModel(ForecastModel):
             if getattr(sampling, field.name) != field.default
         ]
         self.card = replace(card, name="-".join([card.name, *changed]))
+
+    def settings(self) -> dict[str, Any]:
+        """How paths are drawn."""
+        return asdict(self.sampling)
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
