@@ -138,12 +138,16 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def parse_weights(text: str) -> tuple[float, ...] | None:
     """Weights from `0.4,0.4,0.2`; None, for equal ones, from an empty text."""
+    if not text.strip():
+        return None
     try:
-        return tuple(float(part) for part in text.split(",")) if text.strip() else None
+        weights = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
             f'weights must be numbers such as 0.4,0.4,0.2, or "{FITTED}", got {text!r}'
         ) from None
+    normalized(weights, len(weights))
+    return weights
 
 
 def random_model(name: str) -> ForecastModel:
