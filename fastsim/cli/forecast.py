@@ -74,6 +74,7 @@ class ShowCommand:
 
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
+        _require_file("plot", self.plot)
         names, weights = parse_names(self.forecaster), parse_weights(self.weights)
         tape = make_tape(load_bars(DataConfig(source=self.source)))
         column, bar = self._place(tape)
@@ -111,7 +112,8 @@ class ScoreCommand:
     """Names separated by commas; each is scored on its own."""
     baselines: str = "random-walk-60,random-walk-ewma-0.94"
     """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
-    theta, which are fitted to every window, slowly. The first random walk is always scored."""
+    theta, which are fitted to every window, slowly. The first random walk is always scored, alone if
+    this is "none"."""
     centred: bool = False
     """Score each forecaster once more with its median at the last close: its gain without drift."""
     source: str = "us20"
@@ -127,10 +129,9 @@ class ScoreCommand:
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
-        if self.json is not None and self.json.is_dir():
-            raise ConfigError(f"json must be a file to write, {self.json} is a folder")
+        _require_file("json", self.json)
         longest = check_horizons(self.horizons)
-        names, references = self._names(), parse_names(f"{WALK},{self.baselines}")
+        names, references = self._names(), (WALK, *parse_names(self.baselines))
         bars = load_bars(DataConfig(source=self.source))
         origins = spaced_origins(bars, context=self.context, horizon=longest, step=self.step)
         models = [self._load(name) for name in names]
@@ -212,8 +213,10 @@ class ExportCommand:
     """int8 is for torchscript; onnx has float32 and float16."""
     format: Format = "torchscript"
     """Ends in .pt, .pt2 or .onnx; the last needs `pip install 'fastsim-rl[onnx]'`."""
-    horizon: int = 64
-    context: int = 512
+    horizon: int | None = None
+    """Bars ahead; by default 64, or as many as the model forecasts."""
+    context: int | None = None
+    """Bars to look back on; by default 512, or as many as the model reads."""
     source: str = "us20"
     """Whose bars are the real windows of the parity gate."""
 
@@ -222,8 +225,14 @@ class ExportCommand:
         model = load_network(self.model, self.path)
         name = self.model.rpartition(":")[2]
         out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
-        horizon = min(self.horizon, model.card.max_horizon)
-        length = min(self.context, model.card.max_context)
+        card = model.card
+        horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
+        length = min(512, card.max_context) if self.context is None else self.context
+        check_horizon(card, horizon)
+        if not card.min_context <= length <= card.max_context:
+            raise ForecastError(
+                f"{card.name} reads {card.min_context} to {card.max_context} bars, not {length}"
+            )
         tape = make_tape(load_bars(DataConfig(source=self.source)))
         origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
         if len(tape) < origins.stop:
@@ -242,6 +251,15 @@ class ExportCommand:
             f"the eager model, by {parity.against_float32:.2g} from the eager model in float32",
             highlight=False,
             soft_wrap=True,
+        )
+
+
+def _require_file(name: str, path: Path | None) -> None:
+    """Raise ConfigError, before the work, unless such a file can be written or none is wanted."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError(
+            f"{name} must be a file to write, in a folder that there is: "
+            f"{path} is {'a folder' if path.is_dir() else 'in none'}"
         )
 
 

@@ -251,7 +251,7 @@ def _check_plan(
     """The longest horizon; ForecastError unless horizons and origins fit bars and forecasters."""
     longest = check_horizons(horizons)
     if list(horizons) != sorted(horizons):
-        raise ForecastError(f"horizons must increase, got {list(horizons)}")
+        raise ForecastError(f"horizons must be in increasing order, got {list(horizons)}")
     for forecaster in forecasters:
         check_horizon(forecaster.card, longest)
     rows = list(map(int, origins))

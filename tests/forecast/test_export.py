@@ -22,6 +22,7 @@ from fastsim.forecast.models.toto import TotoConfig, TotoModel
 from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
 from fastsim.forecast.networks.kronos_network import KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import TokenizerConfig
+from fastsim.forecast.registry import load_forecaster
 
 WINDOWS = random_context(40)
 BATCHES = (1, 2, 7, 33)
@@ -425,6 +426,22 @@ def test_exporting_leaves_the_model_as_it_is_and_the_gate_is_not_fooled(tmp_path
     torch.testing.assert_close(full, eager, rtol=1e-6, atol=1e-4)
     again = export(model, tmp_path / "half.pt", windows=WINDOWS, horizon=8, precision="float16")
     assert again == half and half.against_float32 > 0
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(200)])
+def test_what_is_no_artefact_is_named_the_same_in_python_and_on_the_command_line(
+    suffix, content, tmp_path, capsys
+):
+    path = tmp_path / f"some{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ForecastError, match=f"some{suffix}: damaged") as caught:
+        load_forecaster(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", "show", "AAPL", "--forecaster", str(path)])
+    assert ended.value.code == 2
+    assert str(caught.value) in capsys.readouterr().err
 
 
 def alter(path, change):

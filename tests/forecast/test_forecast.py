@@ -150,7 +150,18 @@ def test_a_peg_is_even_whatever_the_levels(levels):
     ]
 
 
-@pytest.mark.parametrize("name", ["random-walk-60", "random-walk-ewma-0.94", "fastsim-prior"])
+WITH_WEIGHTS = [
+    "random-walk-60",
+    "random-walk-ewma-0.94",
+    "fastsim-prior",
+    "fracast",
+    "garch-t",
+    "auto-ets",
+    "theta",
+]
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 @pytest.mark.parametrize("price", [1.0, 1.1, 7.7501, 97_000.3])
 def test_a_pegged_asset_is_as_likely_to_rise_as_to_fall(name, price):
     context = random_context(2, length=100)
