@@ -112,8 +112,8 @@ class ScoreCommand:
     """Names separated by commas; each is scored on its own."""
     baselines: str = "random-walk-60,random-walk-ewma-0.94"
     """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
-    theta, which are fitted to every window, slowly. The first random walk is always scored, alone if
-    this is "none"."""
+    theta, which are fitted to every window, slowly. The first random walk is always scored, and
+    alone if this is "none"."""
     centred: bool = False
     """Score each forecaster once more with its median at the last close: its gain without drift."""
     source: str = "us20"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files as files_of_package
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,9 @@ def availability(record: ForecasterRecord) -> Availability:
     revision = record.card.revision if record.card is not None else None
     if not files:
         where = "in its own package" if record.package else "in the package"
-        return Availability(_package(record), where, revision or "", "")
+        shipped = files_of_package("fastsim") / record.shipped_file
+        digest = sha256(Path(str(shipped)))[:12] if record.shipped_file else ""
+        return Availability(_package(record), where, revision or "", digest)
     held = held_revision(files[0].hub_id)
     revision = revision or (held.revision if held else None)
     found = next((path for path in map(cached, files) if path is not None), None)

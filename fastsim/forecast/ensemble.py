@@ -6,6 +6,7 @@ averaging probabilities would widen it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -88,7 +89,7 @@ class Ensemble:
         """The members' names, the union of their levels, the longest horizon."""
         return self._card
 
-    @property
+    @functools.cached_property
     def identity(self) -> Identity:
         """Identities of the members with their weights; those of no weight do not matter."""
         members = [

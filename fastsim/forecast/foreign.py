@@ -53,6 +53,7 @@ class ForeignForecaster:
                     f"is not {wanted}"
                 )
         self.forecaster, self.name, self.revision = forecaster, name, revision
+        self._card_digest = digest_of(asdict(forecaster.card))
 
     @property
     def card(self) -> ModelCard:
@@ -61,9 +62,8 @@ class ForeignForecaster:
 
     @property
     def key(self) -> str:
-        """Its own key, and its code's."""
-        card = digest_of(asdict(self.card))
-        return f"{self.forecaster.key}#{card}#{self.revision}"
+        """Its own key, its card's and its code's."""
+        return f"{self.forecaster.key}#{self._card_digest}#{self.revision}"
 
     def can_forecast(self, context: Context) -> Tensor:
         """Which series [B] have enough known closes, by its own rule if it has one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ class Identity:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else its maker can choose: plain values, and dataclasses of them, by name."""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Name, revision and precision in words, and the hash of the whole record."""
         name = f"{self.card.name}@{self.revision}" if self.revision else self.card.name

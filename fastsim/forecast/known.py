@@ -45,7 +45,12 @@ def _kronos(name: str, size: str) -> ForecasterRecord:
 
 
 MODELS = (
-    ForecasterRecord(name="fastsim-prior", load=prior.load_prior, card=prior.CARD),
+    ForecasterRecord(
+        name="fastsim-prior",
+        load=prior.load_prior,
+        card=prior.CARD,
+        shipped_file="forecast/models/weights/prior.safetensors",
+    ),
     ForecasterRecord(
         name="tirex",
         load=tirex.load_tirex,

@@ -32,6 +32,8 @@ class ForecasterRecord:
     """The file on the card's hub that is looked for to say whether the weights are here."""
     older_weights_file: str = ""
     """What that file is called where the hub still has it in another form."""
+    shipped_file: str = ""
+    """The file of weights within the folder of fastsim, where they come with it."""
     other_files: tuple[HubFile, ...] = ()
     """What else of the hub it needs."""
     revisions: bool = False

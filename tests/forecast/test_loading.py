@@ -19,6 +19,7 @@ import torch
 import yaml
 from forecasters import random_context
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from fastsim.cli import main
@@ -27,9 +28,10 @@ from fastsim.experiment.config import TrainConfig
 from fastsim.forecast import hub, naming
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.hub import HELD, HubFile, held_revision
-from fastsim.forecast.models import tirex, tirex2, toto
+from fastsim.forecast.models import prior, tirex, tirex2, toto
 from fastsim.forecast.models import tirex_official as official
 from fastsim.forecast.registry import load_ensemble, load_forecaster, load_network
+from fastsim.forecast.weights import find_first
 
 COMMIT = "a" * 40
 CONTEXT = random_context(3, length=200)
@@ -173,6 +175,41 @@ def test_either_form_of_tirex2_loads_from_a_folder_and_from_the_hub(
         torch.testing.assert_close(found, wanted.sort(-1).values)
 
 
+@pytest.mark.parametrize("there", ["model.safetensors", "model.ckpt", ""])
+def test_the_hub_is_asked_for_either_form_and_says_when_it_has_none(
+    there, tmp_path, cache, monkeypatch
+):
+    """A hub that knows some files, in the words of its own client."""
+    asked = []
+
+    def download(hub_id, filename, *, revision, etag_timeout):
+        asked.append((filename, revision))
+        if filename == there:
+            path = tmp_path / COMMIT / filename
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"weights")
+            return str(path)
+        raise RemoteEntryNotFoundError("404", response=httpx_response())
+
+    monkeypatch.setattr(hub, "_require_hub", lambda: None)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    wanted = {"hub_id": "NX-AI/TiRex-2", "revision": None, "path": None}
+    if not there:
+        with pytest.raises(ForecastError, match=r"has no model\.safetensors or model\.ckpt: name"):
+            find_first("tirex2", tirex2.CHECKPOINTS, **wanted)
+        return
+    assert find_first("tirex2", tirex2.CHECKPOINTS, **wanted).name == there
+    assert held_revision("NX-AI/TiRex-2").revision == COMMIT
+    find_first("tirex2", tirex2.CHECKPOINTS, **wanted)
+    assert (there, COMMIT) in asked, "the second time the revision met first is asked for"
+
+
+def httpx_response():
+    """What the client's errors carry."""
+    library = pytest.importorskip(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+    return library.Response(404, request=library.Request("HEAD", "http://hub"))
+
+
 def test_other_sizes_of_toto2_load_by_their_path(tmp_path):
     import toto2 as package  # noqa: PLC0415
 
@@ -238,8 +275,10 @@ def test_a_damaged_record_of_revisions_is_named(content, any_tirex, cache):
 def test_models_are_told_with_package_weights_revision_and_digest(any_tirex, cache, capsys):
     main(["models"])
     told = capsys.readouterr().out
+    shipped = Path(prior.__file__).parent / "weights" / "prior.safetensors"
     for words in ("tirex-ts-", "tirex-2-", "hf download NX-AI/TiRex", "0411ceb27bdf"):
         assert words in told
+    assert hub.sha256(shipped)[:12] in told
     put(cache, "NX-AI/TiRex", COMMIT, any_tirex)
     main(["models"])
     told = capsys.readouterr().out

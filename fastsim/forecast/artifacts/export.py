@@ -6,6 +6,7 @@ An artefact is written only if it agrees with the eager model: the parity gate. 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict
@@ -77,7 +78,7 @@ class ArtifactForecaster:
         """What the model is, its horizon that of the artefact."""
         return self._card
 
-    @property
+    @functools.cached_property
     def identity(self) -> Identity:
         """Model and precision, and the digest of the artefact itself."""
         return Identity(
@@ -183,16 +184,7 @@ def export(
         wanted = [exact(*columns) for columns in inputs]
     cast = quantised(model) if precision == "int8" else copied(model, precision)
     program = Program(cast.requires_grad_(False), horizon)
-    metadata = {
-        "format": FORMAT,
-        "model": asdict(card),
-        "revision": revision or card.revision or "",
-        "precision": precision,
-        "context_length": length,
-        "horizon": horizon,
-        "takes_padding": _takes_padding(exact, contexts[0]),
-        "fastsim": fastsim.__version__,
-    }
+    metadata = _metadata(exact, windows, precision, revision)
     content = pack(program, inputs[0], metadata, format)
     artifact = unpack(content, format, path, torch.device("cpu")).program
     parity = _measure(program, artifact, inputs, wanted)
@@ -201,6 +193,23 @@ def export(
     report = metadata | {"parity": parity._asdict(), "bounds": _bounds(precision)}
     write_whole(path.with_name(path.name + ".json"), json.dumps(report, indent=2).encode())
     return parity
+
+
+def _metadata(
+    exact: Program, windows: Context, precision: ArtifactPrecision, revision: str
+) -> dict[str, Any]:
+    """What an artefact says of itself."""
+    card = exact.model.card
+    return {
+        "format": FORMAT,
+        "model": asdict(card),
+        "revision": revision or card.revision or "",
+        "precision": precision,
+        "context_length": windows.bars.shape[1],
+        "horizon": exact.horizon,
+        "takes_padding": _takes_padding(exact, windows),
+        "fastsim": fastsim.__version__,
+    }
 
 
 def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactForecaster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, is_dataclass
 from typing import Protocol
 
@@ -88,7 +89,7 @@ class GaussianRandomWalk:
             min_context=self.min_context,
         )
 
-    @property
+    @functools.cached_property
     def identity(self) -> Identity:
         """Its card, and this record whole."""
         rule = type(self.volatility).__qualname__
