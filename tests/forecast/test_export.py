@@ -104,6 +104,18 @@ def test_artefacts_of_other_weights_have_other_keys(tmp_path):
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize(
+    "model", [TinyModel(), tiny_tirex(), tiny_toto2()], ids=["tiny", "tirex", "toto2"]
+)
+def test_a_pegged_and_a_halted_asset_among_the_windows_are_no_obstacle(tmp_path, model):
+    windows = random_context(40)
+    windows.bars[0] = 1.1
+    windows.bars[1, -40:] = torch.nan
+    path = tmp_path / "model.pt"
+    export(model, path, windows=windows, horizon=8, precision="float16")
+    assert load_artifact(path).metadata["takes_padding"]
+
+
 class Forgetful(TinyModel):
     """Bakes the batch of the trace into the artefact: right at that size alone."""
 
@@ -111,6 +123,16 @@ class Forgetful(TinyModel):
         quantiles = super().forward(*inputs, horizon=horizon)
         if torch.jit.is_tracing():
             return quantiles + 1.0
+        return quantiles
+
+
+class Speechless(TinyModel):
+    """Says nothing in an artefact, for one of the series."""
+
+    def forward(self, *inputs, horizon):
+        quantiles = super().forward(*inputs, horizon=horizon)
+        if torch.jit.is_tracing():
+            return torch.where(inputs[0][:, -1:, None] > 110.0, torch.nan, quantiles)
         return quantiles
 
 
@@ -126,7 +148,8 @@ class Fragile(TinyModel):
 
 
 @pytest.mark.parametrize(
-    ("model", "precision"), [(Forgetful(), "float32"), (Fragile(), "bfloat16")]
+    ("model", "precision"),
+    [(Forgetful(), "float32"), (Speechless(), "float32"), (Fragile(), "bfloat16")],
 )
 def test_an_artefact_that_disagrees_is_not_written(tmp_path, model, precision):
     with pytest.raises(ForecastError, match="was not written"):

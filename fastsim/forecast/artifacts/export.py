@@ -39,10 +39,13 @@ from fastsim.forecast.interface import (
     ModelCard,
     check_request,
     copied,
+    enough_known,
     model_inputs,
     no_forecasts,
 )
 
+FLAT = 1e-6
+"""Series that deviate by less of their mean are flat, to float32: their noise is no unit."""
 GATE_BATCHES = (1, 2, 7, 33)
 SAME_PRECISION_BOUND = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
 """Largest difference between artefact and eager model, in deviations of the series.
@@ -271,7 +274,11 @@ def _takes_padding(exact: Program, windows: Context) -> bool:
     card, length = exact.model.card, windows.bars.shape[1]
     lengths = {length - 1, length // 2 + 1, length // 3, card.min_context + 1}
     for short in sorted(size for size in lengths if card.min_context <= size < length):
-        cut = Context(*(part[: GATE_BATCHES[2], -short:] for part in windows))
+        cut = Context(*(part[:, -short:] for part in windows))
+        rows = enough_known(card, cut).nonzero().squeeze(1)[: GATE_BATCHES[2]]
+        if not len(rows):
+            return False
+        cut = Context(*(part[rows] for part in cut))
         with torch.no_grad():
             alone, together = (
                 exact(*model_inputs(card, context, length, torch.device("cpu")))
@@ -299,9 +306,14 @@ def _measure(
 
 
 def _difference(found: Tensor, wanted: Tensor, scale: Tensor) -> float:
-    """Largest difference in deviations, beyond `ROUNDINGS` of the price; NaN where one is NaN."""
+    """Largest difference in deviations, beyond `ROUNDINGS` of the price.
+
+    What is NaN in both is no difference, what is NaN in one of them an infinite one.
+    """
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps * wanted.abs()
-    return float((((found - wanted).abs() - rounding).clamp_min(0.0) / scale).max())
+    difference = ((found - wanted).abs() - rounding).clamp_min(0.0) / scale
+    difference = difference.masked_fill(found.isnan() & wanted.isnan(), 0.0)
+    return float(difference.nan_to_num(nan=torch.inf).max())
 
 
 def _gate(card: ModelCard, parity: Parity, precision: ArtifactPrecision) -> None:
@@ -318,10 +330,12 @@ def _bounds(precision: ArtifactPrecision) -> tuple[float, float]:
 
 
 def _deviation(series: Tensor) -> Tensor:
+    """What differences are measured in [B]: a series' deviation, or its level where it is flat."""
     closes = series if series.dim() == 2 else series[..., CLOSE]
     mean = closes.nanmean(1, keepdim=True)
     deviation: Tensor = (closes - mean).square().nanmean(1).sqrt()
-    return deviation.clamp_min(1e-9)
+    level = mean.squeeze(1).abs()
+    return torch.where(deviation > FLAT * level, deviation, level)
 
 
 def _random_windows(windows: Context) -> Context:
