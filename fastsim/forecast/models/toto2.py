@@ -470,11 +470,11 @@ def load_toto2(path: str | Path | None = None, revision: str | None = None) -> T
     load_exactly(CARD.name, model, state, weights)
     if path is None:
         require_parameters(CARD.name, model, CARD.parameters)
-    model.card = _card_of(sum(parameter.numel() for parameter in model.parameters()))
+    model.card = card_of(sum(parameter.numel() for parameter in model.parameters()))
     return model.eval()
 
 
-def _card_of(parameters: int) -> ModelCard:
+def card_of(parameters: int) -> ModelCard:
     """The card of a size; those but 4m are on other pages of the hub, and come by their path."""
     if parameters == CARD.parameters:
         return CARD
