@@ -7,8 +7,8 @@ from importlib.resources import files as files_of_package
 from pathlib import Path
 from typing import NamedTuple
 
+from fastsim.forecast.digests import OWN_CODE
 from fastsim.forecast.hub import cached, held_revision, sha256
-from fastsim.forecast.identity import OWN_CODE
 from fastsim.forecast.record import ForecasterRecord
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fastsim.data.bars import CLOSE
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast.identity import Identity
 from fastsim.forecast.interface import (
     Context,
     Forecast,
     Forecaster,
+    Identity,
     ModelCard,
     can_forecast,
     check_horizons,

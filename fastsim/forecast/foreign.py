@@ -10,7 +10,7 @@ from dataclasses import asdict
 from torch import Tensor
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError
-from fastsim.forecast.identity import digest_of
+from fastsim.forecast.digests import digest_of
 from fastsim.forecast.interface import (
     Context,
     Forecast,

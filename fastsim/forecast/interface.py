@@ -12,7 +12,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fastsim.data.bars import CLOSE
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast.identity import OWN_CODE, Identity, fingerprint
+from fastsim.forecast.digests import OWN_CODE, digest_of, fingerprint
 
 Precision = Literal["float32", "float16", "bfloat16"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -178,6 +178,31 @@ class ModelCard:
                 raise ConfigError(
                     f"ModelCard.{name} of {self.name} must be at least 1, got {given!r}"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """All that a forecast depends on beside its context and horizon, whatever the device.
+
+    The key is a hash of the whole record, so a field that is added is part of it at once.
+    """
+
+    card: ModelCard
+    revision: str = ""
+    """Of the weights, as those who publish them call it."""
+    weights: str = ""
+    """Digest of the weights or of the file that they are in; empty where there are none."""
+    precision: str = "float32"
+    implementation: str = OWN_CODE
+    """Whose code runs, and which version of it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else its maker can choose: plain values, and dataclasses of them, by name."""
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Name, revision and precision in words, and the hash of the whole record."""
+        name = f"{self.card.name}@{self.revision}" if self.revision else self.card.name
+        return f"{name}/{self.precision}#{digest_of(asdict(self))}"
 
 
 class ForecastModel(nn.Module, ABC):

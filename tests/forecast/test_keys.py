@@ -15,8 +15,7 @@ from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.cache import ForecastCache, MarketForecasts
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.foreign import ForeignForecaster
-from fastsim.forecast.identity import Identity
-from fastsim.forecast.interface import ModuleForecaster
+from fastsim.forecast.interface import Identity, ModuleForecaster
 from fastsim.forecast.models.baselines import (
     EwmaVolatility,
     GaussianRandomWalk,

@@ -31,11 +31,11 @@ from fastsim.forecast.artifacts.formats import (
     unpack,
 )
 from fastsim.forecast.artifacts.int8 import quantised
-from fastsim.forecast.identity import Identity
 from fastsim.forecast.interface import (
     Context,
     Forecast,
     ForecastModel,
+    Identity,
     ModelCard,
     check_request,
     copied,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.errors import ConfigError
-from fastsim.forecast.identity import Identity
-from fastsim.forecast.interface import Context, Forecast, ModelCard, check_request
+from fastsim.forecast.interface import Context, Forecast, Identity, ModelCard, check_request
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 

@@ -26,11 +26,11 @@ import torch
 from numpy.typing import NDArray
 
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.forecast.identity import Identity
 from fastsim.forecast.interface import (
     MEDIAN,
     Context,
     Forecast,
+    Identity,
     ModelCard,
     check_request,
 )

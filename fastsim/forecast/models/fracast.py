@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
-from fastsim.forecast.identity import fingerprint
+from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel, ModelCard
 
 CARD = ModelCard(
