@@ -59,7 +59,7 @@ class ShowCommand:
     source: str = "us20"
     """A sample's name, or a CSV or Parquet file."""
     forecaster: str = "fastsim-prior"
-    """Names separated by commas."""
+    """Names separated by commas, such as toto, toto@REVISION, toto:/folder or an artefact."""
     weights: str = ""
     """Of several forecasters."""
     date: str | None = None
@@ -109,7 +109,7 @@ class ScoreCommand:
     """Score forecasters over rolling origins beside random walks and classical models."""
 
     forecaster: str = "fastsim-prior"
-    """Names separated by commas; each is scored on its own."""
+    """Names separated by commas, as for `show`; each is scored on its own."""
     baselines: str = "random-walk-60,random-walk-ewma-0.94"
     """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
     theta, which are fitted to every window, slowly. The first random walk is always scored, and
@@ -204,9 +204,9 @@ class ExportCommand:
     """Write a model as an artefact that needs neither its code nor the hub."""
 
     model: tyro.conf.Positional[str]
-    """Its name; `fastsim models` lists them."""
+    """Its name; `fastsim models` lists them. NAME@REVISION takes another revision of the hub."""
     path: Path | None = None
-    """Local weights, instead of the hub's."""
+    """Local weights, instead of the hub's; the same as NAME:PATH."""
     out: Path | None = None
     """The artefact; by default MODEL-PRECISION and the format's ending, here."""
     precision: ArtifactPrecision = "float16"
