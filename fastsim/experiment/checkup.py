@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -19,12 +18,11 @@ import torch
 from huggingface_hub import constants
 
 import fastsim
-from fastsim.forecast.known import MODELS, ForecasterRecord
-from fastsim.forecast.models import prior
-from fastsim.forecast.registry import where_weights_are
+from fastsim.forecast.availability import availability
+from fastsim.forecast.known import MODELS
+from fastsim.forecast.record import ForecasterRecord
 
 DISTRIBUTION = "fastsim-rl"
-OWN_WEIGHTS = Path(prior.__file__).parent / "weights" / "prior.safetensors"
 COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -38,6 +36,10 @@ class Extra(NamedTuple):
 EXTRAS = {
     "sb3": Extra(("stable-baselines3",), "no environments for Stable-Baselines3"),
     "pettingzoo": Extra(("pettingzoo",), "no PettingZoo environments of shared markets"),
+    "rsl_rl": Extra(("rsl-rl-lib",), "no environments for rsl_rl"),
+    "torchrl": Extra(("torchrl", "tensordict"), "no environments for TorchRL"),
+    "wrappers": Extra(("array-api-compat",), "no vector wrappers of Gymnasium's around tensors"),
+    "plot": Extra(("matplotlib",), "no pictures of an environment"),
     "yfinance": Extra(("yfinance",), "no `fastsim data fetch yfinance`"),
     "ccxt": Extra(("ccxt",), "no `fastsim data fetch ccxt`"),
     "fracast": Extra(("fracast",), "no forecaster fracast"),
@@ -46,6 +48,7 @@ EXTRAS = {
         ("arch", "statsforecast", "scikit-learn"),
         "no classical forecasters, and no `python agents/baselines.py`",
     ),
+    "tirex": Extra(("tirex-ts",), "no TiRex by its official package"),
     "tirex2": Extra(("tirex-2",), "no forecaster tirex2"),
 }
 """By the name that pip is given in brackets."""
@@ -153,20 +156,17 @@ def _extra(name: str) -> Look:
 
 
 def _forecaster(record: ForecasterRecord) -> Look:
-    where = where_weights_are(record)
-    path = OWN_WEIGHTS if where == "in the package" else Path(where)
-    if path.is_file():
-        return Look(record.name, f"{where}, SHA-256 {_digest(path)[:12]}")
-    return Look(record.name, where, "" if where.startswith("in ") else "cannot forecast")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file; the hub's cache calls large ones by it, which saves reading them."""
-    name = path.resolve().name
-    if len(name) == 64 and set(name) <= set("0123456789abcdef"):
-        return name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    here = availability(record)
+    if here.package.startswith("pip install"):
+        return Look(record.name, here.package, "cannot forecast")
+    revision = f", revision {here.revision[:12]}" if here.revision else ""
+    digest = f", SHA-256 {here.digest}" if here.digest else ""
+    missing = here.weights.startswith("not here")
+    return Look(
+        record.name,
+        here.weights if missing else f"{here.weights}{revision}{digest}",
+        "cannot forecast" if missing else "",
+    )
 
 
 def _hub() -> Path:

@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
-from fastsim.forecast.interface import Forecaster, Precision
+from fastsim.forecast.interface import Forecaster, Precision, check_horizons
+from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.market.tape import MarketTape
@@ -30,9 +32,17 @@ class ForecastConfig:
     precision: Precision = "float32"
     batch_size: int = 256
     """Forecasts asked for at once; larger batches fall out of a CPU's cache."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs the forecasters: "official" is the package of those who published them, where
+    there is one and it is installed."""
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
+        require_choice(self, "implementation")
+        try:
+            check_horizons(self.horizons)
+        except ForecastError as error:
+            raise ConfigError(f"ForecastConfig.{error}") from None
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
         if self.weights != FITTED:
@@ -68,7 +78,13 @@ def forecast_features(
         return {}
     fitted = settings.weights == FITTED
     weights = None if fitted else parse_weights(settings.weights)
-    forecaster = load_ensemble(names, weights, precision=settings.precision, device=tape.device)
+    forecaster = load_ensemble(
+        names,
+        weights,
+        precision=settings.precision,
+        device=tape.device,
+        implementation=settings.implementation,
+    )
     if fitted:
         forecaster = _fitted(forecaster, settings, tape, validation, progress)
     table = build_forecast_tape(

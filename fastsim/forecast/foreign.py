@@ -5,11 +5,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+from dataclasses import asdict
 
 from torch import Tensor
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError
-from fastsim.forecast.interface import Context, Forecast, Forecaster, ModelCard, check_request
+from fastsim.forecast.digests import digest_of
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    ModelCard,
+    can_forecast,
+    check_request,
+    no_forecasts,
+)
 
 
 class ForeignForecaster:
@@ -43,6 +53,7 @@ class ForeignForecaster:
                     f"is not {wanted}"
                 )
         self.forecaster, self.name, self.revision = forecaster, name, revision
+        self._card_digest = digest_of(asdict(forecaster.card))
 
     @property
     def card(self) -> ModelCard:
@@ -51,8 +62,12 @@ class ForeignForecaster:
 
     @property
     def key(self) -> str:
-        """Its own key, and its code's."""
-        return f"{self.forecaster.key}#{self.revision}"
+        """Its own key, its card's and its code's."""
+        return f"{self.forecaster.key}#{self._card_digest}#{self.revision}"
+
+    def can_forecast(self, context: Context) -> Tensor:
+        """Which series [B] have enough known closes, by its own rule if it has one."""
+        return can_forecast(self.forecaster, context)
 
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.
@@ -64,6 +79,8 @@ class ForeignForecaster:
             [B, horizon, Q] increasing numbers at the levels of its card.
         """
         check_request(self.card, context, horizon)
+        if not len(context.bars):
+            return no_forecasts(self.card, horizon)
         try:
             forecast = self.forecaster.forecast(context, horizon)
         except FastsimError:

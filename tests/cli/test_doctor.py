@@ -14,7 +14,9 @@ from huggingface_hub import constants
 from fastsim.cli import main
 from fastsim.experiment import checkup as checkups
 from fastsim.experiment.checkup import EXTRAS, checkup
+from fastsim.forecast import availability as availabilities
 from fastsim.forecast.known import MODELS
+from fastsim.forecast.models import toto
 
 PROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
@@ -117,7 +119,7 @@ def test_its_record_is_one_object_of_what_is_shown(capsys, monkeypatch, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digests_are_those_of_the_files(tmp_path, monkeypatch):
+def test_weights_that_are_here_are_told_with_revision_and_digest(tmp_path, monkeypatch):
     weights = tmp_path / "w[x].safetensors"
     weights.write_bytes(b"abc")
     named = tmp_path / ("ab" * 32)
@@ -125,9 +127,11 @@ def test_digests_are_those_of_the_files(tmp_path, monkeypatch):
     link = tmp_path / "model.safetensors"
     link.symlink_to(named)
     sha = "ba7816bf8f01"  # FIPS 180-4, of "abc"
+    revision = toto.CARD.revision[:12]
     for path, digest in ((weights, sha), (link, "ab" * 6)):
-        monkeypatch.setattr(checkups, "where_weights_are", lambda record, path=path: str(path))
-        assert looked()["forecasters"]["toto"] == (f"{path}, SHA-256 {digest}", "")
+        monkeypatch.setattr(availabilities, "cached", lambda file, path=path: path)
+        told = f"{path}, revision {revision}, SHA-256 {digest}"
+        assert looked()["forecasters"]["toto"] == (told, "")
 
 
 def test_caches_are_measured(tmp_path, monkeypatch):
