@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.errors import ConfigError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
 from fastsim.forecast.interface import Forecaster, Precision
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
@@ -33,8 +34,13 @@ class ForecastConfig:
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
+        _check_horizons(self.horizons)
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
+        if not isinstance(self.weights, str):
+            raise ConfigError(
+                f"ForecastConfig.weights must be a text such as 0.4,0.4,0.2, got {self.weights!r}"
+            )
         if self.weights != FITTED:
             parse_weights(self.weights)
 
@@ -71,6 +77,22 @@ def forecast_features(
     forecaster = load_ensemble(names, weights, precision=settings.precision, device=tape.device)
     if fitted:
         forecaster = _fitted(forecaster, settings, tape, validation, progress)
+    return tabulated_features(tape, forecaster, settings, folder, progress=progress)
+
+
+def tabulated_features(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    settings: ForecastConfig,
+    folder: Path,
+    *,
+    progress: Progress = ON_STDERR,
+) -> dict[str, Tensor]:
+    """Features [T, A] of a forecaster that is there, tabulated once.
+
+    Its own precision and weights count, not those of the settings. Raises ForecastError where
+    context and horizons do not fit it.
+    """
     table = build_forecast_tape(
         tape,
         forecaster,
@@ -104,3 +126,11 @@ def _fitted(
     text = ", ".join(f"{weight:.3f} {member.card.name}" for weight, member in shares)
     progress.say(f"Fitted weights: {text}")
     return Ensemble(forecaster.members, weights, on_failure=forecaster.on_failure)
+
+
+def _check_horizons(horizons: tuple[int, ...]) -> None:
+    if not horizons or min(horizons) < 1 or len(set(horizons)) < len(horizons):
+        raise ConfigError(
+            f"ForecastConfig.horizons must be bars ahead, each >= 1 and there once, such as "
+            f"1, 5, 21, got {horizons!r}"
+        )
