@@ -22,6 +22,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally, SingleTally
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -63,7 +64,8 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
     step after the episode's end. Where open orders are carried, NaN alone gives no new weights. Its
     caller resets it, whatever `autoreset` says: rules made for `make_vec` serve here, and the
-    observation at an end is the episode's last.
+    observation at an end is the episode's last. The info of that step holds `episode_statistics`,
+    what the episode came to: `fastsim.env.tally.FIGURES`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
@@ -78,7 +80,13 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_names = self.env.observation_names
         stamps = np.datetime_as_string(self.env.tape.timestamps)
         self._dates = [stamp[:19] for stamp in stamps.tolist()]
+        self._tally = SingleTally(self.env.tape)
         self._begun = self._over = False
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -89,6 +97,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._begun, self._over = True, False
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
+        self._tally.begin(info["wealth"])
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -103,7 +112,11 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         ends = stepped.flags[0].tolist()
         terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
         self._over = terminated or truncated
-        info = {"date": self._dates[stepped.bar[0]]} | step_info(figures, self.env.cost_names)
+        told = step_info(figures, self.env.cost_names)
+        info: dict[str, Any] = {"date": self._dates[stepped.bar[0]]} | told
+        self._tally.add(figures["reward"], told["wealth"], told["cost"])
+        if self._over:
+            info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)
         return seen, figures["reward"], terminated, truncated, info
 
@@ -120,7 +133,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
     dense `final_obs` [N, width] and its mask `_final_obs` into the info. A row of actions that is
     not finite holds its positions and is counted in the info's `invalid_actions`. The info's
-    `wealth` is that at the close, before any restart in the same step.
+    `wealth` is that at the close, before any restart in the same step. Where the mask
+    `_episode_statistics` [N] says that an episode ended, `episode_statistics` holds what it came
+    to, each of `fastsim.env.tally.FIGURES` a tensor [N], and 0 elsewhere.
     """
 
     def __init__(self, num_envs: int = 1, market: MarketSource = "us20", **arguments: Any) -> None:
@@ -133,7 +148,13 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.observation_names = self.env.observation_names
+        self._tally = EpisodeTally(num_envs, self.env.tape)
         self._begun = False
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average; reads the device."""
+        return self._tally.averages
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -142,16 +163,22 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         super().reset(seed=seed)
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun = True
-        return self._observation(observation), {"wealth": self.env.state.wealth}
+        wealth = self.env.state.wealth
+        self._tally.begin(wealth)
+        return self._observation(observation), {"wealth": wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
         rows = torch.as_tensor(actions, device=self.env.tape.device)
         self.env.renew()
         transition = self.env.step(rows)
+        told, state = step_info(figures_of(transition), self.env.cost_names), self.env.stepper.state
+        statistics, ended = self._tally.add(transition, told["cost"], state.peak)
         info: dict[str, Any] = {
-            **step_info(figures_of(transition), self.env.cost_names),
-            "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
+            **told,
+            "invalid_actions": state.invalid_actions.clone(),
+            "episode_statistics": statistics,
+            "_episode_statistics": ended,
         }
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)

@@ -20,6 +20,7 @@ from fastsim.adapters.gym_env import (
 )
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally
 from fastsim.errors import ActionError, ConfigError
 
 try:
@@ -36,7 +37,8 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     Takes the arguments of `build_env` but `num_envs`; trades move prices by `SHARED_IMPACT` unless
     `impact` says otherwise. A ruined player is terminated and leaves; at the horizon all who are
     left are truncated. An action with a NaN or an infinity, or of the wrong shape, and a missing
-    player raise ActionError, and so does a step after the episode's end.
+    player raise ActionError, and so does a step after the episode's end. The info of a player whose
+    episode ends holds `episode_statistics`, what it came to: `fastsim.env.tally.FIGURES`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -68,7 +70,13 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self.observation_spaces = {
             agent: observation_space(self.env) for agent in self.possible_agents
         }
+        self._tally = EpisodeTally(players, self.env.tape)
         self._begun = False
+
+    @property
+    def statistics(self) -> Averages:
+        """What the players' episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """Space of a player's observation, the same object at every call."""
@@ -86,8 +94,9 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             seed = int(seeding.np_random()[0].integers(2**32))
         observation = self.env.reset(seed)
         self._begun, self.agents = True, list(self.possible_agents)
-        date = self._date(observation)
-        infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
+        date, wealth = self._date(observation), self.env.state.wealth
+        self._tally.begin(wealth)
+        infos = [{"date": date, "wealth": each} for each in wealth.tolist()]
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
 
     def step(
@@ -105,6 +114,12 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         told = step_info(figures_of(transition), self.env.cost_names)
         numbers = zip(*(values.tolist() for values in told.values()), strict=True)
         infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
+        peak = self.env.stepper.state.peak
+        statistics, ended = self._tally.add(transition, told["cost"], peak)
+        for row in ended.nonzero().flatten().tolist():
+            infos[row]["episode_statistics"] = {
+                name: figures[row].item() for name, figures in statistics.items()
+            }
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
         seen, reward, terminated, truncated, info = map(self._of_agents, columns)
