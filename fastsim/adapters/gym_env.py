@@ -97,7 +97,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._begun, self._over = True, False
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
-        self._tally.begin(info["wealth"])
+        self._tally.begin()
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -114,7 +114,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._over = terminated or truncated
         told = step_info(figures, self.env.cost_names)
         info: dict[str, Any] = {"date": self._dates[stepped.bar[0]]} | told
-        self._tally.add(figures["reward"], told["wealth"], told["cost"])
+        self._tally.add(figures, told["cost"])
         if self._over:
             info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)
@@ -148,7 +148,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.observation_names = self.env.observation_names
-        self._tally = EpisodeTally(num_envs, self.env.tape)
+        self._tally = EpisodeTally(self.env)
         self._begun = False
 
     @property
@@ -163,20 +163,19 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         super().reset(seed=seed)
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun = True
-        wealth = self.env.state.wealth
-        self._tally.begin(wealth)
-        return self._observation(observation), {"wealth": wealth}
+        self._tally.begin()
+        return self._observation(observation), {"wealth": self.env.state.wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
         rows = torch.as_tensor(actions, device=self.env.tape.device)
         self.env.renew()
         transition = self.env.step(rows)
-        told, state = step_info(figures_of(transition), self.env.cost_names), self.env.stepper.state
-        statistics, ended = self._tally.add(transition, told["cost"], state.peak)
+        told = step_info(figures_of(transition), self.env.cost_names)
+        statistics, ended = self._tally.add(transition, told["cost"])
         info: dict[str, Any] = {
             **told,
-            "invalid_actions": state.invalid_actions.clone(),
+            "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
             "episode_statistics": statistics,
             "_episode_statistics": ended,
         }

@@ -70,7 +70,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self.observation_spaces = {
             agent: observation_space(self.env) for agent in self.possible_agents
         }
-        self._tally = EpisodeTally(players, self.env.tape)
+        self._tally = EpisodeTally(self.env)
         self._begun = False
 
     @property
@@ -94,9 +94,9 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             seed = int(seeding.np_random()[0].integers(2**32))
         observation = self.env.reset(seed)
         self._begun, self.agents = True, list(self.possible_agents)
-        date, wealth = self._date(observation), self.env.state.wealth
-        self._tally.begin(wealth)
-        infos = [{"date": date, "wealth": each} for each in wealth.tolist()]
+        self._tally.begin()
+        date = self._date(observation)
+        infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
 
     def step(
@@ -114,8 +114,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         told = step_info(figures_of(transition), self.env.cost_names)
         numbers = zip(*(values.tolist() for values in told.values()), strict=True)
         infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
-        peak = self.env.stepper.state.peak
-        statistics, ended = self._tally.add(transition, told["cost"], peak)
+        statistics, ended = self._tally.add(transition, told["cost"])
         for row in ended.nonzero().flatten().tolist():
             infos[row]["episode_statistics"] = {
                 name: figures[row].item() for name, figures in statistics.items()

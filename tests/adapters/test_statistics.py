@@ -15,7 +15,8 @@ from worlds import SHORT_FEATURES, random_bars
 import fastsim
 from fastsim.adapters.gym_env import PortfolioVectorEnv
 from fastsim.adapters.pettingzoo import SharedMarketParallelEnv
-from fastsim.env.tally import FIGURES
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.tally import FIGURES, EpisodeTally
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.stats.metrics import periods_per_year
 from fastsim.synthetic.fresh import FreshWorlds
@@ -245,3 +246,28 @@ def test_episodes_in_fresh_worlds_are_counted():
         env.step(torch.full((4, 3), 0.3))
     assert env.statistics.episodes == 8
     assert math.isfinite(env.statistics.mean_sharpe)
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_one_pass_on_a_cpu_adds_up_what_torch_does_on_any_device(autoreset):
+    tape = soaring_tape(volume=True)
+    env, other = (
+        PortfolioEnv(tape, 8, ruinous(autoreset, 1.0, 9), backend=backend)
+        for backend in ("torch", "numba")
+    )
+    reference, fused = EpisodeTally(env), EpisodeTally(other)
+    env.reset(0)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(60):
+        action = 3.0 * torch.randn(8, 3, generator=generator, dtype=tape.dtype)
+        transition = env.step(action)
+        cost = sum(transition.outcome.all_costs.values())
+        told, wanted = (tally.add(transition, cost) for tally in (fused, reference))
+        torch.testing.assert_close(told, wanted, rtol=1e-9, atol=1e-12, equal_nan=True)
+        if step == 30:
+            for tally in (fused, reference):
+                tally.begin(torch.arange(8) % 2 == 0)
+    one, other = fused.averages, reference.averages
+    assert one.episodes > 20
+    for name in set(one._fields) - {"steps_per_second"}:
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9)
