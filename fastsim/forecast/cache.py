@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fastsim.config import require_positive
 from fastsim.forecast.interface import Context, Forecast, Forecaster
+from fastsim.forecast.statistics import ForecasterStatistics, Meter
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
 
@@ -129,6 +131,12 @@ class MarketForecasts:
         self._market = market_fingerprint(tape)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastsim-prefetch")
         self._pending: dict[int, Future[None]] = {}
+        self._meter = Meter()
+
+    @property
+    def statistics(self) -> ForecasterStatistics:
+        """How often the forecaster was asked for this market, and how often the cache knew."""
+        return self._meter.statistics
 
     def at(self, bar: int, assets: Sequence[int] | None = None) -> Forecast:
         """Forecast from the close of `bar`, for all assets or these, as rows."""
@@ -155,6 +163,7 @@ class MarketForecasts:
     def _rows(self, bar: int, assets: Sequence[int]) -> Tensor:
         found = {asset: self.cache.get(self.key(bar, asset)) for asset in assets}
         missing = [asset for asset, quantiles in found.items() if quantiles is None]
+        self._meter.add(hits=len(found) - len(missing))
         if missing:
             found |= self._compute(bar, missing)
         return torch.stack([row for asset in assets if (row := found[asset]) is not None])
@@ -167,7 +176,10 @@ class MarketForecasts:
     def _compute(self, bar: int, assets: list[int]) -> dict[int, Tensor]:
         context: Context = context_at(self.tape, slice(bar, bar + 1), self.context_length)
         chosen = Context(context.bars[assets], context.timestamps[assets])
+        started = time.perf_counter()
         quantiles = self.forecaster.forecast(chosen, self.horizon).quantiles
+        elapsed = time.perf_counter() - started
+        self._meter.add(calls=1, series=len(assets), seconds=elapsed)
         rows = dict(zip(assets, quantiles.clone().unbind(0), strict=True))
         for asset, row in rows.items():
             self.cache.put(self.key(bar, asset), row.clone())

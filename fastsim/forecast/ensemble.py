@@ -22,6 +22,7 @@ from fastsim.forecast.interface import (
     ModelCard,
     check_request,
 )
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
 
@@ -31,7 +32,7 @@ FIT_WINDOWS = 2000
 log = logging.getLogger(__name__)
 
 
-class Ensemble:
+class Ensemble(Counted):
     """A forecaster made of forecasters.
 
     Parameters
@@ -89,6 +90,7 @@ class Ensemble:
         )
         return f"{' + '.join(parts)} ({self.on_failure})"
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Average the members' quantiles; a bar beyond a member's horizon is left to the others.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from fastsim.data.bars import CLOSE, Bars
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import INNER_BAND, MEDIAN, Context, Forecast, Forecaster
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.progress import SILENT, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval
 from fastsim.stats.resample import circular_rows
@@ -62,7 +63,7 @@ class ScoreSummary(NamedTuple):
     windows: int
 
 
-class Centred:
+class Centred(Counted):
     """Another forecaster's law with its median at the last close: what its score owes to no drift.
 
     Quantiles are multiplied by last close / median at every horizon, so that widths and shape in
@@ -74,6 +75,7 @@ class Centred:
         self.card = replace(forecaster.card, name=f"{forecaster.card.name}, centred")
         self.key = f"{forecaster.key}/centred"
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
         told = self.forecaster.forecast(context, horizon)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError
 from fastsim.forecast.interface import Context, Forecast, Forecaster, ModelCard, check_request
+from fastsim.forecast.statistics import Counted, counted
 
 
-class ForeignForecaster:
+class ForeignForecaster(Counted):
     """A forecaster that a user has named, held to what forecasters promise.
 
     Parameters
@@ -54,6 +55,7 @@ class ForeignForecaster:
         """Its own key, and its code's."""
         return f"{self.forecaster.key}#{self.revision}"
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastsim.data.bars import CLOSE
 from fastsim.errors import ForecastError
+from fastsim.forecast.statistics import Counted, counted
 
 """Column of the close in a bar."""
 
@@ -172,7 +173,7 @@ class Forecaster(Protocol):
         ...
 
 
-class ModuleForecaster:
+class ModuleForecaster(Counted):
     """A model on one device, in one precision."""
 
     def __init__(
@@ -196,6 +197,7 @@ class ModuleForecaster:
         """Model, revision and precision."""
         return f"{self.card.name}@{self.revision or self.card.revision}/{self.precision}"
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.

@@ -38,6 +38,7 @@ from fastsim.forecast.interface import (
     check_request,
     model_inputs,
 )
+from fastsim.forecast.statistics import Counted, counted
 
 GATE_BATCHES = (1, 2, 7, 33)
 SAME_PRECISION_BOUND = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
@@ -59,7 +60,7 @@ class Parity(NamedTuple):
     against_float32: float
 
 
-class ArtifactForecaster:
+class ArtifactForecaster(Counted):
     """A forecaster read from an artefact."""
 
     def __init__(
@@ -78,6 +79,7 @@ class ArtifactForecaster:
         mark = self.metadata["fingerprint"][:16]
         return f"{self.card.name}@{mark}/{self.metadata['precision']}/artifact"
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series; ForecastError if it does not fit."""

@@ -12,6 +12,7 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Context, Forecast, ModelCard, check_request
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
+from fastsim.forecast.statistics import Counted, counted
 
 MAX_HORIZON = 512
 Volatility = Callable[[GapReturns], Tensor]
@@ -19,7 +20,7 @@ Volatility = Callable[[GapReturns], Tensor]
 
 
 @configuration(slots=False)
-class GaussianRandomWalk:
+class GaussianRandomWalk(Counted):
     """The log price is a driftless Gaussian walk: its h-bar deviation is volatility * sqrt(h)."""
 
     name: str
@@ -45,6 +46,7 @@ class GaussianRandomWalk:
         """Name, which holds the setting."""
         return self.name
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes; ForecastError if the context is too short."""
         check_request(self.card, context, horizon)
