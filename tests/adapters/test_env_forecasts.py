@@ -216,6 +216,11 @@ class Speechless:
     card, key = Counting().card, "speechless@1"
 
 
+class Failing(Counting):
+    def forecast(self, context, horizon):
+        raise AssertionError("asked too early")
+
+
 class Unkeyed(Counting):
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +306,11 @@ def test_what_the_market_refuses_is_named_alike(front, tmp_path):
             "counting forecasts 1 to 3 bars ahead",
         ),
         ({"market": "us21"}, DataError, "us21"),
-        ({"episode": {"horizon": 10**6}}, ConfigError, "longer than the tape"),
+        (
+            {"episode": {"horizon": 10**6}, "forecaster": Failing()},
+            ConfigError,
+            "longer than the tape",  # before anybody is asked
+        ),
         (
             {
                 "forecaster": "random-walk-60,random-walk-ewma-0.94",

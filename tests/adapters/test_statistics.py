@@ -222,6 +222,29 @@ def test_cash_alone_has_no_sharpe_ratio_and_no_drawdown(horizon):
     assert math.isnan(env.statistics.mean_sharpe) and env.statistics.mean_return == 0.0
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_a_steady_rise_has_the_sharpe_ratio_of_its_small_deviations(backend):
+    bars = random_bars(60, 2, seed=1, opens=False)
+    noise = np.random.default_rng(0).normal(0.01, 1e-4, bars.close.shape)
+    bars = replace(bars, close=50.0 * np.exp(np.cumsum(noise, 0)), high=None, low=None)
+    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES))
+    env = gymnasium.make_vec(
+        fastsim.ENV_ID, num_envs=2, market=tape, backend=backend, episode={"horizon": 30}
+    )
+    _, info = env.reset(seed=0)
+    wealth, rewards, costs = [info["wealth"]], [], []
+    for _ in range(30):
+        _, reward, *_, info = env.step(torch.eye(2))
+        wealth.append(info["wealth"])
+        rewards.append(reward)
+        costs.append(info["cost"])
+    for row in range(2):
+        told = {name: values[row].item() for name, values in info["episode_statistics"].items()}
+        path = [[float(each[row]) for each in numbers] for numbers in (rewards, wealth, costs)]
+        assert told == near(slow(*path))
+        assert told["sharpe"] > 100
+
+
 def test_a_year_has_as_many_bars_as_the_market():
     bars = random_bars(120, 4, seed=2)
     hours = np.datetime64("2020-01-06T10:00", "ns") + np.arange(120) * np.timedelta64(1, "h")

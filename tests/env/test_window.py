@@ -139,6 +139,9 @@ def test_a_window_ends_where_its_world_begins():
             first = bar - age == int(begun[row])
             assert (shown[f"{tape.symbols[0]}.close.{-age}"] != 0) == (inside and age > 0)
             assert (shown[f"{tape.symbols[0]}.log_return.{-age}"] != 0) == (inside and not first)
+            known = shown[f"{tape.symbols[0]}.{tape.feature_names[0]}.{-age}"]
+            past = float(tape.known.features[max(bar - age, 0), 0, 0])
+            assert known == (past if inside else 0.0)
 
 
 def test_a_window_sees_no_bar_after_its_last():
