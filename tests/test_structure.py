@@ -30,7 +30,7 @@ FLOORS = {
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
     "experiment": ("learn", "policy", "backtest", "forecast", "devices"),
-    "adapters": ("env", "devices"),
+    "adapters": ("env", "forecast", "devices"),
     "cli": ("experiment",),
 }
 """What each room may import, with all that those may."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,9 +20,10 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
 from fastsim.errors import ConfigError, DataError, did_you_mean
+from fastsim.forecast.interface import Forecaster
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
-from fastsim.synthetic.config import WorldsConfig
+from fastsim.synthetic.config import NO_MODEL, WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 
 __all__ = ["MarketSource", "build_env"]
@@ -41,6 +44,9 @@ def build_env(
     backend: Backend = "auto",
     tape: TapeConfig | Mapping[str, Any] | None = None,
     worlds: WorldsConfig | Mapping[str, Any] | None = None,
+    forecaster: str | Path | Forecaster | None = None,
+    forecast: Any = None,
+    forecasts_dir: str | Path = "runs/forecasts",
     config: EnvConfig | Mapping[str, Any] | None = None,
     costs_per_env: Mapping[str, torch.Tensor] | None = None,
     **rules: Any,
@@ -73,9 +79,17 @@ def build_env(
         cannot step the market.
     DataError
         Bars that cannot be had or cannot be used.
+    ForecastError
+        Forecasts that cannot be had.
     """
     require_count("num_envs", num_envs)
+    if not isinstance(costs_per_env or {}, Mapping):
+        raise ConfigError(f"costs_per_env must map costs to tensors, got {costs_per_env!r}")
     settled, place = _env_config(config, rules), resolve_device(device)
+    lived_in = None if worlds is None else _settings(WorldsConfig, "worlds", worlds)
+    asked = _asked(forecaster, forecast, forecasts_dir, dated=start is not None)
+    if asked is not None:
+        _require_history(market, lived_in)
     settle_in_fork(place)
     source = market if isinstance(market, MarketTape | FreshWorlds) else bars_of(market)
     ready, rows = _ready(source, tape, place), slice(None)
@@ -84,10 +98,10 @@ def build_env(
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
         rows = _rows(ready, start, end)
         ready = ready.between(rows)
-    if worlds is not None:
-        ready = _simulated(source, rows, ready, tape, worlds)
-    if not isinstance(costs_per_env or {}, Mapping):
-        raise ConfigError(f"costs_per_env must map costs to tensors, got {costs_per_env!r}")
+    if lived_in is not None:
+        ready = _simulated(source, rows, ready, tape, lived_in)
+    if asked is not None:
+        ready = asked.added_to(ready, settled, rows.start or 0)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
     )
@@ -113,17 +127,40 @@ def _simulated(
     rows: slice,
     ready: MarketTape | FreshWorlds,
     tape: TapeConfig | Mapping[str, Any] | None,
-    worlds: WorldsConfig | Mapping[str, Any],
+    worlds: WorldsConfig,
 ) -> MarketTape | FreshWorlds:
     """Worlds like these rows of the bars; the tape itself for the model "none"."""
     if not isinstance(source, Bars) or isinstance(ready, FreshWorlds):
         raise ConfigError(
             f"worlds are fitted to bars, not to a ready {type(source).__name__}; drop one of them"
         )
-    fitted = _settings(WorldsConfig, "worlds", worlds).fit(
-        source.take(rows), ready, _tape_config(tape) or TapeConfig()
-    )
+    fitted = worlds.fit(source.take(rows), ready, _tape_config(tape) or TapeConfig())
     return ready if fitted is None else fitted
+
+
+def _asked(forecaster: Any, forecast: Any, folder: str | Path, *, dated: bool) -> Any:
+    """Forecasts that are to be added to the market; None where nobody is asked."""
+    if forecaster is None:
+        if forecast is not None:
+            raise ConfigError(
+                "forecast has settings of a forecaster, and none is named: give one, such as "
+                'forecaster="fastsim-prior", or drop forecast'
+            )
+        return None
+    # Forecasters are imported when they are wanted: the hub's client alone takes half a second.
+    return import_module("fastsim.adapters.forecasts").ask(
+        forecaster, forecast, folder, dated=dated
+    )
+
+
+def _require_history(market: MarketSource, worlds: WorldsConfig | None) -> None:
+    """Raise ConfigError where there is no single history to forecast."""
+    simulated = isinstance(market, FreshWorlds) or (worlds and worlds.model != NO_MODEL)
+    if simulated or (isinstance(market, MarketTape) and market.worlds > 1):
+        raise ConfigError(
+            "forecasts are tabulated for one history, not for worlds: drop the forecaster, or give "
+            "the market of one history"
+        )
 
 
 def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | None:

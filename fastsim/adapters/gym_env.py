@@ -33,13 +33,14 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally, SingleTally
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
 SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
+"""How trades move prices in shared markets, unless `impact` says otherwise."""
 SHARED_MARKET = "tech4"
 """A sample with volume: what an order moves is measured by it."""
-"""How trades move prices in shared markets, unless `impact` says otherwise."""
 
 AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
 
@@ -76,7 +77,8 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
     step after the episode's end. Where open orders are carried, NaN alone gives no new weights. Its
     caller resets it, whatever `autoreset` says: rules made for `make_vec` serve here, and the
-    observation at an end is the episode's last.
+    observation at an end is the episode's last. The info of that step holds `episode_statistics`,
+    what the episode came to: `fastsim.env.tally.FIGURES`.
 
     `render_mode` "rgb_array" makes `render` draw wealth, weights and drawdown; "human" shows them
     in a window at every step.
@@ -104,6 +106,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_names = self.env.observation_names
         stamps = np.datetime_as_string(self.env.tape.timestamps)
         self._dates = [stamp[:19] for stamp in stamps.tolist()]
+        self._tally = SingleTally(self.env.tape)
         self._begun = self._over = False
 
     @property
@@ -114,6 +117,11 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
         self._spec = None if spec is None else PortfolioSpec.of(spec)
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -127,6 +135,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             self._screen.begin()
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
+        self._tally.begin()
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -143,7 +152,11 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._over = terminated or truncated
         if self._screen is not None:
             self._screen.look()
-        info = {"date": self._dates[stepped.bar[0]]} | step_info(figures, self.env.cost_names)
+        told = step_info(figures, self.env.cost_names)
+        info: dict[str, Any] = {"date": self._dates[stepped.bar[0]]} | told
+        self._tally.add(figures, told["cost"])
+        if self._over:
+            info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)
         return seen, figures["reward"], terminated, truncated, info
 
@@ -174,7 +187,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
     dense `final_obs` [N, width] and its mask `_final_obs` into the info. A row of actions that is
     not finite holds its positions and is counted in the info's `invalid_actions`. The info's
-    `wealth` is that at the close, before any restart in the same step.
+    `wealth` is that at the close, before any restart in the same step. Where the mask
+    `_episode_statistics` [N] says that an episode ended, `episode_statistics` holds what it came
+    to, each of `fastsim.env.tally.FIGURES` a tensor [N], and 0 elsewhere.
 
     `autoreset_mode`, an `AutoresetMode`, may be given in place of `autoreset`, and
     `max_episode_steps` in place of `episode.horizon`. `render` gives a picture of every row for
@@ -208,6 +223,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.observation_names = self.env.observation_names
+        self._tally = EpisodeTally(self.env)
         self._begun = False
 
     @property
@@ -218,6 +234,11 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
         self._spec = None if spec is None else PortfolioSpec.of(spec)
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average; reads the device."""
+        return self._tally.averages
 
     def reset(
         self,
@@ -236,6 +257,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self._begun = True
         if self._screen is not None:
             self._screen.begin()
+        self._tally.begin()
         return self._observation(observation), {"wealth": self.env.state.wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -248,9 +270,13 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         transition = self.env.step(rows)
         if self._screen is not None:
             self._screen.look()
+        told = step_info(figures_of(transition), self.env.cost_names)
+        statistics, ended = self._tally.add(transition, told["cost"])
         info: dict[str, Any] = {
-            **step_info(figures_of(transition), self.env.cost_names),
+            **told,
             "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
+            "episode_statistics": statistics,
+            "_episode_statistics": ended,
         }
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)

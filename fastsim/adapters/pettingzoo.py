@@ -26,6 +26,7 @@ from fastsim.adapters.render import RENDER_FPS, Screen, check_render_mode
 from fastsim.config import require_count
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -44,7 +45,8 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     `impact` says otherwise. A ruined player is terminated and leaves; at the horizon all who are
     left are truncated. An action with a NaN or an infinity, or of the wrong shape, and a missing
     player raise ActionError, and so does an action after the episode's end; a step of nobody is
-    then a step of nothing.
+    then a step of nothing. The info of a player whose episode ends holds `episode_statistics`, what
+    it came to: `fastsim.env.tally.FIGURES`.
 
     `state` is what a critic of all players may see: the market once, and every player's portfolio.
     """
@@ -85,7 +87,13 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self.state_space = self._space_of_state()
         self._screen = Screen(self.env, render_mode) if render_mode else None
         self._seen: Observation | None = None
+        self._tally = EpisodeTally(self.env)
         self._begun = self._closed = False
+
+    @property
+    def statistics(self) -> Averages:
+        """What the players' episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """Space of a player's observation, the same object at every call."""
@@ -108,6 +116,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         if self._screen is not None:
             self._screen.begin()
         self._begun, self.agents = True, list(self.possible_agents)
+        self._tally.begin()
         date = self._date(observation)
         infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
@@ -133,6 +142,11 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         told = step_info(figures_of(transition), self.env.cost_names)
         numbers = zip(*(values.tolist() for values in told.values()), strict=True)
         infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
+        statistics, ended = self._tally.add(transition, told["cost"])
+        for row in ended.nonzero().flatten().tolist():
+            infos[row]["episode_statistics"] = {
+                name: figures[row].item() for name, figures in statistics.items()
+            }
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
         seen, reward, terminated, truncated, info = map(self._of_agents, columns)

@@ -228,7 +228,7 @@ class PortfolioEnv:
         if self.config.observation == "index":
             return observation.portfolio
         if self.config.observation == "window":
-            return window_observation(self.tape, observation, self.config.window_length)
+            return window_observation(self.tape, observation, self.config)
         return flat_observation(self.tape, observation)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from fastsim.forecast.interface import (
     check_horizon,
     no_forecasts,
 )
+from fastsim.forecast.statistics import ForecasterStatistics, Meter
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
 
@@ -154,6 +156,12 @@ class MarketForecasts:
         self._pending: dict[int, Future[None]] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._meter = Meter()
+
+    @property
+    def statistics(self) -> ForecasterStatistics:
+        """How often the forecaster was asked for this market, and how often the cache knew."""
+        return self._meter.statistics
 
     def at(self, bar: int, assets: Sequence[int] | None = None) -> Forecast:
         """Forecast from the close of `bar`, for all assets or these, as rows.
@@ -217,6 +225,7 @@ class MarketForecasts:
             return no_forecasts(self.forecaster.card, self.horizon).quantiles
         found = {asset: self.cache.get(self.key(bar, asset)) for asset in assets}
         missing = [asset for asset, quantiles in found.items() if quantiles is None]
+        self._meter.add(hits=len(found) - len(missing))
         if missing:
             found |= self._compute(bar, missing)
         return torch.stack([row for asset in assets if (row := found[asset]) is not None])
@@ -236,7 +245,10 @@ class MarketForecasts:
                 f"too few closes of {symbol} are known at bar {bar} for "
                 f"{self.forecaster.card.name}: leave it out, or ask for a later bar"
             )
+        started = time.perf_counter()
         quantiles = self.forecaster.forecast(chosen, self.horizon).quantiles
+        elapsed = time.perf_counter() - started
+        self._meter.add(calls=1, series=len(assets), seconds=elapsed)
         rows = dict(zip(assets, quantiles.clone().unbind(0), strict=True))
         for asset, row in rows.items():
             self.cache.put(self.key(bar, asset), row.clone())

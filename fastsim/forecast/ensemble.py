@@ -27,6 +27,7 @@ from fastsim.forecast.interface import (
     check_request,
     no_forecasts,
 )
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
 
@@ -36,7 +37,7 @@ FIT_WINDOWS = 2000
 log = logging.getLogger(__name__)
 
 
-class Ensemble:
+class Ensemble(Counted):
     """A forecaster made of forecasters.
 
     Parameters
@@ -115,6 +116,7 @@ class Ensemble:
         able = torch.stack(parts)
         return able.any(0) if self.on_failure == "drop" else able.all(0)
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Average the members' quantiles; a bar beyond a member's horizon is left to the others.
 

@@ -29,6 +29,7 @@ from fastsim.forecast.interface import (
     check_horizon,
     check_horizons,
 )
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.progress import SILENT, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval
 from fastsim.stats.resample import circular_rows
@@ -75,7 +76,7 @@ class ScoreSummary(NamedTuple):
     windows: int
 
 
-class Centred:
+class Centred(Counted):
     """Another forecaster's law with its median at the last close: what its score owes to no drift.
 
     Quantiles are multiplied by last close / median at every horizon, so that widths and shape in
@@ -91,6 +92,7 @@ class Centred:
         """Which series [B] the forecaster itself can."""
         return can_forecast(self.forecaster, context)
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
         told = self.forecaster.forecast(context, horizon)

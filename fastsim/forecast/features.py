@@ -45,6 +45,10 @@ class ForecastConfig:
             raise ConfigError(f"ForecastConfig.{error}") from None
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
+        if not isinstance(self.weights, str):
+            raise ConfigError(
+                f"ForecastConfig.weights must be a text such as 0.4,0.4,0.2, got {self.weights!r}"
+            )
         if self.weights != FITTED:
             parse_weights(self.weights)
 
@@ -87,6 +91,22 @@ def forecast_features(
     )
     if fitted:
         forecaster = _fitted(forecaster, settings, tape, validation, progress)
+    return tabulated_features(tape, forecaster, settings, folder, progress=progress)
+
+
+def tabulated_features(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    settings: ForecastConfig,
+    folder: Path,
+    *,
+    progress: Progress = ON_STDERR,
+) -> dict[str, Tensor]:
+    """Features [T, A] of a forecaster that is there, tabulated once.
+
+    Its own precision and weights count, not those of the settings. Raises ForecastError where
+    context and horizons do not fit it.
+    """
     table = build_forecast_tape(
         tape,
         forecaster,

@@ -20,9 +20,10 @@ from fastsim.forecast.interface import (
     check_request,
     no_forecasts,
 )
+from fastsim.forecast.statistics import Counted, counted
 
 
-class ForeignForecaster:
+class ForeignForecaster(Counted):
     """A forecaster that a user has named, held to what forecasters promise.
 
     Parameters
@@ -69,6 +70,7 @@ class ForeignForecaster:
         """Which series [B] have enough known closes, by its own rule if it has one."""
         return can_forecast(self.forecaster, context)
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.
 

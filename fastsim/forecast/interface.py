@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fastsim.data.bars import CLOSE
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.digests import OWN_CODE, digest_of, fingerprint
+from fastsim.forecast.statistics import Counted, counted
 
 Precision = Literal["float32", "float16", "bfloat16"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -251,7 +252,7 @@ class Forecaster(Protocol):
         ...
 
 
-class ModuleForecaster:
+class ModuleForecaster(Counted):
     """A model on one device, in one precision: a copy, so that the caller's stays as it is."""
 
     def __init__(
@@ -287,6 +288,7 @@ class ModuleForecaster:
         """Name, revision and precision in words, and the hash of its whole identity."""
         return self.identity.key
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.

@@ -22,6 +22,7 @@ from torch import Tensor
 from fastsim.config import require_count, write_whole
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
+from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
@@ -123,7 +124,11 @@ def build_forecast_tape(
                 rate = made / (time.perf_counter() - started)
                 task.advance(rows.stop - rows.start, rate=f"{rate:,.0f} forecasts/s")
         write_whole(parts / "settings.json", json.dumps(settings, indent=2).encode())
-    values = torch.cat([_read(_part(parts, start)) for start in starts])
+    read = {start: _read(_part(parts, start)) for start in starts}
+    if isinstance(forecaster, Counted):
+        kept = [values for start, values in read.items() if start not in missing]
+        forecaster.found(sum(int((~values.isnan()).any(-1).sum()) for values in kept))
+    values = torch.cat(list(read.values()))
     return ForecastTape(values, wanted)
 
 

@@ -230,8 +230,18 @@ class MarketTape:
         )
 
     def with_features(self, features: Mapping[str, Tensor]) -> MarketTape:
-        """Add named features [T, A], known at the close of each bar, clipped into bounds."""
+        """Add named features [T, A], known at the close of each bar, clipped into bounds.
+
+        Raises
+        ------
+        DataError
+            One has another shape, or the name of a feature that is there already.
+        """
         for name, values in features.items():
+            if name in self.feature_names:
+                raise DataError(
+                    f"the market has a feature {name!r} already: add it once, or under another name"
+                )
             if values.shape != self.known.sigma.shape:
                 raise DataError(
                     f"feature {name!r} must have the shape of the market "

@@ -81,7 +81,7 @@ def test_what_cannot_be_looked_at_is_said_and_the_rest_is_looked_at(error, monke
     for place, name in (
         (torch.cuda, "is_available"),
         (checkups, "version"),
-        (checkups, "where_weights_are"),
+        (checkups, "availability"),
         (checkups, "getuser"),
         (checkups, "import_module"),
     ):

@@ -43,6 +43,7 @@ from fastsim.forecast.interface import (
     model_inputs,
     no_forecasts,
 )
+from fastsim.forecast.statistics import Counted, counted
 
 FLAT = 1e-6
 """Series that deviate by less of their mean are flat, to float32: their noise is no unit."""
@@ -68,7 +69,7 @@ class Parity(NamedTuple):
     against_float32: float
 
 
-class ArtifactForecaster:
+class ArtifactForecaster(Counted):
     """A forecaster read from an artefact."""
 
     def __init__(
@@ -98,6 +99,7 @@ class ArtifactForecaster:
         """Name, revision and precision in words, and the hash of its whole identity."""
         return self.identity.key
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.

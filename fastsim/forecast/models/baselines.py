@@ -14,6 +14,7 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Context, Forecast, Identity, ModelCard, check_request
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
+from fastsim.forecast.statistics import Counted, counted
 
 MAX_HORIZON = 512
 
@@ -60,7 +61,7 @@ class EwmaVolatility:
 
 
 @configuration(slots=False)
-class GaussianRandomWalk:
+class GaussianRandomWalk(Counted):
     """The log price is a driftless Gaussian walk: its h-bar deviation is volatility * sqrt(h)."""
 
     name: str
@@ -99,6 +100,7 @@ class GaussianRandomWalk:
         """Name, and the hash of its identity."""
         return self.identity.key
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes; ForecastError if the context is too short."""
         check_request(self.card, context, horizon)

@@ -38,6 +38,7 @@ from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk
 from fastsim.forecast.models.prior import CARD as PRIOR
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import returns_with_gaps
+from fastsim.forecast.statistics import Counted, counted
 
 PATHS = 4000
 """Simulated paths of a GARCH forecast; each also counts with its sign turned."""
@@ -52,7 +53,7 @@ return over 1 to H bars; None where the fit fails."""
 logger = logging.getLogger(__name__)
 
 
-class WindowFitted:
+class WindowFitted(Counted):
     """A forecaster with a law that is fitted to every window when it is asked.
 
     Equal windows give equal forecasts, in whatever company.
@@ -97,6 +98,7 @@ class WindowFitted:
         """Name, and the hash of its identity."""
         return self.identity.key
 
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Fit every series and forecast its next `horizon` closes: quantiles [B, horizon, Q].
 
