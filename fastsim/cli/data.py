@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fastsim.config import configuration
+from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.vendors import BarRequest, fetch
-from fastsim.errors import ConfigError
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
 
@@ -36,25 +36,6 @@ class ListCommand:
 
 
 @configuration(slots=False)
-class Reading:
-    """How the source of a command is read."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-
-    def bars(self, source: str, *, repair: bool = False) -> Bars:
-        """The bars of a source; ConfigError if another is named beside it."""
-        if self.data.source not in (source, DataConfig().source):
-            raise ConfigError(
-                f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
-            )
-        repair = repair or self.data.repair
-        return load_bars(replace(self.data, source=source, repair=repair))
-
-
-HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
-
-
-@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -68,6 +49,7 @@ class CheckCommand:
 
     def __call__(self, console: Console) -> None:
         """Read, describe, write."""
+        require_place("--out", self.out, ".parquet")
         bars = self.reading.bars(self.source, repair=self.repair)
         describe(bars, console)
         keep(bars, self.out, console)
@@ -93,6 +75,7 @@ class FetchCommand:
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
+        require_place("--out", self.out, ".parquet")
         request = BarRequest(
             symbols=self.symbols,
             start=self.start,
@@ -118,6 +101,10 @@ class FactsCommand:
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0
     reading: HowToRead = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        require_between(self, "worlds", 1)
+        require_between(self, "seed", 0, 2**53)
 
     def __call__(self, console: Console) -> None:
         """Measure, fit, simulate, measure."""

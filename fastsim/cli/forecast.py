@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fastsim.cli.data import HowToRead, Reading
+from fastsim.cli.files import HowToRead, Reading, require_place
 from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
-from fastsim.config import configuration
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
-from fastsim.errors import ConfigError, DataError, ForecastError
+from fastsim.errors import DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.evaluate import Centred, spaced_origins
@@ -83,8 +83,12 @@ class ShowCommand:
     """Write a fan chart to this HTML file."""
     reading: HowToRead = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        require_between(self, "context", 1)
+
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
+        require_place("--plot", self.plot)
         tape = make_tape(self.reading.bars(self.source))
         column, bar = self._place(tape)
         forecaster = load_ensemble(parse_names(self.forecaster), parse_weights(self.weights))
@@ -135,8 +139,7 @@ class ScoreCommand:
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
-        if self.json is not None and self.json.is_dir():
-            raise ConfigError(f"json must be a file to write, {self.json} is a folder")
+        require_place("--json", self.json)
         bars = self.reading.bars(self.source)
         origins = spaced_origins(
             bars, context=self.context, horizon=max(self.horizons), step=self.step
@@ -210,8 +213,13 @@ class ExportCommand:
     """Whose bars are the real windows of the parity gate."""
     reading: HowToRead = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        for name in ("horizon", "context"):
+            require_between(self, name, 1)
+
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
+        require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
         name = self.model.rpartition(":")[2]
         out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
