@@ -21,14 +21,18 @@ class Reading:
 
     data: DataConfig = field(default_factory=DataConfig)
 
-    def bars(self, source: str, *, repair: bool = False) -> Bars:
-        """The bars of a source; ConfigError if another is named beside it."""
+    def of(self, source: str) -> DataConfig:
+        """How to read this source; ConfigError if another is named beside it."""
         if self.data.source not in (source, DataConfig().source):
             raise ConfigError(
                 f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
             )
-        repair = repair or self.data.repair
-        return load_bars(replace(self.data, source=source, repair=repair))
+        return replace(self.data, source=source)
+
+    def bars(self, source: str, *, repair: bool = False) -> Bars:
+        """The bars of this source, mended if that is asked for in either place."""
+        data = self.of(source)
+        return load_bars(replace(data, repair=data.repair or repair))
 
 
 HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
