@@ -34,7 +34,6 @@ import gymnasium
 import numba
 import numpy as np
 import torch
-import tyro
 from common import (
     Agent,
     Rate,
@@ -56,6 +55,7 @@ from rich.table import Table
 from torch import nn
 
 import fastsim
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.data.bars import Bars
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -392,4 +392,5 @@ def _ratio(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    with one_line_errors("benchmark_env", Benchmark):
+        main(read_options(Benchmark))

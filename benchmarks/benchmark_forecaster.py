@@ -28,12 +28,12 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastsim
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.artifacts.export import export, load_artifact
@@ -252,4 +252,5 @@ def _device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    with one_line_errors("benchmark_forecaster", Benchmark):
+        main(read_options(Benchmark))

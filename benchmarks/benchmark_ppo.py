@@ -27,7 +27,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import tyro
 from common import (
     Rate,
     Row,
@@ -47,6 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fastsim
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -263,4 +263,5 @@ def measure_planted(case: Benchmark) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    with one_line_errors("benchmark_ppo", Benchmark):
+        main(read_options(Benchmark))

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from common import Row, header, seconds_of, write
 from torch import Tensor
 
 import fastsim
+from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import require_count
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -275,6 +276,7 @@ class Race:
 
 def main(case: Race) -> None:
     """Compare, and say how many frames each took."""
+    require_count("--seeds", case.seeds)
     rows = compare(range(case.seeds), hidden=case.hidden, limit=case.limit)
     for row in rows:
         print(f"{row['algorithm']:4} {row['frames']:>8,} frames  {row['seconds']} s")
@@ -282,4 +284,5 @@ def main(case: Race) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Race))
+    with one_line_errors("planted_race", Race):
+        main(read_options(Race))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
 PERCENT = "%"
@@ -70,16 +70,7 @@ class ProgressBars:
     @contextmanager
     def task(self, name: str, total: int, *, unit: str, done: int = 0) -> Iterator[Task]:
         """Draw a bar until the block ends."""
-        of_all = (
-            "{task.completed} %" if unit == PERCENT else f"{{task.completed}}/{{task.total}} {unit}"
-        )
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn(of_all),
-            TextColumn("{task.fields[figures]}", markup=False),
-            *(() if unit == PERCENT else (TimeRemainingColumn(),)),
-        )
+        columns = _whole_columns() if unit == PERCENT else _columns(unit)
         console = self.console
         hidden = not self._stay and not console.is_terminal
         with Display(*columns, console=console, transient=not self._stay, disable=hidden) as bars:
@@ -88,6 +79,22 @@ class ProgressBars:
     def say(self, line: str) -> None:
         """Print one line."""
         self.console.print(line, highlight=False, markup=False)
+
+
+def _columns(unit: str) -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeRemainingColumn(),
+    )
+
+
+def _whole_columns() -> tuple[ProgressColumn, ...]:
+    """In one column, so that a narrow terminal cuts off its end and never the share."""
+    text = "{task.description} {task.completed} % {task.fields[figures]}"
+    return TextColumn(text, markup=False), BarColumn(bar_width=20)
 
 
 class _Bar:
@@ -161,7 +168,7 @@ class Whole:
     ) -> None:
         if self._line is not None and error is None:
             took = timedelta(seconds=round(self._clock() - self._begun))
-            self._line.advance(100 - self._shown, **self._figures | {"left": f"took {took}"})
+            self._line.advance(100 - self._shown, **{"left": f"took {took}"} | self._figures)
         self._drawn.__exit__(kind, error, trace)
 
     def expect(self, name: str, units: float, *, seconds_each: float) -> None:
@@ -217,7 +224,7 @@ class Whole:
         share = max(self._shown, min(99, int(100 * spent / max(spent + left, 1e-9))))
         if self._inner:
             self._figures["part"] = self._inner[-1].text
-        told = self._figures | {"left": f"{timedelta(seconds=round(left))} left"}
+        told = {"left": f"{timedelta(seconds=round(left))} left"} | self._figures
         self._line.advance(share - self._shown, **told)
         self._shown = share
 

@@ -1,6 +1,7 @@
 """Who computes says how far it is; who listens decides what is seen."""
 
 import io
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -198,6 +199,17 @@ def test_training_and_evaluation_are_one_line_of_the_command(tmp_path, capsys):
     told = capsys.readouterr().out
     lines = [line for line in told.splitlines() if " % " in line and "took" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("run ")
-    assert "100 %" in lines[0]
+    assert lines[0].startswith("run 100 % took 0:00:")
     assert "iterations" not in told.replace(lines[0], "")
+
+
+def test_a_narrow_terminal_shows_the_share_and_the_time_left_of_a_whole():
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with Whole(ProgressBars(console), "run") as run:
+        run.expect("training", 1200, seconds_each=0.2)
+        with run.task("training", 1200, unit="iterations") as task:
+            time.sleep(0.3)  # lines are drawn ten times a second
+            task.advance(rate="3,000 steps/s", validation="validation Sharpe 0.43")
+    told = console.file.getvalue()
+    assert "run 0 % 0:04:00 left training" in told
+    assert "run 100 % took 0:00:0" in told

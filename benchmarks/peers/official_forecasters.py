@@ -22,11 +22,11 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 import fastsim
+from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.forecast.models.kronos import CONFIGS, TOKENIZER_CONFIGS, Sampling, random_kronos
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
 from fastsim.forecast.models.toto import TotoConfig, TotoModel
@@ -223,4 +223,5 @@ def main(case: Benchmark) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    with one_line_errors("official_forecasters", Benchmark):
+        main(read_options(Benchmark))

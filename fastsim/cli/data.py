@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from fastsim.config import configuration
+from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import show_span
@@ -22,7 +23,6 @@ from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, read_source
 from fastsim.data.vendors import BarRequest, fetch
-from fastsim.errors import ConfigError
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
 
@@ -42,25 +42,6 @@ class ListCommand:
 
 
 @configuration(slots=False)
-class Reading:
-    """How the source of a command is read."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-
-    def bars(self, source: str, *, repair: bool = False) -> Bars:
-        """The bars of a source; ConfigError if another is named beside it."""
-        if self.data.source not in (source, DataConfig().source):
-            raise ConfigError(
-                f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
-            )
-        repair = repair or self.data.repair
-        return read_source(replace(self.data, source=source, repair=repair))
-
-
-HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
-
-
-@configuration(slots=False)
 class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
@@ -74,7 +55,9 @@ class CheckCommand:
 
     def __call__(self, console: Console) -> None:
         """Read, describe, write."""
-        bars = self.reading.bars(self.source, repair=self.repair)
+        require_place("--out", self.out, ".parquet")
+        data = self.reading.of(self.source)
+        bars = read_source(replace(data, repair=data.repair or self.repair))
         describe(bars, console)
         keep(bars, self.out, console)
 
@@ -103,6 +86,7 @@ class FetchCommand:
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
+        require_place("--out", self.out, ".parquet")
         checks = CheckConfig.repairing() if self.repair else CheckConfig()
         request = BarRequest(
             symbols=self.symbols,
@@ -130,6 +114,10 @@ class FactsCommand:
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0
     reading: HowToRead = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        require_between(self, "worlds", 1)
+        require_between(self, "seed", 0, 2**53)
 
     def __call__(self, console: Console) -> None:
         """Measure, fit, simulate, measure."""

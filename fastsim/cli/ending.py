@@ -55,6 +55,9 @@ def one_line_errors(
         yield
     except FastsimError as error:
         line, status = flags_of(options)(str(error)), 2
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        line, status = f"{place}{error.strerror or error}; choose a place that can be used", 2
     except KeyboardInterrupt as stop:
         hints = stop.args or (after_stop,)
         line, status = "; ".join(["stopped", *(str(hint) for hint in hints if hint)]), 130

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastsim.cli.data import HowToRead, Reading
 from fastsim.cli.fan import write_fan_chart
+from fastsim.cli.files import HowToRead, Reading, require_place
 from fastsim.cli.scores import (
     WALK,
     require_different,
@@ -23,7 +23,7 @@ from fastsim.cli.scores import (
     windows_in_words,
     write_scores,
 )
-from fastsim.config import configuration
+from fastsim.config import configuration, require_between
 from fastsim.data.dates import rows_between, show_day
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
@@ -73,9 +73,12 @@ class ShowCommand:
     """Write a fan chart to this HTML file."""
     reading: HowToRead = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        require_between(self, "context", 1)
+
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
-        _require_file("plot", self.plot)
+        require_place("--plot", self.plot)
         names, weights = parse_names(self.forecaster), parse_weights(self.weights)
         tape = make_tape(self.reading.bars(self.source))
         column, bar = self._place(tape)
@@ -130,7 +133,7 @@ class ScoreCommand:
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
-        _require_file("json", self.json)
+        require_place("--json", self.json)
         longest = check_horizons(self.horizons)
         names, references = self._names(), (WALK, *parse_names(self.baselines))
         bars = self.reading.bars(self.source)
@@ -222,8 +225,13 @@ class ExportCommand:
     """Whose bars are the real windows of the parity gate."""
     reading: HowToRead = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        for name in ("horizon", "context"):
+            require_between(self, name, 1)
+
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
+        require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
         name = self.model.rpartition(":")[2]
         out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
@@ -254,15 +262,6 @@ class ExportCommand:
             highlight=False,
             markup=False,
             soft_wrap=True,
-        )
-
-
-def _require_file(name: str, path: Path | None) -> None:
-    """Raise ConfigError, before the work, unless such a file can be written or none is wanted."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ConfigError(
-            f"{name} must be a file to write, in a folder that there is: "
-            f"{path} is {'a folder' if path.is_dir() else 'in none'}"
         )
 
 

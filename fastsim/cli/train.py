@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.wording import metrics_table, sharpe_sentence
-from fastsim.config import changes, configuration, load_yaml
+from fastsim.config import changes, configuration, load_yaml, require_between
 from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
@@ -82,6 +82,9 @@ class AblateCommand:
     seeds: int = 5
     """Runs of each kind."""
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        require_between(self, "seeds", 2)
 
     def __call__(self, console: Console) -> None:
         """Train, compare, say what came of it."""

@@ -75,7 +75,7 @@ class TrainConfig(LearningConfig):
                 "forecasts are tabulated for one history, not for worlds drawn on the way: "
                 'use TrainConfig.forecaster = "none" or WorldsConfig.model = "none"'
             )
-        if self.name is not None and Path(self.name).name != self.name:
+        if self.name is not None and (Path(self.name).name != self.name or self.name in ("", "..")):
             raise ConfigError(f"TrainConfig.name must be a plain folder name, got {self.name!r}")
 
     @classmethod

@@ -17,10 +17,21 @@ def start_name(config: TrainConfig) -> str:
 
 
 def start_run(config: object, folder: Path) -> Path:
-    """Make the folder of a new run and write its configuration; ConfigError if it holds one."""
+    """Make the folder of a new run and write its configuration.
+
+    Raises
+    ------
+    ConfigError
+        It holds a run already, or cannot be written.
+    """
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} holds a run already; resume it, or choose another --name")
-    save_yaml(config, folder / "config.yaml")
+    try:
+        save_yaml(config, folder / "config.yaml")
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot hold a run ({error.strerror}): choose another --runs-dir or --name"
+        ) from None
     return folder
 
 

@@ -163,10 +163,10 @@ def test_ppo_sells_for_less_than_equal_orders_and_nearly_the_optimum(threads):
 @pytest.mark.parametrize(
     ("options", "culprit"),
     [
-        (["--bars", "0"], "Options.bars must be >= 2, got 0"),
-        (["--half-life", "-1"], "Options.half_life must be > 0, got -1.0"),
-        (["--displacement", "nan"], "Options.displacement must be > 0 and <= 1, got nan"),
-        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+        (["--bars", "0"], "--bars must be >= 2, got 0"),
+        (["--half-life", "-1"], "--half-life must be > 0, got -1.0"),
+        (["--displacement", "nan"], "--displacement must be > 0 and <= 1, got nan"),
+        (["--iterations", "0"], "--iterations must be >= 1, got 0"),
     ],
 )
 def test_bad_options_end_in_one_line(monkeypatch, capsys, options, culprit):

@@ -448,11 +448,11 @@ def test_the_script_compares_agents_of_worlds_and_of_history(monkeypatch, capsys
         (["--split", "abc"], "--split must be an ISO date such as '2020-01-31', got 'abc'"),
         (["--split", "2030-01-01"], "--split 2030-01-01 leaves no step before it or after it"),
         (["--split", "1999-01-01"], "--split 1999-01-01 leaves no step before it or after it"),
-        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+        (["--iterations", "0"], "--iterations must be >= 1, got 0"),
         (["--model", "arch"], "no synthetic model is called 'arch'"),
         (["--source", "us21"], "no built-in data named 'us21'"),
         (["--model", "gbm", "--bars", "1"], "FreshWorlds.bars must be a whole number >= 2, got 1"),
-        (["--model", "gbm", "--split", "2000-09-01"], "horizon = 126 is longer than"),
+        (["--model", "gbm", "--split", "2000-09-01"], "--horizon 126 is longer than"),
     ],
 )
 def test_bad_options_of_the_script_end_in_one_line_before_training(
