@@ -78,8 +78,7 @@ def replay(
     env = PortfolioEnv(tape, len(names), config, backend="torch")  # it keeps single orders
     record = _Record(env, tape.last - tape.first, tuple(alone))
     observation = env.reset()
-    whom = names[0] if len(names) == 1 else f"{len(names)} strategies"
-    with progress.task(f"replay of {whom}", record.steps, unit="bars") as task:
+    with progress.task("replay", record.steps, unit="bars") as task:
         every = max(1, record.steps // TOLD_TIMES)
         for step in range(1, record.steps + 1):
             actions = torch.cat([seat(take(observation, rows)) for rows, seat in seats])

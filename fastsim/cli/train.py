@@ -16,8 +16,8 @@ from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
 from fastsim.experiment.config import TrainConfig
-from fastsim.experiment.evaluate import Evaluation, evaluate, headline
-from fastsim.experiment.replays import AGENT, BENCHMARK
+from fastsim.experiment.evaluate import BENCHMARK, Evaluation, evaluate, headline
+from fastsim.experiment.replays import AGENT
 from fastsim.experiment.train import resume, train
 from fastsim.progress import ProgressBars
 
@@ -43,7 +43,7 @@ class TrainCommand:
             folder = resume(self.resume, progress=ProgressBars(console))
         else:
             folder = train(self.run, progress=ProgressBars(console))
-        show(evaluate(folder, progress=ProgressBars(console)), folder, console)
+        show(evaluate(folder), folder, console)
 
 
 @configuration(slots=False)
@@ -59,8 +59,7 @@ class EvaluateCommand:
 
     def __call__(self, console: Console) -> None:
         """Evaluate and show."""
-        evaluation = evaluate(self.run, self.part, self.checkpoint, progress=ProgressBars(console))
-        show(evaluation, self.run, console)
+        show(evaluate(self.run, self.part, self.checkpoint), self.run, console)
 
 
 @configuration(slots=False)
