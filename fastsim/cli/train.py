@@ -16,8 +16,8 @@ from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
 from fastsim.experiment.config import TrainConfig
-from fastsim.experiment.evaluate import BENCHMARK, Evaluation, evaluate, headline
-from fastsim.experiment.replays import AGENT
+from fastsim.experiment.evaluate import Evaluation, evaluate, headline
+from fastsim.experiment.replays import AGENT, BENCHMARK
 from fastsim.experiment.train import resume, train
 from fastsim.progress import ProgressBars
 

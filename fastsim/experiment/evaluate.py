@@ -14,8 +14,7 @@ from fastsim.experiment.config import Part, TrainConfig, read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
 from fastsim.experiment.notes import algorithm_of, notes_on, run_settings
-from fastsim.experiment.replays import AGENT, compare
-from fastsim.experiment.replays import BENCHMARK as BENCHMARK
+from fastsim.experiment.replays import AGENT, BENCHMARK, compare
 from fastsim.policy.folder import load_policy
 from fastsim.progress import ON_STDERR, Progress
 from fastsim.stats.bootstrap import Interval, sharpe_difference
