@@ -1,16 +1,22 @@
 # Two commands: `make train` and `make test`. Both set up what they need in .venv.
+# `make test-clients` tries other people's training libraries, in .venv/clients over .venv.
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+CLIENTS = .venv/clients/bin/python
+CLIENTS_PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet --python $(CLIENTS)
 OPTIONS ?=
 
-.PHONY: train test lint bench clean
+.PHONY: train test test-clients lint bench clean
 
 train: .venv/.run  ## train on the built-in data and open the table: make train OPTIONS="--seed 1"
 	.venv/bin/fastsim train $(OPTIONS)
 
 test: .venv/.test lint  ## the whole suite, two processes of one thread each
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+test-clients: .venv/.clients  ## every client library trains for a few iterations
+	FASTSIM_CLIENTS=all OMP_NUM_THREADS=1 $(CLIENTS) -m pytest tests/adapters
 
 lint: .venv/.test
 	.venv/bin/ruff check .
@@ -35,6 +41,14 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.python pyproject.toml constraints.txt tests/oracles.txt
-	$(PIP) install --constraint constraints.txt --editable ".[sb3,pettingzoo,yfinance,ccxt,fracast,baselines,onnx]" --group test
+	$(PIP) install --constraint constraints.txt --editable ".[sb3,pettingzoo,plot,yfinance,ccxt,fracast,baselines,onnx]" --group test
 	$(PIP) install --no-deps --ignore-requires-python --requirement tests/oracles.txt
 	touch $@ .venv/.run
+
+.venv/.clients: .venv/.test tests/clients.txt
+	.venv/bin/python -m venv .venv/clients
+	.venv/bin/python -c "import site, sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$($(CLIENTS) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(CLIENTS_PIP) install --constraint constraints.txt --constraint tests/clients.txt --group clients
+	$(CLIENTS_PIP) install --no-deps --constraint tests/clients.txt moviepy imageio-ffmpeg proglog
+	touch $@

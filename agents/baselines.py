@@ -12,6 +12,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fastsim.backtest.history import History
 from fastsim.backtest.refused import refusals_in_words
@@ -79,13 +80,13 @@ def results_table(history: History) -> Table:
         table.add_column(name, justify="right")
     for row, name in enumerate(history.names):
         cells = [text.format(figure[row].item()) for figure, text in columns.values()]
-        table.add_row(name, *cells)
+        table.add_row(Text(name), *cells)
     return table
 
 
 def main() -> None:
     """Play and print."""
-    with one_line_errors("baselines"):
+    with one_line_errors("baselines", Options):
         options = read_options(Options)
         tape = load_tape(options)
         strategies = [*classic_strategies(), *hindsight_bounds(tape)]

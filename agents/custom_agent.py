@@ -1,4 +1,7 @@
-"""An agent of your own: inverse volatility, rebalanced once a month."""
+"""An agent of your own: inverse volatility, rebalanced once a month.
+
+python agents/custom_agent.py --every 21
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +10,8 @@ from torch import Tensor
 
 from fastsim.adapters.build import build_env
 from fastsim.backtest.replay import replay
+from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.config import configuration, require_between
 from fastsim.data.dates import show
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
@@ -39,10 +44,28 @@ class InverseVolatility(Decider):
         return weights.masked_fill(waits[:, None], torch.nan), bars + 1
 
 
+@configuration(slots=False)
+class Options:
+    """Trade once by inverse volatility, and print what came of it."""
+
+    source: str = "us20"
+    """A built-in data set, or a path to .csv, .csv.gz or .parquet."""
+    start: str = "2017-01-01"
+    """ISO date of the first decision."""
+    every: int = 21
+    """Bars from one trade to the next."""
+
+    def __post_init__(self) -> None:
+        require_between(self, "every", 1)
+
+
 def main() -> None:
-    """Trade the years since 2017 once."""
-    tape = build_env(1, start="2017-01-01").tape
-    history = replay(tape, InverseVolatility(), ["inverse volatility"])
+    """Trade the years since `start` once."""
+    with one_line_errors("custom_agent", Options):
+        options = read_options(Options)
+        tape = build_env(1, options.source, start=options.start).tape
+        agent = InverseVolatility(every=options.every)
+        history = replay(tape, agent, ["inverse volatility"])
     growth = float(history.wealth[-1, 0] / history.wealth[0, 0]) - 1.0
     first, last = (show(stamp) for stamp in history.timestamps[[0, -1]])
     print(f"{first} to {last}: {growth:+.1%} after costs")

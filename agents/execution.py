@@ -212,7 +212,7 @@ def compare(options: Options) -> None:
 
 def main() -> None:
     """Read the options, and compare."""
-    with one_line_errors("execution"):
+    with one_line_errors("execution", Options):
         compare(read_options(Options))
 
 

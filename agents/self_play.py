@@ -4,10 +4,12 @@
     python agents/self_play.py --resume runs/self-play-20250101-120000
 
 The folder of a run holds its options and its latest checkpoint: a run that was stopped goes on from
-there, exactly as if it had not been. Prints the mean log growth of everyone in years that the
-learner has not seen, when the learner begins and when it has learnt.
+there, exactly as if it had not been, and one that is over goes on to a new number of --iterations.
+Prints the mean log growth of everyone in years that the learner has not seen, when the learner
+begins and when it has learnt.
 """
 
+import sys
 from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.adapters.build import build_env
-from fastsim.cli.ending import one_line_errors, read_options
-from fastsim.config import configuration, load_yaml, require_between
+from fastsim.cli.ending import one_line_errors, read_options, value_of
+from fastsim.config import changes, configuration, load_yaml, require_between, save_yaml
 from fastsim.data.dates import iso_date
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
@@ -69,7 +71,8 @@ class Command:
     """Train one policy in shared markets, and let it play against scripted players."""
 
     resume: Path | None = None
-    """Folder of a run that stopped, to go on with from its latest checkpoint."""
+    """Folder of a run to go on with from its latest checkpoint; --iterations, its new total, lets
+    it go further than it was to."""
     run: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
 
@@ -103,13 +106,25 @@ def results_table(before: torch.Tensor, after: torch.Tensor) -> Table:
     return table
 
 
+def usual_command() -> Command:
+    """What options change: the usual ones, or those of the run to go on with."""
+    resumed = value_of("--resume", sys.argv[1:])
+    if resumed is None:
+        return Command()
+    return Command(run=load_yaml(Options, Path(resumed) / "config.yaml"))
+
+
 def options_of(command: Command) -> Options:
-    """Those that were given, or those of the run to go on with."""
-    if command.resume is None:
-        return command.run
-    if command.run != Options():
-        raise ConfigError("--resume goes on with the run's own options: drop the others")
-    return load_yaml(Options, command.resume / "config.yaml")
+    """Those that were given; ConfigError if a run that goes on is given others than it has."""
+    if command.resume is not None:
+        own = load_yaml(Options, command.resume / "config.yaml")
+        others = set(changes(command.run, own)) - {"iterations"}
+        if others:
+            raise ConfigError(
+                f"--resume goes on with the run's own options, but for --iterations: "
+                f"drop {', '.join(sorted(others))}"
+            )
+    return command.run
 
 
 def make_run(options: Options) -> tuple[Trainer, LeagueEnv, MarketTape]:
@@ -142,6 +157,12 @@ def train(trainer: Trainer, league: LeagueEnv, options: Options, folder: Path) -
     latest = latest_of(folder)
     if latest.exists():
         trainer.load(latest)
+    if trainer.iteration > options.iterations:
+        raise ConfigError(
+            f"Options.iterations = {options.iterations} is less than the {trainer.iteration} that "
+            f"{folder} has done: it is the new total, so give more"
+        )
+    save_yaml(options, folder / "config.yaml")
     while trainer.iteration < options.iterations:
         left = options.iterations - trainer.iteration
         train_league(trainer, league, min(options.save_every, left))
@@ -167,8 +188,8 @@ def train_and_play(command: Command) -> Table:
 
 def main() -> None:
     """Train, play and print."""
-    with one_line_errors("self_play"):
-        Console().print(train_and_play(read_options(Command)))
+    with one_line_errors("self_play", Command):
+        Console().print(train_and_play(read_options(Command, usual_command())))
 
 
 if __name__ == "__main__":

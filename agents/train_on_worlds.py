@@ -128,7 +128,7 @@ def show_record(record: History, options: Options) -> None:
 
 def main() -> None:
     """Fit, train, test and print."""
-    with one_line_errors("train_on_worlds"):
+    with one_line_errors("train_on_worlds", Options):
         options = read_options(Options)
         trainers, unseen = make_run(options)
         policies = {name: learn(trainer) for name, trainer in trainers.items()}

@@ -7,6 +7,7 @@ checks itself once, on construction. This file holds what they share.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -29,7 +30,8 @@ from typing import (
 import dacite
 import yaml
 
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, did_you_mean
+from fastsim.settings import as_keys
 
 Config = TypeVar("Config")
 BPS = 1e-4
@@ -200,8 +202,10 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """
     respelled = getattr(cls, "respelled", dict)
     rules = dacite.Config(strict=True, type_hooks={float: _as_float})
+    given_values = _with_tuples(respelled(mapping))
+    _check_names(cls, given_values)
     try:
-        return dacite.from_dict(cls, _with_tuples(respelled(mapping)), rules)
+        return dacite.from_dict(cls, given_values, rules)
     except dacite.WrongTypeError as error:
         path = f"{cls.__name__}.{error.field_path}"
         if get_origin(error.field_type) is tuple and not isinstance(error.value, tuple):
@@ -210,11 +214,40 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
                 given = given[name]
             raise ConfigError(f"{path} must be a list of values, got {given!r}") from None
         kind = _kind(error.field_type)
+        if _is_text(error.field_type):
+            given = error.value if isinstance(error.value, tuple) else (error.value,)
+            wrong = next(value for value in given if not isinstance(value, str))
+            raise ConfigError(
+                f"{path} must be text, got {wrong!r}: put it in quotes, as '{wrong}'"
+            ) from None
         if kind is None:
             raise ConfigError(f"{cls.__name__}: {error}") from None
         raise ConfigError(f"{path} must be {kind}, got {error.value!r}") from None
     except dacite.DaciteError as error:
         raise ConfigError(f"{cls.__name__}: {error}") from None
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether a field holds text, or a tuple of it, or either or None."""
+    options = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+    options -= {NoneType}
+    parts = {part for option in options for part in get_args(option) or (option,)}
+    return parts - {Ellipsis} == {str}
+
+
+def _check_names(cls: Any, mapping: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key, at any depth, that no field is called; names the nearest."""
+    hints = get_type_hints(cls)
+    known = [entry.name for entry in fields(cls) if entry.init]
+    for name, value in mapping.items():
+        if name not in known:
+            raise ConfigError(
+                f"{cls.__name__} has no field {name!r}; it has {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        inner = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
+        if isinstance(value, Mapping) and len(inner) == 1:
+            _check_names(inner[0], value)
 
 
 def _as_float(value: Any) -> Any:
@@ -228,22 +261,67 @@ def _as_float(value: Any) -> Any:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Let YAML's lists, at any depth, stand for tuples: what is frozen holds no list."""
+    """Let YAML's lists, at any depth, stand for tuples, as what is frozen holds no list.
+
+    NumPy's whole numbers become Python's.
+    """
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+_NUMBER = r"(?!0\d)[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_NO_TEXT = {
+    "bool": ("true|True|false|False", "tTfF"),
+    "int": (r"[-+]?(0|[1-9][\d_]*)", "-+0123456789"),
+    "float": (_NUMBER, "-+.0123456789"),
+    "null": ("~|null|", ("~", "n", "")),
+    "merge": ("<<", "<"),
+}
+"""What stands in YAML without quotes and is no text: its pattern and its first characters."""
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML in which text stays text: ON and NO are no flags, 000001 no number, dates no dates."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (of its base)
+        first: [
+            (f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})$"))
+            for kind, (pattern, firsts) in _NO_TEXT.items()
+            if first in firsts
+        ]
+        for first in sorted({first for _, firsts in _NO_TEXT.values() for first in firsts})
+    }
+
+
+class _Quoting(yaml.SafeDumper):
+    """Quotes all text that either way of reading YAML would take for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (of its base)
+        first: [
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+            *_Plain.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Plain.yaml_implicit_resolvers}
+    }
 
 
 def save_yaml(config: object, path: Path) -> None:
     """Write `config` to `path` in one piece: a reader sees the old file or the new one."""
-    text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    text = yaml.dump(to_mapping(config), Dumper=_Quoting, sort_keys=False)
     write_whole(path, text.encode())
 
 
 def load_yaml(cls: type[Config], path: Path) -> Config:
-    """Read a configuration of type `cls` from a YAML file."""
+    """Read a configuration of type `cls` from a YAML file.
+
+    Words are text without quotes too, but for true, false and null: ON and NO are names, as are
+    000001 and 2018-01-01.
+    """
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Plain)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -255,7 +333,7 @@ def load_yaml(cls: type[Config], path: Path) -> Config:
     try:
         return from_mapping(cls, mapping)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {as_keys(str(error), cls)}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,9 +3,15 @@
 Every message is one line that names the culprit, the value it had, and what would work.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class FastsimError(ValueError):
-    """Base of every error that fastsim raises for bad input."""
+    """Base of every error that fastsim raises for bad input; its message becomes one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 class ConfigError(FastsimError):
@@ -26,3 +32,9 @@ class CheckpointError(FastsimError):
 
 class ForecastError(FastsimError):
     """A forecast cannot be made: weights cannot be had, or the context or horizon does not fit."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The nearest of the known names as the end of a message, or nothing where none is near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -13,7 +13,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, did_you_mean
 
 
 class Named(Protocol):
@@ -81,7 +81,7 @@ class Registry(Mapping[str, Record], Generic[Record]):
         if not is_reference(name):
             raise ConfigError(
                 f"no {self.kind} is called {name!r}; there are {', '.join(self._records)}, and "
-                f'your own as "package.module:object"'
+                f'your own as "package.module:object"{did_you_mean(name, self._records)}'
             )
         return self._check(import_object(name, self.kind), name)
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
+
+PERCENT = "%"
+"""Unit of a task that says itself how much time is left."""
+REDRAWN = 0.1
+"""Seconds between two looks of a line."""
 
 
 class Task(Protocol):
@@ -56,22 +65,20 @@ class ProgressBars:
     """
 
     def __init__(self, console: Console | None = None, *, stay: bool = True) -> None:
-        self._console, self._stay = console, stay
-
-    @property
-    def console(self) -> Console:
-        """Where bars are drawn."""
-        return self._console or Console(stderr=True)
+        self.console, self._stay = console or Console(stderr=True), stay
 
     @contextmanager
     def task(self, name: str, total: int, *, unit: str, done: int = 0) -> Iterator[Task]:
         """Draw a bar until the block ends."""
+        of_all = (
+            "{task.completed} %" if unit == PERCENT else f"{{task.completed}}/{{task.total}} {unit}"
+        )
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+            TextColumn(of_all),
             TextColumn("{task.fields[figures]}", markup=False),
-            TimeRemainingColumn(),
+            *(() if unit == PERCENT else (TimeRemainingColumn(),)),
         )
         console = self.console
         hidden = not self._stay and not console.is_terminal
@@ -91,6 +98,155 @@ class _Bar:
     def advance(self, count: int = 1, /, **figures: str) -> None:
         self.figures |= figures
         self.bars.update(self.name, advance=count, figures=" ".join(self.figures.values()))
+
+
+@dataclass
+class _Kind:
+    """Work of one kind: how much there is, how much is done, and what it took."""
+
+    units: float = 0.0
+    done: float = 0.0
+    seconds: float = 0.0
+    guess: float = 0.0
+    """Seconds that a unit takes, as long as none is done."""
+
+    @property
+    def left(self) -> float:
+        """Seconds that the rest takes."""
+        each = self.seconds / self.done if self.done else self.guess
+        return max(0.0, self.units - self.done) * each
+
+
+class Whole:
+    """One line for a computation of several kinds of work: its share, and the time that is left.
+
+    It is told of tasks as any `Progress` is; those of one name are one kind of work. The share is
+    that of time, by the speeds that were met so far, so that what is expected counts from the
+    beginning. Nothing is drawn before there is work.
+
+    Parameters
+    ----------
+    progress
+        Who draws the line.
+    name
+        Of the whole.
+    runs
+        How often all that is expected is done.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        name: str,
+        *,
+        runs: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._progress, self._name, self._runs, self._clock = progress, name, runs, clock
+        self._kinds: dict[str, _Kind] = {}
+        self._inner: list[_Part] = []
+        self._drawn = ExitStack()
+        self._line: Task | None = None
+        self._shown, self._figures = 0, dict[str, str]()
+        self._begun = self._mark = self._looked = clock()
+
+    def __enter__(self) -> Whole:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._line is not None and error is None:
+            took = timedelta(seconds=round(self._clock() - self._begun))
+            self._line.advance(100 - self._shown, **self._figures | {"left": f"took {took}"})
+        self._drawn.__exit__(kind, error, trace)
+
+    def expect(self, name: str, units: float, *, seconds_each: float) -> None:
+        """Count on work of this kind from now on, at a guess of what a unit takes.
+
+        Whoever says so first is believed: what a part of the whole expects of itself is in it.
+        """
+        self._kinds.setdefault(name, _Kind(units * self._runs, guess=seconds_each))
+        self._draw(at_once=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, *, unit: str, done: int = 0) -> Iterator[Task]:
+        """Begin a part; within another, its time is not the other's."""
+        kind = self._kinds.setdefault(name, _Kind(total - done))
+        self._pass_time()
+        part = _Part(self, kind, f"{name} {{:,}}/{total:,} {unit}", done)
+        self._inner.append(part)
+        self._draw(at_once=True)
+        try:
+            yield part
+        finally:
+            self._pass_time()
+            self._inner.remove(part)
+            self._figures.pop("part", None)
+
+    def say(self, line: str) -> None:
+        """Say one line."""
+        self._progress.say(line)
+
+    def advanced(self, **figures: str) -> None:
+        """Take note that a part has gone on."""
+        self._pass_time()
+        self._figures |= figures
+        self._draw()
+
+    def _pass_time(self) -> None:
+        """Time since the last event is that of the innermost part."""
+        now = self._clock()
+        if self._inner:
+            self._inner[-1].kind.seconds += now - self._mark
+        self._mark = now
+
+    def _draw(self, *, at_once: bool = False) -> None:
+        now = self._clock()
+        if self._line is None:
+            task = self._progress.task(self._name, 100, unit=PERCENT)
+            self._line = self._drawn.enter_context(task)
+        elif now - self._looked < REDRAWN and not at_once:
+            return
+        self._looked = now
+        left = sum(kind.left for kind in self._kinds.values())
+        spent = sum(kind.seconds for kind in self._kinds.values())
+        share = max(self._shown, min(99, int(100 * spent / max(spent + left, 1e-9))))
+        if self._inner:
+            self._figures["part"] = self._inner[-1].text
+        told = self._figures | {"left": f"{timedelta(seconds=round(left))} left"}
+        self._line.advance(share - self._shown, **told)
+        self._shown = share
+
+
+class _Part:
+    """A task of a whole."""
+
+    def __init__(self, whole: Whole, kind: _Kind, text: str, done: int) -> None:
+        self.whole, self.kind, self._text, self._done = whole, kind, text, done
+
+    @property
+    def text(self) -> str:
+        """How far it is itself."""
+        return self._text.format(self._done)
+
+    def advance(self, count: int = 1, /, **figures: str) -> None:
+        self._done += count
+        self.kind.done += count
+        self.whole.advanced(**figures)
+
+
+@contextmanager
+def whole(progress: Progress, name: str) -> Iterator[Whole]:
+    """The whole that this is a part of, or else a whole of its own."""
+    if isinstance(progress, Whole):
+        yield progress
+        return
+    with Whole(progress, name) as own:
+        yield own
 
 
 SILENT: Progress = Silent()

@@ -67,6 +67,16 @@ class Counting:
         return Forecast(quantiles.expand(-1, horizon, -1), self.card.levels)
 
 
+def spread_out(module: nn.Module, seed: int = 7) -> nn.Module:
+    """Move every bias, scale and norm off the zero or one that it starts at: all of them matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
 def random_context(rows: int, length: int = 64, seed: int = 0) -> Context:
     generator = torch.Generator().manual_seed(seed)
     steps = 0.02 * torch.randn(rows, length, 1, generator=generator)

@@ -13,6 +13,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.info import figures_of
 from fastsim.env.reward import REWARDS, RewardConfig
+from fastsim.env.window import BAR_COLUMNS
 from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -44,6 +45,10 @@ def configs(draw):
         participation=draw(st.sampled_from([1e-3, 0.05, 1e9])),
         borrow_bps_per_year=draw(st.sampled_from([0.0, 500.0])),
     )
+    observation = draw(st.sampled_from(["flat", "index", "window"]))
+    shown = [BAR_COLUMNS] + [("log_return", "close", "log_volatility_4")] * (
+        observation == "window"
+    )
     return EnvConfig(
         action=action,
         max_gross=draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0,
@@ -62,8 +67,9 @@ def configs(draw):
         costs=costs,
         initial_cash=draw(st.sampled_from([1e3, 1e6])),
         initial_invested=draw(st.sampled_from([0.0, 0.7])),
-        observation=draw(st.sampled_from(["flat", "index", "window"])),
+        observation=observation,
         window_length=draw(st.sampled_from([1, 3])),
+        window_columns=draw(st.sampled_from(shown)),
         autoreset=draw(st.sampled_from(["next_step", "same_step"])),
     )
 

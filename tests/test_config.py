@@ -11,10 +11,12 @@ import pytest
 
 import fastsim
 from fastsim.config import configuration, from_mapping, load_yaml, save_yaml
+from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
+from fastsim.experiment.config import TrainConfig
 from fastsim.market.features import FeatureConfig
 from fastsim.policy.spec import PolicyConfig
 
@@ -136,3 +138,47 @@ def test_types_come_before_the_checks_of_a_class_and_once_for_each_of_its_bases(
     with pytest.raises(ConfigError, match=r"Derived\.count"):
         Derived(count=0.5)
     assert len(told) == 2
+
+
+TICKERS = ("ON", "NO", "Y", "TRUE", "NULL", "OFF", "000001", "0700", "1E5X", "2018-01-01", "1:30")
+
+
+def test_words_of_yaml_are_text_where_text_is_meant(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"data:\n  symbols: [{', '.join(TICKERS)}]\n  start: 2018-01-01\n")
+    config = load_yaml(TrainConfig, path)
+    assert config.data.symbols == TICKERS
+    assert config.data.start == "2018-01-01"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*TICKERS, "yes", "null", "~", "1e5", ".5", "1_0", "0x1F", "+.inf", ".nan", "-1", "<<", ""],
+)
+def test_text_that_looks_like_something_else_is_written_so_that_it_is_read_back(name, tmp_path):
+    config = TrainConfig(data=DataConfig(symbols=(name,)))
+    save_yaml(config, tmp_path / "config.yaml")
+    assert load_yaml(TrainConfig, tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {symbols: [600519]}", "data.symbols must be text, got 600519: put it in quotes"),
+        ("data: {symbols: [true]}", "data.symbols must be text, got True: put it in quotes"),
+        ("data: {symbols: [1.5, A]}", "data.symbols must be text, got 1.5: put it in quotes"),
+        ("data: {symbols: AAPL}", "data.symbols must be a list of values, got 'AAPL'"),
+        ("data: {source: 5}", "data.source must be text, got 5: put it in quotes, as '5'"),
+        ("name: 7", "name must be text, got 7: put it in quotes, as '7'"),
+        ("data: {repair: yes}", "data.repair must be true or false, got 'yes'"),
+        ("data: {ignore_volume: 1}", "data.ignore_volume must be true or false, got 1"),
+        ("validation_start: 2018-02-30", "validation_start must be an ISO date"),
+        ("total_steps: 1e6", "total_steps must be a whole number, got 1000000.0"),
+    ],
+)
+def test_what_yaml_reads_as_something_else_is_refused_in_one_line(text, message, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(TrainConfig, path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 A block of Python or YAML whose first line is a comment with a file's name is written to that file.
 The other blocks of Python are one program, every YAML is the configuration of a run, and every line
-of a console is run, in this order.
+of a console is run, in this order. Commands in the text are understood.
 """
 
 import re
@@ -13,16 +13,20 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from printed import inline_commands
 
 PAGES = sorted((Path(__file__).parent.parent / "docs" / "howto").glob("*.md"))
 NAMES = [page.stem for page in PAGES]
 WITHOUT_RECORD = {"setting"}
 """Pages on what needs none."""
 READ_YAML = """
+import shlex, sys
 from pathlib import Path
 from fastsim.cli import parse
 for path in Path().glob("*.yaml"):
     parse(["train", "--config", str(path)])
+for line in sys.argv[1:]:
+    parse(shlex.split(line)[1:])
 """
 COMMANDS = """
 import shlex, sys
@@ -63,7 +67,7 @@ def test_what_the_page_shows_runs(page, tmp_path):
     assert program or lines, "a page shows how"
     assert all(line.startswith("fastsim ") for line in lines)
     (tmp_path / "program.py").write_text("\n".join([*program, READ_YAML]))
-    run(tmp_path, "program.py")
+    run(tmp_path, "program.py", *inline_commands(page))
     run(tmp_path, "-P", "-c", COMMANDS, *lines)  # without the current folder on the path
 
 

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "fastsim"
 FOLDERS = ("fastsim", "agents", "benchmarks")
 FLOORS = {
     "errors": (),
-    "config": ("errors",),
+    "settings": (),
+    "config": ("errors", "settings"),
     "extensions": ("errors",),
     "devices": ("errors",),
     "progress": (),
@@ -29,7 +30,7 @@ FLOORS = {
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
     "experiment": ("learn", "policy", "backtest", "forecast", "devices"),
-    "adapters": ("env", "devices"),
+    "adapters": ("env", "forecast", "devices"),
     "cli": ("experiment",),
 }
 """What each room may import, with all that those may."""

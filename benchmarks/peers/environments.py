@@ -5,6 +5,7 @@ python benchmarks/peers/environments.py    # make them all beforehand
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -117,5 +118,6 @@ def _run(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for each in PEERS:
         print(each.name, python_of(each))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from fastsim.config import from_mapping
+from fastsim.adapters.sources import MarketSource, bars_of, settle_in_fork
+from fastsim.config import from_mapping, require_count
 from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between
-from fastsim.data.source import DataConfig, load_bars
 from fastsim.devices import resolve_device
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.choose import Backend
-from fastsim.errors import ConfigError, DataError
+from fastsim.errors import ConfigError, DataError, did_you_mean
+from fastsim.forecast.interface import Forecaster
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape, TapeConfig, make_tape
-from fastsim.synthetic.config import WorldsConfig
+from fastsim.synthetic.config import NO_MODEL, WorldsConfig
 from fastsim.synthetic.fresh import FreshWorlds
 
-MarketSource = str | Path | DataConfig | Bars | MarketTape | FreshWorlds
-"""A built-in sample's name, a file of bars, a data configuration, bars, a tape, or fresh worlds."""
+__all__ = ["MarketSource", "build_env"]
+
+SPELLED = ("render_mode", "max_episode_steps", "autoreset_mode")
+"""Arguments that the adapters take beside those of `build_env`."""
+
+Settings = TypeVar("Settings")
 
 
 def build_env(
@@ -37,7 +44,10 @@ def build_env(
     backend: Backend = "auto",
     tape: TapeConfig | Mapping[str, Any] | None = None,
     worlds: WorldsConfig | Mapping[str, Any] | None = None,
-    config: EnvConfig | None = None,
+    forecaster: str | Path | Forecaster | None = None,
+    forecast: Any = None,
+    forecasts_dir: str | Path = "runs/forecasts",
+    config: EnvConfig | Mapping[str, Any] | None = None,
     costs_per_env: Mapping[str, torch.Tensor] | None = None,
     **rules: Any,
 ) -> PortfolioEnv:
@@ -69,17 +79,29 @@ def build_env(
         cannot step the market.
     DataError
         Bars that cannot be had or cannot be used.
+    ForecastError
+        Forecasts that cannot be had.
     """
-    source = market if isinstance(market, MarketTape | FreshWorlds) else _bars(market)
-    ready, rows = _ready(source, tape, resolve_device(device)), slice(None)
+    require_count("num_envs", num_envs)
+    if not isinstance(costs_per_env or {}, Mapping):
+        raise ConfigError(f"costs_per_env must map costs to tensors, got {costs_per_env!r}")
+    settled, place = _env_config(config, rules), resolve_device(device)
+    lived_in = None if worlds is None else _settings(WorldsConfig, "worlds", worlds)
+    asked = _asked(forecaster, forecast, forecasts_dir, dated=start is not None)
+    if asked is not None:
+        _require_history(market, lived_in)
+    settle_in_fork(place)
+    source = market if isinstance(market, MarketTape | FreshWorlds) else bars_of(market)
+    ready, rows = _ready(source, tape, place), slice(None)
     if start is not None or end is not None:
         if isinstance(ready, FreshWorlds):
             raise ConfigError("start and end are days of a history; drop them with FreshWorlds")
         rows = _rows(ready, start, end)
         ready = ready.between(rows)
-    if worlds is not None:
-        ready = _simulated(source, rows, ready, tape, worlds)
-    settled = _env_config(config, rules)
+    if lived_in is not None:
+        ready = _simulated(source, rows, ready, tape, lived_in)
+    if asked is not None:
+        ready = asked.added_to(ready, settled, rows.start or 0)
     friction = make_friction(
         settled.costs, num_envs, device=ready.device, dtype=ready.dtype, **costs_per_env or {}
     )
@@ -105,42 +127,67 @@ def _simulated(
     rows: slice,
     ready: MarketTape | FreshWorlds,
     tape: TapeConfig | Mapping[str, Any] | None,
-    worlds: WorldsConfig | Mapping[str, Any],
+    worlds: WorldsConfig,
 ) -> MarketTape | FreshWorlds:
     """Worlds like these rows of the bars; the tape itself for the model "none"."""
     if not isinstance(source, Bars) or isinstance(ready, FreshWorlds):
         raise ConfigError(
             f"worlds are fitted to bars, not to a ready {type(source).__name__}; drop one of them"
         )
-    config = from_mapping(WorldsConfig, worlds) if isinstance(worlds, Mapping) else worlds
-    fitted = config.fit(source.take(rows), ready, _tape_config(tape) or TapeConfig())
+    fitted = worlds.fit(source.take(rows), ready, _tape_config(tape) or TapeConfig())
     return ready if fitted is None else fitted
 
 
-def _bars(market: str | Path | DataConfig | Bars) -> Bars:
-    if isinstance(market, Bars):
-        return market
-    if isinstance(market, DataConfig):
-        return load_bars(market)
-    if isinstance(market, str | Path):
-        return load_bars(DataConfig(source=str(market)))
-    raise ConfigError(
-        f"market must be a sample's name, a path, a DataConfig, Bars, a MarketTape or FreshWorlds, "
-        f"got {type(market).__name__}"
+def _asked(forecaster: Any, forecast: Any, folder: str | Path, *, dated: bool) -> Any:
+    """Forecasts that are to be added to the market; None where nobody is asked."""
+    if forecaster is None:
+        if forecast is not None:
+            raise ConfigError(
+                "forecast has settings of a forecaster, and none is named: give one, such as "
+                'forecaster="fastsim-prior", or drop forecast'
+            )
+        return None
+    # Forecasters are imported when they are wanted: the hub's client alone takes half a second.
+    return import_module("fastsim.adapters.forecasts").ask(
+        forecaster, forecast, folder, dated=dated
     )
 
 
+def _require_history(market: MarketSource, worlds: WorldsConfig | None) -> None:
+    """Raise ConfigError where there is no single history to forecast."""
+    simulated = isinstance(market, FreshWorlds) or (worlds and worlds.model != NO_MODEL)
+    if simulated or (isinstance(market, MarketTape) and market.worlds > 1):
+        raise ConfigError(
+            "forecasts are tabulated for one history, not for worlds: drop the forecaster, or give "
+            "the market of one history"
+        )
+
+
 def _tape_config(tape: TapeConfig | Mapping[str, Any] | None) -> TapeConfig | None:
-    return from_mapping(TapeConfig, tape) if isinstance(tape, Mapping) else tape
+    return None if tape is None else _settings(TapeConfig, "tape", tape)
 
 
-def _env_config(config: EnvConfig | None, rules: Mapping[str, Any]) -> EnvConfig:
+def _settings(cls: type[Settings], name: str, given: Any) -> Settings:
+    if isinstance(given, Mapping):
+        return from_mapping(cls, given)
+    if not isinstance(given, cls):
+        raise ConfigError(
+            f"{name} must be a {cls.__name__} or a mapping of its fields, got {given!r}"
+        )
+    return given
+
+
+def _env_config(
+    config: EnvConfig | Mapping[str, Any] | None, rules: Mapping[str, Any]
+) -> EnvConfig:
     if not rules:
-        return config or EnvConfig()
+        return EnvConfig() if config is None else _settings(EnvConfig, "config", config)
     known = [field.name for field in fields(EnvConfig)]
     for name in rules:
         if name not in known:
-            raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}")
+            taken = [other for other in inspect.signature(build_env).parameters if other != "rules"]
+            near = did_you_mean(name, [*known, *taken, *SPELLED])
+            raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}{near}")
     if config is not None:
         raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")
     return from_mapping(EnvConfig, rules)

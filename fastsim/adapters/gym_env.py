@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -10,23 +10,37 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.adapters.arguments import alone, as_rules, check_seed, refuse_disabled, seeds_of
 from fastsim.adapters.build import MarketSource, build_env
+from fastsim.adapters.render import (
+    RENDER_FPS,
+    RENDER_MODES,
+    Frame,
+    Screen,
+    check_render_mode,
+    warn_of_no_mode,
+)
+from fastsim.adapters.spec import PortfolioSpec
 from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally, SingleTally
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.features import FEATURE_LIMIT
 
 SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
 """How trades move prices in shared markets, unless `impact` says otherwise."""
+SHARED_MARKET = "tech4"
+"""A sample with volume: what an order moves is measured by it."""
 
 AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
 
@@ -63,39 +77,72 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
     step after the episode's end. Where open orders are carried, NaN alone gives no new weights. Its
     caller resets it, whatever `autoreset` says: rules made for `make_vec` serve here, and the
-    observation at an end is the episode's last.
+    observation at an end is the episode's last. The info of that step holds `episode_statistics`,
+    what the episode came to: `fastsim.env.tally.FIGURES`.
+
+    `render_mode` "rgb_array" makes `render` draw wealth, weights and drawdown; "human" shows them
+    in a window at every step.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": list(RENDER_MODES),
+        "render_fps": RENDER_FPS,
+    }
 
     def __init__(
         self, market: MarketSource = "us20", *, render_mode: str | None = None, **arguments: Any
     ) -> None:
-        self.env = build_env(1, market, **_without_autoreset(arguments))
+        if "frameskip" in arguments:
+            # TorchRL offers it to every environment, and repeats actions itself where it is refused
+            # in Python's own words.
+            raise TypeError("PortfolioGymEnv got an unexpected keyword argument 'frameskip'")
+        check_render_mode(render_mode)
+        self.env = build_env(1, market, **alone(as_rules(arguments)))
         self.render_mode = render_mode
+        self._screen = Screen(self.env, render_mode) if render_mode else None
+        self._spec: EnvSpec | None = None
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
         stamps = np.datetime_as_string(self.env.tape.timestamps)
         self._dates = [stamp[:19] for stamp in stamps.tolist()]
+        self._tally = SingleTally(self.env.tape)
         self._begun = self._over = False
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium made it of."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else PortfolioSpec.of(spec)
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; with a seed, the first of that seed."""
-        super().reset(seed=seed)
+        check_seed(seed)
+        super().reset(seed=None if seed is None else int(seed))
         observation = _begin(self, self.env, seed, begun=self._begun)
         self._begun, self._over = True, False
+        if self._screen is not None:
+            self._screen.begin()
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
+        self._tally.begin()
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade to `action` and move to the next close."""
         if self._over or not self._begun:
             raise ActionError("there is no episode under way: call reset() before step()")
-        values = np.asarray(action, dtype=np.float32)
+        values = numbers_of(action)
         if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
         stepped = self.env.step_arrays(values[None])
@@ -103,9 +150,29 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         ends = stepped.flags[0].tolist()
         terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
         self._over = terminated or truncated
-        info = {"date": self._dates[stepped.bar[0]]} | step_info(figures, self.env.cost_names)
+        if self._screen is not None:
+            self._screen.look()
+        told = step_info(figures, self.env.cost_names)
+        info: dict[str, Any] = {"date": self._dates[stepped.bar[0]]} | told
+        self._tally.add(figures, told["cost"])
+        if self._over:
+            info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)
         return seen, figures["reward"], terminated, truncated, info
+
+    def render(self) -> Frame | None:
+        """The account since the episode's start as a picture [480, 640, 3], or in its window."""
+        frames = rendered(self._screen, self.render_mode, begun=self._begun)
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the window, and end the episode; `reset` begins another.
+
+        Gymnasium closes an environment from which it learned the spaces, and may use it again.
+        """
+        if self._screen is not None:
+            self._screen.close()
+        self._begun = False
 
     def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
         row = columns[0].astype(np.float32, copy=False)
@@ -120,38 +187,96 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
     dense `final_obs` [N, width] and its mask `_final_obs` into the info. A row of actions that is
     not finite holds its positions and is counted in the info's `invalid_actions`. The info's
-    `wealth` is that at the close, before any restart in the same step.
+    `wealth` is that at the close, before any restart in the same step. Where the mask
+    `_episode_statistics` [N] says that an episode ended, `episode_statistics` holds what it came
+    to, each of `fastsim.env.tally.FIGURES` a tensor [N], and 0 elsewhere.
+
+    `autoreset_mode`, an `AutoresetMode`, may be given in place of `autoreset`, and
+    `max_episode_steps` in place of `episode.horizon`. `render` gives a picture of every row for
+    `render_mode` "rgb_array"; "human" shows the first in a window at every step.
     """
 
-    def __init__(self, num_envs: int = 1, market: MarketSource = "us20", **arguments: Any) -> None:
-        self.env = build_env(num_envs, market, **arguments)
-        self.num_envs = num_envs
-        mode = AUTORESET_MODES[self.env.config.autoreset]
-        self.metadata = {"render_modes": [], "autoreset_mode": mode}
+    def __init__(
+        self,
+        num_envs: int = 1,
+        market: MarketSource = "us20",
+        *,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        check_render_mode(render_mode)
+        rules = as_rules(arguments)
+        refuse_disabled(rules)
+        self.env = build_env(num_envs, market, **rules)
+        self.num_envs = self.env.num_envs
+        self.render_mode = render_mode
+        self._screen = Screen(self.env, render_mode) if render_mode else None
+        self._spec: EnvSpec | None = None
+        self.autoreset_mode = AUTORESET_MODES[self.env.config.autoreset]
+        self.metadata = {
+            "render_modes": list(RENDER_MODES),
+            "render_fps": RENDER_FPS,
+            "autoreset_mode": self.autoreset_mode,
+        }
         self.single_action_space = action_space(self.env)
         self.single_observation_space = observation_space(self.env)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.observation_names = self.env.observation_names
+        self._tally = EpisodeTally(self.env)
         self._begun = False
 
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium made it of."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else PortfolioSpec.of(spec)
+
+    @property
+    def statistics(self) -> Averages:
+        """What the episodes that ended so far came to, on average; reads the device."""
+        return self._tally.averages
+
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode everywhere; with a seed, the first of that seed."""
-        super().reset(seed=seed)
-        observation = _begin(self, self.env, seed, begun=self._begun)
+        """Begin an episode everywhere; with a seed, the first of that seed.
+
+        With a list of seeds [N], every row is what `gymnasium.make` is under its seed.
+        """
+        _check_open(closed=self.closed)
+        seeds = seeds_of(seed, self.num_envs, self.env.config.players)
+        super().reset(seed=seeds if isinstance(seeds, int) else None)
+        observation = _begin(self, self.env, seeds, begun=self._begun)
         self._begun = True
+        if self._screen is not None:
+            self._screen.begin()
+        self._tally.begin()
         return self._observation(observation), {"wealth": self.env.state.wealth}
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
-        rows = torch.as_tensor(actions, device=self.env.tape.device)
+        _check_open(closed=self.closed)
+        if not self._begun:
+            raise ActionError("there is no episode under way: call reset() before step()")
+        rows = rows_of(actions, self.env.tape.device)
         self.env.renew()
         transition = self.env.step(rows)
+        if self._screen is not None:
+            self._screen.look()
+        told = step_info(figures_of(transition), self.env.cost_names)
+        statistics, ended = self._tally.add(transition, told["cost"])
         info: dict[str, Any] = {
-            **step_info(figures_of(transition), self.env.cost_names),
+            **told,
             "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
+            "episode_statistics": statistics,
+            "_episode_statistics": ended,
         }
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)
@@ -164,6 +289,23 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
             info,
         )
 
+    def render(self) -> tuple[Frame, ...] | None:
+        """A picture [480, 640, 3] of every row since its episode's start; None with a window."""
+        return rendered(self._screen, self.render_mode, begun=self._begun, closed=self.closed)
+
+    def call(self, name: str, *arguments: Any, **keywords: Any) -> tuple[Any, ...]:
+        """What each row's `name` returns, as Gymnasium's own batches offer; here only "render"."""
+        if name != "render":
+            raise ConfigError(
+                f"cannot call {name!r} on single environments of a batch, but 'render'"
+            )
+        return self.render() or (None,) * self.num_envs
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window."""
+        if self._screen is not None:
+            self._screen.close()
+
     def _observation(self, observation: Observation) -> Any:
         columns = self.env.columns(observation)
         if self.env.config.observation == "index":
@@ -171,13 +313,13 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         return columns
 
 
-def shared_market(market: MarketSource = "us20", **arguments: Any) -> PortfolioGymEnv:
+def shared_market(market: MarketSource = SHARED_MARKET, **arguments: Any) -> PortfolioGymEnv:
     """One player alone in a market whose prices its trades move; arguments of `build_env`."""
     return PortfolioGymEnv(market, **_shared(1, arguments))
 
 
 def shared_markets(
-    num_envs: int = 1, market: MarketSource = "us20", **arguments: Any
+    num_envs: int = 1, market: MarketSource = SHARED_MARKET, **arguments: Any
 ) -> PortfolioVectorEnv:
     """Markets of `players` each, by default one of all `num_envs`; arguments of `build_env`.
 
@@ -187,18 +329,68 @@ def shared_markets(
     return PortfolioVectorEnv(num_envs, market, **_shared(num_envs, arguments))
 
 
-def _without_autoreset(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments for an environment that begins no episode in the step that ends one."""
-    config = arguments.get("config")
-    if config is not None:
-        return arguments | {"config": replace(config, autoreset="next_step")}
-    same_step = arguments.get("autoreset") == "same_step"
-    return arguments | {"autoreset": "next_step"} if same_step else arguments
-
-
 def _shared(players: int, arguments: dict[str, Any]) -> dict[str, Any]:
     defaults = {"players": players, "impact": SHARED_IMPACT}
     return arguments if "config" in arguments else defaults | arguments
+
+
+def numbers_of(action: Any) -> NDArray[np.float32]:
+    """An action as numbers, whatever its shape.
+
+    Raises
+    ------
+    ActionError
+        It is not made of real numbers.
+    """
+    try:
+        values = np.asarray(action)
+        if values.dtype.kind in "biuf":
+            return values.astype(np.float32, copy=False)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ActionError(f"an action must be an array of real numbers, got {_short(action)}")
+
+
+def rows_of(actions: Any, device: torch.device) -> Tensor:
+    """Actions of a batch as a tensor on this device, whatever their shape.
+
+    Raises
+    ------
+    ActionError
+        They are not made of real numbers.
+    """
+    try:
+        rows = torch.as_tensor(actions, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ActionError(
+            f"actions must be a tensor or an array of real numbers, got {_short(actions)}"
+        ) from None
+    if rows.is_complex():
+        raise ActionError(f"actions must be real numbers, got {rows.dtype}")
+    return rows
+
+
+def rendered(
+    screen: Screen | None, mode: str | None, *, begun: bool, closed: bool = False
+) -> tuple[Frame, ...] | None:
+    """Pictures of all rows, or None where there is a window, or nothing to be seen."""
+    _check_open(closed=closed)
+    if screen is None:
+        warn_of_no_mode()
+        return None
+    if not begun:
+        raise ActionError("there is nothing to render yet: call reset() before render()")
+    return screen.frames() if mode == "rgb_array" else None
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__} {text if len(text) < 80 else text[:80] + '...'}"
+
+
+def _check_open(*, closed: bool) -> None:
+    if closed:
+        raise ActionError("the environment is closed: make another")
 
 
 def says_something(values: NDArray[np.float32], config: EnvConfig) -> bool:
@@ -212,7 +404,11 @@ def says_something(values: NDArray[np.float32], config: EnvConfig) -> bool:
 
 
 def _begin(
-    owner: PortfolioGymEnv | PortfolioVectorEnv, env: PortfolioEnv, seed: int | None, *, begun: bool
+    owner: PortfolioGymEnv | PortfolioVectorEnv,
+    env: PortfolioEnv,
+    seed: int | Sequence[int] | None,
+    *,
+    begun: bool,
 ) -> Observation:
     """Reset with this seed; without one, go on, or begin from a random seed the first time."""
     if seed is None and not begun:

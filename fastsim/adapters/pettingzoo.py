@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,16 +11,24 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
+from fastsim.adapters.arguments import alone, as_rules, check_seed
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import (
     SHARED_IMPACT,
+    SHARED_MARKET,
     action_space,
+    numbers_of,
     observation_space,
+    rendered,
     says_something,
 )
+from fastsim.adapters.render import RENDER_FPS, Screen, check_render_mode
+from fastsim.config import require_count
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
+from fastsim.env.tally import Averages, EpisodeTally
 from fastsim.errors import ActionError, ConfigError
+from fastsim.market.features import FEATURE_LIMIT
 
 try:
     from pettingzoo import ParallelEnv
@@ -36,26 +44,34 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     Takes the arguments of `build_env` but `num_envs`; trades move prices by `SHARED_IMPACT` unless
     `impact` says otherwise. A ruined player is terminated and leaves; at the horizon all who are
     left are truncated. An action with a NaN or an infinity, or of the wrong shape, and a missing
-    player raise ActionError, and so does a step after the episode's end.
+    player raise ActionError, and so does an action after the episode's end; a step of nobody is
+    then a step of nothing. The info of a player whose episode ends holds `episode_statistics`, what
+    it came to: `fastsim.env.tally.FIGURES`.
+
+    `state` is what a critic of all players may see: the market once, and every player's portfolio.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
         "name": "fastsim_shared_market_v0",
-        "render_modes": [],
+        "render_modes": ["rgb_array"],
+        "render_fps": RENDER_FPS,
         "is_parallelizable": True,
     }
 
     def __init__(
         self,
         players: int = 2,
-        market: MarketSource = "us20",
+        market: MarketSource = SHARED_MARKET,
         *,
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        if "config" not in arguments:
-            arguments = {"players": players, "impact": SHARED_IMPACT} | arguments
-        self.env = build_env(players, market, **arguments)
+        require_count("players", players)
+        check_render_mode(render_mode, self.metadata["render_modes"])
+        rules = alone(as_rules(arguments))
+        if rules.get("config") is None:
+            rules = {"players": players, "impact": SHARED_IMPACT} | rules
+        self.env = build_env(players, market, **rules)
         if self.env.config.players != players:
             raise ConfigError(
                 f"EnvConfig.players = {self.env.config.players} must be the {players} asked for"
@@ -68,7 +84,16 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self.observation_spaces = {
             agent: observation_space(self.env) for agent in self.possible_agents
         }
-        self._begun = False
+        self.state_space = self._space_of_state()
+        self._screen = Screen(self.env, render_mode) if render_mode else None
+        self._seen: Observation | None = None
+        self._tally = EpisodeTally(self.env)
+        self._begun = self._closed = False
+
+    @property
+    def statistics(self) -> Averages:
+        """What the players' episodes that ended so far came to, on average."""
+        return self._tally.averages
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """Space of a player's observation, the same object at every call."""
@@ -82,10 +107,16 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begin an episode with all players; with a seed, the first of that seed."""
+        self._check_open()
+        check_seed(seed)
         if seed is None and not self._begun:
             seed = int(seeding.np_random()[0].integers(2**32))
-        observation = self.env.reset(seed)
+        observation = self.env.reset(None if seed is None else int(seed))
+        self._seen = observation
+        if self._screen is not None:
+            self._screen.begin()
         self._begun, self.agents = True, list(self.possible_agents)
+        self._tally.begin()
         date = self._date(observation)
         infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
@@ -100,34 +131,74 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         dict[str, dict[str, Any]],
     ]:
         """Trade every player to its action and move to the next close."""
+        self._check_open()
+        if self._begun and not self.agents and isinstance(actions, Mapping) and not actions:
+            return {}, {}, {}, {}, {}
         transition = self.env.step(torch.from_numpy(self._rows(actions)).to(self.env.tape.device))
         observation, date = transition.observation, self._date(transition.observation)
+        self._seen = observation
+        if self._screen is not None:
+            self._screen.look()
         told = step_info(figures_of(transition), self.env.cost_names)
         numbers = zip(*(values.tolist() for values in told.values()), strict=True)
         infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
+        statistics, ended = self._tally.add(transition, told["cost"])
+        for row in ended.nonzero().flatten().tolist():
+            infos[row]["episode_statistics"] = {
+                name: figures[row].item() for name, figures in statistics.items()
+            }
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
         seen, reward, terminated, truncated, info = map(self._of_agents, columns)
         self.agents = [name for name in self.agents if not (terminated[name] or truncated[name])]
         return seen, reward, terminated, truncated, info
 
-    def render(self) -> None:
-        """Show nothing."""
+    def state(self) -> Any:
+        """The market and all portfolios, of players who have left too; a vector [A F + players P].
+
+        For `observation="index"`, the bar and all portfolios [players P].
+        """
+        if self._seen is None:
+            raise ActionError("there is no state yet: call reset() before state()")
+        own = self._seen.portfolio.numpy(force=True).astype(np.float32).ravel()
+        if self.env.config.observation == "index":
+            return {"bar": self._seen.bar[0].numpy(force=True), "portfolio": own}
+        columns = self.env.columns(self._seen)[0, : -self.env.portfolio_width]
+        return np.concatenate([columns.numpy(force=True).astype(np.float32), own])
+
+    def render(self) -> Any:
+        """Pictures of all players' accounts side by side [480, 640 players, 3]."""
+        begun, closed = self._begun, self._closed
+        frames = rendered(self._screen, self.render_mode, begun=begun, closed=closed)
+        return None if frames is None else np.concatenate(frames, axis=1)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Nothing to release; what follows is an error."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ActionError("the environment is closed: make another")
+
+    def _space_of_state(self) -> spaces.Space[Any]:
+        own, players = self.env.portfolio_width, len(self.possible_agents)
+        shared = len(self.observation_names) - own
+        limits = -FEATURE_LIMIT, FEATURE_LIMIT
+        columns = spaces.Box(*limits, (shared + players * own,), np.float32)
+        if self.env.config.observation == "index":
+            return spaces.Dict({"bar": spaces.Discrete(len(self.env.tape)), "portfolio": columns})
+        return columns
 
     def _rows(self, actions: dict[str, Values]) -> Values:
         """Actions of all players; those who have left hold."""
         if not self.agents:
             raise ActionError("there is no episode under way: call reset() before step()")
-        if set(actions) != set(self.agents):
-            raise ActionError(
-                f"actions must be of {', '.join(self.agents)}, got {', '.join(actions) or 'none'}"
-            )
+        if not isinstance(actions, Mapping) or set(actions) != set(self.agents):
+            given = ", ".join(map(str, actions)) if isinstance(actions, Mapping) else repr(actions)
+            raise ActionError(f"actions must be of {', '.join(self.agents)}, got {given or 'none'}")
         rows = np.zeros((len(self.possible_agents), self.env.action_width), dtype=np.float32)
         for name, action in actions.items():
-            values = np.asarray(action, dtype=np.float32)
+            values = numbers_of(action)
             if values.shape != rows.shape[1:] or not says_something(values, self.env.config):
                 raise ActionError(
                     f"the action of {name} must be {rows.shape[1]} finite numbers, "

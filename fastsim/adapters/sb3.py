@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
+from fastsim.adapters.arguments import as_rules, refuse_disabled, seeds_of
 from fastsim.adapters.build import MarketSource, build_env
-from fastsim.adapters.gym_env import action_space, observation_space
+from fastsim.adapters.gym_env import action_space, numbers_of, observation_space, rendered
+from fastsim.adapters.render import Screen, check_render_mode
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
 from fastsim.env.nested import take
-from fastsim.errors import ConfigError
+from fastsim.errors import ActionError, ConfigError
 
 
 class HostStep(NamedTuple):
@@ -38,17 +41,26 @@ class SB3VecEnv(VecEnv):
     the list is the same at every step. A step leaves a GPU in one packed copy, and final
     observations follow for the finished rows alone; on a CPU nothing is copied.
 
-    Its PPO runs the critic once per truncated environment: first episodes are cut at random by
-    default, so that truncations do not all fall on one step.
+    Its PPO runs the critic once per truncated environment, all on one step where all episodes are
+    as long. `episode={"staggered": True}` cuts the first ones at random, which spreads that out;
+    those are then counted as episodes too, so evaluate without it.
     """
 
-    def __init__(self, num_envs: int = 1, market: MarketSource = "us20", **arguments: Any) -> None:
-        if "config" not in arguments:
-            arguments.setdefault("autoreset", "same_step")
-            episode = arguments.setdefault("episode", {})
-            if isinstance(episode, Mapping):
-                arguments["episode"] = {"staggered": True, **episode}
-        self.env: PortfolioEnv = build_env(num_envs, market, **arguments)
+    def __init__(
+        self,
+        num_envs: int = 1,
+        market: MarketSource = "us20",
+        *,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        check_render_mode(render_mode, ("rgb_array",))
+        rules = as_rules(arguments)
+        refuse_disabled(rules)
+        if rules.get("config") is None:
+            rules.setdefault("autoreset", "same_step")
+        self.env: PortfolioEnv = build_env(num_envs, market, **rules)
+        num_envs = self.env.num_envs
         if self.env.config.autoreset != "same_step" or self.env.config.observation == "index":
             raise ConfigError(
                 'Stable-Baselines3 needs autoreset="same_step" and observation="flat" or "window"'
@@ -59,6 +71,10 @@ class SB3VecEnv(VecEnv):
                 f"got {self.env.config.players}"
             )
         self.observation_names = self.env.observation_names
+        self._render_mode = render_mode
+        self._screen = Screen(self.env, render_mode) if render_mode else None
+        self._begun = self._closed = False
+        self._next_seed: int | list[int] | None = None
         self._infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
         self._finished: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._returns = np.zeros(num_envs)
@@ -71,7 +87,13 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Begin everywhere; after `seed`, from the first episode of that seed."""
-        observation = self.env.reset(self._seeds[0])
+        self._check_open()
+        if self._next_seed is None and not self._begun:
+            self.seed()
+        observation = self.env.reset(self._next_seed)
+        self._begun, self._next_seed = True, None
+        if self._screen is not None:
+            self._screen.begin()
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0.0
@@ -80,7 +102,10 @@ class SB3VecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Keep the actions [N, width] for `step_wait`."""
-        self._actions = np.asarray(actions)
+        self._check_open()
+        if not self._begun:
+            raise ActionError("there is no episode under way: call reset() before step()")
+        self._actions = numbers_of(actions)
 
     def step_wait(
         self,
@@ -88,6 +113,8 @@ class SB3VecEnv(VecEnv):
         """Step and return observations, rewards, dones and infos."""
         self.env.renew()
         stepped = self._step_arrays() if self._in_arrays else self._step_tensors()
+        if self._screen is not None:
+            self._screen.look()
         columns, reward, terminated, truncated, final = stepped
         done = terminated | truncated
         self._returns += reward
@@ -144,19 +171,35 @@ class SB3VecEnv(VecEnv):
         self._lengths[self._finished] = 0
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Nothing to release; what follows is an error."""
+        self._closed = True
 
-    def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Set the seed of the next reset; environments differ by their number."""
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**32))
-        self._seeds = [seed] * self.num_envs
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ActionError("the environment is closed: make another")
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """A picture [480, 640, 3] of every environment."""
+        begun, closed = self._begun, self._closed
+        frames = rendered(self._screen, self._render_mode, begun=begun, closed=closed)
+        return frames or [None] * self.num_envs
+
+    def seed(self, seed: int | Sequence[int] | None = None) -> Sequence[int | None]:
+        """Set the seed of the next reset, under which environments differ by their number.
+
+        A list is of seeds for each environment [N].
+        """
+        seeds = seeds_of(seed, self.num_envs, self.env.config.players)
+        if seeds is None:
+            seeds = int(np.random.default_rng().integers(2**32))
+        self._next_seed = seeds
+        self._seeds = list(seeds) if isinstance(seeds, list) else [seeds] * self.num_envs
         return self._seeds
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Attribute of the batch, once per environment asked for."""
         if attr_name == "render_mode":
-            return [None for _ in self._get_indices(indices)]
+            return [self._render_mode for _ in self._get_indices(indices)]
         return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -170,8 +213,9 @@ class SB3VecEnv(VecEnv):
         raise ConfigError(f"cannot call {method_name!r} on single environments of a batch")
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
-        """No environment is wrapped, though episodes are recorded as a monitor would."""
-        return [False for _ in self._get_indices(indices)]
+        """Whether environments do what this wrapper does: they record episodes as a monitor."""
+        monitors = isinstance(wrapper_class, type) and issubclass(Monitor, wrapper_class)
+        return [monitors for _ in self._get_indices(indices)]
 
     @staticmethod
     def _numpy(values: Tensor) -> NDArray[np.float32]:

@@ -211,7 +211,12 @@ class Schedule(Decider):
 
 
 def replay_schedule(
-    tape: MarketTape, schedule: Tensor, names: Sequence[str], config: EnvConfig | None = None
+    tape: MarketTape,
+    schedule: Tensor,
+    names: Sequence[str],
+    config: EnvConfig | None = None,
+    *,
+    progress: Progress = SILENT,
 ) -> History:
     """Replay given target weights [T, N, A], one row per step; a NaN row holds.
 
@@ -222,4 +227,4 @@ def replay_schedule(
     """
     if config is not None and config.action == "logits":
         raise ConfigError('a schedule holds weights: use action="weights" or "signed"')
-    return replay(tape, Schedule(weights=schedule), names, config)
+    return replay(tape, Schedule(weights=schedule), names, config, progress=progress)

@@ -10,21 +10,46 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from fastsim.cli.data import DataCommand
-from fastsim.cli.ending import one_line_errors, parsed
-from fastsim.cli.forecast import ExportCommand, ForecastCommand, ModelsCommand
+from fastsim.cli.data import (
+    CheckCommand,
+    DataCommand,
+    FactsCommand,
+    FetchCommand,
+    ListCommand,
+)
+from fastsim.cli.doctor import DoctorCommand
+from fastsim.cli.ending import one_line_errors, parsed, value_of
+from fastsim.cli.forecast import ExportCommand, ForecastCommand, ScoreCommand, ShowCommand
+from fastsim.cli.models import ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.spellings import respelled_flags
 
+COMMANDS: dict[tuple[str, ...], type[Any]] = {
+    ("train",): TrainCommand,
+    ("evaluate",): EvaluateCommand,
+    ("ablate",): AblateCommand,
+    ("data",): DataCommand,
+    ("data", "list"): ListCommand,
+    ("data", "check"): CheckCommand,
+    ("data", "fetch"): FetchCommand,
+    ("data", "facts"): FactsCommand,
+    ("models",): ModelsCommand,
+    ("forecast",): ForecastCommand,
+    ("forecast", "show"): ShowCommand,
+    ("forecast", "evaluate"): ScoreCommand,
+    ("export",): ExportCommand,
+    ("doctor",): DoctorCommand,
+}
 OF_A_RUN = ("train", "ablate")
 """Commands whose options are the fields of `TrainConfig`."""
 
 
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
+    arguments = list(arguments)
     if arguments and arguments[0] in OF_A_RUN:
         arguments = respelled_flags(arguments)
     default = TrainCommand(run=_configured(arguments))
@@ -37,6 +62,7 @@ def parse(arguments: Sequence[str]) -> Any:
         | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
         | Annotated[ForecastCommand, tyro.conf.subcommand("forecast", prefix_name=False)]
         | Annotated[ExportCommand, tyro.conf.subcommand("export", prefix_name=False)]
+        | Annotated[DoctorCommand, tyro.conf.subcommand("doctor", prefix_name=False)]
     )
     return parsed(lambda: tyro.cli(commands, prog="fastsim", args=arguments))
 
@@ -47,16 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "" not in sys.path:
         sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with one_line_errors("fastsim", "`fastsim train --resume RUN` goes on"):
+    arguments = list(arguments)
+    command = COMMANDS.get(tuple(arguments[:2])) or COMMANDS.get(tuple(arguments[:1]), TrainCommand)
+    with one_line_errors("fastsim", command, "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
 
 
 def _configured(arguments: Sequence[str]) -> TrainConfig:
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            given = value or next(iter(arguments[position + 1 :]), "")
-            if not given:
-                raise ConfigError("--config needs the path of a YAML file")
-            return load_yaml(TrainConfig, Path(given))
-    return TrainConfig()
+    """What options change: the settings of a file, of a run to go on with, or the usual ones."""
+    if arguments[:1] != ["train"]:
+        return TrainConfig()
+    resumed = value_of("--resume", arguments)
+    if resumed is not None:
+        try:
+            return load_yaml(TrainConfig, Path(resumed) / "config.yaml")
+        except ConfigError as error:
+            raise ConfigError(f"--resume {resumed}: {error}") from None
+    given = value_of("--config", arguments)
+    return TrainConfig() if given is None else load_yaml(TrainConfig, Path(given))

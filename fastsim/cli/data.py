@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
+from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
-from fastsim.data.source import DataConfig, load_bars
+from fastsim.data.source import DataConfig, read_source
 from fastsim.data.vendors import BarRequest, fetch
+from fastsim.errors import ConfigError
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
+
+SYMBOLS = 24
+"""So many are named."""
 
 
 @configuration(slots=False)
@@ -30,7 +38,26 @@ class ListCommand:
         """Show every sample with its extent."""
         for name, description in SAMPLES.items():
             console.print(f"[bold]{name}[/bold]: {description}", highlight=False)
-            describe(load_bars(DataConfig(source=name)), console)
+            describe(read_source(DataConfig(source=name)), console)
+
+
+@configuration(slots=False)
+class Reading:
+    """How the source of a command is read."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def bars(self, source: str, *, repair: bool = False) -> Bars:
+        """The bars of a source; ConfigError if another is named beside it."""
+        if self.data.source not in (source, DataConfig().source):
+            raise ConfigError(
+                f"DataConfig.source = {self.data.source!r} is another than {source!r}: name one"
+            )
+        repair = repair or self.data.repair
+        return read_source(replace(self.data, source=source, repair=repair))
+
+
+HowToRead = Annotated[Reading, tyro.conf.arg(name="")]
 
 
 @configuration(slots=False)
@@ -41,12 +68,13 @@ class CheckCommand:
     """A sample's name, or a CSV or Parquet file."""
     repair: bool = False
     """Mend what can be mended, and say how often."""
+    reading: HowToRead = field(default_factory=Reading)
     out: Path | None = None
     """Write the bars to this Parquet file."""
 
     def __call__(self, console: Console) -> None:
         """Read, describe, write."""
-        bars = load_bars(DataConfig(source=self.source, repair=self.repair))
+        bars = self.reading.bars(self.source, repair=self.repair)
         describe(bars, console)
         keep(bars, self.out, console)
 
@@ -68,15 +96,21 @@ class FetchCommand:
     """For ccxt: the exchange, binance if empty."""
     interval: str = "1d"
     """Length of a bar."""
+    repair: bool = False
+    """Mend what can be mended, and say how often."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks."""
 
     def __call__(self, console: Console) -> None:
         """Fetch, describe, write."""
+        checks = CheckConfig.repairing() if self.repair else CheckConfig()
         request = BarRequest(
             symbols=self.symbols,
             start=self.start,
             end=self.end,
             interval=self.interval,
             exchange=self.exchange,
+            checks=replace(checks, zero_volume="drop") if self.ignore_volume else checks,
         )
         bars = fetch(self.vendor, request)
         describe(bars, console)
@@ -95,10 +129,11 @@ class FactsCommand:
     worlds: int = 20
     """Worlds simulated of each model, as long as the data: their mean, and a 90 % range."""
     seed: int = 0
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Measure, fit, simulate, measure."""
-        bars = load_bars(DataConfig(source=self.source))
+        bars = self.reading.bars(self.source)
         close = complete_closes(bars)
         columns = [[f"{value:.3f}" for value in map(float, stylised_facts(close))]]
         for name in self.model:
@@ -106,7 +141,7 @@ class FactsCommand:
                 self.worlds, len(close), torch.Generator().manual_seed(self.seed)
             )
             columns.append([_range_of(values) for values in stylised_facts(drawn.close)])
-        table = Table("Fact", self.source, *self.model)
+        table = Table("Fact", escape(self.source), *map(escape, self.model))
         for name, *cells in zip(Facts._fields, *columns, strict=True):
             table.add_row(name.replace("_", " "), *cells)
         console.print(table)
@@ -132,25 +167,32 @@ class DataCommand:
 
 
 def describe(bars: Bars, console: Console) -> None:
-    """Print the extent of bars, and every repair."""
+    """Print the extent of bars and their symbols, every repair, and what looks wrong."""
     fields = [name for name in ("open", "high", "low", "volume", "adj_close") if _has(bars, name)]
     console.print(
         f"{len(bars):,} bars of {len(bars.symbols)} symbols, {show_span(bars.timestamps)}; "
         f"close{', ' if fields else ' only'}{', '.join(fields)}",
         highlight=False,
     )
+    shown = ", ".join(bars.symbols[:SYMBOLS])
+    more = len(bars.symbols) - SYMBOLS
+    symbols = f"{shown} and {more} more" if more > 0 else shown
+    console.print(symbols, highlight=False, markup=False, soft_wrap=True)
     if bars.repairs:
         table = Table("Repaired", "Symbol", "Cells", "First")
         for repair in bars.repairs:
-            table.add_row(repair.problem, repair.symbol, str(repair.cells), str(repair.first)[:19])
+            cells = (str(repair.cells), str(repair.first)[:19])
+            table.add_row(repair.problem, Text(repair.symbol), *cells)
         console.print(table)
+    for doubt in bars.doubts:
+        console.print(f"Warning: {doubt}", highlight=False, markup=False, soft_wrap=True)
 
 
 def keep(bars: Bars, path: Path | None, console: Console) -> None:
     """Write bars, where a path was given."""
     if path is not None:
         write_bars(bars, path)
-        console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _range_of(values: Tensor) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TypeVar
 
 import tyro
 
-from fastsim.errors import FastsimError
+from fastsim.cli.flags import flags_of
+from fastsim.errors import ConfigError, FastsimError
 
 Options = TypeVar("Options")
 _COUNTS = tyro.constructors.ConstructorRegistry()
@@ -42,16 +43,18 @@ def _number(text: str) -> int | float | str:
 
 
 @contextmanager
-def one_line_errors(program: str, after_stop: str | None = None) -> Iterator[None]:
+def one_line_errors(
+    program: str, options: type[Any], after_stop: str | None = None
+) -> Iterator[None]:
     """Let bad input end in one line and exit status 2, Ctrl-C in one line and 130.
 
-    How to go on says `after_stop`, or the argument of a KeyboardInterrupt, which Ctrl-C itself has
-    none of.
+    Settings are called as the flags of `options`. How to go on says `after_stop`, or the argument
+    of a KeyboardInterrupt, which Ctrl-C itself has none of.
     """
     try:
         yield
     except FastsimError as error:
-        line, status = str(error), 2
+        line, status = flags_of(options)(str(error)), 2
     except KeyboardInterrupt as stop:
         hints = stop.args or (after_stop,)
         line, status = "; ".join(["stopped", *(str(hint) for hint in hints if hint)]), 130
@@ -80,6 +83,26 @@ def parsed(parse: Callable[[], Options]) -> Options:
     return parse()
 
 
-def read_options(kind: type[Options]) -> Options:
-    """A dataclass from the command line, its docstring the help."""
-    return parsed(lambda: tyro.cli(kind, description=kind.__doc__))
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What an option is given, before all others are read; None if it is not there.
+
+    Raises
+    ------
+    ConfigError
+        It is there without a value.
+    """
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == flag:
+            given = value if equals else next(iter(arguments[position + 1 :]), "")
+            if not given or given.startswith("--"):
+                raise ConfigError(f"{flag} needs a path, got {given or 'nothing'!r}")
+            return given
+    return None
+
+
+def read_options(kind: type[Options], usual: Options | None = None) -> Options:
+    """A dataclass from the command line, its docstring the help; options change what is usual."""
+    if usual is None:
+        return parsed(lambda: tyro.cli(kind, description=kind.__doc__))
+    return parsed(lambda: tyro.cli(kind, description=kind.__doc__, default=usual))

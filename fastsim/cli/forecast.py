@@ -1,7 +1,8 @@
-"""`fastsim models`, `forecast` and `export`."""
+"""`fastsim forecast` and `export`."""
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,56 +10,45 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from fastsim.cli.data import HowToRead, Reading
 from fastsim.cli.fan import write_fan_chart
-from fastsim.cli.scores import WALK, score_all, score_tables, write_scores
+from fastsim.cli.scores import (
+    WALK,
+    require_different,
+    score_all,
+    score_tables,
+    windows_in_words,
+    write_scores,
+)
 from fastsim.config import configuration
 from fastsim.data.dates import rows_between, show_day
-from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
-from fastsim.forecast.evaluate import Centred, spaced_origins
-from fastsim.forecast.interface import Context, Forecast
-from fastsim.forecast.known import MODELS
+from fastsim.forecast.evaluate import Centred, Windows, common_windows, spaced_origins
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    check_horizon,
+    check_horizons,
+)
+from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import (
     load_ensemble,
     load_forecaster,
     load_network,
     parse_names,
     parse_weights,
-    where_weights_are,
 )
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
 
 GATE_WINDOWS = 64
 """Real contexts that an export is held against."""
-
-
-@configuration(slots=False)
-class ModelsCommand:
-    """List the forecasters: licence, size, context, horizon, and where their weights are."""
-
-    def __call__(self, console: Console) -> None:
-        """Show them."""
-        table = Table("Name", "Licence", "Parameters", "Context", "Horizon", "Weights")
-        cards = [record.card for record in MODELS if record.card is not None]
-        for record, card in zip(MODELS, cards, strict=True):
-            table.add_row(
-                record.name,
-                card.licence,
-                f"{card.parameters:,}",
-                f"{card.max_context:,}",
-                f"{card.max_horizon:,}",
-                where_weights_are(record),
-            )
-        console.print(table)
-        for card in cards:
-            if card.attribution:
-                console.print(f"{card.name}: {card.attribution}", highlight=False)
 
 
 @configuration(slots=False)
@@ -69,7 +59,7 @@ class ShowCommand:
     source: str = "us20"
     """A sample's name, or a CSV or Parquet file."""
     forecaster: str = "fastsim-prior"
-    """Names separated by commas."""
+    """Names separated by commas, such as toto, toto@REVISION, toto:/folder or an artefact."""
     weights: str = ""
     """Of several forecasters."""
     date: str | None = None
@@ -77,14 +67,20 @@ class ShowCommand:
     horizon: int = 21
     context: int = 512
     """Bars to look back on."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs it: "official" is the package of those who published it."""
     plot: Path | None = None
     """Write a fan chart to this HTML file."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
-        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        _require_file("plot", self.plot)
+        names, weights = parse_names(self.forecaster), parse_weights(self.weights)
+        tape = make_tape(self.reading.bars(self.source))
         column, bar = self._place(tape)
-        forecaster = load_ensemble(parse_names(self.forecaster), parse_weights(self.weights))
+        forecaster = load_ensemble(names, weights, implementation=self.implementation)
+        check_horizon(forecaster.card, self.horizon)
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
         forecast = forecaster.forecast(context, self.horizon)
@@ -93,7 +89,7 @@ class ShowCommand:
         if self.plot is not None:
             title = f"{self.symbol}: {forecaster.card.name} from {day}"
             write_fan_chart(self.plot, forecast, context, title)
-            console.print(f"Wrote {self.plot}", highlight=False, soft_wrap=True)
+            console.print(f"Wrote {self.plot}", highlight=False, markup=False, soft_wrap=True)
 
     def _place(self, tape: MarketTape) -> tuple[int, int]:
         if self.symbol not in tape.symbols:
@@ -113,10 +109,11 @@ class ScoreCommand:
     """Score forecasters over rolling origins beside random walks and classical models."""
 
     forecaster: str = "fastsim-prior"
-    """Names separated by commas; each is scored on its own."""
+    """Names separated by commas, as for `show`; each is scored on its own."""
     baselines: str = "random-walk-60,random-walk-ewma-0.94"
     """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
-    theta, which are fitted to every window, slowly. The first random walk is always scored."""
+    theta, which are fitted to every window, slowly. The first random walk is always scored, and
+    alone if this is "none"."""
     centred: bool = False
     """Score each forecaster once more with its median at the last close: its gain without drift."""
     source: str = "us20"
@@ -125,23 +122,26 @@ class ScoreCommand:
     context: int = 512
     step: int = 21
     """Bars between origins."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs the forecasters: "official" is the package of those who published them."""
     json: Path | None = None
     """Write all figures, their intervals and the settings to this file, as one JSON object."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
-        if self.json is not None and self.json.is_dir():
-            raise ConfigError(f"json must be a file to write, {self.json} is a folder")
-        bars = load_bars(DataConfig(source=self.source))
-        origins = spaced_origins(
-            bars, context=self.context, horizon=max(self.horizons), step=self.step
-        )
-        references = parse_names(f"{WALK},{self.baselines}")
-        models = [load_forecaster(name) for name in dict.fromkeys(parse_names(self.forecaster))]
+        _require_file("json", self.json)
+        longest = check_horizons(self.horizons)
+        names, references = self._names(), (WALK, *parse_names(self.baselines))
+        bars = self.reading.bars(self.source)
+        origins = spaced_origins(bars, context=self.context, horizon=longest, step=self.step)
+        models = [self._load(name) for name in names]
         forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
         forecasters += [model for model in models if model.card.name not in references]
         forecasters += [Centred(model) for model in models if self.centred]
-        entries = score_all(bars, forecasters, self.horizons, origins, self.context, console)
+        require_different(forecasters)
+        windows = common_windows(bars, forecasters, self.horizons, origins, self.context)
+        entries = score_all(bars, forecasters, self.horizons, windows, self.context, console)
         for table in score_tables(entries):
             console.print(table)
         console.print(
@@ -150,12 +150,25 @@ class ScoreCommand:
             f"against. PIT: share of outcomes in each tenth of the forecast, flat if calibrated.",
             highlight=False,
         )
+        console.print(windows_in_words(windows), highlight=False, soft_wrap=True)
         if self.json is not None:
-            settings = self._settings(len(bars.symbols), bars.timestamps[origins])
+            settings = self._settings(len(bars.symbols), bars.timestamps[origins], windows)
             write_scores(entries, settings, self.json)
-            console.print(f"Wrote {self.json}", highlight=False, soft_wrap=True)
+            console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
 
-    def _settings(self, assets: int, origins: NDArray[np.datetime64]) -> dict[str, object]:
+    def _names(self) -> tuple[str, ...]:
+        names = parse_names(self.forecaster)
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"forecaster {name} is named twice: name it once")
+        return names
+
+    def _load(self, name: str) -> Forecaster:
+        return load_ensemble([name], implementation=self.implementation)
+
+    def _settings(
+        self, assets: int, origins: NDArray[np.datetime64], windows: Windows
+    ) -> dict[str, object]:
         return {
             "source": self.source,
             "assets": assets,
@@ -165,6 +178,8 @@ class ScoreCommand:
             "step": self.step,
             "context": self.context,
             "horizons": list(self.horizons),
+            "windows": windows.scored,
+            "skipped": windows.skipped,
         }
 
 
@@ -190,28 +205,37 @@ class ExportCommand:
     """Write a model as an artefact that needs neither its code nor the hub."""
 
     model: tyro.conf.Positional[str]
-    """Its name; `fastsim models` lists them."""
+    """Its name; `fastsim models` lists them. NAME@REVISION takes another revision of the hub."""
     path: Path | None = None
-    """Local weights, instead of the hub's."""
+    """Local weights, instead of the hub's; the same as NAME:PATH."""
     out: Path | None = None
     """The artefact; by default MODEL-PRECISION and the format's ending, here."""
     precision: ArtifactPrecision = "float16"
     """int8 is for torchscript; onnx has float32 and float16."""
     format: Format = "torchscript"
     """Ends in .pt, .pt2 or .onnx; the last needs `pip install 'fastsim-rl[onnx]'`."""
-    horizon: int = 64
-    context: int = 512
+    horizon: int | None = None
+    """Bars ahead; by default 64, or as many as the model forecasts."""
+    context: int | None = None
+    """Bars to look back on; by default 512, or as many as the model reads."""
     source: str = "us20"
     """Whose bars are the real windows of the parity gate."""
+    reading: HowToRead = field(default_factory=Reading)
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
         model = load_network(self.model, self.path)
         name = self.model.rpartition(":")[2]
         out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
-        horizon = min(self.horizon, model.card.max_horizon)
-        length = min(self.context, model.card.max_context)
-        tape = make_tape(load_bars(DataConfig(source=self.source)))
+        card = model.card
+        horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
+        length = min(512, card.max_context) if self.context is None else self.context
+        check_horizon(card, horizon)
+        if not card.min_context <= length <= card.max_context:
+            raise ForecastError(
+                f"{card.name} reads {card.min_context} to {card.max_context} bars, not {length}"
+            )
+        tape = make_tape(self.reading.bars(self.source))
         origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
         if len(tape) < origins.stop:
             raise ForecastError(f"{self.source} has too few bars for contexts of {length}")
@@ -228,13 +252,23 @@ class ExportCommand:
             f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
             f"the eager model, by {parity.against_float32:.2g} from the eager model in float32",
             highlight=False,
+            markup=False,
             soft_wrap=True,
+        )
+
+
+def _require_file(name: str, path: Path | None) -> None:
+    """Raise ConfigError, before the work, unless such a file can be written or none is wanted."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError(
+            f"{name} must be a file to write, in a folder that there is: "
+            f"{path} is {'a folder' if path.is_dir() else 'in none'}"
         )
 
 
 def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:
     table = Table(
-        "Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=escape(title)
+        "Bars ahead", "10 %", "Median", "90 %", "Probability of a rise", title=Text(title)
     )
     price = context.close[:, -1]
     rise = forecast.probability_of_rise(price)[0].tolist()

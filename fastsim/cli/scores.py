@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import fastsim
 from fastsim.config import write_whole
@@ -27,6 +26,7 @@ from fastsim.forecast.evaluate import (
     RESAMPLES,
     Scores,
     ScoreSummary,
+    Windows,
     relative,
     rolling_origins,
     summarise,
@@ -55,22 +55,47 @@ class Entry(NamedTuple):
     """Windows on which a fit failed: see `fastsim.forecast.models.classical`."""
 
 
+def require_different(forecasters: Sequence[Forecaster]) -> None:
+    """Raise ConfigError where two forecasters have one name."""
+    names = [forecaster.card.name for forecaster in forecasters]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two forecasters are called {name}: they cannot be told apart")
+
+
+def windows_in_words(windows: Windows) -> str:
+    """How many windows are scored, and how many are not and why."""
+    skipped = {why: count for why, count in windows.skipped.items() if count}
+    told = f"{windows.scored:,} windows scored, the same for every forecaster"
+    if not skipped:
+        return f"{told}; none skipped."
+    reasons = ", ".join(f"{count:,} for {why}" for why, count in skipped.items())
+    return f"{told}; {sum(skipped.values()):,} skipped: {reasons}."
+
+
 def score_all(
     bars: Bars,
     forecasters: Sequence[Forecaster],
     horizons: Sequence[int],
-    origins: NDArray[np.int64],
+    windows: Windows,
     context: int,
     console: Console,
 ) -> dict[str, Entry]:
-    """Score forecasters by `rolling_origins`, with a progress bar each on a terminal."""
-    entries, progress = {}, ProgressBars(console, stay=False)
+    """Score forecasters on the windows that all can be scored on, with a progress bar each."""
+    entries: dict[str, Entry] = {}
+    progress = ProgressBars(console, stay=False)
     for forecaster in forecasters:
         name = forecaster.card.name
-        if name in entries:
-            raise ConfigError(f"two forecasters are called {name}: they cannot be told apart")
         start = time.perf_counter()
-        scores = rolling_origins(bars, forecaster, horizons, origins, context, progress=progress)
+        scores = rolling_origins(
+            bars,
+            forecaster,
+            horizons,
+            windows.origins,
+            context,
+            windows=windows,
+            progress=progress,
+        )
         seconds = time.perf_counter() - start
         fallbacks = forecaster.fallbacks if isinstance(forecaster, WindowFitted) else 0
         entries[name] = Entry(name, forecaster.key, scores, seconds, fallbacks)
@@ -92,9 +117,9 @@ def score_tables(entries: dict[str, Entry]) -> tuple[Table, Table]:
         summary = summarise(entry.scores)
         ratios = [relative(entry.scores, entries[other].scores) for other in references]
         crps = relative(entry.scores, entries[WALK].scores, "crps")
-        losses.add_row(name, *map(_cell, (*ratios, crps, summary.mase)))
+        losses.add_row(Text(name), *map(_cell, (*ratios, crps, summary.mase)))
         cells = map(_cell, (summary.rmse, summary.coverage, summary.hit_rate))
-        calibration.add_row(name, *cells, sparkline(summary.pit))
+        calibration.add_row(Text(name), *cells, sparkline(summary.pit))
     return losses, calibration
 
 

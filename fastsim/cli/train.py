@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastsim.backtest.wording import metrics_table, sharpe_sentence
-from fastsim.config import configuration
+from fastsim.config import changes, configuration, load_yaml
 from fastsim.data.dates import show_span
 from fastsim.errors import ConfigError
 from fastsim.experiment.ablate import ablate
@@ -19,7 +19,7 @@ from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.evaluate import Evaluation, evaluate, headline
 from fastsim.experiment.replays import AGENT, BENCHMARK
 from fastsim.experiment.train import resume, train
-from fastsim.progress import ProgressBars
+from fastsim.progress import Progress, ProgressBars, Whole
 
 
 @configuration(slots=False)
@@ -32,18 +32,29 @@ class TrainCommand:
     config: Path | None = None
     """YAML of an earlier run to repeat; other options override it."""
     resume: Path | None = None
-    """Folder of a run that stopped, to go on with from its latest checkpoint."""
+    """Folder of a run to go on with from its latest checkpoint; --total-steps, its new total,
+    lets it go further than it was to."""
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
     def __call__(self, console: Console) -> None:
         """Train, then evaluate."""
-        if self.resume is not None and self.run != TrainConfig():
-            raise ConfigError("--resume goes on with the run's own configuration: drop the others")
-        if self.resume is not None:
-            folder = resume(self.resume, progress=ProgressBars(console))
-        else:
-            folder = train(self.run, progress=ProgressBars(console))
-        show(evaluate(folder), folder, console)
+        with Whole(ProgressBars(console), "run") as progress:
+            folder = self._train(progress)
+            evaluation = evaluate(folder, progress=progress)
+        show(evaluation, folder, console)
+
+    def _train(self, progress: Progress) -> Path:
+        if self.resume is None:
+            return train(self.run, progress=progress)
+        given = changes(self.run, load_yaml(TrainConfig, self.resume / "config.yaml"))
+        steps = given.pop("total_steps", None)
+        if self.config is not None or given:
+            others = ", ".join(given or ["config"])
+            raise ConfigError(
+                f"--resume goes on with the run's own configuration, but for --total-steps: "
+                f"drop {others}"
+            )
+        return resume(self.resume, total_steps=steps, progress=progress)
 
 
 @configuration(slots=False)
@@ -59,7 +70,9 @@ class EvaluateCommand:
 
     def __call__(self, console: Console) -> None:
         """Evaluate and show."""
-        show(evaluate(self.run, self.part, self.checkpoint), self.run, console)
+        progress = ProgressBars(console)
+        evaluation = evaluate(self.run, self.part, self.checkpoint, progress=progress)
+        show(evaluation, self.run, console)
 
 
 @configuration(slots=False)
@@ -72,12 +85,16 @@ class AblateCommand:
 
     def __call__(self, console: Console) -> None:
         """Train, compare, say what came of it."""
-        result = ablate(self.run, self.seeds, progress=ProgressBars(console))
-        table = Table("Seed", "Sharpe with forecasts", "without")
-        for seed, pair in enumerate(zip(result.with_forecasts, result.without, strict=True)):
-            table.add_row(str(self.run.seed + seed), *(f"{sharpe:.3f}" for sharpe in pair))
+        with Whole(ProgressBars(console), "ablation", runs=2 * self.seeds) as progress:
+            result = ablate(self.run, self.seeds, progress=progress)
+        table = Table("Seed", "Sharpe with forecasts", "without", "difference")
+        rows = zip(result.with_forecasts, result.without, result.differences, strict=True)
+        for seed, (having, lacking, difference) in enumerate(rows):
+            figures = (f"{having:.3f}", f"{lacking:.3f}", f"{difference:+.3f}")
+            table.add_row(str(self.run.seed + seed), *figures)
         console.print(table)
         console.print(result.sentence, highlight=False)
+        console.print(f"Wrote {result.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(evaluation: Evaluation, folder: Path, console: Console) -> None:

@@ -44,6 +44,9 @@ class Bars:
     volume: FloatArray | None = None  # [T, A]  units traded
     adj_close: FloatArray | None = None  # [T, A]
     repairs: tuple[Repair, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """What looks wrong and was left as it is, in sentences: splits left in the prices, an hour
+    that came twice."""
 
     def __len__(self) -> int:
         return len(self.timestamps)

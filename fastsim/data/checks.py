@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from fastsim.config import configuration, require_choice
 from fastsim.data.bars import PRICES as BAR_PRICES
 from fastsim.data.bars import Bars, FloatArray, Repair
-from fastsim.data.dates import show
+from fastsim.data.dates import show, show_day
 from fastsim.errors import DataError
 
 BoolArray = NDArray[np.bool_]
 
 PRICES = (*BAR_PRICES, "adj_close")
 FIELDS = (*PRICES, "volume")
+
+MONTHS_OF_CHANGE = (3, 4, 9, 10, 11)
+"""When clocks are put back: March to April in the south, September to November in the north."""
 
 ROUNDING = 1e-6
 """How far, relative to the price, an open or close may lie outside [low, high]: float32 noise."""
@@ -41,8 +44,10 @@ class CheckConfig:
     """A missing price between the first and the last bar of a symbol."""
     prices: Literal["error", "halt"] = "error"
     """A price that is not finite and > 0, high below low, open or close outside [low, high]."""
-    zero_volume: Literal["error", "halt", "allow"] = "error"
-    """A price without volume; "allow" keeps zeros and reads a missing volume as zero."""
+    zero_volume: Literal["error", "halt", "allow", "drop"] = "error"
+    """A price without volume; "allow" keeps zeros and reads a missing volume as zero, and "drop"
+    leaves out the volume of all symbols, so that trades have no limits of participation and no
+    market impact. "halt" does the same where no symbol has any volume at all."""
     listings: Literal["mask", "error", "trim"] = "mask"
     """A symbol that starts late or ends early: NaN outside, or cut all to their common span."""
 
@@ -125,6 +130,7 @@ def check(raw: RawBars, config: CheckConfig | None = None) -> Bars:
     config = config or CheckConfig()
     _check_frame(raw)
     repairs: list[Repair] = []
+    again = hours_that_come_twice(raw)
     raw = _in_order(raw, config, repairs)
     raw = _without_duplicates(raw, config, repairs)
     table = _align(raw, repairs)
@@ -133,11 +139,13 @@ def check(raw: RawBars, config: CheckConfig | None = None) -> Bars:
     _settle_prices(table, config)
     _settle_volume(table, config)
     _check_what_is_left(table)
+    fields_of: Mapping[str, Any] = table.fields
     return Bars(
         symbols=table.symbols,
         timestamps=table.timestamps,
         repairs=tuple(table.repairs),
-        **table.fields,
+        doubts=tuple(f"{hour}: the last bar of each time was kept" for hour in again),
+        **fields_of,
     )
 
 
@@ -166,6 +174,7 @@ def _in_order(raw: RawBars, config: CheckConfig, repairs: list[Repair]) -> RawBa
     if config.unsorted == "error":
         row = int(back[0])
         what = f"this row comes after {show(stamps[row - 1])}"
+        what += _clocks_put_back(raw)
         _refuse("unsorted", raw.symbols[columns[row]], stamps[row], what, back.size, "sort")
     repairs += _count("unsorted", raw.symbols, columns[back], stamps[back])
     return by_symbol.take(np.lexsort((stamps, columns)))
@@ -179,11 +188,44 @@ def _without_duplicates(raw: RawBars, config: CheckConfig, repairs: list[Repair]
         return raw
     if config.duplicates == "error":
         row = int(again.argmax())
-        what = "several rows for one symbol and date"
+        what = f"several rows for one symbol and date{_clocks_put_back(raw)}"
         symbol = raw.symbols[columns[row]]
         _refuse("duplicates", symbol, stamps[row], what, int(again.sum()), "keep_last")
     repairs += _count("duplicates", raw.symbols, columns[again], stamps[again])
     return raw.take(~again)
+
+
+def hours_that_come_twice(raw: RawBars) -> tuple[str, ...]:
+    """A sentence for each hour of a local clock whose bars a symbol has twice.
+
+    That happens where stamps have no offset and clocks are put back: on a Sunday of spring or
+    autumn, from one of the first hours of the day. Whatever else stands twice is no such hour.
+    """
+    order = np.lexsort((raw.timestamps, raw.columns))
+    columns, stamps = raw.columns[order], raw.timestamps[order]
+    again = np.flatnonzero((columns[1:] == columns[:-1]) & (stamps[1:] == stamps[:-1]))
+    columns, stamps = columns[again], stamps[again]
+    days = stamps.astype("datetime64[D]")
+    sunday = (days.astype(np.int64) + 4) % 7 == 0
+    change = np.isin(days.astype("datetime64[M]").astype(np.int64) % 12 + 1, MONTHS_OF_CHANGE)
+    early = (stamps - days) < np.timedelta64(4, "h")
+    said = {}
+    for column, day in {(c, d) for c, d in zip(columns.tolist(), days, strict=True)}:
+        here = (columns == column) & (days == day)
+        first, last = stamps[here].min(), stamps[here].max()
+        if (sunday & change & early)[here].all() and last - first < np.timedelta64(1, "h"):
+            said[column, day] = (
+                f"{raw.symbols[column]} on {show_day(day)}: the hour from "
+                f"{np.datetime_as_string(first, unit='m')[-5:]} comes twice ({here.sum()} bars), "
+                "as where clocks are put back: give stamps in UTC, or with their offset"
+            )
+    return tuple(said[key] for key in sorted(said))
+
+
+def _clocks_put_back(raw: RawBars) -> str:
+    """What to add to an error where the first such hour is the cause."""
+    hours = hours_that_come_twice(raw)
+    return f"; {hours[0].partition(': ')[2]}" if hours else ""
 
 
 def _align(raw: RawBars, repairs: list[Repair]) -> _Table:
@@ -280,8 +322,10 @@ def _settle_prices(table: _Table, config: CheckConfig) -> None:
 
 
 def _settle_volume(table: _Table, config: CheckConfig) -> None:
+    if config.zero_volume == "drop":
+        table.fields.pop("volume", None)
     volume = table.fields.get("volume")
-    if volume is None:
+    if volume is None or _without_any_volume(table, config):
         return
     wrong = (volume < 0) | np.isinf(volume)
     if wrong.any():
@@ -303,6 +347,26 @@ def _settle_volume(table: _Table, config: CheckConfig) -> None:
         return "no volume" if np.isnan(volume[row, column]) else "volume is 0"
 
     _settle(table, "zero_volume", priced & ~(volume > 0), config.zero_volume, what)
+
+
+def _without_any_volume(table: _Table, config: CheckConfig) -> bool:
+    """Whether no symbol has volume and it was left out on request; an error for a single symbol."""
+    volume, priced = table.fields["volume"], ~np.isnan(table.fields["close"])
+    without = ~(priced & (np.nan_to_num(volume) != 0)).any(axis=0) & priced.any(axis=0)  # [A]
+    if config.zero_volume == "allow" or not without.any():
+        return False
+    if config.zero_volume == "halt" and without.all():
+        row, column = np.nonzero(priced)
+        table.repairs += _count("zero_volume", table.symbols, column, table.timestamps[row])
+        del table.fields["volume"]
+        return True
+    symbol = table.symbols[int(without.argmax())]
+    others = "" if without.all() else f", or leave {symbol} out"
+    raise DataError(
+        f"{symbol} has no volume at any of its {priced.sum(axis=0)[without.argmax()]} bars: leave "
+        "out volume, and with it limits of participation and market impact, by "
+        f"zero_volume='drop' in CheckConfig (ignore_volume=True in DataConfig){others}"
+    )
 
 
 def _check_what_is_left(table: _Table) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,23 @@ def iso_date(text: str, name: str) -> np.datetime64:
     except (TypeError, ValueError):
         raise DataError(f"{name} must be an ISO date such as '2020-01-31', got {text!r}") from None
     return np.datetime64(day, "ns")
+
+
+def iso_stamp(text: str, name: str) -> np.datetime64:
+    """Midnight UTC of an ISO date, or the moment of an ISO stamp such as 2020-01-31T09:30.
+
+    Raises
+    ------
+    DataError
+        `text` is neither; `name` says which argument it was.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None or not 1678 <= moment.year <= 2261:
+            raise ValueError
+    except (TypeError, ValueError):
+        return iso_date(text, name)
+    return np.datetime64(moment, "ns")
 
 
 def check_range(

@@ -24,6 +24,9 @@ SAMPLES = {
 }
 """What each built-in data set holds and what to beware of."""
 
+SPLITS = {"us20": ("2014-01-01", "2017-01-01")}
+"""First days of validation and test of those that have usual ones."""
+
 
 def sample_table(name: str) -> Table:
     """Load the table of a built-in data set, one of `SAMPLES`; DataError for an unknown name."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
 
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
 from fastsim.data.dates import check_range
+from fastsim.data.doubts import tell
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
-from fastsim.data.tables import FILE_TYPES, Table, load_table
+from fastsim.data.tables import FILE_TYPES, Table, is_file_name, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import import_object, is_reference
 
@@ -32,12 +35,27 @@ class DataConfig:
     """ISO date of the last bar, inclusive."""
     repair: bool = False
     """Mend what can be mended, as `CheckConfig.repairing`; otherwise problems are errors."""
+    ignore_volume: bool = False
+    """Leave out the volume, such as that of currencies, which is none or counts ticks: trades then
+    have neither limits of participation nor market impact."""
 
     def __post_init__(self) -> None:
         try:
             check_range(self.start, self.end)
         except DataError as error:
             raise ConfigError(f"DataConfig: {error}") from None
+        if isinstance(self.source, PathLike):
+            object.__setattr__(self, "source", fspath(self.source))
+        if not isinstance(self.source, str):
+            raise ConfigError(
+                f"DataConfig.source must be a name or a path as text, got {self.source!r}"
+            )
+        for symbol in self.symbols:
+            if not isinstance(symbol, str):
+                raise ConfigError(
+                    f"DataConfig.symbols must be text, got {symbol!r}: put it in quotes, as "
+                    f"'{symbol}'"
+                )
         if isinstance(self.symbols, str):
             raise ConfigError(
                 f"DataConfig.symbols must be a tuple of names, got the text {self.symbols!r}"
@@ -52,7 +70,20 @@ class DataConfig:
 
 
 def load_bars(config: DataConfig) -> Bars:
-    """Load the bars that `config` names.
+    """Load the bars that `config` names, and log a warning for what looks wrong in them.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `read_source`.
+    """
+    bars = read_source(config)
+    tell(bars, config.source)
+    return bars
+
+
+def read_source(config: DataConfig) -> Bars:
+    """Load the bars that `config` names; what looks wrong in them is in their `doubts`.
 
     Raises
     ------
@@ -63,7 +94,7 @@ def load_bars(config: DataConfig) -> Bars:
     """
     if config.source in SAMPLES:
         table = sample_table(config.source)
-    elif config.source.lower().endswith(FILE_TYPES) or Path(config.source).exists():
+    elif is_file_name(config.source) or Path(config.source).exists():
         table = load_table(config.source)
     elif is_reference(config.source):
         table = _imported(config.source)
@@ -72,14 +103,18 @@ def load_bars(config: DataConfig) -> Bars:
             f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
             f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
         )
-    return bars_from_table(
+    checks = CheckConfig.repairing() if config.repair else CheckConfig()
+    if config.ignore_volume:
+        checks = replace(checks, zero_volume="drop")
+    bars = bars_from_table(
         table,
-        checks=CheckConfig.repairing() if config.repair else None,
+        checks=checks,
         symbols=config.symbols or None,
         num_assets=config.num_assets,
         start=config.start,
         end=config.end,
     )
+    return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
 
 
 def _imported(source: str) -> Table:

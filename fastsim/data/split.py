@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.data.dates import iso_date, show
+from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError
 
 Timestamps = NDArray[np.datetime64]
 
 MIN_BARS = 2
 """Bars that a part needs at least: one return."""
+TRAIN, VALIDATION = 0.6, 0.2
+"""Shares of the bars that no dates were given for; the rest is for the test."""
 
 
 class Split(NamedTuple):
@@ -41,36 +43,120 @@ def split_by_date(timestamps: Timestamps, validation_start: str, test_start: str
     timestamps
         The calendar, strictly increasing.
     validation_start, test_start
-        ISO dates: the first day of validation and of test.
+        ISO dates: the first day of validation and of test; or stamps, to cut within a day.
 
     Raises
     ------
     DataError
         A date is not ISO, the dates are in the wrong order or outside the calendar, or a part
-        has fewer than 2 bars.
+        has fewer than 2 bars; names dates that would do.
     """
-    first = iso_date(validation_start, "validation_start")
-    second = iso_date(test_start, "test_start")
+    first = iso_stamp(validation_start, "validation_start")
+    second = iso_stamp(test_start, "test_start")
     _check_calendar(timestamps)
+    _require_inside(timestamps, "validation_start", first)
+    _require_inside(timestamps, "test_start", second)
     if first >= second:
         raise DataError(
-            f"validation_start {validation_start} must be before test_start {test_start}"
+            f"TrainConfig.validation_start {validation_start} must be before "
+            f"TrainConfig.test_start {test_start}: "
+            f"{_remedy(timestamps)}"
         )
-    for name, start in (("validation_start", first), ("test_start", second)):
-        if not timestamps[0] < start <= timestamps[-1]:
-            raise DataError(
-                f"{name} {show(start)} is outside the data, which run from "
-                f"{show(timestamps[0])} to {show(timestamps[-1])}"
-            )
     one, two = (int(row) for row in np.searchsorted(timestamps, np.array([first, second])))
     split = Split(slice(0, one), slice(one, two), slice(two, len(timestamps)))
     for name, rows in split._asdict().items():
         if rows.stop - rows.start < MIN_BARS:
             raise DataError(
                 f"the {name} part has {rows.stop - rows.start} bars, at least {MIN_BARS} are "
-                f"needed: move validation_start {validation_start} or test_start {test_start}"
+                f"needed: move TrainConfig.validation_start {validation_start} or "
+                f"TrainConfig.test_start {test_start}; "
+                f"{_remedy(timestamps)}"
             )
     return split
+
+
+def dates_of_split(
+    timestamps: Timestamps,
+    validation_start: str | None = None,
+    test_start: str | None = None,
+    *,
+    usual: tuple[str, str] | None = None,
+) -> tuple[str, str]:
+    """Where a calendar [T] is cut: as given, else at the usual dates, else by shares of its bars.
+
+    With neither date given, validation begins after 60 % of the bars and the test after 80 %. With
+    one given, validation takes a quarter of the bars before the test, or the test half of those
+    from validation on.
+
+    Parameters
+    ----------
+    timestamps
+        The calendar, strictly increasing.
+    validation_start, test_start
+        ISO dates or stamps, as of `split_by_date`, or None.
+    usual
+        Both, for what is not given, where the calendar holds them.
+
+    Raises
+    ------
+    DataError
+        A date is not ISO or outside the calendar, or there are too few bars for three parts.
+    """
+    if validation_start is not None and test_start is not None:
+        return validation_start, test_start
+    within = [timestamps[0] < iso_stamp(day, "usual") <= timestamps[-1] for day in usual or ()]
+    if usual is not None and all(within):
+        return validation_start or usual[0], test_start or usual[1]
+    one, two = _rows_of_shares(timestamps)
+    if validation_start is not None:
+        one = _row_of(timestamps, validation_start, "validation_start")
+        two = one + (len(timestamps) - one + 1) // 2
+    elif test_start is not None:
+        two = _row_of(timestamps, test_start, "test_start")
+        one = two - two // 4
+    given = (
+        validation_start or show(timestamps[min(one, len(timestamps) - 1)]),
+        test_start or show(timestamps[min(two, len(timestamps) - 1)]),
+    )
+    split_by_date(timestamps, *given)
+    return given
+
+
+def _rows_of_shares(timestamps: Timestamps) -> tuple[int, int]:
+    """First rows of validation and test where no dates are given."""
+    _check_calendar(timestamps)
+    rows = len(timestamps)
+    if rows < 3 * MIN_BARS:
+        raise DataError(
+            f"{rows} bars, {show(timestamps[0])} to {show(timestamps[-1])}, are too few for "
+            f"training, validation and test: give at least {3 * MIN_BARS}"
+        )
+    one = min(max(MIN_BARS, round(TRAIN * rows)), rows - 2 * MIN_BARS)
+    two = min(max(one + MIN_BARS, round((TRAIN + VALIDATION) * rows)), rows - MIN_BARS)
+    return one, two
+
+
+def _row_of(timestamps: Timestamps, text: str, name: str) -> int:
+    start = iso_stamp(text, name)
+    _require_inside(timestamps, name, start)
+    return int(np.searchsorted(timestamps, start))
+
+
+def _require_inside(timestamps: Timestamps, name: str, start: np.datetime64) -> None:
+    if not timestamps[0] < start <= timestamps[-1]:
+        raise DataError(
+            f"TrainConfig.{name} {show(start)} is outside the data, which run from "
+            f"{show(timestamps[0])} to {show(timestamps[-1])}: {_remedy(timestamps)}"
+        )
+
+
+def _remedy(timestamps: Timestamps) -> str:
+    """What to do about dates that do not fit the data."""
+    one, two = (show(timestamps[row]) for row in _rows_of_shares(timestamps))
+    return (
+        f"leave both out for 60, 20 and 20 % of the bars, or give TrainConfig.validation_start = "
+        f"{one!r} TrainConfig.test_start = {two!r}"
+    )
 
 
 def walk_forward(

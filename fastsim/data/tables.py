@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+import bz2
 import gzip
 import io
+import lzma
+import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,30 +17,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from fastsim.data import columns, parse
+from fastsim.data.columns import role_of
+from fastsim.data.delimited import read_delimited
 from fastsim.errors import DataError
 
 Source = str | PathLike[str] | pl.DataFrame | pl.LazyFrame | Any
 """A path to .csv, .csv.gz or .parquet, a polars frame, or a pandas frame."""
 
 FILE_TYPES = (".csv", ".csv.gz", ".parquet")
+READABLE = (".csv", ".txt", ".tsv", ".parquet")
+"""Text is read alike by all its names: separators and compression are told by the content."""
+PACKED = (".gz", ".bz2", ".xz")
 
-ALIASES = {
-    "timestamp": ("timestamp", "date", "datetime", "time", "day", "opentime"),
-    "symbol": ("symbol", "ticker", "asset", "instrument", "tic"),
-    "open": ("open", "openprice"),
-    "high": ("high", "highprice"),
-    "low": ("low", "lowprice"),
-    "close": ("close", "closeprice", "closingprice", "price"),
-    "adj_close": ("adjclose", "adjustedclose", "adjcloseprice", "closeadj", "closeadjusted"),
-    "volume": ("volume", "vol"),
-    "halted": ("halted",),
+_UNPACKED_BY: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ\0": lzma.decompress,
 }
-"""Spellings of each column, after lower-casing and removal of spaces, dots, dashes, underscores."""
-
-_ROLES = {spelling: role for role, spellings in ALIASES.items() for spelling in spellings}
-
-UNNAMED = ("", "index", "level_0", "unnamed: 0")
-"""Headers that pandas gives to an index nobody named."""
+"""Whose compression it is, by the first bytes, whatever the file is called."""
+_PARQUET = b"PAR1"
+_TIME_ZONES = "POLARS_IGNORE_TIMEZONE_PARSE_ERROR"
+"""What lets polars read a time zone such as +05:30, which it would die of."""
 
 
 class Table(NamedTuple):
@@ -47,14 +48,10 @@ class Table(NamedTuple):
     label: str
 
 
-def role_of(name: str) -> str | None:
-    """Which column of bars a header means; None for any other."""
-    bare = "".join(char for char in name.lower() if char not in " ._-")
-    return _ROLES.get(bare)
-
-
 def load_table(source: Source) -> Table:
     """Read a source into polars without interpreting it; CSV columns stay text.
+
+    Stamps with a time zone are put on one clock, as `parse.one_clock` does.
 
     Raises
     ------
@@ -64,59 +61,113 @@ def load_table(source: Source) -> Table:
     """
     if isinstance(source, str | PathLike):
         path = Path(source)
-        return Table(_read_file(path), str(path))
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if isinstance(source, pl.DataFrame):
-        return Table(source, "polars frame")
+        try:
+            return Table(_read_file(path), str(path))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    if isinstance(source, pl.LazyFrame | pl.DataFrame):
+        return Table(_from_polars(source), "polars frame")
     if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
-        return Table(_from_pandas(source), "pandas frame")
+        try:
+            return Table(_from_pandas(source), "pandas frame")
+        except DataError as error:
+            raise DataError(f"pandas frame: {error}") from None
     raise DataError(
         f"cannot read bars from {type(source).__name__}: give a path to "
         f"{', '.join(FILE_TYPES)}, a polars frame or a pandas frame"
     )
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file of this name is one that `load_table` reads."""
+    name = name.lower()
+    for packing in PACKED:
+        name = name.removesuffix(packing)
+    return name.endswith(READABLE)
+
+
 def _read_file(path: Path) -> pl.DataFrame:
-    kind = next((kind for kind in FILE_TYPES if path.name.lower().endswith(kind)), None)
-    if kind is None:
-        raise DataError(f"{path}: unknown file type; use one of {', '.join(FILE_TYPES)}")
+    if not is_file_name(path.name):
+        raise DataError(f"unknown file type; use one of {', '.join(FILE_TYPES)}")
     try:
         raw = path.read_bytes()
-        if kind == ".csv.gz":
+        if path.suffix.lower() == ".gz":
             raw = gzip.decompress(raw)
+        for mark, unpack in _UNPACKED_BY.items():
+            if raw.startswith(mark):
+                raw = unpack(raw)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not readable: {_reason(error)}") from None
+        raise DataError("no such file") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise DataError(f"not readable: {_reason(error)}") from None
     if not raw.strip():
-        raise DataError(f"{path}: the file is empty")
+        raise DataError("the file is empty")
+    if path.suffix.lower() == ".parquet" or raw.startswith(_PARQUET):
+        return _read_parquet(raw)
     try:
-        return pl.read_parquet(io.BytesIO(raw)) if kind == ".parquet" else _read_csv(path, raw)
+        return columns.under_header(read_delimited(raw))
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: not readable as {kind}: {_reason(error)}") from None
+        raise DataError(f"not readable as .csv: {_reason(error)}") from None
 
 
-def _read_csv(path: Path, raw: bytes) -> pl.DataFrame:
+def _read_parquet(raw: bytes) -> pl.DataFrame:
     try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text from byte {error.start + 1} on") from None
-    lines = raw.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
-    head, _, _ = lines.partition(b"\n")
-    header, last = _cells(head), _cells(lines.rpartition(b"\n")[2])
-    _require_unique(header, str(path))
-    if b"\n" not in lines:
-        raise DataError(f"{path}: a header but no rows")
-    if len(last) < len(header):
-        raise DataError(
-            f"{path}: the last line has {len(last)} of {len(header)} columns: the file is cut off"
-        )
-    return pl.read_csv(io.BytesIO(lines), infer_schema=False)
+        with _unbroken():
+            return _on_one_clock(pl.read_parquet(io.BytesIO(raw)))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"not readable as .parquet: {_reason(error)}") from None
 
 
-def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8")]), [])
+def _from_polars(source: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    try:
+        with _unbroken():
+            frame = source.collect() if isinstance(source, pl.LazyFrame) else source
+            return _on_one_clock(frame)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"polars frame: not readable: {_reason(error)}") from None
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Let polars read any time zone, and make a Rust panic, of a damaged file, an error of ours.
+
+    A panic writes to the standard error of the process before it is an exception of Python's, so
+    that is turned away meanwhile.
+    """
+    zones, kept = os.environ.get(_TIME_ZONES), _redirected_errors()
+    os.environ[_TIME_ZONES] = "1"
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DataError("not readable as .parquet: the file is damaged") from None
+    finally:
+        if zones is None:
+            del os.environ[_TIME_ZONES]
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _redirected_errors() -> int | None:
+    """Where standard error went before it went nowhere; None where there is none."""
+    try:
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        return None
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return kept
+
+
+def _on_one_clock(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every column of stamps with a time zone as naive ones."""
+    for column in frame.get_columns():
+        if isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None:
+            frame = frame.with_columns(parse.from_zone(column).alias(column.name))
+    return frame
 
 
 def _reason(error: BaseException) -> str:
@@ -124,25 +175,25 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _require_unique(columns: Iterable[str], label: str) -> None:
-    seen: set[str] = set()
-    for name in columns:
-        if name.strip() in seen:
-            raise DataError(f"{label}: column {name.strip()!r} appears twice: rename or remove one")
-        seen.add(name.strip())
-
-
 def _from_pandas(frame: Any) -> pl.DataFrame:
     """Convert column by column through NumPy: pyarrow, which polars would want, is not needed."""
-    if frame.columns.nlevels == 2:
-        return _from_two_levels(frame)
-    if frame.columns.nlevels > 2:
-        raise DataError(f"pandas frame: columns have {frame.columns.nlevels} levels, not 1 or 2")
-    columns = [str(name) for name in frame.columns]
-    values = [_plain(frame.iloc[:, place]) for place in range(len(columns))]
-    index = _index_columns(frame.index, {role_of(name) for name in columns})
-    _require_unique([*index, *columns], "pandas frame")
-    return pl.DataFrame({**index, **dict(zip(columns, values, strict=True))})
+    levels = frame.columns.nlevels
+    if levels > 2:
+        raise DataError(f"columns have {levels} levels, not 1 or 2")
+    values = [_plain(frame.iloc[:, place]) for place in range(frame.shape[1])]
+    if levels == 2:
+        pairs = [(_name(first), _name(second)) for first, second in frame.columns]
+        index = _index_columns(frame.index, set())
+        names = tuple(None if name is None else str(name) for name in frame.columns.names)
+        return columns.stacked(pairs, values, index, levels=(names[0], names[1]))
+    names_of = [str(name) for name in frame.columns]
+    index = _index_columns(frame.index, {role_of(name) for name in names_of})
+    columns.require_unique([*index, *names_of])
+    return pl.DataFrame({**index, **dict(zip(names_of, values, strict=True))})
+
+
+def _name(level: object) -> str:
+    return columns.clean_name(str(level))
 
 
 def _index_columns(index: Any, roles: set[str | None]) -> dict[str, pl.Series]:
@@ -152,7 +203,7 @@ def _index_columns(index: Any, roles: set[str | None]) -> dict[str, pl.Series]:
     for level in range(index.nlevels):
         values = index.get_level_values(level)
         name = None if values.name is None else str(values.name)
-        if name is None and values.dtype.kind in "MO":
+        if name is None and (values.dtype.kind in "MO" or hasattr(values, "to_timestamp")):
             if "timestamp" not in roles:
                 name = "timestamp"
             elif index.nlevels > 1 and "symbol" not in roles:
@@ -163,45 +214,13 @@ def _index_columns(index: Any, roles: set[str | None]) -> dict[str, pl.Series]:
     return kept
 
 
-def _from_two_levels(frame: Any) -> pl.DataFrame:
-    """Make long columns from columns (field, symbol) or (symbol, field), as yfinance gives."""
-    pairs = [(str(first), str(second)) for first, second in frame.columns]
-    by_field = all(role_of(first) or first in _ACTIONS for first, _ in pairs)
-    by_symbol = all(role_of(second) or second in _ACTIONS for _, second in pairs)
-    if by_field == by_symbol:
-        raise DataError(
-            "pandas frame: one level of the columns must be fields (Open, Close...) and the other "
-            f"symbols, got {pairs[0] if pairs else 'none'}"
-        )
-    index = _index_columns(frame.index, set())
-    if not index:
-        raise DataError("pandas frame: with two levels of columns, the index must hold the dates")
-    parts: dict[str, dict[str, pl.Series]] = {}
-    for place, pair in enumerate(pairs):
-        name, symbol = pair if by_field else pair[::-1]
-        if name in parts.setdefault(symbol, {}):
-            raise DataError(f"pandas frame: column {pair} appears twice: rename or remove one")
-        parts[symbol][name] = _plain(frame.iloc[:, place])
-    return pl.concat(
-        [
-            pl.DataFrame({**index, "symbol": pl.repeat(symbol, len(frame), eager=True), **columns})
-            for symbol, columns in parts.items()
-        ],
-        how="diagonal_relaxed",
-    )
-
-
-_ACTIONS = ("Dividends", "Stock Splits", "Capital Gains", "Repaired?")
-"""Fields that yfinance adds to prices on request; bars have no use for them."""
-
-
 def _plain(series: Any) -> pl.Series:
     dtype = series.dtype
-    if getattr(dtype, "tz", None) is not None:
-        stamps = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-        return pl.Series(stamps.astype("datetime64[us]"))
+    if type(dtype).__name__ == "PeriodDtype":
+        series = series.dt.to_timestamp()
+        dtype = series.dtype
     if dtype.kind == "M":
-        return pl.Series(series.to_numpy().astype("datetime64[us]"))
+        return _stamps(series)
     if dtype.kind in "iuf":
         integers = dtype.kind != "f" and not series.hasnans
         return pl.Series(
@@ -210,3 +229,13 @@ def _plain(series: Any) -> pl.Series:
     missing = series.isna().to_numpy()
     cells = zip(series.astype(object).to_numpy(), missing, strict=True)
     return pl.Series([None if absent else str(cell) for cell, absent in cells], dtype=pl.String)
+
+
+def _stamps(series: Any) -> pl.Series:
+    """Stamps of pandas as naive ones in microseconds, those with a time zone on one clock."""
+    unit = "datetime64[us]"
+    if series.dt.tz is None:
+        return pl.Series(series.to_numpy().astype(unit))
+    utc = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype(unit)
+    local = series.dt.tz_localize(None).to_numpy().astype(unit)
+    return pl.Series(parse.one_clock(utc, local))

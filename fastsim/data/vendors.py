@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -17,9 +17,10 @@ import polars as pl
 from fastsim.config import configuration
 from fastsim.data.bars import PRICES, Bars
 from fastsim.data.checks import CheckConfig
+from fastsim.data.columns import role_of
 from fastsim.data.dates import DAY, check_range, iso_date, show
 from fastsim.data.read import as_table, bars_from_table
-from fastsim.data.tables import Source, Table, load_table, role_of
+from fastsim.data.tables import Source, Table, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import Registry
 
@@ -44,6 +45,8 @@ class BarRequest:
     """Length of a bar, as the vendor writes it."""
     exchange: str = ""
     """Which of a vendor's exchanges; empty for its usual one."""
+    checks: CheckConfig = field(default_factory=CheckConfig)
+    """What to do with problems in what the vendor gives."""
 
     def __post_init__(self) -> None:
         _names(self.symbols)
@@ -96,6 +99,7 @@ def fetch(name: str, request: BarRequest) -> Bars:
         return given
     return bars_from_table(
         as_table(given, f"data vendor {name!r}"),
+        checks=request.checks,
         symbols=request.symbols,
         start=request.start,
         end=request.end,
@@ -245,20 +249,34 @@ def fetch_ccxt(
 
 def _candles(client: Any, symbol: str, timeframe: str, since: int, until: int) -> list[list[Any]]:
     """Page through all finished candles that start in [since, until), in milliseconds."""
-    step = _step(client, timeframe)
-    until = min(until, client.milliseconds() - step + 1)
+    step, now = _step(client, timeframe), client.milliseconds()
+    until = min(until, now + 1)
     candles: list[list[Any]] = []
     while since < until:
         page = client.fetch_ohlcv(symbol, timeframe, since=since)
         fresh = [candle for candle in page if since <= candle[0] < until]
         candles += fresh
         since = int(fresh[-1][0]) + 1 if fresh else since + EMPTY_PAGE * step
-    return candles
+        if page and page[-1][0] + step > now:
+            break
+    return [candle for candle in candles if _end(client, timeframe, int(candle[0])) <= now]
 
 
 def _step(client: Any, timeframe: str) -> int:
-    """Length of a candle in milliseconds."""
+    """Length of a candle in milliseconds, of a month 30 days."""
     return int(client.parse_timeframe(timeframe)) * 1000
+
+
+def _end(client: Any, timeframe: str, start: int) -> int:
+    """When a candle is finished, in milliseconds: months and years are those of the calendar."""
+    count, unit = int(timeframe[:-1]), timeframe[-1]
+    if unit not in "My":
+        return start + _step(client, timeframe)
+    begin = np.datetime64(start, "ms")
+    month = begin.astype("datetime64[M]")
+    later = month + np.timedelta64(count * (12 if unit == "y" else 1), "M")
+    within = begin - month  # of an exchange whose months begin by a clock of its own
+    return _milliseconds(later.astype("datetime64[ms]") + within)
 
 
 def _milliseconds(stamp: np.datetime64) -> int:
@@ -288,7 +306,11 @@ def _first_line(error: BaseException) -> str:
 
 def _from_yfinance(request: BarRequest) -> Bars:
     return fetch_yfinance(
-        request.symbols, start=request.start, end=request.end, interval=request.interval
+        request.symbols,
+        start=request.start,
+        end=request.end,
+        interval=request.interval,
+        checks=request.checks,
     )
 
 
@@ -299,6 +321,7 @@ def _from_ccxt(request: BarRequest) -> Bars:
         start=request.start,
         end=request.end,
         timeframe=request.interval,
+        checks=request.checks,
     )
 
 

@@ -13,6 +13,7 @@ from fastsim.env.orders import OrderConfig
 from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS, portfolio_columns
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
+from fastsim.env.window import BAR_COLUMNS, check_names
 from fastsim.errors import ConfigError
 from fastsim.extensions import require_known
 from fastsim.market.costs import CostConfig
@@ -43,6 +44,9 @@ class EnvConfig:
     observation: Literal["flat", "index", "window"] = "flat"
     """Features of the bar; only its index; or the last `window_length` bars (costly)."""
     window_length: int = 32
+    window_columns: tuple[str, ...] = BAR_COLUMNS
+    """What is shown of every bar of a window: open, high, low, close and volume, relative to the
+    window, log_return, or features and forecasts by their names."""
     columns: tuple[str, ...] = ()
     """Portfolio columns of your own, after fastsim's: names in `PORTFOLIO_COLUMNS`, or
     "package.module:object"."""
@@ -58,6 +62,7 @@ class EnvConfig:
         require_between(self, "initial_cash", 0, open_low=True)
         require_between(self, "initial_invested", 0, 1)
         require_between(self, "window_length", 1)
+        check_names(self.window_columns)
         require_between(self, "players", 1)
         _check_together(self)
 
@@ -71,19 +76,24 @@ def _check_together(config: EnvConfig) -> None:
         )
     if config.max_gross * config.orders.maintenance_margin >= 1.0:
         raise ConfigError(
-            f"orders.maintenance_margin = {config.orders.maintenance_margin!r} would be called "
-            f"at once on a gross leverage of max_gross = {config.max_gross!r}: their product "
-            f"must be < 1"
+            f"OrderConfig.maintenance_margin = {config.orders.maintenance_margin!r} would be "
+            f"called at once on a gross leverage of EnvConfig.max_gross = {config.max_gross!r}: "
+            f"their product must be < 1"
         )
     if config.orders.whole_shares and config.impact.moves_prices:
         raise ConfigError(
-            "orders.whole_shares counts shares at the prices of the data, and impact moves "
-            "them: use one or the other"
+            "OrderConfig.whole_shares counts shares at the prices of the data, and "
+            "EnvConfig.impact moves them: use one or the other"
         )
     if config.randomize.price_impact and not config.impact.moves_prices:
         raise ConfigError(
             "randomize.price_impact is a factor on impact, which is off: set "
             "impact.transient or impact.permanent, or leave it out"
+        )
+    if config.observation != "window" and config.window_columns != BAR_COLUMNS:
+        raise ConfigError(
+            f'EnvConfig.window_columns = {config.window_columns!r} needs observation="window", '
+            f"got observation={config.observation!r}"
         )
     by_share = config.orders.whole_shares or config.costs.fee_per_share > 0
     if by_share and config.randomize.volatility:

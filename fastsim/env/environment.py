@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -165,8 +165,12 @@ class PortfolioEnv:
         """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
         return observation_names(self.tape, self.config)
 
-    def reset(self, seed: int | None = None) -> Observation:
-        """Begin a new episode everywhere; with a seed, from episode zero of that seed."""
+    def reset(self, seed: int | Sequence[int] | None = None) -> Observation:
+        """Begin a new episode everywhere; with a seed, from episode zero of that seed.
+
+        With a list of seeds [N], each row is what environment `first_env` alone would be under its
+        seed. Fresh worlds are then those of the first.
+        """
         if seed is None:
             self.renew()
             old = self.stepper.state
@@ -224,7 +228,7 @@ class PortfolioEnv:
         if self.config.observation == "index":
             return observation.portfolio
         if self.config.observation == "window":
-            return window_observation(self.tape, observation, self.config.window_length)
+            return window_observation(self.tape, observation, self.config)
         return flat_observation(self.tape, observation)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
@@ -234,15 +238,18 @@ class PortfolioEnv:
                 f"{self._action_shape}, got {tuple(shape)}"
             )
 
-    def _first_state(self, seed: int) -> EnvState:
+    def _first_state(self, seed: int | Sequence[int]) -> EnvState:
         key = self._keys(seed)
         return begin_state(self.params, key, torch.zeros_like(key), first=True)
 
-    def _keys(self, seed: int) -> Tensor:
-        numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env
+    def _keys(self, seed: int | Sequence[int]) -> Tensor:
+        numbers = torch.arange(self.num_envs, device=self.tape.device)
+        if not isinstance(seed, int):
+            numbers = torch.zeros_like(numbers)
+        numbers = numbers + self.first_env
         return environment_keys(seed, numbers // self.config.players)
 
-    def _deal(self, seed: int) -> Tensor:
+    def _deal(self, seed: int | Sequence[int]) -> Tensor:
         """Lay out the first worlds of this seed; returns those [K] that changed."""
         if self.worlds is None:
             return self._no_worlds

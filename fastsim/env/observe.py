@@ -7,16 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.data.bars import BAR_FIELDS, VOLUME
 from fastsim.env.config import EnvConfig
 from fastsim.env.portfolio_columns import Standing, as_shown, look, portfolio_names
 from fastsim.env.randomize import view_of
 from fastsim.env.slots import View, look_up
 from fastsim.env.state import EnvParams, EnvState, standing
+from fastsim.env.window import window_at, window_names
 from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import MarketTape
-
-WINDOW_CHANNELS = BAR_FIELDS[: VOLUME + 1]
 
 
 class Observation(NamedTuple):
@@ -33,23 +31,13 @@ def feature_columns(tape: MarketTape) -> tuple[str, ...]:
     return tuple(f"{symbol}.{name}" for symbol in tape.symbols for name in tape.feature_names)
 
 
-def window_columns(tape: MarketTape, length: int) -> tuple[str, ...]:
-    """Names of the columns of a window of bars; `-3` is three bars ago."""
-    return tuple(
-        f"{symbol}.{channel}.{-age}"
-        for age in range(length - 1, -1, -1)
-        for symbol in tape.symbols
-        for channel in WINDOW_CHANNELS
-    )
-
-
 def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
     """Names of the columns of an observation, by asset, or by slot where assets are drawn."""
     shown, own = as_shown(tape, config), portfolio_names(tape, config)
     if config.observation == "index":
         return own
     if config.observation == "window":
-        return (*window_columns(shown, config.window_length), *own)
+        return (*window_names(shown, config.window_length, config.window_columns), *own)
     return (*feature_columns(shown), *own)
 
 
@@ -83,24 +71,12 @@ def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
     return torch.cat([features.flatten(1), observation.portfolio], dim=-1)
 
 
-def window_observation(tape: MarketTape, observation: Observation, length: int) -> Tensor:
-    """The last `length` bars and the portfolio [N, L A 5 + P]. Costly: it moves N L A 6 numbers.
+def window_observation(tape: MarketTape, observation: Observation, config: EnvConfig) -> Tensor:
+    """The last bars in the columns that the rules name, and the portfolio [N, L A C + P].
 
-    Prices are log ratios to the bar's close; volume is the log ratio to its mean in the window.
-    Bars before the first and missing values are zero.
+    Costly: with all of a bar's own columns it moves N L A 6 numbers.
     """
-    view = observation.view
-    ages = torch.arange(length - 1, -1, -1, device=tape.device)
-    rows = observation.bar[:, None] - ages  # [N, L]
-    slots = rows[:, :0] if view is None else view.slots
-    channels = tape.known.bars[..., : len(WINDOW_CHANNELS)]  # [T, A, 5]
-    window = look_up(channels, rows.clamp_min(0), slots[:, None])  # [N, L, A, 5]
-    begun = observation.bar // tape.bars_per_world * tape.bars_per_world  # [N]  of its world
-    window = torch.where((rows >= begun[:, None])[:, :, None, None], window, torch.nan)
-    prices = (window[..., :4] / window[:, -1:, :, 3:4]).log()
-    if view is not None:
-        prices = prices * view.volatility[:, None, None, None]
-    volume = torch.log(window[..., 4:] / window[..., 4:].nanmean(1, keepdim=True))
-    relative = torch.cat([prices, volume], dim=-1).nan_to_num(nan=0.0)
-    columns = torch.cat([relative.flatten(1), observation.portfolio], dim=-1)
+    length, names = config.window_length, config.window_columns
+    window = window_at(tape, observation.bar, observation.view, length, names)
+    columns = torch.cat([window.flatten(1), observation.portfolio], dim=-1)
     return columns.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)

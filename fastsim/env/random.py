@@ -7,6 +7,8 @@ whose every input bit flips every output bit with a probability near one half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,11 @@ GOLDEN = (
 )
 
 
-def environment_keys(seed: int, env_ids: Tensor) -> Tensor:
-    """Keys [N] of the environments with these numbers [N] under this seed."""
-    low = torch.full_like(env_ids, seed & _MASK)
-    high = torch.full_like(env_ids, (seed >> 32) & _MASK)
+def environment_keys(seed: int | Sequence[int], env_ids: Tensor) -> Tensor:
+    """Keys [N] of the environments with these numbers [N] under this seed, or their own seeds."""
+    seeds = [seed] if isinstance(seed, int) else seed
+    halves = [[each & _MASK for each in seeds], [(each >> 32) & _MASK for each in seeds]]
+    low, high = torch.tensor(halves, device=env_ids.device).expand(2, len(env_ids))
     return _mix(_mix(_mix(low + GOLDEN) ^ high) + env_ids)
 
 

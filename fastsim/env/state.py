@@ -16,6 +16,7 @@ from fastsim.env.portfolio_columns import PortfolioColumn, Standing, portfolio_c
 from fastsim.env.randomize import check_assets, scale_displacement
 from fastsim.env.reward import REWARDS, Reward
 from fastsim.env.slots import draw_slots, drawn_assets
+from fastsim.env.window import check_columns
 from fastsim.errors import ConfigError
 from fastsim.market.costs import Friction, costs_of
 from fastsim.market.tape import MarketTape
@@ -83,6 +84,8 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
     """Raise ConfigError if the rules ask of the tape what it has not."""
     check_room(tape, config.episode)
     check_assets(tape, config.randomize)
+    if config.observation == "window":
+        check_columns(tape, config.window_columns)
     room = tape.worlds // tape.worlds_per_market if tape.worlds_per_market else markets
     if markets > room:
         raise ConfigError(
@@ -92,7 +95,7 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
     if config.impact.moves_prices and not tape.has_volume:
         raise ConfigError(
             "EnvConfig.impact moves prices by traded volume, and this market has none: use "
-            "data with volume, or leave impact out"
+            "data with volume, or leave EnvConfig.impact out"
         )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastsim.config import configuration, from_mapping, load_yaml, require_between, require_choice
+from fastsim.data.dates import iso_stamp
 from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 from fastsim.experiment.spellings import respelled_settings
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.registry import parse_names
@@ -44,10 +45,12 @@ class TrainConfig(LearningConfig):
     """Environment steps to train for, over all environments."""
     evaluations: int = 20
     """How often the policy is tried on the validation bars; the best one is kept."""
-    validation_start: str = "2014-01-01"
-    """Day from which bars choose the best policy instead of training it."""
-    test_start: str = "2017-01-01"
-    """Day from which bars are kept for the final evaluation."""
+    validation_start: str | None = None
+    """Day (or moment, 2021-03-01T09:30) from which bars choose the best policy instead of training
+    it; by default that after 60 % of the bars, and 2014-01-01 of us20."""
+    test_start: str | None = None
+    """Day from which bars are kept for the final evaluation; by default that after 80 % of the
+    bars, and 2017-01-01 of us20."""
     forecaster: str = "fastsim-prior"
     """Whose forecasts are observed: names or artefacts, separated by commas, or "none"."""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
@@ -63,6 +66,9 @@ class TrainConfig(LearningConfig):
         require_between(self, "total_steps", self.collect.frames)
         require_between(self, "evaluations", 1)
         require_between(self, "seed", 0, 2**53)
+        for name in ("validation_start", "test_start"):
+            if getattr(self, name) is not None:
+                _require_stamp(name, getattr(self, name))
         require_next_step(self.env)
         if parse_names(self.forecaster) and self.worlds.model != NO_MODEL:
             raise ConfigError(
@@ -81,6 +87,13 @@ class TrainConfig(LearningConfig):
     def iterations(self) -> int:
         """Rollouts and updates in the run."""
         return self.total_steps // self.collect.frames
+
+
+def _require_stamp(name: str, text: str) -> None:
+    try:
+        iso_stamp(text, f"TrainConfig.{name}")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
 
 
 def read_run(folder: Path) -> TrainConfig:

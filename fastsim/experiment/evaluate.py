@@ -14,9 +14,9 @@ from fastsim.experiment.config import Part, TrainConfig, read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import load_markets
 from fastsim.experiment.notes import algorithm_of, notes_on, run_settings
-from fastsim.experiment.replays import AGENT, BENCHMARK, compare
+from fastsim.experiment.replays import AGENT, BENCHMARK, REPLAY_SECONDS, REPLAYS, compare
 from fastsim.policy.folder import load_policy
-from fastsim.progress import ON_STDERR, Progress
+from fastsim.progress import ON_STDERR, Progress, whole
 from fastsim.stats.bootstrap import Interval, sharpe_difference
 from fastsim.stats.metrics import periods_per_year
 
@@ -49,8 +49,10 @@ def evaluate(
     """Evaluate the policy in a run's folder; leaves curves, weights and an HTML report there."""
     config = read_run(folder)
     policy = load_policy(policy_folder(folder, checkpoint))
-    tape = load_markets(config).part(part)
-    history = compare(policy.to(tape.device), tape, config.env, progress=progress)
+    with whole(progress, "evaluation") as run:
+        tape = load_markets(config, progress=run).part(part)
+        run.expect("replay", REPLAYS * (tape.last - tape.first), seconds_each=REPLAY_SECONDS)
+        history = compare(policy.to(tape.device), tape, config.env, progress=run)
     bars_per_year = periods_per_year(history.timestamps)
     returns = history.simple_returns
     evaluation = Evaluation(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from fastsim.data.sample import SPLITS
 from fastsim.data.source import load_bars
-from fastsim.data.split import split_by_date
+from fastsim.data.split import dates_of_split, split_by_date
 from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
 from fastsim.experiment.config import Part, TrainConfig
@@ -23,6 +25,8 @@ class Markets(NamedTuple):
     train: MarketTape
     validation: MarketTape
     test: MarketTape
+    config: TrainConfig
+    """The run's, with the dates at which its bars were cut."""
     worlds: FreshWorlds | None = None
 
     def part(self, name: Part) -> MarketTape:
@@ -33,7 +37,14 @@ class Markets(NamedTuple):
 def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Markets:
     """Read the data, forecast it, and lay out the three parts on the run's device."""
     bars = load_bars(config.data)
-    split = split_by_date(bars.timestamps, config.validation_start, config.test_start)
+    dates = dates_of_split(
+        bars.timestamps,
+        config.validation_start,
+        config.test_start,
+        usual=SPLITS.get(config.data.source),
+    )
+    config = replace(config, validation_start=dates[0], test_start=dates[1])
+    split = split_by_date(bars.timestamps, *dates)
     tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
@@ -47,4 +58,4 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
     )
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
     train, validation, test = (part.with_features(features) for part in parts)
-    return Markets(train, validation, test, worlds)
+    return Markets(train, validation, test, config, worlds)

@@ -14,6 +14,10 @@ from fastsim.stats.metrics import periods_per_year
 
 AGENT = "agent"
 BENCHMARK = EQUAL_WEIGHT
+REPLAYS = 2
+"""Replays of a comparison: the agent's, and that of everyone beside it."""
+REPLAY_SECONDS = 1 / 500
+"""What a bar of a replay takes, before any has been played."""
 
 
 def play(

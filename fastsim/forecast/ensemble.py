@@ -6,9 +6,10 @@ averaging probabilities would widen it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +20,14 @@ from fastsim.forecast.interface import (
     Context,
     Forecast,
     Forecaster,
+    Identity,
     ModelCard,
+    can_forecast,
+    check_horizons,
     check_request,
+    no_forecasts,
 )
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
 
@@ -31,7 +37,7 @@ FIT_WINDOWS = 2000
 log = logging.getLogger(__name__)
 
 
-class Ensemble:
+class Ensemble(Counted):
     """A forecaster made of forecasters.
 
     Parameters
@@ -41,13 +47,15 @@ class Ensemble:
     weights
         One per member, not negative, not all zero; scaled to sum one. None weighs them equally.
     on_failure
-        What happens when a member raises ForecastError: "drop" goes on with the others' weights
-        renormalised and logs a warning, "stop" raises.
+        What happens where a member cannot forecast: "drop" goes on with the others' weights
+        renormalised and logs a warning, "stop" raises. A series that is too short for a member is
+        left to the others, and that alone; a member that raises ForecastError drops out of the
+        whole batch.
 
     Raises
     ------
     ConfigError
-        No members, or weights that do not fit them.
+        No members, weights that do not fit them, or another word for `on_failure`.
     """
 
     def __init__(
@@ -58,10 +66,12 @@ class Ensemble:
         on_failure: Literal["drop", "stop"] = "drop",
     ) -> None:
         self.members = tuple(members)
-        if not self.members:
-            raise ConfigError("an ensemble needs at least one member")
         self.weights = normalized(weights, len(self.members))
+        if on_failure not in ("drop", "stop"):
+            raise ConfigError(f'on_failure must be "drop" or "stop", got {on_failure!r}')
         self.on_failure = on_failure
+        self._warned: set[str] = set()
+        least = min if on_failure == "drop" else max
         cards = [member.card for member in self.members]
         self._card = ModelCard(
             name="+".join(card.name for card in cards),
@@ -72,7 +82,7 @@ class Ensemble:
             max_horizon=max(card.max_horizon for card in cards),
             levels=tuple(sorted({level for card in cards for level in card.levels})),
             inputs="bars" if any(card.inputs == "bars" for card in cards) else "close",
-            min_context=max(card.min_context for card in cards),
+            min_context=least(card.min_context for card in cards),
         )
 
     @property
@@ -80,53 +90,108 @@ class Ensemble:
         """The members' names, the union of their levels, the longest horizon."""
         return self._card
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Identities of the members with their weights; those of no weight do not matter."""
+        members = [
+            [round(weight, 9), member.key]
+            for weight, member in zip(self.weights, self.members, strict=True)
+        ]
+        return Identity(
+            card=self.card, settings={"members": members, "on_failure": self.on_failure}
+        )
+
     @property
     def key(self) -> str:
-        """Keys of the members with their weights."""
-        parts = (
-            f"{weight:.9g}*{member.key}"
-            for weight, member in zip(self.weights, self.members, strict=True)
-        )
-        return f"{' + '.join(parts)} ({self.on_failure})"
+        """Names, and the hash of its identity."""
+        return self.identity.key
 
+    def can_forecast(self, context: Context) -> Tensor:
+        """Which series [B] one of the members can forecast, or every one under "stop"."""
+        parts = [
+            can_forecast(member, context)
+            for member, weight in zip(self.members, self.weights, strict=True)
+            if weight > 0
+        ]
+        able = torch.stack(parts)
+        return able.any(0) if self.on_failure == "drop" else able.all(0)
+
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Average the members' quantiles; a bar beyond a member's horizon is left to the others.
 
         Raises
         ------
         ForecastError
-            The request does not fit; a member failed under "stop", or every member did.
+            The request does not fit; a member failed under "stop", or no member is left for a
+            series or a bar.
         """
         check_request(self.card, context, horizon)
-        total: Tensor | None = None
-        mass: Tensor | None = None
+        rows = len(context.bars)
+        if not rows:
+            return no_forecasts(self.card, horizon)
+        total = torch.zeros(rows, horizon, len(self.card.levels))
+        mass = torch.zeros(rows, horizon, 1)
         for member, weight in zip(self.members, self.weights, strict=True):
             reach = min(horizon, member.card.max_horizon)
-            forecast = self._ask(member, context, reach) if weight > 0 else None
-            if forecast is None:
+            answer = self._ask(member, context, reach) if weight > 0 else None
+            if answer is None:
                 continue
-            quantiles = at_levels(forecast, self.card.levels)  # [B, reach, Q]
-            if total is None or mass is None:
-                total = quantiles.new_zeros(len(quantiles), horizon, len(self.card.levels))
-                mass = quantiles.new_zeros(horizon, 1)
-            total[:, :reach] += weight * quantiles.to(total.device)
-            mass[:reach] += weight
-        if total is None or mass is None or not bool((mass > 0).all()):
-            raise ForecastError(f"no member of {self.card.name} forecasts {horizon} bars ahead")
+            quantiles = at_levels(answer.forecast, self.card.levels)  # [rows, reach, Q]
+            total, mass = total.to(quantiles.device), mass.to(quantiles.device)
+            total[answer.rows, :reach] += weight * quantiles
+            mass[answer.rows, :reach] += weight
+        lacking = (mass == 0).nonzero()
+        if len(lacking):
+            row, bar, _ = lacking[0].tolist()
+            raise ForecastError(
+                f"no member of {self.card.name} forecasts series {row} of the context "
+                f"{bar + 1} bars ahead: leave it out, or ask for less"
+            )
         return Forecast(total / mass, self.card.levels)
 
-    def _ask(self, member: Forecaster, context: Context, horizon: int) -> Forecast | None:
+    def _ask(self, member: Forecaster, context: Context, horizon: int) -> _Answer | None:
+        """What a member says of the series that it can forecast; None if it says nothing."""
+        able = can_forecast(member, context)
+        if self.on_failure == "stop" or bool(able.all()):
+            able = torch.ones_like(able)
+        else:
+            self._warn_once(member, int((~able).sum()), len(able))
+        rows = able.nonzero().squeeze(1)
+        if not len(rows):
+            return None
+        asked = context if len(rows) == len(able) else Context(*(part[rows] for part in context))
         try:
-            return member.forecast(context, horizon)
+            forecast = member.forecast(asked, horizon)
         except ForecastError as error:
             if self.on_failure == "stop":
                 raise
             log.warning("%s drops out of the ensemble: %s", member.card.name, error)
             return None
+        return _Answer(rows.to(forecast.quantiles.device), forecast)
+
+    def _warn_once(self, member: Forecaster, short: int, rows: int) -> None:
+        name = member.card.name
+        if name not in self._warned:
+            self._warned.add(name)
+            log.warning(
+                "%s drops out of the ensemble for %d of %d series, too short for it; from now on "
+                "this is not said again",
+                name,
+                short,
+                rows,
+            )
+
+
+class _Answer(NamedTuple):
+    rows: Tensor  # [B']  places in the batch
+    forecast: Forecast  # of these rows
 
 
 def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Weights scaled to sum one; equal if None."""
+    if count < 1:
+        raise ConfigError("an ensemble needs at least one member: name a forecaster")
     if weights is None:
         return (1.0 / count,) * count
     if len(weights) != count:
@@ -193,20 +258,20 @@ def fit_on_market(
     Raises
     ------
     ForecastError
-        A member cannot forecast these windows, or the rows hold none with a known outcome.
+        Horizons are no whole numbers from 1, a member cannot forecast these windows, or the rows
+        hold none with a known outcome.
     """
     start, stop, _ = rows.indices(len(tape))
+    reach, length = check_horizons(horizons), context_length
     ahead = torch.tensor(list(horizons), device=tape.device)
-    reach, length = max(horizons), context_length
     every = max(1, (stop - start) * tape.num_assets // FIT_WINDOWS)
-    least = max(member.card.min_context for member in members)
     close = tape.known.bars[..., CLOSE]  # [T, A]
     forecasts: list[list[Tensor]] = [[] for _ in members]
     targets = []
     for bar in range(start, stop - reach, every):
         context = context_at(tape, slice(bar, bar + 1), length)
         price, outcome = close[bar], close[bar + ahead].T  # [A], [A, h]
-        known = context.close.isfinite().sum(1) >= least
+        known = torch.stack([can_forecast(member, context) for member in members]).all(0)
         usable = known & price.isfinite() & outcome.isfinite().all(1)
         if not bool(usable.any()):
             continue

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,9 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.data.bars import CLOSE, Bars
+from fastsim.data.bars import Bars
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import INNER_BAND, MEDIAN, Context, Forecast, Forecaster
+from fastsim.forecast.interface import (
+    INNER_BAND,
+    MEDIAN,
+    Context,
+    Forecast,
+    Forecaster,
+    can_forecast,
+    check_horizon,
+    check_horizons,
+)
+from fastsim.forecast.statistics import Counted, counted
 from fastsim.progress import SILENT, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval
 from fastsim.stats.resample import circular_rows
@@ -27,6 +39,8 @@ BLOCK = 6
 """Origins per resampled block."""
 RESAMPLES = 2000
 INTERVAL = 0.95
+STILL = 4 * float(np.finfo(np.float32).eps)
+"""A mean move of a bar below this share of the price is none: forecasts are float32."""
 
 
 class Scores(NamedTuple):
@@ -62,7 +76,7 @@ class ScoreSummary(NamedTuple):
     windows: int
 
 
-class Centred:
+class Centred(Counted):
     """Another forecaster's law with its median at the last close: what its score owes to no drift.
 
     Quantiles are multiplied by last close / median at every horizon, so that widths and shape in
@@ -74,6 +88,11 @@ class Centred:
         self.card = replace(forecaster.card, name=f"{forecaster.card.name}, centred")
         self.key = f"{forecaster.key}/centred"
 
+    def can_forecast(self, context: Context) -> Tensor:
+        """Which series [B] the forecaster itself can."""
+        return can_forecast(self.forecaster, context)
+
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
         told = self.forecaster.forecast(context, horizon)
@@ -82,10 +101,100 @@ class Centred:
         return Forecast(told.quantiles / told.median[..., None] * last, told.levels)
 
 
+class Windows(NamedTuple):
+    """Which assets are scored from which origins: one set for all who are held to each other.
+
+    What is skipped counts under the first reason that applies.
+    """
+
+    origins: tuple[int, ...]  # R  rows of the bars
+    usable: Tensor  # [R, A]  bool
+    unknown: int  # of which the close at the origin is missing: not listed yet, or halted
+    young: int  # of which too little is known for one of the forecasters
+    constant: int  # whose closes did not move in the context, which leaves errors without a scale
+    open: int  # of which an outcome is missing
+
+    @property
+    def scored(self) -> int:
+        """How many are scored."""
+        return int(self.usable.sum())
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many are not, by why: for people and for JSON."""
+        return {
+            "no close at the origin": self.unknown,
+            "too few known closes": self.young,
+            "closes that never move": self.constant,
+            "an outcome missing": self.open,
+        }
+
+
 def spaced_origins(bars: Bars, *, context: int, horizon: int, step: int) -> NDArray[np.int64]:
-    """Rows [R] to forecast from, `step` apart, with a whole context before and horizon after."""
+    """Rows [R] to forecast from, `step` apart, with a whole context before and horizon after.
+
+    Raises
+    ------
+    ForecastError
+        Context, horizon or step is no whole number from 1 up, or the bars are too few for one row.
+    """
+    for name, count in (("context", context), ("horizon", horizon), ("step", step)):
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise ForecastError(f"{name} must be a whole number of bars from 1 up, got {count!r}")
     origins: NDArray[np.int64] = np.arange(context - 1, len(bars) - horizon, step, dtype=np.int64)
+    if not len(origins):
+        raise ForecastError(
+            f"{len(bars)} bars hold no context of {context} with {horizon} bars after it: "
+            f"use less of either, or more bars"
+        )
     return origins
+
+
+def common_windows(
+    bars: Bars,
+    forecasters: Sequence[Forecaster],
+    horizons: Sequence[int],
+    origins: Sequence[int] | NDArray[np.int64],
+    context: int,
+) -> Windows:
+    """The windows that every one of these forecasters can be scored on.
+
+    A window is one asset from one origin. It counts if its last close and its outcomes are known,
+    as much of its context as each forecaster needs, and if its closes move by more than float32
+    can round away.
+
+    Raises
+    ------
+    ForecastError
+        Horizons or origins do not increase or do not fit the bars or a forecaster, or no window is
+        left.
+    """
+    longest = _check_plan(bars, forecasters, horizons, origins, context)
+    history, ahead = _history(bars), torch.tensor(list(horizons))
+    usable, counts = [], torch.zeros(4, dtype=torch.int64)
+    for row in map(int, origins):
+        past, outcome = _past(history, row, context), history.close[:, row + ahead]
+        closes = past.close
+        lasting = closes[:, -1].isfinite()
+        enough = closes.isfinite().sum(1) >= 2
+        for forecaster in forecasters:
+            enough = enough & can_forecast(forecaster, past)
+        moving = _scale(closes)[:, 0] > STILL * closes[:, -1]
+        told = outcome.isfinite().all(1)
+        held, reasons = torch.ones_like(lasting), []
+        for fits in (lasting, enough, moving, told):
+            reasons.append((held & ~fits).sum())
+            held = held & fits
+        counts += torch.stack(reasons)
+        usable.append(held)
+    windows = Windows(tuple(map(int, origins)), torch.stack(usable), *counts.tolist())
+    if not windows.scored:
+        skipped = ", ".join(f"{count} {why}" for why, count in windows.skipped.items() if count)
+        raise ForecastError(
+            f"no origin has an asset whose context and outcomes are known ({skipped}) over "
+            f"{longest} bars: use a shorter context or horizon, or more bars"
+        )
+    return windows
 
 
 def rolling_origins(
@@ -95,54 +204,86 @@ def rolling_origins(
     origins: Sequence[int] | NDArray[np.int64],
     context: int,
     *,
+    windows: Windows | None = None,
     progress: Progress = SILENT,
 ) -> Scores:
     """Forecast every asset from every origin, and score the closes that came.
 
-    A window counts if its last close, its outcomes and enough of its context are known.
-
     Parameters
     ----------
     horizons
-        In bars; all are scored, with equal weight.
+        In bars, increasing; all are scored, with equal weight.
     origins
         Rows of `bars`, increasing; a forecast knows the row and the `context - 1` before it.
+    windows
+        Those that count, of these origins: give the `common_windows` of all forecasters that are
+        to be compared. None takes those that this one can be scored on.
     progress
         Told of the origins that are done.
 
     Raises
     ------
     ForecastError
-        An origin lacks a context before it or an outcome after it, or there is no window at all.
+        As `common_windows`.
     """
-    longest = max(horizons)
-    for row in origins:
+    if windows is None:
+        windows = common_windows(bars, [forecaster], horizons, origins, context)
+    longest = _check_plan(bars, [forecaster], horizons, origins, context)
+    history, ahead = _history(bars), torch.tensor(list(horizons))
+    scores = []
+    with progress.task(forecaster.card.name, len(origins), unit="origins") as task:
+        for row, usable in zip(map(int, origins), windows.usable, strict=True):
+            if bool(usable.any()):
+                past = Context(*(part[usable] for part in _past(history, row, context)))
+                outcome = history.close[usable][:, row + ahead]  # [B, h]
+                told = forecaster.forecast(past, longest)
+                chosen = Forecast(told.quantiles.cpu().double()[:, ahead - 1], told.levels)
+                scores.append(score(chosen, past.close, outcome))
+            task.advance()
+    return Scores(*(torch.stack(column) for column in zip(*scores, strict=True)))
+
+
+def _check_plan(
+    bars: Bars,
+    forecasters: Sequence[Forecaster],
+    horizons: Sequence[int],
+    origins: Sequence[int] | NDArray[np.int64],
+    context: int,
+) -> int:
+    """The longest horizon; ForecastError unless horizons and origins fit bars and forecasters."""
+    longest = check_horizons(horizons)
+    if list(horizons) != sorted(horizons):
+        raise ForecastError(f"horizons must be in increasing order, got {list(horizons)}")
+    for forecaster in forecasters:
+        check_horizon(forecaster.card, longest)
+    rows = list(map(int, origins))
+    if not rows or any(later <= earlier for earlier, later in pairwise(rows)):
+        raise ForecastError(f"origins must be rows that increase, got {rows[:5]}")
+    for row in rows:
         if not context - 1 <= row < len(bars) - longest:
             raise ForecastError(
                 f"origin {row} lacks {context} bars up to it or {longest} after it: use rows "
                 f"{context - 1} to {len(bars) - longest - 1}"
             )
-    table = torch.from_numpy(bars.table()).transpose(0, 1).contiguous()  # [A, T, 6]
+    return longest
+
+
+def _history(bars: Bars) -> Context:
+    """All bars [A, T, 6], as one context of every asset."""
+    table = torch.from_numpy(bars.table()).transpose(0, 1).contiguous()
     seconds = torch.from_numpy(bars.timestamps.astype("datetime64[s]").astype(np.int64))
-    ahead = torch.tensor(list(horizons))
-    least = max(forecaster.card.min_context, 2)
-    scores = []
-    with progress.task(forecaster.card.name, len(origins), unit="origins") as task:
-        for row in map(int, origins):
-            span = slice(row + 1 - context, row + 1)
-            past, outcome = table[:, span], table[:, row + ahead, CLOSE]  # [A, L, 6], [A, h]
-            known = past[..., CLOSE].isfinite()  # [A, L]
-            usable = known[:, -1] & (known.sum(1) >= least) & outcome.isfinite().all(1)
-            if bool(usable.any()):
-                past, outcome = past[usable], outcome[usable]
-                stamps = seconds[span].expand(len(past), -1)
-                told = forecaster.forecast(Context(past, stamps), longest)
-                chosen = Forecast(told.quantiles.cpu().double()[:, ahead - 1], told.levels)
-                scores.append(score(chosen, past[..., CLOSE], outcome))
-            task.advance()
-    if not scores:
-        raise ForecastError("no origin has an asset whose context and outcomes are known")
-    return Scores(*(torch.stack(column) for column in zip(*scores, strict=True)))
+    return Context(table, seconds.expand(len(table), -1))
+
+
+def _past(history: Context, row: int, context: int) -> Context:
+    """The context of every asset that ends at `row`."""
+    span = slice(row + 1 - context, row + 1)
+    return Context(history.bars[:, span], history.timestamps[:, span])
+
+
+def _scale(closes: Tensor) -> Tensor:
+    """Mean absolute one-bar change [B, 1] of closes [B, L]; 0 where no two neighbours are known."""
+    return closes.diff().abs().nanmean(1, keepdim=True).nan_to_num(nan=0.0)
 
 
 def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
@@ -151,7 +292,7 @@ def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
     `closes` [B, L] are the context, whose last is known.
     """
     last = closes[:, -1:]
-    scale = closes.diff().abs().nanmean(1, keepdim=True)  # [B, 1]
+    scale = _scale(closes)
     deciles = Forecast(torch.stack([forecast.at(level) for level in DECILES], -1), DECILES)
     low, high = (forecast.at(level) for level in INNER_BAND)
     median = forecast.at(MEDIAN)

@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
-from fastsim.forecast.interface import Forecaster, Precision
+from fastsim.forecast.interface import Forecaster, Precision, check_horizons
+from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.market.tape import MarketTape
@@ -30,11 +32,23 @@ class ForecastConfig:
     precision: Precision = "float32"
     batch_size: int = 256
     """Forecasts asked for at once; larger batches fall out of a CPU's cache."""
+    implementation: Implementation = "fastsim"
+    """Whose code runs the forecasters: "official" is the package of those who published them, where
+    there is one and it is installed."""
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
+        require_choice(self, "implementation")
+        try:
+            check_horizons(self.horizons)
+        except ForecastError as error:
+            raise ConfigError(f"ForecastConfig.{error}") from None
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
+        if not isinstance(self.weights, str):
+            raise ConfigError(
+                f"ForecastConfig.weights must be a text such as 0.4,0.4,0.2, got {self.weights!r}"
+            )
         if self.weights != FITTED:
             parse_weights(self.weights)
 
@@ -68,9 +82,31 @@ def forecast_features(
         return {}
     fitted = settings.weights == FITTED
     weights = None if fitted else parse_weights(settings.weights)
-    forecaster = load_ensemble(names, weights, precision=settings.precision, device=tape.device)
+    forecaster = load_ensemble(
+        names,
+        weights,
+        precision=settings.precision,
+        device=tape.device,
+        implementation=settings.implementation,
+    )
     if fitted:
         forecaster = _fitted(forecaster, settings, tape, validation, progress)
+    return tabulated_features(tape, forecaster, settings, folder, progress=progress)
+
+
+def tabulated_features(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    settings: ForecastConfig,
+    folder: Path,
+    *,
+    progress: Progress = ON_STDERR,
+) -> dict[str, Tensor]:
+    """Features [T, A] of a forecaster that is there, tabulated once.
+
+    Its own precision and weights count, not those of the settings. Raises ForecastError where
+    context and horizons do not fit it.
+    """
     table = build_forecast_tape(
         tape,
         forecaster,

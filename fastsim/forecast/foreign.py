@@ -5,14 +5,25 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+from dataclasses import asdict
 
 from torch import Tensor
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError
-from fastsim.forecast.interface import Context, Forecast, Forecaster, ModelCard, check_request
+from fastsim.forecast.digests import digest_of
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    ModelCard,
+    can_forecast,
+    check_request,
+    no_forecasts,
+)
+from fastsim.forecast.statistics import Counted, counted
 
 
-class ForeignForecaster:
+class ForeignForecaster(Counted):
     """A forecaster that a user has named, held to what forecasters promise.
 
     Parameters
@@ -43,6 +54,7 @@ class ForeignForecaster:
                     f"is not {wanted}"
                 )
         self.forecaster, self.name, self.revision = forecaster, name, revision
+        self._card_digest = digest_of(asdict(forecaster.card))
 
     @property
     def card(self) -> ModelCard:
@@ -51,9 +63,14 @@ class ForeignForecaster:
 
     @property
     def key(self) -> str:
-        """Its own key, and its code's."""
-        return f"{self.forecaster.key}#{self.revision}"
+        """Its own key, its card's and its code's."""
+        return f"{self.forecaster.key}#{self._card_digest}#{self.revision}"
 
+    def can_forecast(self, context: Context) -> Tensor:
+        """Which series [B] have enough known closes, by its own rule if it has one."""
+        return can_forecast(self.forecaster, context)
+
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.
 
@@ -64,6 +81,8 @@ class ForeignForecaster:
             [B, horizon, Q] increasing numbers at the levels of its card.
         """
         check_request(self.card, context, horizon)
+        if not len(context.bars):
+            return no_forecasts(self.card, horizon)
         try:
             forecast = self.forecaster.forecast(context, horizon)
         except FastsimError:

@@ -6,25 +6,33 @@ A model is a module from inputs to quantiles of the price. `ModuleForecaster` pu
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fastsim.data.bars import CLOSE
-from fastsim.errors import ForecastError
-
-"""Column of the close in a bar."""
+from fastsim.errors import ConfigError, ForecastError
+from fastsim.forecast.digests import OWN_CODE, digest_of, fingerprint
+from fastsim.forecast.statistics import Counted, counted
 
 Precision = Literal["float32", "float16", "bfloat16"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MEDIAN = 0.5
 INNER_BAND = (0.1, 0.9)
 """Levels of the 80 % band that dispersion and confidence are read from."""
+LEAST_RATIO = 0.01
+"""Quantiles below this share of the price, or below zero, have no log return of their own."""
+TIE = 16 * torch.finfo(torch.float32).eps
+"""Quantiles this near to a price, relative to it, equal it: they are float32, and averaged."""
 
 
 class Context(NamedTuple):
@@ -72,10 +80,18 @@ class Forecast(NamedTuple):
         return self.log_returns(current_price).mean
 
     def log_returns(self, current_price: Tensor) -> Forecast:
-        """Quantiles of the log return from `current_price` [B], in place of prices."""
-        floor = torch.finfo(self.quantiles.dtype).tiny
-        ratio = (self.quantiles / current_price[:, None, None]).clamp_min(floor)
-        return Forecast(ratio.log(), self.levels)
+        """Quantiles of the log return from `current_price` [B], in place of prices.
+
+        Models that think in prices let an outer quantile fall to nothing or below it, where a log
+        return says nothing of the others: it takes the value of the lowest quantile that is at
+        least LEAST_RATIO of the price, as the quantile function is constant beyond its ends.
+        """
+        ratio = self.quantiles / current_price.to(self.quantiles)[:, None, None]
+        told = ratio >= LEAST_RATIO
+        lowest = ratio.masked_fill(~told, math.inf).amin(-1, keepdim=True)
+        lowest = lowest.masked_fill(lowest.isinf(), LEAST_RATIO)
+        # What is NaN stays so.
+        return Forecast(torch.where(ratio < LEAST_RATIO, lowest, ratio).log(), self.levels)
 
     def dispersion(self, current_price: Tensor) -> Tensor:
         """Width [B, H] of the 80 % band of log returns, in standard deviations of a normal."""
@@ -89,18 +105,33 @@ class Forecast(NamedTuple):
         return torch.tanh(self.expected_return(current_price).abs() / dispersion)
 
     def probability_of_rise(self, current_price: Tensor) -> Tensor:
-        """Probability [B, H] of a close above `current_price` [B]: the inverse quantile function.
+        """Probability [B, H] of a close above `current_price` [B], ties counting half.
 
-        Linear between levels; beyond the outer levels the outermost slope goes on, within (0, 1).
+        The inverse of the quantile function, linear between levels; beyond the outer levels the
+        outermost slope goes on, within (0, 1). Where a run of quantiles equals the price, the price
+        itself has the probability between the run's ends, half of which counts as a rise: 0.5 for
+        an asset that is pegged. A run that reaches the first or last level goes on to 0 or 1.
         """
-        price = current_price[:, None, None]
+        price = current_price.to(self.quantiles)[:, None, None]
         levels = self.quantiles.new_tensor(self.levels)
-        rank = (self.quantiles < price).sum(-1, keepdim=True).clamp(1, len(self.levels) - 1)
-        low, high = self.quantiles.gather(-1, rank - 1), self.quantiles.gather(-1, rank)
+        last, near = len(self.levels) - 1, TIE * price.abs()
+        below = (self.quantiles < price - near).sum(-1, keepdim=True)
+        until = (self.quantiles <= price + near).sum(-1, keepdim=True)
+        rank = below.clamp(min(1, last), last)
+        low, high = (
+            self.quantiles.gather(-1, (rank - 1).clamp_min(0)),
+            self.quantiles.gather(-1, rank),
+        )
         share = (price - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)
-        level = levels[rank - 1] + share * (levels[rank] - levels[rank - 1])
+        first = levels[(rank - 1).clamp_min(0)]
+        crossed = first + share * (levels[rank] - first)
+        # A single level stands for the whole distribution.
+        is_run = until - below > min(1, last)
+        start = levels[below.clamp_max(last)].masked_fill(is_run & (below == 0), 0.0)
+        end = levels[(until - 1).clamp_min(0)].masked_fill(is_run & (until == last + 1), 1.0)
+        level = torch.where(until > below, 0.5 * (start + end), crossed).squeeze(-1)
         outer = 0.5 * min(self.levels[0], 1.0 - self.levels[-1])
-        return 1.0 - level.squeeze(-1).clamp(outer, 1.0 - outer)
+        return 1.0 - level.clamp(outer, 1.0 - outer)
 
     def quantile_loss(self, target: Tensor) -> Tensor:
         """Pinball loss [B, H, Q] of each quantile for what came, `target` [B, H]."""
@@ -135,6 +166,45 @@ class ModelCard:
     min_context: int = 8
     """Fewest known closes that a forecast is made from."""
 
+    def __post_init__(self) -> None:
+        levels = self.levels
+        if not levels or any(not 0.0 < level < 1.0 for level in levels) or not _increase(levels):
+            raise ConfigError(
+                f"ModelCard.levels of {self.name} must increase and lie between 0 and 1, "
+                f"got {levels!r}"
+            )
+        for name in ("max_context", "max_horizon", "min_context"):
+            given = getattr(self, name)
+            if not given >= 1:
+                raise ConfigError(
+                    f"ModelCard.{name} of {self.name} must be at least 1, got {given!r}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """All that a forecast depends on beside its context and horizon, whatever the device.
+
+    The key is a hash of the whole record, so a field that is added is part of it at once.
+    """
+
+    card: ModelCard
+    revision: str = ""
+    """Of the weights, as those who publish them call it."""
+    weights: str = ""
+    """Digest of the weights or of the file that they are in; empty where there are none."""
+    precision: str = "float32"
+    implementation: str = OWN_CODE
+    """Whose code runs, and which version of it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else its maker can choose: plain values, and dataclasses of them, by name."""
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Name, revision and precision in words, and the hash of the whole record."""
+        name = f"{self.card.name}@{self.revision}" if self.revision else self.card.name
+        return f"{name}/{self.precision}#{digest_of(asdict(self))}"
+
 
 class ForecastModel(nn.Module, ABC):
     """A network from inputs to quantiles; what a model's file provides.
@@ -144,6 +214,16 @@ class ForecastModel(nn.Module, ABC):
     """
 
     card: ModelCard
+    implementation: str = OWN_CODE
+    """Whose code runs, and which version of it."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What its forecasts depend on beside card and weights: plain values by name."""
+        return {}
+
+    def digest(self) -> str:
+        """Digest of its weights; to be replaced where they are no parameters or buffers."""
+        return fingerprint(self)
 
     @abstractmethod
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
@@ -172,8 +252,8 @@ class Forecaster(Protocol):
         ...
 
 
-class ModuleForecaster:
-    """A model on one device, in one precision."""
+class ModuleForecaster(Counted):
+    """A model on one device, in one precision: a copy, so that the caller's stays as it is."""
 
     def __init__(
         self,
@@ -183,7 +263,7 @@ class ModuleForecaster:
         device: torch.device | str = "cpu",
         revision: str = "",
     ) -> None:
-        self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
+        self.model = copied(model, precision).to(device)
         self.precision, self.device, self.revision = precision, torch.device(device), revision
 
     @property
@@ -191,11 +271,24 @@ class ModuleForecaster:
         """What the model is."""
         return self.model.card
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """All that its forecasts depend on; the weights by their digest."""
+        return Identity(
+            card=self.card,
+            revision=self.revision or self.card.revision or "",
+            weights=self.model.digest(),
+            precision=self.precision,
+            implementation=f"{self.model.implementation}/{type(self.model).__qualname__}",
+            settings=dict(self.model.settings()),
+        )
+
     @property
     def key(self) -> str:
-        """Model, revision and precision."""
-        return f"{self.card.name}@{self.revision or self.card.revision}/{self.precision}"
+        """Name, revision and precision in words, and the hash of its whole identity."""
+        return self.identity.key
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Forecast the next `horizon` closes of every series.
@@ -206,9 +299,24 @@ class ModuleForecaster:
             The horizon is below 1 or beyond the model's, or a series has too few known closes.
         """
         check_request(self.card, context, horizon)
+        if not len(context.bars):
+            return no_forecasts(self.card, horizon)
         inputs = model_inputs(self.card, context, self.card.max_context, self.device)
         quantiles = self.model(*inputs, horizon=horizon)
         return Forecast(quantiles.float().sort(-1).values, self.card.levels)
+
+
+def copied(model: ForecastModel, precision: Precision) -> ForecastModel:
+    """A copy of a model on the CPU, its parameters in this precision, ready to forecast.
+
+    Raises
+    ------
+    ConfigError
+        There is no such precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    return copy.deepcopy(model).to(device="cpu", dtype=DTYPES[precision]).eval()
 
 
 def model_inputs(
@@ -221,27 +329,91 @@ def model_inputs(
     return bars, context.timestamps[:, -length:].to(device)
 
 
-def check_request(card: ModelCard, context: Context, horizon: int) -> None:
-    """Raise ForecastError unless the model can forecast from this context over this horizon."""
-    if not 1 <= horizon <= card.max_horizon:
+def no_forecasts(card: ModelCard, horizon: int) -> Forecast:
+    """The forecast of no series at all: quantiles [0, horizon, Q]."""
+    return Forecast(torch.empty(0, horizon, len(card.levels)), card.levels)
+
+
+def enough_known(card: ModelCard, context: Context) -> Tensor:
+    """Which series [B] have as many known closes, where the model looks, as it needs."""
+    known = context.close[:, -card.max_context :].isfinite().sum(1)
+    return known >= card.min_context
+
+
+def can_forecast(forecaster: Forecaster, context: Context) -> Tensor:
+    """Which series [B] a forecaster has enough known closes of.
+
+    One with a rule of its own, such as an ensemble, says so in a method of this name.
+    """
+    own = getattr(forecaster, "can_forecast", None)
+    found: Tensor = enough_known(forecaster.card, context) if own is None else own(context)
+    return found
+
+
+def check_horizon(card: ModelCard, horizon: int) -> None:
+    """Raise ForecastError unless the horizon is a whole number within the model's."""
+    whole = isinstance(horizon, Integral) and not isinstance(horizon, bool)
+    if not (whole and 1 <= horizon <= card.max_horizon):
         raise ForecastError(
-            f"{card.name} forecasts 1 to {card.max_horizon} bars ahead, not {horizon}"
+            f"{card.name} forecasts 1 to {card.max_horizon} bars ahead, not {horizon!r}"
         )
-    if context.bars.dim() != 3 or context.bars.shape[-1] != 6:
-        raise ForecastError(f"context bars must be [B, L, 6], got {tuple(context.bars.shape)}")
+
+
+def check_horizons(horizons: Sequence[int]) -> int:
+    """The longest of some horizons; ForecastError unless they are different whole numbers >= 1."""
+    given = list(horizons)
+    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in given)
+    if not given or not whole or min(given) < 1 or len(set(given)) < len(given):
+        raise ForecastError(
+            f"horizons must be different whole numbers of bars from 1 up, got {given}"
+        )
+    return max(given)
+
+
+def check_context(card: ModelCard, context: Context) -> None:
+    """Raise ForecastError unless shapes and values of a context are those of a past of prices."""
+    if context.bars.dim() != 3 or context.bars.shape[-1] != 6 or not context.bars.shape[1]:
+        raise ForecastError(
+            f"context bars must be [B, L, 6] with at least one bar, got {tuple(context.bars.shape)}"
+        )
     if context.timestamps.shape != context.bars.shape[:2]:
         raise ForecastError(
             f"timestamps must be {tuple(context.bars.shape[:2])} as the bars, "
             f"got {tuple(context.timestamps.shape)}"
         )
-    known = context.close[:, -card.max_context :].isfinite().sum(1)
-    short = (known < card.min_context).nonzero()
+    if not context.bars.is_floating_point() or context.timestamps.is_floating_point():
+        raise ForecastError(
+            f"context bars must be floating point and timestamps int64 seconds, got "
+            f"{context.bars.dtype} and {context.timestamps.dtype}"
+        )
+    close = context.close[:, -card.max_context :]
+    impossible = ((close <= 0) | close.isinf()).nonzero()
+    if len(impossible):
+        row, bar = impossible[0].tolist()
+        raise ForecastError(
+            f"closes must be above 0 and finite, NaN where missing: series {row} of the context "
+            f"has {float(close[row, bar])}"
+        )
+    if card.inputs == "bars" and bool((context.timestamps.diff(dim=1) <= 0).any()):
+        raise ForecastError(f"{card.name} reads timestamps: they must increase from bar to bar")
+
+
+def check_request(card: ModelCard, context: Context, horizon: int) -> None:
+    """Raise ForecastError unless the model can forecast from this context over this horizon."""
+    check_horizon(card, horizon)
+    check_context(card, context)
+    short = (~enough_known(card, context)).nonzero()
     if len(short):
         row = int(short[0])
+        known = int(context.close[row, -card.max_context :].isfinite().sum())
         raise ForecastError(
             f"{card.name} needs {card.min_context} known closes; series {row} of the context has "
-            f"{int(known[row])}"
+            f"{known}: leave it out or look further back"
         )
+
+
+def _increase(levels: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in itertools.pairwise(levels))
 
 
 def _level_weights(levels: tuple[float, ...], like: Tensor) -> Tensor:

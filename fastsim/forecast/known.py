@@ -2,80 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from fastsim.config import configuration
-from fastsim.errors import ConfigError
 from fastsim.extensions import Registry
-from fastsim.forecast.interface import Forecaster, ForecastModel, ModelCard
-from fastsim.forecast.models import fracast, kronos, prior, tirex, tirex2, toto, toto2
+from fastsim.forecast.hub import HubFile
+from fastsim.forecast.models import (
+    fracast,
+    kronos,
+    prior,
+    tirex,
+    tirex2,
+    tirex_official,
+    toto,
+    toto2,
+)
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
+from fastsim.forecast.record import ForecasterRecord
 
-
-@configuration
-class ForecasterRecord:
-    """One forecaster by name. How to add one's own: `docs/howto/forecaster.md`.
-
-    `load(path)` gives a `Forecaster`, or a network (`ForecastModel`) that is put behind one; its
-    weights come from the path, or from where it keeps them if that is None.
-    """
-
-    name: str
-    load: Callable[[Path | None], ForecastModel | Forecaster]
-    card: ModelCard | None = None
-    """What it is, where that can be said before it is loaded."""
-    random: Callable[[], ForecastModel] | None = None
-    """Full size with random weights, for benchmarks; None where weights ship."""
-    weights_file: str = ""
-    """The file on the card's hub that is looked for to say whether the weights are here."""
-
-    def __post_init__(self) -> None:
-        if not callable(self.load):
-            raise ConfigError(
-                f"ForecasterRecord.load of {self.name} must be a function of a path, "
-                f"got {self.load!r}"
-            )
-        if not isinstance(self.card, ModelCard | None):
-            raise ConfigError(
-                f"ForecasterRecord.card of {self.name} must be a ModelCard or None, "
-                f"got {self.card!r}"
-            )
+__all__ = ["FORECASTERS", "ForecasterRecord"]
 
 
 def _kronos(name: str, size: str) -> ForecasterRecord:
+    tokenizer = kronos.TOKENIZER_RELEASES[size]
     return ForecasterRecord(
         name=name,
-        load=lambda path: kronos.load_kronos(size, path),
+        load=lambda path, revision=None: kronos.load_kronos(size, path, revision=revision),
+        revisions=True,
         card=kronos.CARDS[size],
         random=partial(
             kronos.random_kronos, kronos.CONFIGS[size], kronos.TOKENIZER_CONFIGS[size], seed=0
         ),
         weights_file="model.safetensors",
+        other_files=(
+            HubFile(
+                hub_id=tokenizer.hub_id,
+                filename="model.safetensors",
+                revision=tokenizer.revision,
+            ),
+        ),
     )
 
 
 MODELS = (
-    ForecasterRecord(name="fastsim-prior", load=prior.load_prior, card=prior.CARD),
+    ForecasterRecord(
+        name="fastsim-prior",
+        load=prior.load_prior,
+        card=prior.CARD,
+        shipped_file="forecast/models/weights/prior.safetensors",
+    ),
     ForecasterRecord(
         name="tirex",
         load=tirex.load_tirex,
+        revisions=True,
+        official=tirex_official.load_official_tirex,
+        official_package="tirex-ts",
         card=tirex.CARD,
         random=lambda: tirex.TiRexModel.random(tirex.TiRexConfig(), 0),
         weights_file=tirex.CHECKPOINT,
     ),
     ForecasterRecord(
         name="tirex2",
-        load=tirex2.load_tirex2,
+        load=lambda path, revision=None: tirex2.load_tirex2(path, revision=revision),
+        revisions=True,
+        package="tirex-2",
         card=tirex2.CARD,
         random=lambda: tirex2.random_tirex2(tirex2.official_settings(), 0),
-        weights_file=tirex2.CHECKPOINT,
+        weights_file=tirex2.CHECKPOINTS[0],
+        older_weights_file=tirex2.CHECKPOINTS[1],
     ),
     ForecasterRecord(
         name="toto",
         load=toto.load_toto,
+        revisions=True,
         card=toto.CARD,
         random=lambda: toto.TotoModel(toto.TotoConfig()),
         weights_file="model.safetensors",
@@ -83,6 +82,7 @@ MODELS = (
     ForecasterRecord(
         name="toto2-4m",
         load=toto2.load_toto2,
+        revisions=True,
         card=toto2.CARD,
         random=lambda: toto2.Toto2Model(toto2.Toto2Config()),
         weights_file="model.safetensors",
@@ -90,7 +90,9 @@ MODELS = (
     _kronos("kronos-mini", "mini"),
     _kronos("kronos", "small"),
     _kronos("kronos-base", "base"),
-    ForecasterRecord(name="fracast", load=fracast.load_fracast, card=fracast.CARD),
+    ForecasterRecord(
+        name="fracast", load=fracast.load_fracast, card=fracast.CARD, package="fracast"
+    ),
 )
 """Networks with weights."""
 

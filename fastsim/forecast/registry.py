@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError
 from fastsim.forecast.artifacts.export import load_artifact
-from fastsim.forecast.artifacts.formats import SUFFIX
-from fastsim.forecast.ensemble import Ensemble
+from fastsim.forecast.ensemble import Ensemble, normalized
 from fastsim.forecast.foreign import ForeignForecaster, source_digest
 from fastsim.forecast.interface import (
+    DTYPES,
     Forecaster,
     ForecastModel,
     ModelCard,
     ModuleForecaster,
     Precision,
 )
-from fastsim.forecast.known import FORECASTERS, OWN, ForecasterRecord
-from fastsim.forecast.models import fracast
-from fastsim.forecast.weights import fingerprint
+from fastsim.forecast.known import FORECASTERS, OWN
+from fastsim.forecast.naming import Named, read_name
+from fastsim.forecast.record import Implementation
 
 NO_FORECASTER = "none"
 FITTED = "fit"
@@ -38,40 +36,52 @@ def load_forecaster(
     path: Path | None = None,
     precision: Precision = "float32",
     device: torch.device | str = "cpu",
+    implementation: Implementation = "fastsim",
 ) -> Forecaster:
     """Load a forecaster by its name, or an artefact by its path.
 
     A user's own, registered or "package.module:object", is held to what forecasters promise, and
     its key changes with the file that it is written in.
 
+    Parameters
+    ----------
+    name
+        As `fastsim.forecast.naming` spells it, with a revision or a path of weights if wanted.
+    path
+        Of the weights; the same as a path in the name.
+    implementation
+        "official" runs the package of those who published the model, where it is installed.
+
     Raises
     ------
     ConfigError
-        There is no forecaster of this name.
+        There is no forecaster of this name, precision or implementation.
     ForecastError
         Its weights cannot be had or do not fit.
     """
-    if Path(name).suffix in SUFFIX.values():
-        return load_artifact(Path(name), device)
-    record = FORECASTERS.find(name)
-    loaded = _load(record, name, path)
+    if precision not in DTYPES:
+        raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    named = _with_path(read_name(name), name, path)
+    if named.record is None:
+        assert named.path is not None
+        return load_artifact(named.path, device)
+    loaded = _load(named, name, implementation)
     if isinstance(loaded, ForecastModel):
-        card = record.card or loaded.card
-        _announce(card)
-        revision = f"{card.revision or ''}#{fingerprint(loaded)[:16]}"
+        _announce(named.record.card or loaded.card)
         forecaster: Forecaster = ModuleForecaster(
-            loaded, precision=precision, device=device, revision=revision
+            loaded, precision=precision, device=device, revision=named.revision or ""
         )
     else:
         forecaster = loaded
-    if record in OWN:
+    if named.record in OWN:
         return forecaster
-    return ForeignForecaster(forecaster, name, source_digest(record.load, type(loaded)))
+    return ForeignForecaster(forecaster, name, source_digest(named.record.load, type(loaded)))
 
 
 def load_network(name: str, path: Path | None = None) -> ForecastModel:
     """The network behind a forecaster's name, to export; ForecastError if it is none."""
-    loaded = _load(FORECASTERS.find(name), name, path)
+    named = _with_path(read_name(name), name, path)
+    loaded = None if named.record is None else _load(named, name)
     if not isinstance(loaded, ForecastModel):
         raise ForecastError(f"{name} is no network: there is nothing to export")
     return loaded
@@ -83,11 +93,34 @@ def load_ensemble(
     *,
     precision: Precision = "float32",
     device: torch.device | str = "cpu",
+    implementation: Implementation = "fastsim",
 ) -> Forecaster:
-    """Load one forecaster, or several as an ensemble."""
-    if weights is not None and len(weights) != len(names):
-        raise ConfigError(f"{len(names)} forecasters need {len(names)} weights, got {len(weights)}")
-    members = [load_forecaster(name, precision=precision, device=device) for name in names]
+    """Load one forecaster, or several as an ensemble; weights are checked before anything loads.
+
+    The official implementation is that of the members that have one.
+
+    Raises
+    ------
+    ConfigError
+        Weights do not fit the names, or no member has an official implementation.
+    ForecastError
+        As `load_forecaster`.
+    """
+    normalized(weights, len(names))
+    has_official = [_has_official(name) for name in names]
+    if implementation == "official" and not any(has_official):
+        raise _no_official(", ".join(names))
+    members = [
+        load_forecaster(
+            name,
+            precision=precision,
+            device=device,
+            implementation="fastsim"
+            if implementation == "official" and not has
+            else implementation,
+        )
+        for name, has in zip(names, has_official, strict=True)
+    ]
     return members[0] if len(members) == 1 else Ensemble(members, weights)
 
 
@@ -97,8 +130,7 @@ def parse_names(text: str) -> tuple[str, ...]:
     if names == (NO_FORECASTER,):
         return ()
     for name in names:
-        if Path(name).suffix not in SUFFIX.values():
-            FORECASTERS.find(name)
+        read_name(name)
     if not names:
         raise ConfigError('forecaster must name at least one model, or be "none"')
     return names
@@ -106,23 +138,16 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def parse_weights(text: str) -> tuple[float, ...] | None:
     """Weights from `0.4,0.4,0.2`; None, for equal ones, from an empty text."""
+    if not text.strip():
+        return None
     try:
-        return tuple(float(part) for part in text.split(",")) if text.strip() else None
+        weights = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
             f'weights must be numbers such as 0.4,0.4,0.2, or "{FITTED}", got {text!r}'
         ) from None
-
-
-def where_weights_are(record: ForecasterRecord) -> str:
-    """Where a model's weights lie: in the package, in the hub's cache, or not here."""
-    if record.name == fracast.CARD.name:
-        return "in its own package" if find_spec("fracast") else "pip install 'fastsim-rl[fracast]'"
-    card = record.card
-    if card is None or card.hub_id is None:
-        return "in the package"
-    found = try_to_load_from_cache(card.hub_id, record.weights_file, revision=card.revision)
-    return str(found) if isinstance(found, str) else f"not here: hf download {card.hub_id}"
+    normalized(weights, len(weights))
+    return weights
 
 
 def random_model(name: str) -> ForecastModel:
@@ -133,9 +158,32 @@ def random_model(name: str) -> ForecastModel:
     return record.random()
 
 
-def _load(record: ForecasterRecord, name: str, path: Path | None) -> ForecastModel | Forecaster:
+def _with_path(named: Named, name: str, path: Path | None) -> Named:
+    """The same with a path of weights that was given apart from the name."""
+    if path is None:
+        return named
+    if named.path is not None or named.revision is not None:
+        raise ConfigError(
+            f"forecaster {name!r} says where its weights come from, and so does path {path}: "
+            f"give one of them"
+        )
+    return named._replace(path=Path(path).expanduser())
+
+
+def _load(
+    named: Named, name: str, implementation: Implementation = "fastsim"
+) -> ForecastModel | Forecaster:
+    record = named.record
+    assert record is not None
+    load = record.load
+    if implementation == "official":
+        if record.official is None:
+            raise _no_official(name)
+        load = record.official
+    elif implementation != "fastsim":
+        raise ConfigError(f"implementation must be fastsim or official, got {implementation!r}")
     try:
-        return record.load(path)
+        return load(named.path, named.revision) if named.revision else load(named.path)
     except FastsimError:
         raise
     except Exception as error:
@@ -143,6 +191,18 @@ def _load(record: ForecasterRecord, name: str, path: Path | None) -> ForecastMod
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ForecastError(f"forecaster {name!r} cannot be loaded: {reason}") from error
+
+
+def _has_official(name: str) -> bool:
+    record = read_name(name).record
+    return record is not None and record.official is not None
+
+
+def _no_official(names: str) -> ConfigError:
+    having = ", ".join(record.name for record in FORECASTERS.values() if record.official)
+    return ConfigError(
+        f"there is no official implementation of {names}, only of {having}: leave it out"
+    )
 
 
 def _announce(card: ModelCard) -> None:

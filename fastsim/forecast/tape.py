@@ -19,14 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fastsim.config import write_whole
+from fastsim.config import require_count, write_whole
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import Context, Forecaster
+from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
+from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
 
-FORMAT = 1
+FORMAT = 2
+"""Of the figures: a table that was made by other rules is made again."""
 FIGURES = ("return", "dispersion", "rise")
 BARS_PER_PART = 256
 
@@ -87,9 +89,9 @@ def build_forecast_tape(
     """
     if tape.worlds > 1:
         raise ForecastError(f"forecast one world at a time, tape.world(i), not {tape.worlds}")
-    wanted = tuple(horizons)
-    reach = forecaster.card.max_horizon
-    if not wanted or min(wanted) < 1 or max(wanted) > reach:
+    wanted, reach = tuple(horizons), forecaster.card.max_horizon
+    require_count("batch_size", batch_size)
+    if check_horizons(wanted) > reach:
         raise ForecastError(
             f"{forecaster.card.name} forecasts 1 to {reach} bars ahead; "
             f"horizons {wanted} do not fit"
@@ -122,7 +124,11 @@ def build_forecast_tape(
                 rate = made / (time.perf_counter() - started)
                 task.advance(rows.stop - rows.start, rate=f"{rate:,.0f} forecasts/s")
         write_whole(parts / "settings.json", json.dumps(settings, indent=2).encode())
-    values = torch.cat([_read(_part(parts, start)) for start in starts])
+    read = {start: _read(_part(parts, start)) for start in starts}
+    if isinstance(forecaster, Counted):
+        kept = [values for start, values in read.items() if start not in missing]
+        forecaster.found(sum(int((~values.isnan()).any(-1).sum()) for values in kept))
+    values = torch.cat(list(read.values()))
     return ForecastTape(values, wanted)
 
 
@@ -141,8 +147,7 @@ def _figures(
     """Figures [bars, A, K] of these bars; NaN where an asset is not listed or too young."""
     context = context_at(tape, bars, context_length)
     close = context.close
-    recent = close[:, -forecaster.card.max_context :]
-    known = recent.isfinite().sum(1) >= forecaster.card.min_context
+    known = can_forecast(forecaster, context)
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
     figures = torch.full((len(close), len(horizons) * len(FIGURES)), torch.nan)
     if len(ready):

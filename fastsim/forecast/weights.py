@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
+from fastsim.forecast.hub import HubFile, cached, obtain
 from fastsim.forecast.interface import ModelCard
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
-
-_NO_FILE = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError)
 
 
 def find_weights(
@@ -34,6 +30,8 @@ def find_weights(
 
     Parameters
     ----------
+    revision
+        Commit of the hub's repository; None holds to the one met first.
     path
         A file, or a folder that holds `filename`, as the hub would give it; None asks the hub's
         cache, then the hub. HF_HUB_OFFLINE=1 keeps to the cache.
@@ -43,21 +41,41 @@ def find_weights(
     ForecastError
         The file cannot be had; says how to get it.
     """
+    return find_first(name, (filename,), hub_id=hub_id, revision=revision, path=path)
+
+
+def find_first(
+    name: str,
+    filenames: Sequence[str],
+    *,
+    hub_id: str | None,
+    revision: str | None,
+    path: str | Path | None,
+) -> Path:
+    """The first of these files that there is, as `find_weights` does: one file, published twice."""
     if path is not None:
-        found = Path(path) / filename if Path(path).is_dir() else Path(path)
-        if not found.is_file():
-            raise ForecastError(f"{name}: no weights at {found}; expected {filename} of {hub_id}")
-        return found
+        given = Path(path).expanduser()
+        places = [given / filename for filename in filenames] if given.is_dir() else [given]
+        for place in places:
+            if place.is_file():
+                return place
+        raise ForecastError(
+            f"{name}: no weights at {places[0]}; expected {' or '.join(filenames)}"
+            f"{f' of {hub_id}' if hub_id else ''}"
+        )
     if hub_id is None:
         raise ForecastError(f"{name} is on no hub: give the path of its weights")
-    try:
-        return Path(hf_hub_download(hub_id, filename, revision=revision))
-    except _NO_FILE as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ForecastError(
-            f"{name}: {filename} of {hub_id} is not cached and cannot be fetched; run "
-            f"`hf download {hub_id}` where there is network, or give a local path ({reason})"
-        ) from None
+    files = [HubFile(hub_id=hub_id, filename=filename, revision=revision) for filename in filenames]
+    for file in files:
+        if cached(file) is not None:
+            return obtain(name, file)
+    for file in files:
+        with suppress(FileNotFoundError):
+            return obtain(name, file)
+    raise ForecastError(
+        f"{name}: {hub_id} has no {' or '.join(filenames)}"
+        f"{f' at revision {revision}' if revision else ''}: name another revision"
+    )
 
 
 def find_checkpoint(
@@ -84,7 +102,11 @@ def pick_settings(name: str, cls: type[Settings], given: Mapping[str, Any], path
     missing = [wanted for wanted in names if wanted not in given]
     if missing:
         raise ForecastError(f"{name}: {path} lacks {missing[0]}: it is not this architecture")
-    return cls(**{wanted: given[wanted] for wanted in names})
+    try:
+        return cls(**{wanted: given[wanted] for wanted in names})
+    except (ArithmeticError, TypeError, ValueError) as error:  # ours are ValueErrors too
+        reason = " ".join(str(error).split())[:200]
+        raise ForecastError(f"{name}: {path} is not this architecture ({reason})") from None
 
 
 def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
@@ -122,12 +144,3 @@ def require_parameters(name: str, module: nn.Module, count: int) -> None:
     found = sum(parameter.numel() for parameter in module.parameters())
     if found != count:
         raise ForecastError(f"{name} has {count:,} parameters, these weights have {found:,}")
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of every weight and buffer of `module`, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 
 import torch
 
+from fastsim.errors import ForecastError
 from fastsim.forecast.interface import Context
 from fastsim.market.tape import MarketTape
+
+DAY_S = 86_400
 
 
 def context_at(tape: MarketTape, bars: slice, length: int) -> Context:
@@ -15,8 +19,20 @@ def context_at(tape: MarketTape, bars: slice, length: int) -> Context:
 
     Before the first bar of the tape a context is padded with NaN, and time goes on backwards at the
     tape's first step.
+
+    Raises
+    ------
+    ForecastError
+        The length is no whole number from 1 up, or the bars are not on the tape.
     """
+    if not isinstance(length, Integral) or isinstance(length, bool) or length < 1:
+        raise ForecastError(f"a context has a whole number of bars from 1 up, not {length!r}")
     start, stop, _ = bars.indices(len(tape))
+    if (bars.start or 0) < 0 or stop < (bars.stop or 0) or start >= stop:
+        raise ForecastError(
+            f"bars {bars.start} to {bars.stop} are not on the tape, which has bars 0 to "
+            f"{len(tape) - 1}"
+        )
     first = start - length + 1
     table = tape.known.bars[max(first, 0) : stop]  # [rows, A, 6]
     stamps = torch.from_numpy(
@@ -24,7 +40,8 @@ def context_at(tape: MarketTape, bars: slice, length: int) -> Context:
     )
     if first < 0:
         table = torch.cat([table.new_full((-first, *table.shape[1:]), torch.nan), table])
-        step = int((tape.timestamps[1] - tape.timestamps[0]).astype("timedelta64[s]").astype(int))
+        seconds = tape.timestamps[:2].astype("datetime64[s]").astype(int)
+        step = int(seconds[-1] - seconds[0]) or DAY_S  # of a tape of one bar: a day
         earlier = stamps[0] + step * torch.arange(first, 0)
         stamps = torch.cat([earlier, stamps])
     windows = table.unfold(0, length, 1)  # [bars, A, 6, L]

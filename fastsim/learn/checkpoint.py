@@ -14,7 +14,7 @@ import torch
 from fastsim.config import write_whole
 from fastsim.errors import CheckpointError
 
-FORMAT = 5
+FORMAT = 6
 PARTS = (
     "iteration",
     "spec",

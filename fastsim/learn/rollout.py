@@ -141,7 +141,18 @@ def require_next_step(rules: EnvConfig) -> None:
 
 
 def begin_policy(env: Environment, config: PolicyConfig, seed: int) -> Policy:
-    """A policy for what the environment shows, with weights of this seed."""
+    """A policy for the bars and portfolios of the environment, with weights of this seed.
+
+    Raises
+    ------
+    ConfigError
+        The environment shows windows, which these policies do not look at.
+    """
+    if env.config.observation == "window":
+        raise ConfigError(
+            'EnvConfig.observation = "window" is for policies of your own: those trained here look '
+            'at the features and forecasts of the bar; use "flat"'
+        )
     return new_policy(make_spec(env.tape, env.config, config), env.tape, seed=seed)
 
 

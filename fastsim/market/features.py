@@ -97,7 +97,7 @@ class FeatureConfig:
             )
         if self.momentum_skip >= self.momentum_window:
             raise ConfigError(
-                f"FeatureConfig.momentum_skip must be below momentum_window = "
+                f"FeatureConfig.momentum_skip must be below FeatureConfig.momentum_window = "
                 f"{self.momentum_window}, got {self.momentum_skip!r}"
             )
         if isinstance(self.extra, str):

@@ -230,8 +230,18 @@ class MarketTape:
         )
 
     def with_features(self, features: Mapping[str, Tensor]) -> MarketTape:
-        """Add named features [T, A], known at the close of each bar, clipped into bounds."""
+        """Add named features [T, A], known at the close of each bar, clipped into bounds.
+
+        Raises
+        ------
+        DataError
+            One has another shape, or the name of a feature that is there already.
+        """
         for name, values in features.items():
+            if name in self.feature_names:
+                raise DataError(
+                    f"the market has a feature {name!r} already: add it once, or under another name"
+                )
             if values.shape != self.known.sigma.shape:
                 raise DataError(
                     f"feature {name!r} must have the shape of the market "
@@ -367,7 +377,8 @@ def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
 def _resolve_fill(wanted: str, bars: Bars) -> FillPrice:
     if wanted == "next_open" and bars.open is None:
         raise DataError(
-            'fill="next_open" needs open prices; this data has closes only: use "close"'
+            'TapeConfig.fill = "next_open" needs open prices; this data has closes only: '
+            'use "close"'
         )
     if wanted == "close" or bars.open is None:
         return "close"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.errors import DataError
-from fastsim.stats.years import DAYS_PER_YEAR, TRADING_DAYS, WEEKDAYS_PER_YEAR
+from fastsim.stats.years import DAYS_PER_YEAR, TRADING_DAYS
 
 
 def total_return(returns: Tensor) -> Tensor:
@@ -177,12 +177,15 @@ def rounding_of(dtype: torch.dtype) -> float:
 
 
 def periods_per_year(timestamps: NDArray[np.datetime64]) -> float:
-    """Infer how many bars make a year.
+    """Infer how many bars make a year, from the calendar that the bars themselves have.
 
-    Daily bars of a market with weekends make exactly 252, without weekends exactly 365. Intraday
-    bars are counted: bars per day of the sample times days a year, over weekdays where the market
-    has weekends (holidays then count as weekdays without bars, which is why long samples say it
-    better). Anything slower than daily is counted to the nearest whole number: 52 for weeks, 12
+    Bars shorter than a day with next to no gaps are those of a market that never closes: a year
+    over their length, 525,600 minutes. Other bars are counted by the days of the week that they
+    have: daily ones of five days make exactly 252 by the convention of the field, of seven exactly
+    365, of six 365 x 6/7 = 313, and so on. Intraday bars are counted: where the market trades on
+    seven days, over the time from the first to the last; else those per such day of the sample,
+    times such days a year (holidays then count as days without bars, which is why long samples say
+    it better). Anything slower than daily is counted to the nearest whole number: 52 for weeks, 12
     for months. A sample shorter than a week is taken for one of a market with weekends.
 
     Parameters
@@ -203,18 +206,57 @@ def periods_per_year(timestamps: NDArray[np.datetime64]) -> float:
         raise DataError(
             f"timestamps must increase, got {timestamps[place]} before {timestamps[place + 1]}"
         )
-    days = timestamps.astype("datetime64[D]")
-    calendar_days = int((days[-1] - days[0]).astype(int)) + 1
-    seven_days = calendar_days >= 7 and len(np.unique(days)) > 0.9 * calendar_days
     usual_gap = float(np.median(gaps))
     if usual_gap > 1.5:
         return max(1.0, float(round(DAYS_PER_YEAR / float(gaps.mean()))))
+    days = timestamps.astype("datetime64[D]")
+    week = _days_of_week(days)
     if usual_gap > 0.8:
-        return DAYS_PER_YEAR if seven_days else TRADING_DAYS
-    if seven_days:
-        return len(days) / calendar_days * DAYS_PER_YEAR
-    weekdays = max(1, int(np.busday_count(days[0], days[-1] + 1)))
-    return len(days) / weekdays * WEEKDAYS_PER_YEAR
+        return TRADING_DAYS if len(week) == 5 else DAYS_PER_YEAR * len(week) / 7
+    if usual_gap > 0.9 * gaps.mean():
+        return DAYS_PER_YEAR / usual_gap
+    if len(week) == 7:
+        return DAYS_PER_YEAR / float(gaps.mean())
+    days = _whole_days(days)
+    open_days = np.isin(_day_of_week(np.arange(days[0], days[-1] + 1)), week).sum()
+    return len(days) / max(1, int(open_days)) * DAYS_PER_YEAR * len(week) / 7
+
+
+def _whole_days(days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    """Days of bars without the first and the last where the sample cuts those short."""
+    _, counts = np.unique(days, return_counts=True)
+    if len(counts) < 4:
+        return days
+    whole = 0.75 * float(np.median(counts))
+    return days[
+        (counts[0] if counts[0] < whole else 0) : len(days)
+        - (counts[-1] if counts[-1] < whole else 0)
+    ]
+
+
+def _day_of_week(days: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """0 for Monday to 6 for Sunday."""
+    numbers: NDArray[np.int64] = (days.astype("datetime64[D]").astype(np.int64) + 3) % 7
+    return numbers
+
+
+def _days_of_week(days: NDArray[np.datetime64]) -> list[int]:
+    """Days on which a market trades: those with bars in half of the weeks, and half as many each.
+
+    A sample shorter than a week says nothing of weekends, unless it has bars on one, and in one
+    shorter than four weeks a working day without bars is a holiday.
+    """
+    numbers = _day_of_week(days)
+    span = int((days[-1] - days[0]).astype("timedelta64[D]").astype(int)) + 1
+    weeks = np.bincount(_day_of_week(np.arange(days[0], days[-1] + 1)), minlength=7).clip(1)
+    dated = np.bincount(_day_of_week(np.unique(days)), minlength=7) / weeks
+    bars = np.bincount(numbers, minlength=7) / weeks
+    often = (dated >= 0.5) & (bars >= 0.5 * np.median(bars[bars > 0]))
+    busy: list[int] = np.flatnonzero(often).tolist()
+    if span < 7:
+        return list(range(7)) if often[5:].all() else list(range(5))
+    holidays = span < 28 and max(busy, default=0) < 5
+    return list(range(5)) if holidays else busy or list(range(5))
 
 
 def _undefined(returns: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 DAYS_PER_YEAR = 365.0
 """Of calendar time: what borrow, interest and the length of a bar are measured in."""
-WEEKDAYS_PER_YEAR = DAYS_PER_YEAR * 5 / 7
 TRADING_DAYS = 252.0
 """In a year: daily bars of a market with weekends and holidays, by the convention of the field."""
 

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import make
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecCheckNan, VecNormalize
 
 import fastsim
 from fastsim.adapters.build import build_env
@@ -15,10 +18,10 @@ from fastsim.adapters.gym_env import PortfolioVectorEnv
 from fastsim.adapters.sb3 import SB3VecEnv, pack, unpack
 from fastsim.data.sample import sample_bars
 from fastsim.env.episode import EpisodeConfig
-from fastsim.errors import ConfigError
+from fastsim.errors import ActionError, ConfigError
 from fastsim.market.tape import make_tape
 
-SHORT = {"market": "tech4", "episode": {"horizon": 10, "staggered": False}}
+SHORT = {"market": "tech4", "episode": {"horizon": 10}}
 
 
 def test_stable_baselines3_finds_nothing_to_complain_about():
@@ -48,7 +51,7 @@ def test_a_finished_episode_carries_what_its_algorithms_need():
 
 
 def test_only_finished_rows_are_touched_in_a_persistent_list_of_infos():
-    env = SB3VecEnv(64, market="tech4", episode={"horizon": 16})
+    env = SB3VecEnv(64, market="tech4", episode={"horizon": 16, "staggered": True})
     env.seed(0)
     env.reset()
     before, dones = None, 0
@@ -139,7 +142,7 @@ def test_it_runs_the_same_as_gymnasium_from_the_same_seed_at_any_thread_count(th
 
 
 def test_its_wrappers_and_its_evaluation_accept_it():
-    env = VecNormalize(VecMonitor(VecCheckNan(SB3VecEnv(4, **SHORT), raise_exception=True)))
+    env = VecNormalize(VecCheckNan(SB3VecEnv(4, **SHORT), raise_exception=True))
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
     model.learn(64)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=4)
@@ -184,3 +187,125 @@ def test_single_environments_of_a_batch_have_no_attributes_to_set():
 def test_players_who_share_a_market_are_refused():
     with pytest.raises(ConfigError, match="players=1, got 2"):
         SB3VecEnv(4, "tech4", players=2, impact={"transient": 1.0})
+
+
+def test_evaluation_counts_whole_episodes_alone():
+    env = SB3VecEnv(4, **SHORT)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
+    returns, lengths = evaluate_policy(
+        model, SB3VecEnv(3, **SHORT), n_eval_episodes=7, return_episode_rewards=True
+    )
+    assert lengths == [10] * 7
+    assert len(set(returns)) == 7
+
+
+def test_its_episodes_are_recorded_as_by_a_monitor():
+    env = SB3VecEnv(3, **SHORT)
+    assert env.env_is_wrapped(Monitor) == [True] * 3
+    assert env.env_is_wrapped(Monitor, [0, 2]) == [True] * 2
+    assert env.env_is_wrapped(TimeLimit) == [False] * 3
+
+
+def test_starts_are_others_in_every_run_that_is_not_seeded():
+    first = [SB3VecEnv(8, "tech4").reset() for _ in range(2)]
+    assert not np.array_equal(*first)
+    seeded = []
+    for _ in range(2):
+        env = SB3VecEnv(8, "tech4")
+        env.seed(4)
+        seeded.append(np.stack([env.reset(), env.reset()]))
+    assert np.array_equal(*seeded)
+    assert not np.array_equal(*seeded[0]), "a seed is for one reset"
+
+
+def test_a_list_of_seeds_is_for_single_environments():
+    env = SB3VecEnv(3, **SHORT)
+    assert env.seed([5, 1, 5]) == [5, 1, 5]
+    rows = env.reset()
+    for seed, row in zip([5, 1, 5], rows, strict=True):
+        assert np.array_equal(make(fastsim.ENV_ID, **SHORT).reset(seed=seed)[0], row)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "7", True, [1], [1, 2, -3], [1, None, 2]])
+def test_seeds_that_are_none_are_refused(seed):
+    with pytest.raises(ConfigError, match="seed must be") as caught:
+        SB3VecEnv(3, **SHORT).seed(seed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "4", True, None])
+def test_numbers_of_environments_that_are_none_are_refused(count):
+    with pytest.raises(ConfigError, match="num_envs must be a whole number >= 1, got"):
+        SB3VecEnv(count, "tech4")
+
+
+def test_it_is_drawn_as_gymnasium_draws_it():
+    env = SB3VecEnv(2, render_mode="rgb_array", **SHORT)
+    with pytest.raises(ActionError, match=r"call reset\(\) before render\(\)"):
+        env.render()
+    env.seed([4, 9])
+    env.reset()
+    env.step(np.full((2, 4), 0.25, dtype=np.float32))
+    assert env.render_mode == "rgb_array"
+    assert env.render().shape[2] == 3
+    alone = make(fastsim.ENV_ID, render_mode="rgb_array", **SHORT)
+    alone.reset(seed=9)
+    alone.step(np.full(4, 0.25, dtype=np.float32))
+    assert np.array_equal(env.get_images()[1], alone.render())
+
+
+@pytest.mark.parametrize("mode", ["human", "rgb_array_list", "ansi", 3])
+def test_modes_it_cannot_draw_in_are_refused(mode):
+    with pytest.raises(ConfigError, match="render_mode must be None or one of 'rgb_array', got"):
+        SB3VecEnv(2, render_mode=mode, **SHORT)
+
+
+def test_it_takes_gymnasiums_words_for_restarts_and_limits():
+    env = SB3VecEnv(2, "tech4", autoreset_mode=AutoresetMode.SAME_STEP, max_episode_steps=3)
+    env.reset()
+    done = [env.step(np.zeros((2, 4), dtype=np.float32))[2].tolist() for _ in range(3)]
+    assert done == [[False] * 2, [False] * 2, [True] * 2]
+    with pytest.raises(ConfigError, match="DISABLED"):
+        SB3VecEnv(2, "tech4", autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ConfigError, match="Stable-Baselines3 needs"):
+        SB3VecEnv(2, "tech4", autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def test_steps_out_of_turn_are_refused():
+    env = SB3VecEnv(2, **SHORT)
+    still = np.zeros((2, 4), dtype=np.float32)
+    with pytest.raises(ActionError, match=r"call reset\(\) before step\(\)"):
+        env.step(still)
+    env.reset()
+    env.close()
+    for use in (env.reset, lambda: env.step(still)):
+        with pytest.raises(ActionError, match="closed: make another"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.zeros((3, 4)), r"must have shape \(2, 4\), got \(3, 4\)"),
+        (np.zeros(4), r"must have shape \(2, 4\), got \(4,\)"),
+        (np.zeros((2, 4), dtype=complex), "real numbers"),
+        (np.array([["buy"] * 4] * 2), "real numbers"),
+        (None, "real numbers"),
+        ([[0.1], [0.2, 0.3]], "real numbers"),
+    ],
+)
+def test_actions_that_are_none_are_refused(actions, message):
+    env = SB3VecEnv(2, **SHORT)
+    env.reset()
+    with pytest.raises(ActionError, match=message) as caught:
+        env.step(actions)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_is_not_finite_holds():
+    env = SB3VecEnv(2, **SHORT)
+    env.reset()
+    actions = np.full((2, 4), 0.25, dtype=np.float32)
+    actions[1, 0] = np.nan
+    env.step(actions)
+    assert env.env.state.invalid_actions.tolist() == [0, 1]

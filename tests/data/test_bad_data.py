@@ -307,7 +307,7 @@ CALENDAR = np.arange("2010-01-01", "2013-01-01", dtype="datetime64[D]").astype("
 @pytest.mark.parametrize(
     ("dates", "part"),
     [
-        (("2012-01-01", "2011-01-01"), "must be before test_start 2011-01-01"),
+        (("2012-01-01", "2011-01-01"), "must be before TrainConfig.test_start 2011-01-01"),
         (("2011-01-01", "2011-01-01"), "validation_start 2011-01-01"),
         (("2009-01-01", "2011-01-01"), "validation_start 2009-01-01 is outside"),
         (("2011-01-01", "2013-01-01"), "test_start 2013-01-01 is outside"),

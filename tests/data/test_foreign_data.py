@@ -11,6 +11,7 @@ import pytest
 from worlds import random_bars
 
 from fastsim.cli import main, parse
+from fastsim.data.checks import CheckConfig
 from fastsim.data.read import read_bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.vendors import VENDORS, BarRequest, Vendor, fetch
@@ -83,7 +84,7 @@ def test_fastsims_own_are_asked_for_alike(monkeypatch):
         monkeypatch.setattr(f"fastsim.data.vendors.{name}", download)
     assert fetch("yfinance", REQUEST) is BARS
     assert fetch("ccxt", replace(REQUEST, interval="1h")) is BARS
-    span = {"start": "2020-01-03", "end": "2020-01-06"}
+    span = {"start": "2020-01-03", "end": "2020-01-06", "checks": CheckConfig()}
     assert asked[1] == ((("B", "A"),), {**span, "interval": "1d"})
     assert asked[2] == (("binance", ("B", "A")), {**span, "timeframe": "1h"})
 

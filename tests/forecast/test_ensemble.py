@@ -11,8 +11,10 @@ from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market, fit_weights
 from fastsim.forecast.evaluate import DECILES
-from fastsim.forecast.interface import Forecast
+from fastsim.forecast.interface import Context, Forecast
 from fastsim.forecast.models.baselines import trailing_random_walk
+from fastsim.forecast.registry import load_ensemble, parse_weights
+from fastsim.forecast.tape import build_forecast_tape
 from fastsim.market.tape import make_tape
 
 
@@ -112,3 +114,98 @@ def test_rows_without_an_outcome_cannot_fit_weights():
     tape = make_tape(sample_bars("tech4"))
     with pytest.raises(ForecastError, match="no window with a known outcome"):
         fit_on_market([Counting()], tape, slice(700, 710), horizons=(21,), context_length=64)
+
+
+def with_young_rows(known: int = 10) -> Context:
+    """Three series, the second with few known closes."""
+    context = random_context(3)
+    context.bars[1, :-known] = torch.nan
+    return context
+
+
+def test_a_series_that_is_too_short_for_a_member_is_left_to_the_others_and_that_alone(caplog):
+    easy, hard = Counting(name="easy"), Counting(name="hard", shift=0.1)
+    hard.card = replace(hard.card, min_context=32)
+    context = with_young_rows()
+    both = Ensemble([easy, hard])
+    with caplog.at_level(logging.WARNING):
+        quantiles = both.forecast(context, 4).quantiles
+        both.forecast(context, 4)
+    low, high = (
+        easy.forecast(context, 4).quantiles,
+        Counting(shift=0.1).forecast(context, 4).quantiles,
+    )
+    torch.testing.assert_close(quantiles[[0, 2]], (0.5 * (low + high))[[0, 2]])
+    torch.testing.assert_close(quantiles[1], low[1])
+    assert hard.asked == 4, "two calls of two series"
+    assert caplog.text.count("hard drops out of the ensemble for 1 of 3 series") == 1
+
+
+def test_what_is_known_counts_where_the_member_looks():
+    """Ten closes long ago are out of sight of a member that looks back a little."""
+    near, far = Counting(name="near"), Counting(name="far", shift=0.1)
+    near.card = replace(near.card, max_context=16)
+    context = random_context(2)
+    context.bars[1, 20:-3] = torch.nan
+    both = Ensemble([near, far])
+    assert both.can_forecast(context).tolist() == [True, True]
+    quantiles = both.forecast(context, 4).quantiles
+    torch.testing.assert_close(quantiles[1], far.forecast(context, 4).quantiles[1])
+
+
+def test_a_series_that_no_member_can_forecast_is_named():
+    hard = Counting(name="hard")
+    hard.card = replace(hard.card, max_context=16)
+    late = Counting(name="late", horizon=32)
+    late.card = replace(late.card, min_context=40)
+    context = random_context(2)
+    context.bars[1, 20:-3] = torch.nan
+    both = Ensemble([hard, late])
+    assert both.can_forecast(context).tolist() == [True, False]
+    with pytest.raises(ForecastError, match=r"no member of hard.late forecasts series 1") as caught:
+        both.forecast(context, 4)
+    assert "\n" not in str(caught.value)
+
+
+def test_under_stop_every_member_has_to_forecast_every_series():
+    easy, hard = Counting(name="easy"), Counting(name="hard")
+    hard.card = replace(hard.card, min_context=32)
+    with pytest.raises(ForecastError, match=r"needs 32 known closes; series 1 .* has 10"):
+        Ensemble([easy, hard], on_failure="stop").forecast(with_young_rows(), 4)
+    assert Ensemble([easy, hard], on_failure="stop").can_forecast(with_young_rows()).tolist() == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_a_table_has_the_assets_that_any_member_can_forecast(tmp_path):
+    tape = make_tape(sample_bars("tech4").take(slice(0, 140)))
+    easy, hard = Counting(name="easy"), Counting(name="hard")
+    hard.card = replace(hard.card, min_context=32)
+    table = build_forecast_tape(tape, Ensemble([easy, hard]), tmp_path, context_length=64)
+    assert table.values[6].isnan().all()
+    assert table.values[7:].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Ensemble([Counting()], on_failure="shrug"), 'on_failure must be "drop" or "stop"'),
+        (lambda: Ensemble([Counting()], [float("inf")]), "weights must be >= 0 and not all 0"),
+        (lambda: Ensemble([Counting()], [1.0, 1.0]), "1 forecasters need 1 weights, got 2"),
+        (lambda: Ensemble([Counting()], []), "1 forecasters need 1 weights, got 0"),
+        (lambda: load_ensemble([]), "at least one member"),
+        (lambda: load_ensemble(["fastsim-prior"], [-1.0]), "weights must be >= 0"),
+        (lambda: load_ensemble(["toto", "kronos"], [0.0, 0.0]), "weights must be >= 0 and not all"),
+        (lambda: load_ensemble(["toto", "kronos"], [1.0]), "2 forecasters need 2 weights"),
+        (lambda: parse_weights("1,-1"), "weights must be >= 0"),
+        (lambda: parse_weights("0,0"), "not all 0"),
+        (lambda: parse_weights("nan,1"), "weights must be >= 0"),
+        (lambda: parse_weights("1,,2"), "weights must be numbers"),
+    ],
+)
+def test_ensembles_that_cannot_be_are_refused_before_anything_is_loaded(make, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        make()
+    assert "\n" not in str(caught.value)

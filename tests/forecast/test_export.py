@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 from forecasters import TinyModel, random_context
 
-from fastsim.errors import ForecastError
+from fastsim.cli import main
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.export import ROUNDING_BOUND, export, load_artifact
 from fastsim.forecast.artifacts.formats import SUFFIX, _asinh, _log1p, _running_maximum, _sinh
 from fastsim.forecast.artifacts.int8 import Int8Linear, quantised
@@ -16,9 +18,11 @@ from fastsim.forecast.interface import Context, ModuleForecaster
 from fastsim.forecast.models.kronos import random_kronos
 from fastsim.forecast.models.prior import load_prior
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
+from fastsim.forecast.models.toto import TotoConfig, TotoModel
 from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
 from fastsim.forecast.networks.kronos_network import KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import TokenizerConfig
+from fastsim.forecast.registry import load_forecaster
 
 WINDOWS = random_context(40)
 BATCHES = (1, 2, 7, 33)
@@ -100,6 +104,18 @@ def test_artefacts_of_other_weights_have_other_keys(tmp_path):
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize(
+    "model", [TinyModel(), tiny_tirex(), tiny_toto2()], ids=["tiny", "tirex", "toto2"]
+)
+def test_a_pegged_and_a_halted_asset_among_the_windows_are_no_obstacle(tmp_path, model):
+    windows = random_context(40)
+    windows.bars[0] = 1.1
+    windows.bars[1, -40:] = torch.nan
+    path = tmp_path / "model.pt"
+    export(model, path, windows=windows, horizon=8, precision="float16")
+    assert load_artifact(path).metadata["takes_padding"]
+
+
 class Forgetful(TinyModel):
     """Bakes the batch of the trace into the artefact: right at that size alone."""
 
@@ -107,6 +123,16 @@ class Forgetful(TinyModel):
         quantiles = super().forward(*inputs, horizon=horizon)
         if torch.jit.is_tracing():
             return quantiles + 1.0
+        return quantiles
+
+
+class Speechless(TinyModel):
+    """Says nothing in an artefact, for one of the series."""
+
+    def forward(self, *inputs, horizon):
+        quantiles = super().forward(*inputs, horizon=horizon)
+        if torch.jit.is_tracing():
+            return torch.where(inputs[0][:, -1:, None] > 110.0, torch.nan, quantiles)
         return quantiles
 
 
@@ -122,7 +148,8 @@ class Fragile(TinyModel):
 
 
 @pytest.mark.parametrize(
-    ("model", "precision"), [(Forgetful(), "float32"), (Fragile(), "bfloat16")]
+    ("model", "precision"),
+    [(Forgetful(), "float32"), (Speechless(), "float32"), (Fragile(), "bfloat16")],
 )
 def test_an_artefact_that_disagrees_is_not_written(tmp_path, model, precision):
     with pytest.raises(ForecastError, match="was not written"):
@@ -182,6 +209,9 @@ def test_an_inductor_package_forecasts_what_its_model_does(tmp_path):
         torch.testing.assert_close(
             artifact.forecast(context, 8).quantiles, eager, rtol=1e-5, atol=1e-3
         )
+    short = cut(random_context(3, seed=9), 20)
+    eager = ModuleForecaster(TinyModel()).forecast(short, 8).quantiles
+    torch.testing.assert_close(artifact.forecast(short, 8).quantiles, eager, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +353,7 @@ def test_an_int8_layer_rounds_weights_by_output_and_inputs_by_row():
     torch.testing.assert_close(found, wanted)
 
 
-def test_an_inductor_package_of_a_recurrent_model_takes_any_batch(tmp_path):
+def test_an_inductor_package_of_a_recurrent_model_takes_any_batch_and_past(tmp_path):
     model, path = tiny_tirex(), tmp_path / "tirex.pt2"
     export(model, path, windows=WINDOWS, horizon=8, precision="float32", format="aoti")
     artifact = load_artifact(path)
@@ -332,3 +362,178 @@ def test_an_inductor_package_of_a_recurrent_model_takes_any_batch(tmp_path):
         eager = model(context.close, horizon=8).sort(-1).values
         ours = artifact.forecast(context, 8).quantiles
         torch.testing.assert_close(ours, eager, rtol=1e-6, atol=1e-3)
+    short = cut(random_context(3, seed=9), 20)
+    eager = ModuleForecaster(model).forecast(short, 8).quantiles
+    torch.testing.assert_close(artifact.forecast(short, 8).quantiles, eager, rtol=1e-6, atol=1e-3)
+
+
+def cut(context: Context, length: int) -> Context:
+    return Context(context.bars[:, -length:], context.timestamps[:, -length:])
+
+
+SHORT = (9, 20, 33, 63)
+
+
+@pytest.mark.parametrize(
+    ("make", "format"),
+    [
+        (TinyModel, "torchscript"),
+        (TinyModel, "onnx"),
+        (load_prior, "torchscript"),
+        (tiny_tirex, "torchscript"),
+        (tiny_tirex, "onnx"),
+        (tiny_toto2, "torchscript"),
+    ],
+)
+def test_a_context_shorter_than_the_artefacts_is_forecast_as_the_model_forecasts_it(
+    tmp_path, make, format
+):
+    model, path = make(), tmp_path / f"model{SUFFIX[format]}"
+    export(model, path, windows=WINDOWS, horizon=8, precision="float32", format=format)
+    artifact, whole = load_artifact(path), random_context(3, seed=9)
+    for length in SHORT if model.card.min_context < 9 else (33, 63):
+        context = cut(whole, length)
+        eager = ModuleForecaster(model).forecast(context, 8).quantiles
+        ours = artifact.forecast(context, 8).quantiles
+        torch.testing.assert_close(ours, eager, rtol=1e-6, atol=1e-3)
+
+
+def unpadded_tirex():
+    return TiRexModel.random(tiny_tirex().config, 0, pad=False)
+
+
+def tiny_toto():
+    torch.manual_seed(0)
+    sizes = {"patch_size": 16, "embed_dim": 32, "num_layers": 2, "num_heads": 2}
+    return TotoModel(
+        TotoConfig(**sizes, mlp_hidden_dim=48, spacewise_every_n_layers=2, k_components=3)
+    ).eval()
+
+
+@pytest.mark.parametrize(("make", "name"), [(unpadded_tirex, "tirex"), (tiny_toto, "Toto-Open")])
+def test_a_context_that_cannot_be_padded_is_an_error_and_no_other_forecast(tmp_path, make, name):
+    model, path = make(), tmp_path / "model.pt"
+    export(model, path, windows=WINDOWS, horizon=8, precision="float32")
+    artifact, context = load_artifact(path), cut(random_context(3), 20)
+    told = f"{name}.* reads 64 bars, the context has 20, and missing bars .*: give 64 bars"
+    with pytest.raises(ForecastError, match=told) as caught:
+        artifact.forecast(context, 8)
+    assert "\n" not in str(caught.value)
+    whole = ModuleForecaster(model).forecast(random_context(3), 8).quantiles
+    ours = artifact.forecast(random_context(3), 8).quantiles
+    torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-3)
+
+
+def test_an_artefact_forecasts_no_series_and_counts_closes_where_it_looks(tmp_path):
+    path = tmp_path / "tirex.pt"
+    export(tiny_tirex(), path, windows=cut(WINDOWS, 32), horizon=8, precision="float32")
+    artifact = load_artifact(path)
+    nothing = Context(*(part[:0] for part in random_context(2)))
+    assert artifact.forecast(nothing, 5).quantiles.shape == (0, 5, 9)
+    assert artifact.card.max_context == 32
+    context = random_context(2)
+    context.bars[1, -32:-3] = torch.nan
+    with pytest.raises(ForecastError, match="series 1 of the context has 3"):
+        artifact.forecast(context, 5)
+
+
+def test_exporting_leaves_the_model_as_it_is_and_the_gate_is_not_fooled(tmp_path):
+    model = TinyModel()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    half = export(model, tmp_path / "half.pt", windows=WINDOWS, horizon=8, precision="float16")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    export(model, tmp_path / "full.pt", windows=WINDOWS, horizon=8, precision="float32")
+    context = random_context(3)
+    full = load_artifact(tmp_path / "full.pt").forecast(context, 8).quantiles
+    eager = ModuleForecaster(TinyModel()).forecast(context, 8).quantiles
+    torch.testing.assert_close(full, eager, rtol=1e-6, atol=1e-4)
+    again = export(model, tmp_path / "half.pt", windows=WINDOWS, horizon=8, precision="float16")
+    assert again == half and half.against_float32 > 0
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(200)])
+def test_what_is_no_artefact_is_named_the_same_in_python_and_on_the_command_line(
+    suffix, content, tmp_path, capsys
+):
+    path = tmp_path / f"some{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ForecastError, match=f"some{suffix}: damaged") as caught:
+        load_forecaster(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", "show", "AAPL", "--forecaster", str(path)])
+    assert ended.value.code == 2
+    assert str(caught.value) in capsys.readouterr().err
+
+
+def alter(path, change):
+    """Rewrite an artefact's metadata."""
+    extra = {"fastsim.json": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        program = torch.jit.load(path, _extra_files=extra)
+        metadata = json.loads(extra["fastsim.json"])
+        torch.jit.save(program, path, _extra_files={"fastsim.json": json.dumps(change(metadata))})
+
+
+def without(name):
+    return lambda metadata: {key: value for key, value in metadata.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda metadata: metadata | {"format": 1}, "as format 1 of artefacts, not 2: export"),
+        (lambda metadata: metadata | {"format": 99, "fastsim": "9.0"}, "by fastsim 9.0, as format"),
+        (without("format"), "as format 1 of artefacts, not 2: export the model again"),
+        (without("model"), "export the model again"),
+        (without("takes_padding"), "export the model again"),
+        (without("context_length"), "export the model again"),
+        (lambda metadata: [1, 2], "made by fastsim something else"),
+        (lambda metadata: metadata | {"model": {"name": "x"}}, "card of the model is damaged"),
+        (lambda metadata: metadata | {"model": 3}, "card of the model is damaged"),
+        (lambda metadata: metadata | {"horizon": 0}, "card of the model is damaged"),
+    ],
+)
+def test_artefacts_of_other_versions_are_named_in_one_line(tmp_path, change, told):
+    path = tmp_path / "tiny.pt"
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32")
+    alter(path, change)
+    with pytest.raises(ForecastError, match=told) as caught:
+        load_artifact(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", "show", "AAPL", "--forecaster", str(path)])
+    assert ended.value.code == 2
+
+
+def test_a_program_that_fails_is_an_error_of_ours(tmp_path):
+    path = tmp_path / "tirex.pt"
+    export(tiny_tirex(), path, windows=WINDOWS, horizon=8, precision="float32")
+    alter(path, lambda metadata: metadata | {"context_length": 40})
+    with pytest.raises(ForecastError, match=r"artefact of tirex fails on 2 series") as caught:
+        load_artifact(path).forecast(random_context(2), 4)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"precision": "float64"}, ConfigError, "precision must be one of .* got 'float64'"),
+        ({"format": "tflite"}, ConfigError, "format must be one of torchscript, .* got 'tflite'"),
+        ({"horizon": 0}, ForecastError, "1 to 32 bars ahead, not 0"),
+        ({"horizon": 33}, ForecastError, "1 to 32 bars ahead, not 33"),
+        ({"horizon": 2.5}, ForecastError, "1 to 32 bars ahead, not 2.5"),
+        ({"windows": random_context(3)}, ForecastError, "needs 33 contexts, got 3"),
+    ],
+)
+def test_wishes_that_no_artefact_can_fulfil_are_named(tmp_path, settings, error, told):
+    wish = {"windows": WINDOWS, "horizon": 8, "precision": "float32"} | settings
+    with pytest.raises(error, match=told):
+        export(TinyModel(), tmp_path / "tiny.pt", **wish)
+    folder = tmp_path / "folder.pt"
+    folder.mkdir()
+    with pytest.raises(ForecastError, match=r"folder\.pt is a folder"):
+        export(TinyModel(), folder, windows=WINDOWS, horizon=8, precision="float32")
+    assert list(tmp_path.iterdir()) == [folder]

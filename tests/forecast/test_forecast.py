@@ -1,13 +1,16 @@
 """Forecasts: what their figures mean, and what requests are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from forecasters import CARD, TinyModel, random_context
 from scipy import integrate, stats
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import Context, Forecast, ModuleForecaster
+from fastsim.forecast.registry import load_ensemble, load_forecaster
 
 FINE = tuple(np.linspace(0.001, 0.999, 999).round(6).tolist())
 
@@ -115,3 +118,171 @@ def test_keys_tell_models_revisions_and_precisions_apart():
         for revision in ("a", "b")
     }
     assert len(keys) == 6
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "rise"),
+    [
+        ((100.0, 100.0, 100.0, 100.0, 100.0), 0.5),  # pegged: as likely up as down
+        ((90.0, 95.0, 100.0, 105.0, 110.0), 0.5),
+        ((90.0, 100.0, 100.0, 100.0, 110.0), 0.5),
+        ((100.0, 100.0, 100.0, 105.0, 110.0), 0.75),  # at the price until level 0.5
+        ((80.0, 90.0, 95.0, 100.0, 100.0), 0.15),  # at the price from level 0.7
+        ((80.0, 90.0, 100.0, 100.0, 110.0), 0.4),  # from 0.5 to 0.7
+        ((100.0, 105.0, 110.0, 115.0, 120.0), 0.9),  # one quantile is no run
+        ((80.0, 85.0, 90.0, 95.0, 100.0), 0.1),
+        ((101.0, 101.0, 101.0, 101.0, 101.0), 0.95),
+        ((99.0, 99.0, 99.0, 99.0, 99.0), 0.05),
+    ],
+)
+def test_a_run_of_quantiles_at_the_price_counts_half_as_a_rise(quantiles, rise):
+    forecast = Forecast(torch.tensor([[quantiles]]), (0.1, 0.3, 0.5, 0.7, 0.9))
+    assert float(forecast.probability_of_rise(torch.tensor([100.0]))) == pytest.approx(rise)
+    rounded = Forecast(forecast.quantiles * (1.0 + 1e-7), forecast.levels)
+    assert float(rounded.probability_of_rise(torch.tensor([100.0]))) == pytest.approx(rise)
+
+
+@pytest.mark.parametrize("levels", [(0.5,), (0.2, 0.9), (0.05, 0.1, 0.5, 0.75)])
+def test_a_peg_is_even_whatever_the_levels(levels):
+    pegged = Forecast(torch.full((1, 2, len(levels)), 1.1), levels)
+    assert pegged.probability_of_rise(torch.tensor([1.1], dtype=torch.float64)).tolist() == [
+        [0.5, 0.5]
+    ]
+
+
+WITH_WEIGHTS = [
+    "random-walk-60",
+    "random-walk-ewma-0.94",
+    "fastsim-prior",
+    "fracast",
+    "garch-t",
+    "auto-ets",
+    "theta",
+]
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+@pytest.mark.parametrize("price", [1.0, 1.1, 7.7501, 97_000.3])
+def test_a_pegged_asset_is_as_likely_to_rise_as_to_fall(name, price):
+    context = random_context(2, length=100)
+    context.bars[:] = price
+    forecast = load_forecaster(name).forecast(context, 5)
+    rise = forecast.probability_of_rise(context.close[:, -1])
+    torch.testing.assert_close(rise, torch.full_like(rise, 0.5))
+
+
+def test_members_of_an_ensemble_agree_on_a_peg():
+    context = random_context(2, length=100)
+    context.bars[:] = 1.1
+    ensemble = load_ensemble(["random-walk-60", "random-walk-ewma-0.94", "fastsim-prior"])
+    rise = ensemble.forecast(context, 5).probability_of_rise(context.close[:, -1])
+    torch.testing.assert_close(rise, torch.full_like(rise, 0.5))
+
+
+def test_a_quantile_below_zero_says_as_little_of_the_mean_as_the_next_one():
+    levels = tuple(round(0.1 * rank, 1) for rank in range(1, 10))
+    calm = torch.linspace(96.0, 104.0, 9)[None, None]
+    price = torch.tensor([100.0])
+    for lowest in (-5.0, 0.0, 1e-30, 0.5):
+        broken = calm.clone()
+        broken[..., 0] = lowest
+        forecast = Forecast(broken, levels)
+        returns = forecast.log_returns(price).quantiles[0, 0]
+        assert returns[0] == returns[1] == pytest.approx(np.log(0.97), rel=1e-5)
+        assert abs(float(forecast.expected_return(price))) < 0.01
+        assert 0.0 < float(forecast.dispersion(price)) < 0.04
+    worthless = Forecast(torch.full((1, 1, 9), -1.0), levels)
+    assert float(worthless.expected_return(price)) == pytest.approx(np.log(0.01), rel=1e-5)
+    kept = Forecast(calm, levels)
+    assert torch.equal(kept.log_returns(price).quantiles, (calm / 100.0).log())
+
+
+def context_with(value: float) -> Context:
+    context = random_context(3)
+    context.bars[1, 40] = value
+    return context
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["fastsim-prior", "random-walk-60", "garch-t"])
+def test_closes_that_are_no_prices_are_refused_by_the_row(name, value):
+    with pytest.raises(ForecastError, match=f"above 0 and finite.*series 1 .*{value}") as caught:
+        load_forecaster(name).forecast(context_with(value), 3)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["fastsim-prior", "random-walk-60", "garch-t", "fracast"])
+def test_no_series_have_no_forecasts(name):
+    nothing = Context(*(part[:0] for part in random_context(3)))
+    forecaster = load_forecaster(name)
+    assert forecaster.forecast(nothing, 4).quantiles.shape == (0, 4, len(forecaster.card.levels))
+
+
+def strange(change):
+    return change(random_context(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "horizon", "told"),
+    [
+        (lambda c: c, 1.5, "1 to 32 bars ahead, not 1.5"),
+        (lambda c: c, True, "1 to 32 bars ahead, not True"),
+        (lambda c: c, "3", "1 to 32 bars ahead, not '3'"),
+        (lambda c: c, None, "1 to 32 bars ahead, not None"),
+        (lambda c: c._replace(bars=c.bars[0]), 3, r"\[B, L, 6\] .* got \(64, 6\)"),
+        (lambda c: Context(c.bars[:, :0], c.timestamps[:, :0]), 3, "with at least one bar"),
+        (lambda c: c._replace(timestamps=c.timestamps[0]), 3, r"timestamps must be \(3, 64\)"),
+        (
+            lambda c: c._replace(timestamps=c.timestamps.float()),
+            3,
+            "int64 seconds, got torch.float32",
+        ),
+        (lambda c: c._replace(bars=c.bars.long()), 3, "floating point .* got torch.int64"),
+        (
+            lambda c: c._replace(bars=c.bars * torch.nan),
+            3,
+            "series 0 of the context has 0: leave it",
+        ),
+    ],
+)
+def test_requests_that_cannot_be_are_named_in_one_line(change, horizon, told):
+    with pytest.raises(ForecastError, match=told) as caught:
+        ModuleForecaster(TinyModel()).forecast(strange(change), horizon)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"levels": ()}, "levels of tiny must increase"),
+        ({"levels": (0.5, 0.1)}, "levels of tiny must increase"),
+        ({"levels": (0.0, 0.5)}, "lie between 0 and 1"),
+        ({"levels": (0.1, float("nan"))}, "lie between 0 and 1"),
+        ({"max_context": 0}, "max_context of tiny must be at least 1, got 0"),
+        ({"max_horizon": -2}, "max_horizon of tiny must be at least 1, got -2"),
+        ({"min_context": 0}, "min_context of tiny must be at least 1, got 0"),
+    ],
+)
+def test_cards_that_cannot_be_are_refused(change, told):
+    with pytest.raises(ConfigError, match=told):
+        replace(CARD, **change)
+
+
+def test_a_callers_model_is_left_as_it_is():
+    model = TinyModel().train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    half = ModuleForecaster(model, precision="float16")
+    ModuleForecaster(model, precision="bfloat16")
+    assert model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    context = random_context(2)
+    told = half.forecast(context, 3).quantiles
+    with torch.no_grad():
+        model.layer.weight.mul_(2.0)
+    assert torch.equal(half.forecast(context, 3).quantiles, told)
+
+
+def test_another_precision_is_refused_and_named():
+    with pytest.raises(ConfigError, match=r"precision must be one of float32, .* got 'float8'"):
+        ModuleForecaster(TinyModel(), precision="float8")

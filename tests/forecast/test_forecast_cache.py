@@ -18,6 +18,7 @@ from forecasters import Counting, TinyModel
 from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.cache import ForecastCache, ForecastKey, MarketForecasts
+from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.interface import ModuleForecaster
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.forecast.windows import context_at, market_fingerprint
@@ -292,3 +293,121 @@ def test_features_are_of_order_one_and_zero_where_nothing_could_be_forecast(tape
     grown = tape.with_features(features)
     assert grown.feature_names[-9:] == tuple(features)
     assert grown.known.features.shape[-1] == tape.known.features.shape[-1] + 9
+
+
+def market_forecasts(tape: MarketTape, forecaster=None, **settings) -> MarketForecasts:
+    return MarketForecasts(
+        tape, forecaster or Counting(), **{"context_length": 32, "horizon": 3, **settings}
+    )
+
+
+def test_forecasts_can_be_asked_for_after_prefetching_has_stopped(tape):
+    forecasts = market_forecasts(tape, prefetch=3)
+    first = forecasts.at(200).quantiles
+    forecasts.close()
+    forecasts.close()
+    assert torch.equal(forecasts.at(200).quantiles, first)
+    assert forecasts.at(300).quantiles.shape == (4, 3, 5)
+    assert forecasts._pending == {}
+
+
+def test_what_is_waited_for_does_not_grow(tape):
+    forecasts = market_forecasts(tape, prefetch=4)
+    for bar in range(50, 350, 7):
+        forecasts.at(bar)
+        assert len(forecasts._pending) <= 4 + 1, "what follows, and what cannot be stopped any more"
+    forecasts.close()
+
+
+def test_a_prefetch_that_fails_fails_only_whoever_asks_for_its_bar(tape):
+    forecaster = Counting()
+    forecasts = market_forecasts(tape, forecaster, prefetch=1)
+    forecasts.at(200)
+    forecasts._worker.submit(lambda: None).result()
+    forecaster.failing = True
+    forecasts.at(200)  # kept; the bar after it is, too
+    forecasts.at(201)
+    forecasts._worker.submit(lambda: None).result()
+    with pytest.raises(ForecastError, match="counting fails"):
+        forecasts.at(202)
+    forecaster.failing = False
+    assert forecasts.at(202).quantiles.isfinite().all()
+    forecasts.close()
+
+
+@pytest.mark.parametrize(
+    ("bar", "assets", "told"),
+    [
+        (400, None, "there is no bar 400 in this market, it has 0 to 399"),
+        (-1, None, "there is no bar -1"),
+        (1.5, None, "there is no bar 1.5"),
+        (True, None, "there is no bar True"),
+        (200, [4], "there is no asset 4 in this market, it has 0 to 3"),
+        (200, [0, -1], "there is no asset -1"),
+        (200, ["AAPL"], "there is no asset 'AAPL'"),
+        (3, None, "too few closes of AAPL are known at bar 3 for counting"),
+    ],
+)
+def test_places_that_are_not_there_are_named(tape, bar, assets, told):
+    forecasts = market_forecasts(tape)
+    with pytest.raises(ForecastError, match=told) as caught:
+        forecasts.at(bar, assets)
+    assert "\n" not in str(caught.value)
+    assert forecasts.cache.statistics.entries == 0
+
+
+def test_no_assets_have_no_forecasts_and_one_may_be_asked_for_twice(tape):
+    forecasts = market_forecasts(tape)
+    assert forecasts.at(200, []).quantiles.shape == (0, 3, 5)
+    twice = forecasts.at(200, [2, 2, 0]).quantiles
+    assert torch.equal(twice[0], twice[1])
+    assert not torch.equal(twice[0], twice[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"horizon": 33}, ForecastError, "1 to 32 bars ahead, not 33"),
+        ({"horizon": 0}, ForecastError, "1 to 32 bars ahead, not 0"),
+        ({"horizon": 2.5}, ForecastError, "1 to 32 bars ahead, not 2.5"),
+        ({"context_length": 0}, ConfigError, "context_length must be a whole number >= 1, got 0"),
+        ({"context_length": -5}, ConfigError, "context_length"),
+        ({"prefetch": -1}, ConfigError, "prefetch must be a whole number"),
+        ({"prefetch": 1.5}, ConfigError, "prefetch must be a whole number"),
+    ],
+)
+def test_settings_of_a_market_that_cannot_be_are_refused_at_once(tape, settings, error, told):
+    with pytest.raises(error, match=told):
+        market_forecasts(tape, **settings)
+
+
+@pytest.mark.parametrize(
+    ("bars", "length", "told"),
+    [
+        (slice(10, 11), 0, "whole number of bars from 1 up, not 0"),
+        (slice(10, 11), -3, "not -3"),
+        (slice(10, 11), 2.5, "not 2.5"),
+        (slice(399, 401), 20, "bars 399 to 401 are not on the tape, which has bars 0 to 399"),
+        (slice(-1, 1), 20, "bars -1 to 1 are not on the tape"),
+        (slice(400, 401), 20, "bars 400 to 401 are not on the tape"),
+        (slice(5, 5), 20, "bars 5 to 5 are not on the tape"),
+    ],
+)
+def test_contexts_that_cannot_be_cut_are_named(tape, bars, length, told):
+    with pytest.raises(ForecastError, match=told):
+        context_at(tape, bars, length)
+
+
+@pytest.mark.parametrize("horizons", [(1, 1), (1.5,), (-2, 1), (True,), ("1",)])
+def test_horizons_of_a_table_are_different_whole_numbers(tape, tmp_path, horizons):
+    with pytest.raises(ForecastError, match="horizons must be different whole numbers of bars"):
+        build_forecast_tape(tape, Counting(), tmp_path, horizons=horizons)
+    with pytest.raises(ConfigError, match="horizons must be"):
+        ForecastConfig(horizons=horizons)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True])
+def test_a_batch_of_a_table_has_a_whole_number_of_forecasts(tape, tmp_path, size):
+    with pytest.raises(ConfigError, match="batch_size must be"):
+        build_forecast_tape(tape, Counting(), tmp_path, batch_size=size)

@@ -1,5 +1,6 @@
 """Scores of forecasts against hand arithmetic, and against worlds whose law is known."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from fastsim.cli import main
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast import evaluate
 from fastsim.forecast.evaluate import (
     DECILES,
     Centred,
+    common_windows,
     relative,
     resampled,
     rolling_origins,
@@ -248,3 +251,149 @@ def test_baseline_settings_out_of_range_are_refused():
         trailing_random_walk(1)
     with pytest.raises(ConfigError, match="decay"):
         ewma_random_walk(1.0)
+
+
+def uneven(walk):
+    """Four assets: whole, listed late, constant, and with a gap."""
+    close = walk.close[:900, :4].copy()
+    close[:400, 1] = np.nan
+    close[:, 2] = 1.0
+    close[600:620, 3] = np.nan
+    return bars_of(close)
+
+
+def test_all_forecasters_are_scored_on_the_same_windows_and_what_is_skipped_is_counted(walk):
+    bars, context, horizons = uneven(walk), 100, (1, 5)
+    patient = Knowing()
+    patient.card = replace(patient.card, min_context=80)
+    origins = spaced_origins(bars, context=context, horizon=5, step=10)
+    windows = common_windows(bars, [trailing_random_walk(), patient], horizons, origins, context)
+    count = len(origins)
+    rows = list(map(int, origins))
+    unknown = sum(row < 400 for row in rows) + sum(600 <= row < 620 for row in rows)
+    young = sum(400 <= row < 479 for row in rows)
+    assert windows.unknown == unknown
+    assert windows.young == young
+    assert windows.constant == count
+    assert windows.open == sum(595 <= row < 600 or row == 599 for row in rows)
+    assert windows.scored + sum(windows.skipped.values()) == 4 * count
+    ours, theirs = (
+        rolling_origins(bars, forecaster, horizons, origins, context, windows=windows)
+        for forecaster in (trailing_random_walk(), patient)
+    )
+    assert torch.equal(ours.windows, theirs.windows)
+    ratio = relative(theirs, ours)
+    assert math.isfinite(ratio.estimate) and ratio.low <= ratio.estimate <= ratio.high
+
+
+def test_a_constant_asset_beside_others_changes_no_score(walk):
+    close = walk.close[:600, :3].copy()
+    pegged = np.concatenate([close, np.full((600, 1), 1.1)], 1)
+    origins, context = [150, 250, 350], 100
+    alone, beside = (
+        rolling_origins(bars_of(table), trailing_random_walk(), [1, 5], origins, context)
+        for table in (close, pegged)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
+    with pytest.raises(ForecastError, match=r"no origin .*3 closes that never move"):
+        rolling_origins(bars_of(pegged[:, 3:]), trailing_random_walk(), [1], origins, context)
+
+
+@pytest.mark.parametrize(
+    ("horizons", "told"),
+    [
+        ((), "different whole numbers of bars from 1 up, got \\[\\]"),
+        ((0,), "from 1 up, got \\[0\\]"),
+        ((-1, 5), "from 1 up, got \\[-1, 5\\]"),
+        ((1, 1), "different whole numbers"),
+        ((1.5,), "whole numbers"),
+        ((5, 1), "increasing order, got \\[5, 1\\]"),
+        ((65,), "knowing forecasts 1 to 64 bars ahead, not 65"),
+    ],
+)
+def test_horizons_that_cannot_be_scored_are_refused_before_any_forecast(walk, horizons, told):
+    spy = Knowing()
+    with pytest.raises(ForecastError, match=told):
+        rolling_origins(walk, spy, horizons, [500], CONTEXT)
+    assert spy.seen == []
+
+
+@pytest.mark.parametrize("origins", [[], [500, 500], [600, 500]])
+def test_origins_that_do_not_increase_are_refused_before_any_forecast(walk, origins):
+    spy = Knowing()
+    with pytest.raises(ForecastError, match="origins must be rows that increase"):
+        rolling_origins(walk, spy, [5], origins, CONTEXT)
+    assert spy.seen == []
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "5"])
+@pytest.mark.parametrize("name", ["context", "horizon", "step"])
+def test_spacings_that_cannot_be_are_refused(walk, name, value):
+    with pytest.raises(ForecastError, match=f"{name} must be a whole number of bars from 1 up"):
+        spaced_origins(walk, **{"context": 100, "horizon": 5, "step": 10} | {name: value})
+
+
+def test_bars_that_hold_no_window_are_refused(walk):
+    with pytest.raises(ForecastError, match="3000 bars hold no context of 2999 with 5 bars after"):
+        spaced_origins(walk, context=2999, horizon=5, step=1)
+
+
+@pytest.fixture
+def uneven_file(walk, tmp_path):
+    """Bars with a late listing and a pegged asset, as a CSV."""
+    close = uneven(walk).close[:, :3]
+    days = np.busday_offset("2015-01-01", np.arange(900), roll="forward")
+    rows = (
+        ",".join([str(day), *("" if np.isnan(x) else f"{x:.6f}" for x in prices)])
+        for day, prices in zip(days, close, strict=True)
+    )
+    path = tmp_path / "uneven.csv"
+    path.write_text("\n".join(["date,WHOLE,LATE,PEGGED", *rows]) + "\n")
+    return path
+
+
+def test_the_command_line_says_what_was_skipped_and_scores_the_rest(uneven_file, capsys, tmp_path):
+    out = tmp_path / "scores.json"
+    flags = ["--source", str(uneven_file), "--step", "60", "--horizons", "1", "5"]
+    main(["forecast", "evaluate", *flags, "--context", "100", "--json", str(out)])
+    told = capsys.readouterr().out
+    assert "closes that never move" in told and "no close at the origin" in told
+    losses = next(line for line in told.splitlines() if line.startswith("│ fastsim-prior"))
+    assert "none" not in losses
+    record = json.loads(out.read_text())
+    assert record["skipped"]["closes that never move"] == record["origins"] == 14
+    assert record["windows"] + sum(record["skipped"].values()) == 3 * record["origins"]
+    assert all(entry["relative"]["random-walk-60"]["crps"][0] for entry in record["forecasters"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--horizons", "0"], "whole numbers of bars from 1 up, got [0]"),
+        (["--horizons", "-3", "1"], "got [-3, 1]"),
+        (["--horizons", "1", "1"], "different whole numbers"),
+        (["--horizons", "5", "1"], "increasing order"),
+        (["--horizons", "1.5"], "must be whole numbers"),
+        (["--horizons", "65"], "fastsim-prior forecasts 1 to 64 bars ahead, not 65"),
+        (["--step", "0"], "step must be a whole number of bars from 1 up, got 0"),
+        (["--step", "-1"], "got -1"),
+        (["--step", "1.5"], "step must be a whole number"),
+        (["--context", "0"], "context must be a whole number of bars from 1 up, got 0"),
+        (["--context", "-2"], "got -2"),
+        (["--context", "3000"], "bars hold no context of 3000"),
+        (["--context", "5"], "too few known closes"),
+        (["--forecaster", "theta,theta"], "forecaster theta is named twice"),
+        (["--json", "."], "json must be a file to write"),
+        (["--json", "nowhere/scores.json"], "nowhere/scores.json is in none"),
+    ],
+)
+def test_the_command_line_refuses_what_cannot_be_scored_before_the_work(
+    flags, told, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", "evaluate", "--source", "tech4", "--step", "500", *flags])
+    error = capsys.readouterr()
+    assert ended.value.code == 2
+    assert told in error.err and error.err.count("\n") == 1 and error.out == ""
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ from itertools import count
 import pandas as pd
 import pytest
 import torch
+from forecasters import spread_out
 from kronos_finance._vendor.kronos_model import Kronos as OfficialKronos
 from kronos_finance._vendor.kronos_model import KronosPredictor as OfficialPredictor
 from kronos_finance._vendor.kronos_model import KronosTokenizer as OfficialTokenizer
@@ -46,13 +47,13 @@ START, HOUR, DAY = 1_700_000_000, 3_600, 86_400
 def official_network(config, seed=0):
     torch.manual_seed(seed)
     shape = {name: getattr(config, name) for name in config.__slots__}
-    return OfficialKronos(**shape, **NO_DROPOUT, token_dropout_p=0.0).eval()
+    return spread_out(OfficialKronos(**shape, **NO_DROPOUT, token_dropout_p=0.0).eval())
 
 
 def official_tokenizer(config, seed=1):
     torch.manual_seed(seed)
     shape = {name: getattr(config, name) for name in config.__slots__}
-    return OfficialTokenizer(**shape, **NO_DROPOUT, **LOSSES).eval()
+    return spread_out(OfficialTokenizer(**shape, **NO_DROPOUT, **LOSSES).eval())
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +329,84 @@ def test_timestamps_go_on_by_the_median_spacing_of_known_bars():
     assert ahead.tolist() == [8 * DAY, 9 * DAY, 10 * DAY]
 
 
+def hours_of(days, first, last):
+    """Hourly bars of these days, `first` to `last` o'clock."""
+    return pd.DatetimeIndex(
+        [day + pd.Timedelta(hours=hour) for day in days for hour in range(first, last + 1)]
+    )
+
+
+def without_weekend(hours):
+    """A market that closes on Friday at 21:00 and opens on Sunday at 21:00."""
+    after = (hours.day_of_week == 4) & (hours.hour >= 21)
+    before = (hours.day_of_week == 6) & (hours.hour < 21)
+    return hours[~(after | (hours.day_of_week == 5) | before)]
+
+
+SESSIONS = hours_of(pd.bdate_range("2020-04-01", "2020-07-01"), 14, 20)
+MINUTES = pd.DatetimeIndex(
+    [
+        day + pd.Timedelta(minutes=14 * 60 + 30 + minute)
+        for day in pd.bdate_range("2020-06-04", "2020-06-09")
+        for minute in range(390)
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.bdate_range("2020-01-01", periods=80),
+        pd.date_range("2020-01-01", periods=80),
+        pd.bdate_range("2020-01-01", periods=90, freq="C", weekmask="Mon Tue Wed Thu Fri Sat"),
+        pd.date_range("2020-01-03", periods=60, freq="W-FRI"),
+        SESSIONS[:200],
+        without_weekend(pd.date_range("2020-06-01", periods=900, freq="h")),
+        pd.date_range("2020-06-01", periods=60, freq="h"),
+        MINUTES,
+    ],
+    ids=["stocks", "coins", "six days", "weeks", "sessions", "currencies", "short", "minutes"],
+)
+def test_the_future_keeps_the_calendar_of_the_past(times):
+    horizon = 30
+    seconds = torch.tensor(times.astype("datetime64[s]").astype("int64").to_numpy())
+    past, future = seconds[None, :-horizon], seconds[-horizon:]
+    known = torch.ones_like(past, dtype=torch.bool)
+    assert torch.equal(extend_timestamps(past, known, horizon)[0, -horizon:], future)
+
+
+def test_a_month_ends_on_a_day_of_trading_and_a_holiday_hides_no_weekday():
+    months = pd.bdate_range("2017-01-31", "2020-06-05", freq="BME")
+    days = pd.bdate_range("2020-01-01", "2020-06-05").drop(pd.Timestamp("2020-06-01"))
+    for times in (months, days):
+        seconds = torch.tensor(times.astype("datetime64[s]").astype("int64").to_numpy())[None]
+        known = torch.ones_like(seconds, dtype=torch.bool)
+        ahead = extend_timestamps(seconds, known, 12)[0, -12:]
+        assert (calendar(ahead)[:, 2] < 5).all()
+        assert (ahead.diff() > 0).all()
+        assert times is months or 0 in calendar(ahead)[:, 2].tolist()
+
+
+def test_calendars_of_a_batch_are_kept_apart():
+    stocks, coins = (
+        torch.tensor(days.astype("datetime64[s]").astype("int64").to_numpy())
+        for days in (
+            pd.bdate_range(end="2020-06-05", periods=40),
+            pd.date_range(end="2020-06-05", periods=40),
+        )
+    )
+    known = torch.ones(2, 40, dtype=torch.bool)
+    ahead = extend_timestamps(torch.stack([stocks, coins]), known, 7)[:, -7:]
+    assert calendar(ahead)[:, :, 2].tolist() == [[0, 1, 2, 3, 4, 0, 1], [5, 6, 0, 1, 2, 3, 4]]
+
+
+def test_timestamps_that_stand_still_are_refused(model):
+    context = Context(bars_of(2, 30), times_of(2, 30).clone())
+    context.timestamps[1, 7] = context.timestamps[1, 6]
+    with pytest.raises(ForecastError, match="reads timestamps: they must increase"):
+        ModuleForecaster(model).forecast(context, 3)
+
+
 def test_cards_count_the_parameters_of_their_configs():
     for size, card in CARDS.items():
         with torch.device("meta"):
@@ -415,7 +494,8 @@ def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr("fastsim.forecast.weights.hf_hub_download", unreachable)
+    monkeypatch.setattr("fastsim.forecast.hub._require_hub", lambda: None)
+    monkeypatch.setattr("fastsim.forecast.hub.hf_hub_download", unreachable)
     with pytest.raises(ForecastError, match="hf download NeoQuasar/Kronos-small"):
         load_kronos()
 

@@ -6,7 +6,6 @@ from safetensors.torch import save_file
 
 from fastsim.cli import main
 from fastsim.errors import ConfigError, ForecastError
-from fastsim.experiment.ablate import summarize_pairs
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import ModuleForecaster
 from fastsim.forecast.known import FORECASTERS, MODELS
@@ -128,7 +127,29 @@ def test_the_default_is_exported_and_read_back(capsys, tmp_path):
         (["forecast", "show", "AAPL", "--horizon", "65"], "not 65"),
         (["forecast", "show", "AAPL", "--forecaster", "arima"], "arima"),
         (["export", "arima"], "arima"),
+        (["forecast", "show", "AAPL", "--horizon", "1.5"], "whole number, got 1.5"),
+        (["forecast", "show", "AAPL", "--horizon", "-1"], "not -1"),
+        (["forecast", "show", "AAPL", "--context", "0"], "from 1 up, not 0"),
+        (["forecast", "show", "AAPL", "--context", "10"], "has 10: leave it out"),
+        (["forecast", "show", "AAPL", "--weights", "1,2"], "1 forecasters need 1 weights, got 2"),
+        (["forecast", "show", "AAPL", "--weights", "-1"], "weights must be >= 0"),
+        (["forecast", "show", "AAPL", "--forecaster", "none"], "at least one member"),
+        (["forecast", "show", "AAPL", "--forecaster", "x/tirex.pt2"], "no such artefact"),
+        (["forecast", "show", "AAPL", "--plot", "nowhere/fan.html"], "nowhere/fan.html is in none"),
+        (["forecast", "show", "AAPL", "--plot", "."], "plot must be a file to write"),
+        (["forecast", "show", "AAPL", "--implementation", "official"], "only of tirex"),
         (["export", "fastsim-prior", "--out", "prior.bin"], "prior.bin"),
+        (["export", "fastsim-prior", "--horizon", "0"], "1 to 64 bars ahead, not 0"),
+        (["export", "fastsim-prior", "--horizon", "65"], "1 to 64 bars ahead, not 65"),
+        (["export", "fastsim-prior", "--context", "0"], "reads 32 to 512 bars, not 0"),
+        (["export", "fastsim-prior", "--context", "513"], "reads 32 to 512 bars, not 513"),
+        (["export", "fastsim-prior", "--context", "64.5"], "whole number, got 64.5"),
+        (["export", "random-walk-60"], "random-walk-60 is no network"),
+        (["export", "prior.pt"], "prior.pt is no network"),
+        (["train", "--forecast.weights", "1,-1", "--forecaster", "theta,theta"], "must be >= 0"),
+        (["train", "--forecast.horizons", "1", "1"], "different whole numbers"),
+        (["train", "--forecast.horizons", "0"], "different whole numbers"),
+        (["train", "--forecaster", "tirex:/nowhere"], "no weights at /nowhere"),
         (["train", "--forecaster", "arima"], "arima"),
         (["train", "--weights", "one"], "one"),
         (["train", "--weights", "1,2"], "1 weights"),
@@ -143,18 +164,6 @@ def test_wrong_requests_are_named(arguments, culprit, capsys, tmp_path, monkeypa
     assert caught.value.code == 2
     assert culprit in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_an_ablation_reports_the_mean_difference_and_its_interval():
-    result = summarize_pairs([(1.0, 0.5), (0.8, 0.9), (1.2, 0.6)])
-    estimate, low, high, level = result.difference
-    assert estimate == pytest.approx((0.5 - 0.1 + 0.6) / 3)
-    assert -0.1 <= low <= estimate <= high <= 0.6
-    assert level == 0.95
-    same = summarize_pairs([(1.0, 0.7), (1.0, 0.7)])
-    assert same.difference.low == pytest.approx(0.3) == same.difference.high
-    assert "help" in same.sentence
-    assert "no evidence" in summarize_pairs([(1.0, 0.7), (0.7, 1.0)]).sentence
 
 
 def test_nothing_is_predicted_by_random_weights_unless_they_are_asked_for():

@@ -42,9 +42,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, weight in model.network.named_parameters():
             scale = 0.3 if "gate" in name or "recurrent" in name else 0.05
             weight.add_(scale * torch.randn(weight.shape, generator=generator))
-    save_model(model.network, str(folder / "model.safetensors"))
-    (folder / "config.json").write_text(json.dumps(TINY))
+    save(model.network, folder)
     return folder
+
+
+def save(network: nn.Module, folder: Path) -> None:
+    save_model(network, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps(TINY))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,11 @@ def forecaster(checkpoint: Path) -> ModuleForecaster:
 
 @pytest.fixture(scope="module")
 def package(forecaster: ModuleForecaster) -> ModuleType:
+    return imported()
+
+
+def imported() -> ModuleType:
+    """The package, once our loader has imported it."""
     return sys.modules["tirex2"]
 
 

@@ -23,6 +23,7 @@ from fastsim.forecast.models.toto2 import (
     OPTIONS,
     Toto2Config,
     Toto2Model,
+    card_of,
     load_toto2,
     scale_patches,
 )
@@ -272,7 +273,19 @@ def test_another_architecture_is_refused(folder, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_another_size_is_refused(package, tmp_path):
-    official_model(package, SMALL).save_pretrained(tmp_path)
-    with pytest.raises(ForecastError, match="has 4,144,448 parameters"):
-        load_toto2(tmp_path)
+@torch.inference_mode()
+def test_another_size_of_the_family_loads_by_its_path_under_a_card_of_its_own(package, tmp_path):
+    official = official_model(package, SMALL)
+    official.save_pretrained(tmp_path)
+    found = load_toto2(tmp_path)
+    close = walks(2, 96)
+    expected = ours_from(official, SMALL)(close, horizon=8)
+    assert torch.equal(found(close, horizon=8), expected)
+    assert found.card.parameters == sum(weight.numel() for weight in official.parameters())
+    assert (found.card.name, found.card.hub_id, found.card.revision) == ("Toto-2.0-0m", None, None)
+    with torch.device("meta"):
+        wide = Toto2Model(Toto2Config(d_model=640, d_ff=1720, num_heads=10))
+    count = sum(weight.numel() for weight in wide.parameters())
+    assert card_of(count).name == f"Toto-2.0-{round(count / 1e6)}m"
+    assert card_of(CARD.parameters) is CARD
+    assert card_of(2_500_000_000).name == "Toto-2.0-2.5B"

@@ -306,6 +306,27 @@ def test_the_script_goes_on_where_it_was_stopped(self_play, monkeypatch, capsys)
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_the_script_makes_a_run_longer(self_play, capsys):
+    short = self_play("--name", "short", *SMALL, name="short")
+    longer = self_play("--resume", "runs/short", "--iterations", "6", name="short")
+    assert (short["iteration"], longer["iteration"]) == (4, 6)
+    assert "iterations: 6" in Path("runs/short/config.yaml").read_text()
+    capsys.readouterr()
+    for options, culprit in (
+        (["--iterations", "5"], "--iterations 5 is less than the 6 that runs/short has done"),
+        (["--iterations", "8", "--markets", "5"], "drop markets"),
+        (["--seed", "1"], "drop seed"),
+    ):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            self_play("--resume", "runs/short", *options)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert culprit in line
+    again = self_play("--resume", "runs/short", "--iterations", "6", name="short")
+    assert all(
+        torch.equal(again["policy"][name], longer["policy"][name]) for name in again["policy"]
+    )
+
+
 def test_a_script_stopped_before_its_first_checkpoint_promises_nothing(
     self_play, monkeypatch, capsys
 ):
@@ -321,12 +342,13 @@ def test_a_script_stopped_before_its_first_checkpoint_promises_nothing(
 @pytest.mark.parametrize(
     ("options", "culprit"),
     [
-        (["--save-every", "0"], "Options.save_every must be >= 1, got 0"),
-        (["--iterations", "0"], "Options.iterations must be >= 1, got 0"),
+        (["--save-every", "0"], "--save-every must be >= 1, got 0"),
+        (["--iterations", "0"], "--iterations must be >= 1, got 0"),
         (["--split", "abc"], "--split must be an ISO date such as '2020-01-31', got 'abc'"),
         (["--split", "2030-01-01"], "leave no step after"),
         (["--resume", "runs/none"], "runs/none/config.yaml: no such configuration file"),
-        (["--resume", "runs/none", "--markets", "5"], "drop the others"),
+        (["--resume", "runs/none", "--markets", "5"], "runs/none/config.yaml: no such"),
+        (["--resume"], "--resume needs a path"),
     ],
 )
 def test_bad_options_of_the_script_end_in_one_line(self_play, capsys, options, culprit):

@@ -12,7 +12,7 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.observe import WINDOW_CHANNELS
+from fastsim.env.window import BAR_COLUMNS
 from fastsim.errors import DataError
 from fastsim.market.features import (
     FEATURE_LIMIT,
@@ -260,7 +260,7 @@ def slow_window(bars, bar, length):
         mean_volume = np.nanmean([bars.volume[row, asset] for row in rows])
         for age in range(length):
             row = bar - age
-            for channel in WINDOW_CHANNELS:
+            for channel in BAR_COLUMNS:
                 value = 0.0
                 if row >= 0:
                     base = mean_volume if channel == "volume" else bars.close[bar, asset]

@@ -261,6 +261,52 @@ def test_weeks_and_months_count_52_and_12():
     assert metrics.periods_per_year(months) == 12.0
 
 
+WEEK = {"Monday to Friday": range(5), "Sunday to Thursday": (6, 0, 1, 2, 3), "all": range(7)}
+SIX = {"Sunday to Friday": (6, 0, 1, 2, 3, 4), "Monday to Saturday": range(6)}
+
+
+def open_on(weekdays, start="2021-01-03", stop="2021-05-23", holidays=()):
+    days = every(start, stop, 24 * 60)
+    dates = days.astype("datetime64[D]")
+    kept = np.isin((dates.astype(int) + 3) % 7, list(weekdays))
+    return days[kept & ~np.isin(dates, np.array(holidays, dtype="datetime64[D]"))]
+
+
+@pytest.mark.parametrize("stop", ["2021-01-15", "2021-02-01", "2021-05-23", "2024-01-01"])
+@pytest.mark.parametrize("name", [*WEEK, *SIX])
+def test_daily_bars_are_counted_by_the_days_of_their_own_week(name, stop):
+    days = open_on((WEEK | SIX)[name], stop=stop, holidays=["2021-01-06", "2021-04-02"])
+    wanted = {5: 252.0, 6: 365 * 6 / 7, 7: 365.0}[len((WEEK | SIX)[name])]
+    assert metrics.periods_per_year(days) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 200, 1440, 3 * 1440, 6 * 1440, 30 * 1440])
+@pytest.mark.parametrize("start", ["2021-03-01T00:00", "2021-03-05T13:17", "2021-03-07T23:59"])
+def test_minutes_without_gaps_are_525_600_a_year_from_wherever_they_begin(count, start):
+    minutes = every(start, np.datetime64(start, "m") + count, 1)
+    assert metrics.periods_per_year(minutes) == pytest.approx(525_600, rel=1e-12)
+    if count > 1000:
+        outage = np.delete(minutes, np.arange(500, 530))
+        assert metrics.periods_per_year(outage) == pytest.approx(525_600, rel=1e-12)
+
+
+def test_sessions_are_counted_whole_where_the_sample_cuts_them():
+    minutes = every("2024-01-01", "2024-01-29", 1)
+    of_day = (minutes - minutes.astype("datetime64[D]")) / np.timedelta64(1, "m")
+    session = (of_day >= 870) & (of_day < 1260) & np.is_busday(minutes.astype("datetime64[D]"))
+    whole = 390 * 365 * 5 / 7
+    assert metrics.periods_per_year(minutes[session][200:-150]) == pytest.approx(whole)
+    assert metrics.periods_per_year(minutes[session][: 3 * 390]) == pytest.approx(whole)
+
+
+def test_currencies_trade_from_sunday_evening_to_friday_evening():
+    hours = every("2020-01-05", "2021-01-05", 60)
+    weekday = (hours.astype("datetime64[D]").astype(int) + 3) % 7
+    hour = (hours - hours.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    week = (weekday < 4) | ((weekday == 4) & (hour < 22)) | ((weekday == 6) & (hour >= 22))
+    assert metrics.periods_per_year(hours[week]) == pytest.approx(120 * 365 / 7, rel=5e-3)
+
+
 def test_one_timestamp_or_a_step_back_says_what_is_wrong():
     days = every("2024-01-01", "2024-01-05", 24 * 60)
     with pytest.raises(DataError, match="at least 2 timestamps, got 1"):

@@ -107,6 +107,7 @@ FUSED = Coverage(
         "initial_invested": ANY,
         "observation": only("flat", "index", "window"),
         "window_length": ANY,
+        "window_columns": ANY,
         "columns": NONE,
         "autoreset": only("next_step", "same_step"),
     },

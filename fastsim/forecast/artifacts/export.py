@@ -6,6 +6,7 @@ An artefact is written only if it agrees with the eager model: the parity gate. 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict
@@ -18,8 +19,9 @@ from torch import Tensor
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import CLOSE
-from fastsim.errors import ForecastError
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.formats import (
+    FORMAT,
     SUFFIX,
     ArtifactPrecision,
     Format,
@@ -30,15 +32,21 @@ from fastsim.forecast.artifacts.formats import (
 )
 from fastsim.forecast.artifacts.int8 import quantised
 from fastsim.forecast.interface import (
-    DTYPES,
     Context,
     Forecast,
     ForecastModel,
+    Identity,
     ModelCard,
     check_request,
+    copied,
+    enough_known,
     model_inputs,
+    no_forecasts,
 )
+from fastsim.forecast.statistics import Counted, counted
 
+FLAT = 1e-6
+"""Series that deviate by less of their mean are flat, to float32: their noise is no unit."""
 GATE_BATCHES = (1, 2, 7, 33)
 SAME_PRECISION_BOUND = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
 """Largest difference between artefact and eager model, in deviations of the series.
@@ -47,6 +55,8 @@ A step of int8 is 1/127 of a row's largest number, twice a step of bfloat16 (1/2
 itself) at best: its bounds are twice those of bfloat16, set before anything was measured."""
 ROUNDING_BOUND = {"float32": 1e-5, "float16": 0.05, "bfloat16": 0.15, "int8": 0.3}
 """Largest difference between the artefact and the eager model in float32, likewise."""
+PADDING_BOUND = 1e-3
+"""Largest difference that missing bars before a short context may make, in float32, likewise."""
 ROUNDINGS = 4
 """Roundings of a price in float32 that are no difference: a calm series far from zero deviates by
 so few of them that the bounds above would be finer than the prices themselves."""
@@ -59,7 +69,7 @@ class Parity(NamedTuple):
     against_float32: float
 
 
-class ArtifactForecaster:
+class ArtifactForecaster(Counted):
     """A forecaster read from an artefact."""
 
     def __init__(
@@ -72,19 +82,68 @@ class ArtifactForecaster:
         """What the model is, its horizon that of the artefact."""
         return self._card
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Model and precision, and the digest of the artefact itself."""
+        return Identity(
+            card=self.card,
+            revision=self.metadata["revision"],
+            weights=self.metadata["fingerprint"],
+            precision=self.metadata["precision"],
+            implementation=f"artifact of fastsim-{self.metadata['fastsim']}",
+            settings={"context_length": self.metadata["context_length"]},
+        )
+
     @property
     def key(self) -> str:
-        """Model and precision, and the fingerprint of the artefact itself."""
-        mark = self.metadata["fingerprint"][:16]
-        return f"{self.card.name}@{mark}/{self.metadata['precision']}/artifact"
+        """Name, revision and precision in words, and the hash of its whole identity."""
+        return self.identity.key
 
+    @counted
     @torch.inference_mode()
     def forecast(self, context: Context, horizon: int) -> Forecast:
-        """Forecast the next `horizon` closes of every series; ForecastError if it does not fit."""
+        """Forecast the next `horizon` closes of every series.
+
+        A context shorter than the artefact's is padded on the left with missing bars, where the
+        export has seen that the model takes them for a short context.
+
+        Raises
+        ------
+        ForecastError
+            The request does not fit, the context is too short and may not be padded, or the
+            artefact's program fails.
+        """
         check_request(self.card, context, horizon)
-        inputs = model_inputs(self.card, context, self.metadata["context_length"], self.device)
-        quantiles = self.program(*inputs)[:, :horizon]
+        if not len(context.bars):
+            return no_forecasts(self.card, horizon)
+        length = self.metadata["context_length"]
+        if context.bars.shape[1] < length:
+            if not self.metadata["takes_padding"]:
+                raise ForecastError(
+                    f"this artefact of {self.card.name} reads {length} bars, the context has "
+                    f"{context.bars.shape[1]}, and missing bars before it would change the "
+                    f"forecast: give {length} bars, or export it with a shorter context"
+                )
+            context = padded(context, length)
+        inputs = model_inputs(self.card, context, length, self.device)
+        try:
+            quantiles = self.program(*inputs)[:, :horizon]
+        except Exception as error:  # whatever the runtime raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ForecastError(
+                f"the artefact of {self.card.name} fails on {len(context.bars)} series: {reason}"
+            ) from error
         return Forecast(quantiles.float().sort(-1).values, self.card.levels)
+
+
+def padded(context: Context, length: int) -> Context:
+    """The context with missing bars before it, `length` in all, one step of its time apart."""
+    missing = length - context.bars.shape[1]
+    bars = torch.nn.functional.pad(context.bars, (0, 0, missing, 0), value=torch.nan)
+    stamps = context.timestamps
+    step = stamps.diff(dim=1)[:, :1] if stamps.shape[1] > 1 else torch.ones_like(stamps[:, :1])
+    before = stamps[:, :1] - step * torch.arange(missing, 0, -1, device=stamps.device)
+    return Context(bars, torch.cat([before, stamps], 1))
 
 
 def export(
@@ -116,27 +175,21 @@ def export(
         The artefact disagrees with the model beyond the bounds of this file, or the format cannot
         hold this model in this precision. Nothing is written then.
     """
-    if path.suffix != SUFFIX[format]:
-        raise ForecastError(f"{path}: a {format} artefact must end in {SUFFIX[format]}")
+    _check_wish(model, path, precision, format)
     card, length = model.card, windows.bars.shape[1]
-    check_format(model, format, precision)
     if len(windows.bars) < max(GATE_BATCHES):
-        raise ForecastError(f"the parity gate needs {max(GATE_BATCHES)} contexts")
+        raise ForecastError(
+            f"the parity gate needs {max(GATE_BATCHES)} contexts, got {len(windows.bars)}"
+        )
+    check_request(card, windows, horizon)
     contexts = [windows, _random_windows(windows)]
     inputs = [model_inputs(card, context, length, torch.device("cpu")) for context in contexts]
-    exact = Program(model.to(device="cpu", dtype=torch.float32).eval(), horizon)
+    exact = Program(copied(model, "float32"), horizon)
     with torch.no_grad():
         wanted = [exact(*columns) for columns in inputs]
-    cast = quantised(model) if precision == "int8" else model.to(DTYPES[precision])
-    program = Program(cast.eval().requires_grad_(False), horizon)
-    metadata = {
-        "model": asdict(card),
-        "revision": revision or card.revision or "",
-        "precision": precision,
-        "context_length": length,
-        "horizon": horizon,
-        "fastsim": fastsim.__version__,
-    }
+    cast = quantised(model) if precision == "int8" else copied(model, precision)
+    program = Program(cast.requires_grad_(False), horizon)
+    metadata = _metadata(exact, windows, precision, revision)
     content = pack(program, inputs[0], metadata, format)
     artifact = unpack(content, format, path, torch.device("cpu")).program
     parity = _measure(program, artifact, inputs, wanted)
@@ -145,6 +198,23 @@ def export(
     report = metadata | {"parity": parity._asdict(), "bounds": _bounds(precision)}
     write_whole(path.with_name(path.name + ".json"), json.dumps(report, indent=2).encode())
     return parity
+
+
+def _metadata(
+    exact: Program, windows: Context, precision: ArtifactPrecision, revision: str
+) -> dict[str, Any]:
+    """What an artefact says of itself."""
+    card = exact.model.card
+    return {
+        "format": FORMAT,
+        "model": asdict(card),
+        "revision": revision or card.revision or "",
+        "precision": precision,
+        "context_length": windows.bars.shape[1],
+        "horizon": exact.horizon,
+        "takes_padding": _takes_padding(exact, windows),
+        "fastsim": fastsim.__version__,
+    }
 
 
 def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactForecaster:
@@ -165,11 +235,60 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
     content = path.read_bytes()
     program, metadata = unpack(content, formats[path.suffix], path, place)
     metadata["fingerprint"] = hashlib.sha256(content).hexdigest()
-    fields = metadata["model"] | {
-        "levels": tuple(metadata["model"]["levels"]),
-        "max_horizon": metadata["horizon"],
-    }
-    return ArtifactForecaster(program, ModelCard(**fields), metadata, place)
+    return ArtifactForecaster(program, _card_of(metadata, path), metadata, place)
+
+
+def _card_of(metadata: dict[str, Any], path: Path) -> ModelCard:
+    """The model's card, its context and horizon those of the artefact."""
+    try:
+        card = metadata["model"]
+        return ModelCard(
+            **card
+            | {
+                "levels": tuple(card["levels"]),
+                "max_horizon": metadata["horizon"],
+                "max_context": min(card["max_context"], metadata["context_length"]),
+            }
+        )
+    except (ConfigError, KeyError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise ForecastError(f"{path}: its card of the model is damaged ({reason})") from None
+
+
+def _check_wish(
+    model: ForecastModel, path: Path, precision: ArtifactPrecision, format: Format
+) -> None:
+    """Raise unless such an artefact of the model can be written to this path."""
+    if format not in SUFFIX:
+        raise ConfigError(f"format must be one of {', '.join(SUFFIX)}, got {format!r}")
+    if precision not in ROUNDING_BOUND:
+        known = ", ".join(ROUNDING_BOUND)
+        raise ConfigError(f"precision must be one of {known}, got {precision!r}")
+    if path.suffix != SUFFIX[format]:
+        raise ForecastError(f"{path}: a {format} artefact must end in {SUFFIX[format]}")
+    if path.is_dir():
+        raise ForecastError(f"{path} is a folder: name a file that ends in {SUFFIX[format]}")
+    check_format(model, format, precision)
+
+
+def _takes_padding(exact: Program, windows: Context) -> bool:
+    """Whether missing bars on the left leave the model's forecasts as they are without them."""
+    card, length = exact.model.card, windows.bars.shape[1]
+    lengths = {length - 1, length // 2 + 1, length // 3, card.min_context + 1}
+    for short in sorted(size for size in lengths if card.min_context <= size < length):
+        cut = Context(*(part[:, -short:] for part in windows))
+        rows = enough_known(card, cut).nonzero().squeeze(1)[: GATE_BATCHES[2]]
+        if not len(rows):
+            return False
+        cut = Context(*(part[rows] for part in cut))
+        with torch.no_grad():
+            alone, together = (
+                exact(*model_inputs(card, context, length, torch.device("cpu")))
+                for context in (cut, padded(cut, length))
+            )
+        if not _difference(together, alone, _deviation(cut.close)[:, None, None]) <= PADDING_BOUND:
+            return False
+    return True
 
 
 def _measure(
@@ -189,9 +308,14 @@ def _measure(
 
 
 def _difference(found: Tensor, wanted: Tensor, scale: Tensor) -> float:
-    """Largest difference in deviations, beyond `ROUNDINGS` of the price; NaN where one is NaN."""
+    """Largest difference in deviations, beyond `ROUNDINGS` of the price.
+
+    What is NaN in both is no difference, what is NaN in one of them an infinite one.
+    """
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps * wanted.abs()
-    return float((((found - wanted).abs() - rounding).clamp_min(0.0) / scale).max())
+    difference = ((found - wanted).abs() - rounding).clamp_min(0.0) / scale
+    difference = difference.masked_fill(found.isnan() & wanted.isnan(), 0.0)
+    return float(difference.nan_to_num(nan=torch.inf).max())
 
 
 def _gate(card: ModelCard, parity: Parity, precision: ArtifactPrecision) -> None:
@@ -208,10 +332,12 @@ def _bounds(precision: ArtifactPrecision) -> tuple[float, float]:
 
 
 def _deviation(series: Tensor) -> Tensor:
+    """What differences are measured in [B]: a series' deviation, or its level where it is flat."""
     closes = series if series.dim() == 2 else series[..., CLOSE]
     mean = closes.nanmean(1, keepdim=True)
     deviation: Tensor = (closes - mean).square().nanmean(1).sqrt()
-    return deviation.clamp_min(1e-9)
+    level = mean.squeeze(1).abs()
+    return torch.where(deviation > FLAT * level, deviation, level)
 
 
 def _random_windows(windows: Context) -> Context:

@@ -34,6 +34,17 @@ REFUSED: dict[tuple[Format, ArtifactPrecision], str] = {
     ("onnx", "bfloat16"): "ONNX Runtime has no bfloat16 on a CPU",
 }
 """Precisions that a format does not have, and why."""
+FORMAT = 2
+"""Of the metadata; an artefact of another is refused."""
+_NEEDED = (
+    "model",
+    "revision",
+    "precision",
+    "context_length",
+    "horizon",
+    "takes_padding",
+    "fastsim",
+)
 LARGEST_BATCH = 65536
 _METADATA = "fastsim.json"
 _NEED_ONNX = "ONNX needs its packages: pip install 'fastsim-rl[onnx]'"
@@ -109,9 +120,22 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     except Exception as error:  # what the runtimes raise depends on the damage
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
+    _check_metadata(metadata, path)
     if metadata["precision"] == "int8" and device.type != "cpu":
         raise ForecastError(f"{path}: int8 artefacts run on a CPU, not on {device}")
     return Unpacked(program, metadata)
+
+
+def _check_metadata(metadata: Any, path: Path) -> None:
+    """Raise ForecastError unless this version of fastsim knows what the metadata mean."""
+    known = metadata if isinstance(metadata, dict) else {}
+    lacking = [name for name in _NEEDED if name not in known]
+    if known.get("format") != FORMAT or lacking:
+        maker = known.get("fastsim", "something else")
+        raise ForecastError(
+            f"{path} was made by fastsim {maker}, as format {known.get('format', 1)} of artefacts, "
+            f"not {FORMAT}: export the model again"
+        )
 
 
 def _pack_torchscript(program: Program, inputs: tuple[Tensor, ...], note: str) -> bytes:

@@ -15,7 +15,7 @@ takes 20 to 80 ms on one shared core.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from fastsim.forecast.interface import (
     MEDIAN,
     Context,
     Forecast,
+    Identity,
     ModelCard,
     check_request,
 )
@@ -37,6 +38,7 @@ from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk
 from fastsim.forecast.models.prior import CARD as PRIOR
 from fastsim.forecast.models.prior import CONTEXT, LEVELS
 from fastsim.forecast.returns import returns_with_gaps
+from fastsim.forecast.statistics import Counted, counted
 
 PATHS = 4000
 """Simulated paths of a GARCH forecast; each also counts with its sign turned."""
@@ -51,7 +53,7 @@ return over 1 to H bars; None where the fit fails."""
 logger = logging.getLogger(__name__)
 
 
-class WindowFitted:
+class WindowFitted(Counted):
     """A forecaster with a law that is fitted to every window when it is asked.
 
     Equal windows give equal forecasts, in whatever company.
@@ -60,12 +62,21 @@ class WindowFitted:
     ----------
     law
         Fits one window; its quantiles are at `levels`, increasing.
-    setting
+    package
+        Whose code fits, and its version.
+    settings
         What the law depends on beside its name: part of the key.
     """
 
     def __init__(
-        self, *, name: str, licence: str, setting: str, law: Law, levels: tuple[float, ...]
+        self,
+        *,
+        name: str,
+        licence: str,
+        package: str,
+        settings: Mapping[str, Any],
+        law: Law,
+        levels: tuple[float, ...],
     ) -> None:
         self.card = ModelCard(
             name=name,
@@ -76,12 +87,18 @@ class WindowFitted:
             levels=levels,
             min_context=PRIOR.min_context,  # so that both can be scored on the same windows
         )
-        self.key = f"{name}@{setting}/{levels}"
+        self.identity = Identity(card=self.card, implementation=package, settings=settings)
         self.fallbacks = 0
         """Windows so far that the EWMA random walk forecast because the fit failed."""
         self._law = law
         self._fallback = ewma_random_walk(levels=levels)
 
+    @property
+    def key(self) -> str:
+        """Name, and the hash of its identity."""
+        return self.identity.key
+
+    @counted
     def forecast(self, context: Context, horizon: int) -> Forecast:
         """Fit every series and forecast its next `horizon` closes: quantiles [B, horizon, Q].
 
@@ -171,7 +188,8 @@ def garch_t(
     return WindowFitted(
         name="garch-t-drift" if drift else "garch-t",
         licence="NCSA",
-        setting=f"arch-{version('arch')}/{paths}/{seed}",
+        package=f"arch-{version('arch')}",
+        settings={"drift": drift, "paths": paths, "seed": seed},
         law=law,
         levels=levels,
     )
@@ -248,7 +266,8 @@ def _statsforecast(name: str, model: str, levels: tuple[float, ...]) -> WindowFi
     return WindowFitted(
         name=name,
         licence="Apache-2.0",
-        setting=f"statsforecast-{version('statsforecast')}",
+        package=f"statsforecast-{version('statsforecast')}",
+        settings={"model": model},
         law=law,
         levels=levels,
     )

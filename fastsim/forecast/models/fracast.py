@@ -7,12 +7,15 @@ weights: the quantised ones that it takes by default are off by more than a per 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
+from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel, ModelCard
 
 CARD = ModelCard(
@@ -44,6 +47,22 @@ class FracastModel(ForecastModel):
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ForecastError(f"fracast: no usable weights at {path} ({reason})") from None
+
+    @property
+    def implementation(self) -> str:  # type: ignore[override]
+        """The package and its version."""
+        return f"fracast-{version('fracast')}"
+
+    def settings(self) -> dict[str, Any]:
+        """Its window, and the levels that it forecasts."""
+        official = self._official
+        return {
+            name: getattr(official, name) for name in ("context_length", "horizon", "quantiles")
+        }
+
+    def digest(self) -> str:
+        """Digest of the package's own modules, which are no parts of this one."""
+        return fingerprint(nn.ModuleList([self._official.core, self._official.head]))
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, 9] of closes [B, L], NaN where missing."""

@@ -15,7 +15,8 @@ Where the official predictor is followed and where not:
   official predictor does the last two and refuses the rest. A bar without a close is flat, at the
   close before, without volume. Bars before the first close are masked.
 - Official forecasts are told the future timestamps; here they follow the context's last by its
-  median spacing, so daily forecasts run through weekends. Calendar fields are UTC.
+  median spacing, without the weekdays and times of day that the context never has: no weekends for
+  stocks. Holidays are not foreseen. Calendar fields are UTC.
 - The last `max_context - horizon` bars are read, so that a path never outgrows the window. With
   `slide`, the last `max_context` are, and the window slides as it does officially: exactly, but at
   the official cost of reading a whole window again for each further bar of each path.
@@ -25,10 +26,10 @@ Where the official predictor is followed and where not:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,9 @@ from fastsim.forecast.weights import (
     require_parameters,
 )
 
+DAY_S = 86_400
+NEVER = 1 << 62
+"""Later than any bar."""
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _Config = TypeVar("_Config", "KronosConfig", TokenizerConfig)
 
@@ -268,6 +272,10 @@ class KronosModel(ForecastModel):
         ]
         self.card = replace(card, name="-".join([card.name, *changed]))
 
+    def settings(self) -> dict[str, Any]:
+        """How paths are drawn."""
+        return asdict(self.sampling)
+
     @torch.no_grad()
     def forward(self, *inputs: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
         """Quantiles [B, horizon, 9] of the close, float32, over sampled paths.
@@ -359,16 +367,97 @@ def normalise(
     return scores.to(torch.float32), mean.to(torch.float32), deviation.to(torch.float32)
 
 
-def extend_timestamps(timestamps: Tensor, known: Tensor, horizon: int) -> Tensor:
-    """Timestamps [B, L + H]: the context's, then steps of the median spacing of its known bars."""
-    gaps = timestamps.diff(dim=1)
-    counted = known[:, :-1]
-    ranked = torch.where(counted, gaps, 1 << 62).sort(1).values
+def extend_timestamps(
+    timestamps: Tensor, known: Tensor, horizon: int, never: int = NEVER
+) -> Tensor:
+    """Timestamps [B, L + H]: the context's, then those of the next H bars by its own calendar.
+
+    Bars follow the last by the median spacing of those known. Left out are days of the week that
+    the context never has, and times of day where bars are shorter than a day, or times of the week
+    where it holds two: weekends and nights, where a market has them. What is too short to tell
+    leaves nothing out: a week is needed for days, a day for times. A bar of a week or more that
+    would end on a day that the context never has ends before it.
+    """
+    gaps, counted = timestamps.diff(dim=1), known[:, :-1]
+    ranked = torch.where(counted, gaps, never).sort(1).values
     count = counted.sum(1, keepdim=True)
     median = ranked.gather(1, (count - 1).clamp_min(0) // 2)
     step = torch.where(count > 0, median, 0)  # [B, 1]
-    ahead = torch.arange(1, horizon + 1, device=timestamps.device)
-    return torch.cat([timestamps, timestamps[:, -1:] + step * ahead], 1)
+    room = _steps_for(timestamps, known, step, horizon)
+    ahead = torch.arange(1, room + 1, device=timestamps.device)
+    following = timestamps[:, -1:] + step * ahead
+    traded = _traded(timestamps, known, step, following)
+    place = torch.where(traded, ahead, room + ahead).sort(1).values[:, :horizon]  # traded first
+    chosen = timestamps[:, -1:] + step * torch.where(place > room, place - room, place)
+    return torch.cat([timestamps, _on_traded_days(timestamps, known, step, chosen)], 1)
+
+
+def _traded(
+    timestamps: Tensor,
+    known: Tensor,
+    step: Tensor,
+    following: Tensor,
+    day: int = DAY_S,
+    never: int = NEVER,
+) -> Tensor:
+    """Whether bars `step` [B, 1] apart would be at times [B, S], by where the context has bars."""
+    first = torch.where(known, timestamps, never).amin(1, keepdim=True)
+    span = timestamps[:, -1:] - first + step  # [B, 1]  what the bars stand for; < 0 without any
+    weekday = _has_day(timestamps, known, following) | (span < 7 * day)
+    time_of_day = _has_time(timestamps, known, following, day) | (span < day)
+    of_week = _has_time(timestamps, known, following, 7 * day)
+    within_days = torch.where(span < 14 * day, weekday & time_of_day, of_week)
+    return torch.where(step < day, within_days, weekday | (step > day))
+
+
+def _has_day(timestamps: Tensor, known: Tensor, following: Tensor) -> Tensor:
+    """Whether the context has known bars on the weekdays of times [B, S]."""
+    seen = torch.zeros(len(timestamps), 7, dtype=torch.int64, device=timestamps.device)
+    seen = seen.scatter_add(1, _weekday(timestamps), known.to(torch.int64))
+    return seen.gather(1, _weekday(following)) > 0
+
+
+def _has_time(
+    timestamps: Tensor, known: Tensor, following: Tensor, period: int, never: int = NEVER
+) -> Tensor:
+    """Whether the context has known bars at the times [B, S] of the day, or of another period."""
+    times = torch.where(known, timestamps % period, never).sort(1).values  # [B, L]
+    wanted = following % period
+    place = torch.searchsorted(times, wanted).clamp_max(times.shape[1] - 1)
+    return times.gather(1, place) == wanted
+
+
+def _on_traded_days(
+    timestamps: Tensor, known: Tensor, step: Tensor, following: Tensor, day: int = DAY_S
+) -> Tensor:
+    """Times [B, H], those of bars of a week or more moved back to a weekday that there is."""
+    for _ in range(6):
+        moved = (step >= 7 * day) & ~_has_day(timestamps, known, following)
+        following = torch.where(moved, following - day, following)
+    return following
+
+
+def _steps_for(
+    timestamps: Tensor,
+    known: Tensor,
+    step: Tensor,
+    horizon: int,
+    week: int = 7 * DAY_S,
+    never: int = NEVER,
+) -> int:
+    """So many steps, of whatever series, that they meet H times at which it has bars."""
+    bars = known.sum(1).clamp_min(1)
+    first = torch.where(known, timestamps, never).amin(1)
+    spanned = (timestamps[:, -1] - first).clamp_min(0) // step[:, 0].clamp_min(1)
+    for_each = 1 + spanned // bars
+    a_week = torch.full_like(step, week) // step.clamp_min(1)
+    closed = torch.where(step > 0, a_week, 0)
+    return int(for_each.amax()) * horizon + int(closed.amax()) + 1
+
+
+def _weekday(timestamps: Tensor, day: int = DAY_S) -> Tensor:
+    """Monday 0 to Sunday 6, in UTC."""
+    return (timestamps // day + 3) % 7
 
 
 def calendar(timestamps: Tensor) -> Tensor:
@@ -386,8 +475,8 @@ def calendar(timestamps: Tensor) -> Tensor:
     from_march = (5 * of_year + 2) // 153
     day = of_year - (153 * from_march + 2) // 5 + 1
     month = (from_march + 2) % 12 + 1
-    weekday = (days + 3) % 7
-    return torch.stack([seconds // 60 % 60, seconds // 3_600, weekday, day, month], -1)
+    fields = [seconds // 60 % 60, seconds // 3_600, _weekday(timestamps), day, month]
+    return torch.stack(fields, -1)
 
 
 def uniform_noise(timestamps: Tensor, paths: int, horizon: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -290,6 +290,10 @@ class TiRexModel(ForecastModel):
         model.tabulate_padding()
         return model.eval()
 
+    def settings(self) -> dict[str, Any]:
+        """Sizes, and whether the window is filled."""
+        return asdict(self.config) | {"pad": self.pad}
+
     @torch.no_grad()
     def tabulate_padding(self) -> None:
         """Work out the states that missing patches leave; loading weights does it by itself.
@@ -370,7 +374,7 @@ class TiRexModel(ForecastModel):
 
 
 def load_tirex(
-    path: str | Path | None = None, *, pad: bool = True, revision: str | None = None
+    path: str | Path | None = None, revision: str | None = None, *, pad: bool = True
 ) -> TiRexModel:
     """TiRex with its official weights, under the NXAI Community License.
 
@@ -381,7 +385,7 @@ def load_tirex(
     pad
         True for the forecasts of the official package, False for speed; see `TiRexModel`.
     revision
-        Commit of the hub's repository; None takes `CARD.revision`.
+        Commit of the hub's repository; None holds to the one met first.
 
     Raises
     ------

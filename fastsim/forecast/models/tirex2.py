@@ -9,19 +9,21 @@ that come an attribution and, above a hundred million euros of revenue, a commer
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
-from fastsim.forecast.weights import find_checkpoint
+from fastsim.forecast.weights import find_first
 
 CARD = ModelCard(
     name="tirex2",
@@ -34,7 +36,9 @@ CARD = ModelCard(
     max_horizon=320,
     levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
-CHECKPOINT = "model.safetensors"
+CHECKPOINTS = ("model.safetensors", "model.ckpt")
+CONFIGS = ("config.json", "model-config.yaml")
+"""Weights and settings in either of the two forms that they are published in, the newer first."""
 _PUBLISHED_TO = 100_000
 """The paper gives its two counts of parameters to 0.1 M; nothing gives them exactly."""
 
@@ -42,9 +46,11 @@ _PUBLISHED_TO = 100_000
 class TiRex2Model(ForecastModel):
     """The package's model behind our interface."""
 
-    def __init__(self, official: Any, series: Any) -> None:
+    def __init__(self, official: Any, series: Any, settings: Mapping[str, Any]) -> None:
         """Wrap the package's `ForecastModel`, which takes the package's `TimeseriesType`."""
         super().__init__()
+        self.implementation = f"tirex-2-{version('tirex-2')}"
+        self._settings = dict(settings)
         self.network = official.model
         self._official, self._series = official, series
         self.card = replace(
@@ -54,6 +60,10 @@ class TiRex2Model(ForecastModel):
             max_horizon=self.network.future_len,
             levels=tuple(round(level, 6) for level in self.network.quantiles.tolist()),
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What the official configuration holds."""
+        return self._settings
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, Q] of closes [B, L], NaN where missing.
@@ -91,10 +101,11 @@ def load_tirex2(path: str | Path | None = None, *, revision: str | None = None) 
     Parameters
     ----------
     path
-        A folder with `model.safetensors` and `config.json`, or the former; None asks the hub's
-        cache, then the hub.
+        A folder with weights and settings, or its file of weights: `model.safetensors` beside
+        `config.json`, or `model.ckpt` beside `model-config.yaml`. None asks the hub's cache, then
+        the hub.
     revision
-        Commit of the hub's repository; None takes `CARD.revision`.
+        Commit of the hub's repository; None holds to the one met first.
 
     Raises
     ------
@@ -113,17 +124,27 @@ def load_tirex2(path: str | Path | None = None, *, revision: str | None = None) 
 def read_checkpoint(path: str | Path | None, *, revision: str | None = None) -> TiRex2Model:
     """The network of whatever size that an official checkpoint holds; as `load_tirex2`."""
     package = _package()
-    weights, _ = find_checkpoint(CARD, path, revision)
-    if weights.name != CHECKPOINT:
-        raise ForecastError(f"{CARD.name}: {weights} must be called {CHECKPOINT}")
+    where = {"hub_id": CARD.hub_id, "revision": revision or CARD.revision}
+    weights = find_first(CARD.name, CHECKPOINTS, path=path, **where)
+    if weights.name not in CHECKPOINTS:
+        raise ForecastError(f"{CARD.name}: {weights} must be called {' or '.join(CHECKPOINTS)}")
+    newer = weights.with_name(CHECKPOINTS[0])
+    if path is not None and weights != newer and newer.is_file():
+        raise ForecastError(
+            f"{CARD.name}: {weights} lies beside {newer.name}, which the package reads instead: "
+            f"name that, or move one of them"
+        )
+    beside = None if path is None else weights.parent
+    config = find_first(CARD.name, CONFIGS, path=beside, **where)
     try:
+        settings = yaml.safe_load(config.read_text())  # which JSON is, too
         with _undisturbed():
             official = package.load_model(weights.parent, device="cpu")
-            return TiRex2Model(official, package.TimeseriesType).eval()
+            return TiRex2Model(official, package.TimeseriesType, settings).eval()
     except Exception as error:  # what the package raises depends on the damage
         reason = " ".join(str(error).split())[:160]
         raise ForecastError(
-            f"{CARD.name}: {weights} or its config.json is damaged or not this architecture "
+            f"{CARD.name}: {weights} or its {config.name} is damaged or not this architecture "
             f"({type(error).__name__}: {reason})"
         ) from None
 
@@ -134,7 +155,8 @@ def random_tirex2(settings: dict[str, Any], seed: int) -> TiRex2Model:
     with _undisturbed():
         torch.manual_seed(seed)
         network = package.model.TiRex2(**settings, device="cpu")
-        return TiRex2Model(package.ForecastModel(network), package.TimeseriesType).eval()
+        official = package.ForecastModel(network)
+        return TiRex2Model(official, package.TimeseriesType, settings).eval()
 
 
 def official_settings(
@@ -196,7 +218,9 @@ def _undisturbed() -> Iterator[None]:
     """Build the package's network without a trace in torch's seed or its matmul precision."""
     precision = torch.get_float32_matmul_precision()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # It warns of its own older files, which load as well.
+            warnings.filterwarnings("ignore", "Loading the legacy", FutureWarning)
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

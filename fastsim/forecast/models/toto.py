@@ -12,14 +12,15 @@ first patch is then what it would be if the mean came true, which is less than t
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastsim.config import configuration
+from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.models.toto2 import running_moments
@@ -88,6 +89,9 @@ class TotoConfig:
     k_components: int = 24
 
     def __post_init__(self) -> None:
+        for name in ("patch_size", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim"):
+            require_between(self, name, 1)
+        require_between(self, "k_components", 1)
         if self.embed_dim % (2 * self.num_heads):
             raise ForecastError(
                 f"{CARD.name}: embed_dim must be a multiple of 2 * num_heads = "
@@ -353,6 +357,10 @@ class TotoModel(ForecastModel):
         self.config = config
         self.model = Backbone(config)
         self.register_buffer("tenths", torch.arange(1, 10), persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Sizes and constants of the network, not all of which show in its weights."""
+        return asdict(self.config)
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, Q] in float32, increasing in Q, of closes [B, L]."""

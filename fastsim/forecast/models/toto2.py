@@ -11,14 +11,15 @@ patch is the forecast of the next.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastsim.config import configuration
+from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import (
@@ -85,6 +86,10 @@ class Toto2Config:
     residual_attn_ratio: float = math.sqrt(128.0 / math.log(128.0))
 
     def __post_init__(self) -> None:
+        for name in ("patch_size", "d_model", "d_ff", "num_heads", "num_layers"):
+            require_between(self, name, 1)
+        require_between(self, "layer_group_size", 1, self.num_layers)
+        require_between(self, "num_variate_layers_per_group", 0, self.layer_group_size)
         if self.d_model % (4 * self.num_heads):
             raise ForecastError(
                 f"{CARD.name}: d_model must be a multiple of 4 * num_heads = {4 * self.num_heads}, "
@@ -355,7 +360,8 @@ class QuantileHead(nn.Module):
 class Toto2Model(ForecastModel):
     """Toto 2.0 for one series at a time.
 
-    The constructor leaves random weights, for tests; `load_toto2` gives the official ones.
+    The constructor leaves random weights, for tests; `load_toto2` gives the official ones, and the
+    card of their size: the family shares architecture, context, horizon and levels.
     """
 
     card = CARD
@@ -370,6 +376,10 @@ class Toto2Model(ForecastModel):
         self.output_head = QuantileHead(config)
         unknown = torch.cat((torch.zeros(patch), torch.ones(patch)))
         self.register_buffer("unknown_patch", unknown, persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Sizes and constants of the network, not all of which show in its weights."""
+        return asdict(self.config)
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, Q] in float32, increasing in Q, of closes [B, L]."""
@@ -438,13 +448,13 @@ def _fill(padded: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_toto2(path: str | Path | None = None, revision: str | None = None) -> Toto2Model:
-    """Load Toto 2.0 4m with its official weights.
+    """Load Toto 2.0 with official weights: 4m, or any other size of the family by its path.
 
     Parameters
     ----------
     path
         Folder that holds model.safetensors and config.json, or the former with the latter beside
-        it; None asks the hub's cache, then the hub.
+        it; None asks the hub's cache, then the hub, for 4m.
     revision
         Revision on the hub; None takes the pinned one.
 
@@ -458,8 +468,18 @@ def load_toto2(path: str | Path | None = None, revision: str | None = None) -> T
     state = read_safetensors(CARD.name, weights)
     model = Toto2Model(config)
     load_exactly(CARD.name, model, state, weights)
-    require_parameters(CARD.name, model, CARD.parameters)
+    if path is None:
+        require_parameters(CARD.name, model, CARD.parameters)
+    model.card = card_of(sum(parameter.numel() for parameter in model.parameters()))
     return model.eval()
+
+
+def card_of(parameters: int) -> ModelCard:
+    """The card of a size; those but 4m are on other pages of the hub, and come by their path."""
+    if parameters == CARD.parameters:
+        return CARD
+    size = f"{parameters / 1e6:.0f}m" if parameters < 1e9 else f"{parameters / 1e9:.3g}B"
+    return replace(CARD, name=f"Toto-2.0-{size}", hub_id=None, revision=None, parameters=parameters)
 
 
 def read_config(path: Path) -> Toto2Config:

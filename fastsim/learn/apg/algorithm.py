@@ -21,6 +21,7 @@ from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.apg.config import APGConfig
 from fastsim.learn.apg.path import earnings, roll_out
 from fastsim.learn.figures import (
+    Episodes,
     Figures,
     explained_variance,
     mean_where,
@@ -70,6 +71,7 @@ class APG:
         self.optimizer = adam(self.policy.parameters(), config.learning_rate, betas=BETAS)
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_rate, betas=BETAS)
         self.reward_scale = RewardScale(collect.num_envs, env.tape.device)
+        self.episodes = Episodes(collect.num_envs, env.tape.device)
         self.rollout = empty_rollout(env, collect.rollout_steps)
         begin_rollout(self.rollout, env.reset(course.seed))
 
@@ -102,14 +104,14 @@ class APG:
             "policy/std": self.policy.log_std.detach().exp().mean(),
             "policy/learning_rate": self.optimizer.param_groups[0]["lr"].clone(),
         }
-        return rollout_figures(rollout, self._units) | figures
+        return rollout_figures(rollout, self._units) | self.episodes.update(rollout) | figures
 
     def renewed(self, worlds: Tensor) -> None:
         """Standardise anew what is known of these worlds [K]; no experience is kept."""
         self.policy.restandardize(self.table, worlds)
 
     def state_dict(self) -> dict[str, Any]:
-        """The values, both optimisers, the unit of rewards, and what the agents see."""
+        """Values, optimisers, the unit of rewards, episodes so far, and what the agents see."""
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         return parts | {"observation": [leaf.clone() for leaf in flatten(self.rollout.seen(-1))]}
 
@@ -127,6 +129,7 @@ class APG:
             "optimizer": self.optimizer,
             "critic_optimizer": self.critic_optimizer,
             "reward_scale": self.reward_scale,
+            "episodes": self.episodes,
         }
 
     def _values(self, critic: Policy, portfolio: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.capture import captured
-from fastsim.learn.figures import Figures, explained_variance, rollout_figures, units_of
+from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
 from fastsim.learn.ppo.update import (
@@ -58,6 +58,7 @@ class PPO:
         self.table = self.policy.standardize(env.tape)
         self.optimizer = make_optimizer(self.policy, config)
         self.reward_scale = RewardScale(collect.num_envs, device)
+        self.episodes = Episodes(collect.num_envs, device)
         self.rollout = empty_rollout(env, collect.rollout_steps)
         begin_rollout(self.rollout, env.reset(course.seed))
         self.batch = empty_batch(self.rollout)
@@ -93,16 +94,18 @@ class PPO:
         self.policy.restandardize(self.table, worlds)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser, the unit of rewards, and what the agents see."""
+        """The optimiser, the unit of rewards, episodes so far, and what the agents see."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
+            "episodes": self.episodes.state_dict(),
             "observation": [leaf.clone() for leaf in flatten(self.rollout.seen(-1))],
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
         """Go on from there."""
         self.reward_scale.load_state_dict(saved["reward_scale"])
+        self.episodes.load_state_dict(saved["episodes"])
         self.optimizer.load_state_dict(saved["optimizer"])
         begin_rollout(self.rollout, unflatten(self.rollout.seen(-1), saved["observation"]))
         self._forget()  # what was recorded knows the old tensors
@@ -115,7 +118,8 @@ class PPO:
         batch = self.batch
         means = dict(zip(Losses._fields, self.tally.means, strict=True))
         explained = explained_variance(batch.value, batch.value_target, batch.valid)
-        return rollout_figures(self.rollout, self._units) | {
+        figures = rollout_figures(self.rollout, self._units) | self.episodes.update(self.rollout)
+        return figures | {
             "value/explained_variance": explained,
             **{f"loss/{name}": means[name] for name in ("policy", "value")},
             **{f"policy/{name}": means[name] for name in ("kl", "clip_fraction", "entropy")},

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastsim.env.nested import flatten, unflatten
 from fastsim.env.observe import Observation
 from fastsim.learn.algorithm import AlgorithmRecord, Course
-from fastsim.learn.figures import Figures, rollout_figures, units_of
+from fastsim.learn.figures import Episodes, Figures, rollout_figures, units_of
 from fastsim.learn.optimizer import adam, descend, falling, follow, set_rate
 from fastsim.learn.reward_scale import RewardScale
 from fastsim.learn.rollout import (
@@ -61,6 +61,7 @@ class SAC:
         self.critic_optimizer = adam(self.critics.parameters(), config.critic_rate)
         self.temperature_optimizer = adam([self.log_temperature], config.learning_rate)
         self.reward_scale = RewardScale(collect.num_envs, tape.device)
+        self.episodes = Episodes(collect.num_envs, tape.device)
         self.rollout = empty_rollout(env, collect.rollout_steps)
         self.buffer = ReplayBuffer(self.rollout, config.capacity)
         begin_rollout(self.rollout, env.reset(course.seed))
@@ -89,6 +90,7 @@ class SAC:
         means = {name: torch.stack([each[name] for each in figures]).mean() for name in figures[0]}
         return (
             rollout_figures(self.rollout, self._units)
+            | self.episodes.update(self.rollout)
             | means
             | {
                 "policy/std": self.policy.log_std.detach().exp().mean(),
@@ -104,7 +106,7 @@ class SAC:
         self.buffer.drop(worlds, self.table.tape.bars_per_world)
 
     def state_dict(self) -> dict[str, Any]:
-        """Critics, temperature, optimisers, the unit of rewards, and all that is remembered."""
+        """All that changes but the policy; what is remembered too."""
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         return parts | {
             "log_temperature": self.log_temperature.detach().clone(),
@@ -128,6 +130,7 @@ class SAC:
             "critic_optimizer": self.critic_optimizer,
             "temperature_optimizer": self.temperature_optimizer,
             "reward_scale": self.reward_scale,
+            "episodes": self.episodes,
             "buffer": self.buffer,
         }
 

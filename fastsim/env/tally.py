@@ -1,0 +1,200 @@
+"""What episodes come to: return, length, Sharpe ratio, drawdown and cost, each and on average."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from math import nan, sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastsim.env.core import Transition
+from fastsim.env.environment import PortfolioEnv
+from fastsim.market.tape import MarketTape
+from fastsim.stats.metrics import periods_per_year
+
+FIGURES = ("return", "length", "total_return", "sharpe", "drawdown", "cost")
+"""Of an episode: the sum of its rewards; its steps; the growth of its wealth, a fraction; mean over
+standard deviation of its simple returns, annualised, as `fastsim.stats.metrics.sharpe_ratio`; the
+largest loss from a high, a fraction; the costs of its trades, as fractions of wealth, added up."""
+EQUAL = 1e-12
+"""A share of the squares that is rounding: returns that vary by less are all the same."""
+
+
+class Averages(NamedTuple):
+    """Episodes that ended so far; means are NaN before the first of them."""
+
+    episodes: int
+    steps: int
+    """Those of episodes that have not ended, or were left, included."""
+    steps_per_second: float
+    """Since the first reset, the time of whoever decides included."""
+    mean_return: float
+    mean_length: float
+    mean_total_return: float
+    mean_sharpe: float
+    """Of the episodes that have one."""
+    mean_drawdown: float
+    mean_cost: float
+
+
+class EpisodeTally:
+    """Adds up the steps of N episodes on their device; nothing is read back from a GPU.
+
+    Where numba steps them, one pass of its own adds them up too.
+    """
+
+    def __init__(self, env: PortfolioEnv) -> None:
+        tape, options = env.tape, {"device": env.tape.device, "dtype": torch.float64}
+        self._kept = torch.zeros(8, env.num_envs, **options)  # type: ignore[call-overload]
+        # Sums over the steps: reward, count, simple return, its square, share of cost. And levels:
+        # wealth at the start, highest wealth, largest drawdown.
+        self._sums = self._kept[:5]
+        self._start, self._peak, self._drawdown = self._kept[5:]
+        self._totals = torch.zeros(len(FIGURES) + 2, **options)  # type: ignore[call-overload]
+        self._root = _root(tape)
+        self._clock = _Clock()
+        fused = env.stepper.name == "numba"
+        self._add = import_module("fastsim.env.tally_numba").add_step if fused else None
+
+    def begin(self, rows: Tensor | None = None) -> None:
+        """Episodes begin everywhere, or in these rows [N] (bool); those under way are left."""
+        steps = self._sums[1] if rows is None else self._sums[1][rows]
+        self._clock.leave(int(steps.sum()))
+        self._sums.masked_fill_(torch.ones_like(self._start) > 0 if rows is None else rows, 0.0)
+
+    def add(self, transition: Transition, cost: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Add a step whose trades cost [N].
+
+        Returns what the episodes came to that it ended, each figure [N], 0 elsewhere, and which [N]
+        these are.
+        """
+        ended = transition.terminated | transition.truncated
+        if self._add is None:
+            figures = self._add_in_torch(transition, cost, ended)
+        else:
+            figures = torch.zeros(len(FIGURES), len(ended), dtype=torch.float64)
+            outcome = transition.outcome
+            told = (transition.reward, outcome.wealth_before, outcome.wealth, cost)
+            ends = (transition.terminated, transition.truncated, transition.restarted)
+            blocks = (*told, *ends, self._kept, figures, self._totals)
+            self._add(*(block.numpy() for block in blocks), self._root)
+        named = dict(zip(FIGURES, figures.unbind(), strict=True))
+        return named | {"length": named["length"].long()}, ended
+
+    @property
+    def averages(self) -> Averages:
+        """What ended so far, read from the device."""
+        return self._clock.averages(self._totals, int(self._sums[1].sum()))
+
+    def _add_in_torch(self, transition: Transition, cost: Tensor, ended: Tensor) -> Tensor:
+        """Add it on any device: figures [6, N], in the order of their names."""
+        outcome, counted = transition.outcome, ~transition.ignored
+        before, wealth = outcome.wealth_before.double(), outcome.wealth.double()
+        fresh = self._sums[1] == 0
+        self._start.copy_(torch.where(fresh, before, self._start))
+        self._drawdown.masked_fill_(fresh, 0.0)
+        gain = (wealth - before) / before
+        step = (transition.reward.double(), torch.ones_like(gain), gain, gain * gain, cost / before)
+        self._sums += torch.where(counted, torch.stack(step), 0.0)
+        self._peak.copy_(torch.where(fresh, before, self._peak).maximum(wealth))
+        self._drawdown.copy_(self._drawdown.maximum(1.0 - wealth / self._peak))
+        figures = episode_figures(self._sums, self._start, wealth, self._drawdown, self._root)
+        figures = torch.where(ended, figures, 0.0)
+        counts = torch.stack([ended.sum(), (ended & ~figures[3].isnan()).sum()])
+        self._totals += torch.cat([figures.nansum(1), counts])
+        self._sums.masked_fill_(ended, 0.0)
+        return figures
+
+
+class SingleTally:
+    """The same of one episode after another, in Python's numbers: quicker for a single row."""
+
+    def __init__(self, tape: MarketTape) -> None:
+        self._sums = [0.0] * 5
+        self._start = self._wealth = self._peak = self._drawdown = nan
+        self._totals = torch.zeros(len(FIGURES) + 2, dtype=torch.float64)
+        self._root = _root(tape)
+        self._clock = _Clock()
+
+    def begin(self) -> None:
+        """An episode begins; the one under way is left."""
+        self._clock.leave(int(self._sums[1]))
+        self._sums = [0.0] * 5
+
+    def add(self, figures: Mapping[str, float], cost: float) -> None:
+        """Add a step with these figures, whose trades cost so much."""
+        sums, before, wealth = self._sums, figures["wealth_before"], figures["wealth"]
+        if sums[1] == 0:
+            self._start, self._peak, self._drawdown = before, before, 0.0
+        gain = (wealth - before) / before
+        sums[0] += figures["reward"]
+        sums[1] += 1.0
+        sums[2] += gain
+        sums[3] += gain * gain
+        sums[4] += cost / before
+        self._wealth, self._peak = wealth, max(self._peak, wealth)
+        self._drawdown = max(self._drawdown, 1.0 - wealth / self._peak)
+
+    def end(self) -> dict[str, float]:
+        """What the episode came to; it is over."""
+        sums, start, wealth, drawdown = (
+            torch.tensor(numbers, dtype=torch.float64)
+            for numbers in (self._sums, self._start, self._wealth, self._drawdown)
+        )
+        figures = episode_figures(sums, start, wealth, drawdown, self._root)
+        ended = torch.stack([figures[1] > 0, ~figures[3].isnan()])
+        self._totals += torch.cat([figures.nan_to_num(nan=0.0), ended])
+        self._sums = [0.0] * 5
+        named = dict(zip(FIGURES, figures.tolist(), strict=True))
+        return named | {"length": int(named["length"])}
+
+    @property
+    def averages(self) -> Averages:
+        """What ended so far."""
+        return self._clock.averages(self._totals, int(self._sums[1]))
+
+
+def episode_figures(
+    sums: Tensor, start: Tensor, wealth: Tensor, drawdown: Tensor, root: float
+) -> Tensor:
+    """Figures [6, ...] of episodes by the sums [5, ...] of their steps; `root` annualises."""
+    reward, length, simple, square, cost = sums
+    mean = simple / length
+    spread = square - simple * mean
+    deviation = (spread.masked_fill(spread <= EQUAL * square, 0.0) / (length - 1.0)).sqrt()
+    sharpe = (mean / deviation * root).masked_fill(length < 2, nan)
+    return torch.stack([reward, length, wealth / start - 1.0, sharpe, drawdown, cost])
+
+
+class _Clock:
+    """Time since the first reset, and the steps of episodes that were left."""
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.left = 0
+
+    def leave(self, steps: int) -> None:
+        self.started = time.perf_counter() if self.started is None else self.started
+        self.left += steps
+
+    def averages(self, totals: Tensor, under_way: int) -> Averages:
+        """Means by the totals [8]: of each figure, episodes, and those with a Sharpe ratio."""
+        *sums, episodes, sharpes = totals.tolist()
+        named = dict(zip(FIGURES, sums, strict=True))
+        counts = dict.fromkeys(FIGURES, episodes) | {"sharpe": sharpes}
+        means = {
+            f"mean_{name}": total / counts[name] if counts[name] else nan
+            for name, total in named.items()
+        }
+        steps = int(named["length"]) + self.left + under_way
+        elapsed = 0.0 if self.started is None else time.perf_counter() - self.started
+        return Averages(int(episodes), steps, steps / elapsed if steps else 0.0, **means)
+
+
+def _root(tape: MarketTape) -> float:
+    """Root of the bars in a year, by the stamps of the first world."""
+    return sqrt(periods_per_year(tape.timestamps[: tape.bars_per_world]))
