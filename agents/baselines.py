@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastsim.backtest.history import History
+from fastsim.backtest.refused import refusals_in_words
 from fastsim.backtest.strategies import classic_strategies, hindsight_bounds, play_strategies
 from fastsim.backtest.summary import summarize
 from fastsim.cli.ending import one_line_errors, read_options
@@ -90,7 +91,10 @@ def main() -> None:
         tape = load_tape(options)
         strategies = [*classic_strategies(), *hindsight_bounds(tape)]
         history = play_strategies(tape, strategies, EnvConfig(costs=COSTS[options.costs]))
-    Console(width=None if sys.stdout.isatty() else 120).print(results_table(history))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(results_table(history))
+    for sentence in refusals_in_words(history):
+        console.print(sentence, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

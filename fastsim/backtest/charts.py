@@ -23,12 +23,12 @@ from fastsim.stats.metrics import drawdown
 
 FloatArray = NDArray[np.float64]
 
-MAX_POINTS = 800
+MAX_POINTS = 700
 """Most points of one line."""
-MAX_FAINT = 100
+MAX_FAINT = 60
 """Most faint lines; of more strategies than that, as many are drawn, evenly by what they ended as.
 """
-MAX_FAINT_POINTS = 10_000
+MAX_FAINT_POINTS = 7_200
 """Most points of all faint lines together."""
 LOG_TICKS = 4
 """What plotly is asked for of a log axis. Below a decade it draws half as many again, at round

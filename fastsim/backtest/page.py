@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -25,35 +26,45 @@ def plotly_script() -> str:
     return (folder / "plotly-basic.min.js").read_text("utf-8")
 
 
-def chart_html(figure: go.Figure, name: str, height: int) -> str:
-    """The element `name` of a page and the script that draws a chart into it, `height` px high.
+def charts_html(charts: Mapping[str, tuple[go.Figure, int]]) -> dict[str, str]:
+    """Elements of a page by their names, each with the script that draws a chart into it.
 
-    Dates that lines of the chart share are written once. Nothing in it can end the script.
+    `dates` is another, to stand before them: what lines have in common along x is written there,
+    once. Nothing in a chart can end its script.
+
+    Parameters
+    ----------
+    charts
+        By name: a figure and its height in pixels.
     """
+    shared: list[Any] = []
+    elements = {name: _element(name, *chart, shared) for name, chart in charts.items()}
+    return {"dates": f"<script>const dates = {_script(shared)};</script>"} | elements
+
+
+def _element(name: str, figure: go.Figure, height: int, shared: list[Any]) -> str:
+    """A chart whose lines look up their x in `shared`, which is added to."""
     content = json.loads(figure.to_json())
     assert {trace["type"] for trace in content["data"]} <= DRAWS
-    shared: list[Any] = []
     for trace in content["data"]:
         if trace["x"] not in shared:
             shared.append(trace["x"])
         trace["x"] = shared.index(trace["x"])
-    dates, data, layout, config = (
-        _script(part) for part in (shared, content["data"], content["layout"], CONFIG)
-    )
+    data, layout, config = map(_script, (content["data"], content["layout"], CONFIG))
     return (
         f'<div id="{name}" class="plotly-graph-div" style="height: {height}px"></div>\n'
-        f"<script>{{ const shared = {dates};\n"
-        f'Plotly.newPlot("{name}", {data}.map((trace) => ({{...trace, x: shared[trace.x]}})), '
-        f"{layout}, {config}); }}</script>"
+        f'<script>Plotly.newPlot("{name}", {data}.map((trace) => ({{...trace, '
+        f"x: dates[trace.x]}})), {layout}, {config});</script>"
     )
 
 
 def chart_page(figure: go.Figure, title: str, height: int = 600) -> str:
     """A page of one chart, and nothing that it would have to load."""
+    parts = charts_html({"chart": (figure, height)})
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{escape(title)}</title>\n<script>{plotly_script()}</script>\n</head>\n"
-        f"<body>\n{chart_html(figure, 'chart', height)}\n</body>\n</html>\n"
+        f"<body>\n{parts['dates']}\n{parts['chart']}\n</body>\n</html>\n"
     )
 
 

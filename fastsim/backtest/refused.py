@@ -128,13 +128,17 @@ def _sentence(history: History, rule: str) -> str:
     if singles:
         groups["single assets"] = singles
     parts = [
-        f"{name} in {share:.0%} of steps, by {float(mean[list(rows)].mean()):.0%} of wealth on "
-        f"average"
+        f"{name} in {share:.0%} of steps, by {_share(float(mean[list(rows)].mean()))} of wealth "
+        f"on average"
         for name, rows in groups.items()
         if (share := float(often[list(rows)].mean())) > OFTEN
     ]
     what, why = WHAT.get(rule, (f"The rule {rule!r} refused orders", "see the environment's rules"))
     return f"{what} of {'; of '.join(parts)}: {why}." if parts else ""
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.005 else "under 1%"
 
 
 def _ruins(history: History) -> list[tuple[int, int]]:

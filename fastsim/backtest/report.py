@@ -21,7 +21,7 @@ from fastsim.backtest.charts import (
     weights_chart,
 )
 from fastsim.backtest.history import History, check_history
-from fastsim.backtest.page import chart_html, plotly_script
+from fastsim.backtest.page import charts_html, plotly_script
 from fastsim.backtest.refused import refusals_in_words
 from fastsim.backtest.summary import Summary, YearOfReturns, monthly_returns, summarize
 from fastsim.backtest.wording import (
@@ -151,7 +151,7 @@ def _charts(history: History, pair: Pair, periods: float) -> dict[str, str]:
         "turnover_chart": (turnover_chart(history, pair.focus, window), 320),
         "costs_chart": (costs_chart(history, pair.focus), 320),
     }
-    return {name: chart_html(figure, name, height) for name, (figure, height) in charts.items()}
+    return charts_html(charts)
 
 
 def _bold_columns(history: History, pair: Pair) -> list[int]:

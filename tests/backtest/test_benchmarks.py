@@ -205,7 +205,7 @@ def test_benchmarks_say_how_many_rows_they_take(rows):
 
 
 MEMORY = """
-import resource, sys, tempfile
+import re, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from worlds import SHORT_FEATURES, random_bars
@@ -223,11 +223,12 @@ write_report(
     history, folder / "report.html", title="t", subtitle="s",
     focus="equal weight", benchmark="buy and hold",
 )
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 print((folder / "report.html").stat().st_size / 1e6)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux tells it")
 def test_a_report_of_500_assets_over_400_steps_stays_below_800_mb_and_its_page_below_1_5(request):
     code = MEMORY.format(tests=str(request.config.rootpath / "tests"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
