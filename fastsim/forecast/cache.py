@@ -6,7 +6,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from numbers import Integral
 from typing import NamedTuple
 
@@ -175,8 +176,9 @@ class MarketForecasts:
         self._check_places(bar, wanted)
         with self._lock:
             waiting = self._pending.pop(bar, None)
-        if waiting is not None and not waiting.cancel():
-            waiting.exception()  # only waits: what failed is tried again, and tells why
+        if waiting is not None:
+            with suppress(CancelledError):
+                waiting.exception()  # only waits: what failed is tried again, and tells why
         quantiles = self._rows(bar, wanted)
         self._look_ahead(bar, wanted)
         return Forecast(quantiles, self.forecaster.card.levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from fastsim.extensions import Registry
 from fastsim.forecast.hub import HubFile
@@ -44,6 +45,11 @@ def _kronos(name: str, size: str) -> ForecasterRecord:
     )
 
 
+def _tirex2(path: Path | None, revision: str | None = None) -> tirex2.TiRex2Model:
+    """Ours is the official one."""
+    return tirex2.load_tirex2(path, revision=revision)
+
+
 MODELS = (
     ForecasterRecord(
         name="fastsim-prior",
@@ -63,8 +69,9 @@ MODELS = (
     ),
     ForecasterRecord(
         name="tirex2",
-        load=lambda path, revision=None: tirex2.load_tirex2(path, revision=revision),
+        load=_tirex2,
         revisions=True,
+        official=_tirex2,
         package="tirex-2",
         card=tirex2.CARD,
         random=lambda: tirex2.random_tirex2(tirex2.official_settings(), 0),
@@ -91,7 +98,11 @@ MODELS = (
     _kronos("kronos", "small"),
     _kronos("kronos-base", "base"),
     ForecasterRecord(
-        name="fracast", load=fracast.load_fracast, card=fracast.CARD, package="fracast"
+        name="fracast",
+        load=fracast.load_fracast,
+        card=fracast.CARD,
+        official=fracast.load_fracast,
+        package="fracast",
     ),
 )
 """Networks with weights."""

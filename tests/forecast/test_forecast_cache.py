@@ -311,6 +311,24 @@ def test_forecasts_can_be_asked_for_after_prefetching_has_stopped(tape):
     assert forecasts._pending == {}
 
 
+def test_whoever_waits_for_a_bar_is_not_left_waiting_when_prefetching_stops(tape):
+    class Slow(Counting):
+        def forecast(self, context, horizon):
+            started.set()
+            time.sleep(0.05)
+            return super().forecast(context, horizon)
+
+    started, answers = threading.Event(), []
+    forecasts = market_forecasts(tape, Slow(), prefetch=8)
+    forecasts.at(200)
+    waiting = threading.Thread(target=lambda: answers.append(forecasts.at(208).quantiles))
+    waiting.start()
+    started.wait()
+    forecasts.close()
+    waiting.join(timeout=20)
+    assert [answer.shape for answer in answers] == [(4, 3, 5)]
+
+
 def test_what_is_waited_for_does_not_grow(tape):
     forecasts = market_forecasts(tape, prefetch=4)
     for bar in range(50, 350, 7):

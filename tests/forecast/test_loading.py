@@ -130,11 +130,13 @@ def test_the_official_package_runs_from_the_command_line(any_tirex, capsys):
 
 
 def test_what_only_our_code_runs_has_no_official_implementation():
-    told = "no official implementation of fastsim-prior, only of tirex: leave it out"
+    told = "official implementation of fastsim-prior, only of tirex, tirex2, fracast: leave it out"
     with pytest.raises(ConfigError, match=told):
         load_forecaster("fastsim-prior", implementation="official")
     with pytest.raises(ConfigError, match="no official implementation of fastsim-prior, theta"):
         load_ensemble(["fastsim-prior", "theta"], implementation="official")
+    same = load_forecaster("fracast", implementation="official")
+    assert same.key == load_forecaster("fracast").key, "it runs in its own package anyway"
     with pytest.raises(ConfigError, match="must be fastsim or official, got 'theirs'"):
         load_forecaster("fastsim-prior", implementation="theirs")
     with pytest.raises(ConfigError, match="implementation must be one of"):
