@@ -36,5 +36,5 @@ class ForecastError(FastsimError):
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The nearest of the known names as the end of a message, or nothing where none is near."""
-    near = get_close_matches(str(name), list(known), n=1)
+    near = get_close_matches(str(name), [each for each in known if each != name], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -187,6 +187,8 @@ def _env_config(
         if name not in known:
             taken = [other for other in inspect.signature(build_env).parameters if other != "rules"]
             near = did_you_mean(name, [*known, *taken, *SPELLED])
+            if name in SPELLED:
+                near = f"; {name} is for gymnasium.make and make_vec"
             raise ConfigError(f"there is no rule {name!r}; the rules are {', '.join(known)}{near}")
     if config is not None:
         raise ConfigError(f"give a config or the rule {next(iter(rules))!r}, not both")

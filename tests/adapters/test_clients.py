@@ -359,6 +359,30 @@ def test_torchrl_wraps_a_batch_of_gymnasium():
     assert played["next", "done"].sum(1).tolist() == [[2]] * 4
 
 
+def numbers_alone(info) -> None:
+    """Skip where infos hold text, of which TorchRL's wrappers make no tensors."""
+    if any(isinstance(value, str) for value in info.values()):
+        pytest.skip("infos hold text")
+
+
+def test_torchrl_makes_processes_of_single_environments():
+    envs = client("torchrl.envs")
+    numbers_alone(gymnasium.make(fastsim.ENV_ID, **SHORT).reset(seed=0)[1])
+    env = envs.GymEnv(f"fastsim:{fastsim.ENV_ID}", num_envs=2, **SHORT)
+    played = env.rollout(12, break_when_any_done=False)
+    assert played["next", "done"].sum(1).tolist() == [[1], [1]]
+    env.close()
+
+
+def test_torchrl_wraps_the_players_of_pettingzoo():
+    zoo = adapter("pettingzoo", "pettingzoo").SharedMarketParallelEnv(3, **SHORT)
+    numbers_alone(zoo.reset(seed=0)[1]["player_0"])
+    env = client("torchrl.envs").PettingZooWrapper(zoo, return_state=True)
+    played = env.rollout(20)
+    assert played["player", "observation"].shape == (HORIZON, 3, len(zoo.observation_names))
+    assert played["state"].shape == (HORIZON, *zoo.state_space.shape)
+
+
 # rsl_rl
 
 

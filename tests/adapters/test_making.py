@@ -543,6 +543,12 @@ def test_what_is_near_nothing_is_told_what_there_is():
         gymnasium.make(fastsim.ENV_ID, costs={"zzz": 1})
 
 
+def test_a_name_that_is_for_others_is_told_whose_it_is():
+    with pytest.raises(ConfigError, match=r"render_mode is for gymnasium\.make and make_vec$") as e:
+        build_env(1, "tech4", render_mode="rgb_array")
+    assert "did you mean" not in one_line(e)
+
+
 def test_an_unknown_argument_that_torchrl_tries_is_refused_in_pythons_words():
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'frameskip'"):
         gymnasium.make(fastsim.ENV_ID, frameskip=1)
