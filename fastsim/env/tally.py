@@ -58,8 +58,6 @@ class EpisodeTally:
     def __init__(self, env: PortfolioEnv) -> None:
         tape, options = env.tape, {"device": env.tape.device, "dtype": torch.float64}
         self._kept = torch.zeros(len(KEPT), env.num_envs, **options)  # type: ignore[call-overload]
-        self._sums, levels = self._kept[:NUM_SUMS], self._kept[NUM_SUMS:]
-        self._start, self._peak, self._drawdown = levels
         self._totals = torch.zeros(len(TOTAL), **options)  # type: ignore[call-overload]
         self._root = _root(tape)
         self._clock = _Clock()
@@ -68,9 +66,9 @@ class EpisodeTally:
 
     def begin(self, rows: Tensor | None = None) -> None:
         """Episodes begin everywhere, or in these rows [N] (bool); those under way are left."""
-        steps = self._sums[KEPT.length] if rows is None else self._sums[KEPT.length][rows]
-        self._clock.leave(int(steps.sum()))
-        self._sums.masked_fill_(torch.ones_like(self._start) > 0 if rows is None else rows, 0.0)
+        under_way = self._kept if rows is None else torch.where(rows, self._kept, 0.0)
+        self._clock.leave(int(under_way[KEPT.length].sum()))
+        self._kept -= under_way
 
     def add(self, transition: Transition, cost: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Add a step whose trades cost [N].
@@ -94,25 +92,25 @@ class EpisodeTally:
     @property
     def averages(self) -> Averages:
         """What ended so far, read from the device."""
-        return self._clock.averages(self._totals, int(self._sums[KEPT.length].sum()))
+        return self._clock.averages(self._totals, int(self._kept[KEPT.length].sum()))
 
     def _add_in_torch(self, transition: Transition, cost: Tensor, ended: Tensor) -> Tensor:
         """Add it on any device: figures [6, N], in the order of their names."""
         outcome, counted = transition.outcome, ~transition.ignored
         before, wealth = outcome.wealth_before.double(), outcome.wealth.double()
-        fresh = self._sums[KEPT.length] == 0
-        self._start.copy_(torch.where(fresh, before, self._start))
-        self._drawdown.masked_fill_(fresh, 0.0)
+        sums, (start, peak, drawdown) = self._kept[:NUM_SUMS], self._kept[NUM_SUMS:]  # views
+        fresh = sums[KEPT.length] == 0
+        start.copy_(torch.where(fresh, before, start))
+        peak.copy_(torch.where(fresh, before, peak).maximum(wealth))
+        drawdown.copy_(drawdown.masked_fill(fresh, 0.0).maximum(1.0 - wealth / peak))
         gain = (wealth - before) / before
         step = (transition.reward.double(), torch.ones_like(gain), gain, gain * gain, cost / before)
-        self._sums += torch.where(counted, torch.stack(step), 0.0)
-        self._peak.copy_(torch.where(fresh, before, self._peak).maximum(wealth))
-        self._drawdown.copy_(self._drawdown.maximum(1.0 - wealth / self._peak))
-        figures = episode_figures(self._sums, self._start, wealth, self._drawdown, self._root)
+        sums += torch.where(counted, torch.stack(step), 0.0)
+        figures = episode_figures(sums, start, wealth, drawdown, self._root)
         figures = torch.where(ended, figures, 0.0)
         counts = torch.stack([ended.sum(), (ended & ~figures[SHARPE].isnan()).sum()])
         self._totals += torch.cat([figures.nansum(1), counts])
-        self._sums.masked_fill_(ended, 0.0)
+        sums.masked_fill_(ended, 0.0)
         return figures
 
 
