@@ -309,3 +309,14 @@ def test_a_copy_goes_on_counting_from_where_it_was():
         assert info["episode_statistics"]["length"].tolist() == [8, 8, 8]
         assert copied.statistics.episodes == 3
     assert (env.statistics.episodes, env.statistics.steps) == (0, 15)
+
+
+def test_gymnasiums_vectors_of_single_environments_gather_it():
+    env = gymnasium.make_vec(
+        fastsim.ENV_ID, num_envs=2, vectorization_mode="sync", market=TAPE, episode={"horizon": 4}
+    )
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, info = env.step(np.full((2, 4), 0.2, dtype=np.float32))
+    assert info["_episode_statistics"].tolist() == [True, True]
+    assert info["episode_statistics"]["length"].tolist() == [4, 4]
