@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastsim.env.core import Transition
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.columns import places
 from fastsim.market.tape import MarketTape
 from fastsim.stats.metrics import periods_per_year
 
@@ -20,6 +21,13 @@ FIGURES = ("return", "length", "total_return", "sharpe", "drawdown", "cost")
 """Of an episode: the sum of its rewards; its steps; the growth of its wealth, a fraction; mean over
 standard deviation of its simple returns, annualised, as `fastsim.stats.metrics.sharpe_ratio`; the
 largest loss from a high, a fraction; the costs of its trades, as fractions of wealth, added up."""
+NUM_FIGURES, SHARPE = len(FIGURES), FIGURES.index("sharpe")
+KEPT = places("Kept", "reward", "length", "gain", "square", "cost", "start", "peak", "drawdown")
+"""What is kept of an episode: sums over its steps, of simple returns and their squares too, and
+then its first and highest wealth and its largest drawdown."""
+NUM_SUMS = int(KEPT.start)
+TOTAL = places("Total", *(f"total_{name}" for name in FIGURES), "episodes", "sharpes")
+"""Of all that ended: each figure, how many they were, and how many have a Sharpe ratio."""
 EQUAL = 1e-12
 """A share of the squares that is rounding: returns that vary by less are all the same."""
 
@@ -49,22 +57,18 @@ class EpisodeTally:
 
     def __init__(self, env: PortfolioEnv) -> None:
         tape, options = env.tape, {"device": env.tape.device, "dtype": torch.float64}
-        self._kept = torch.zeros(8, env.num_envs, **options)  # type: ignore[call-overload]
-        # Sums over the steps: reward, count, simple return, its square, share of cost. And levels:
-        # wealth at the start, highest wealth, largest drawdown.
-        self._sums = self._kept[:5]
-        self._start, self._peak, self._drawdown = self._kept[5:]
-        self._totals = torch.zeros(len(FIGURES) + 2, **options)  # type: ignore[call-overload]
+        self._kept = torch.zeros(len(KEPT), env.num_envs, **options)  # type: ignore[call-overload]
+        self._totals = torch.zeros(len(TOTAL), **options)  # type: ignore[call-overload]
         self._root = _root(tape)
         self._clock = _Clock()
         fused = env.stepper.name == "numba"
-        self._add = import_module("fastsim.env.tally_numba").add_step if fused else None
+        self._add = import_module("fastsim.env.kernels.numba_tally").add_step if fused else None
 
     def begin(self, rows: Tensor | None = None) -> None:
         """Episodes begin everywhere, or in these rows [N] (bool); those under way are left."""
-        steps = self._sums[1] if rows is None else self._sums[1][rows]
-        self._clock.leave(int(steps.sum()))
-        self._sums.masked_fill_(torch.ones_like(self._start) > 0 if rows is None else rows, 0.0)
+        under_way = self._kept if rows is None else torch.where(rows, self._kept, 0.0)
+        self._clock.leave(int(under_way[KEPT.length].sum()))
+        self._kept -= under_way
 
     def add(self, transition: Transition, cost: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Add a step whose trades cost [N].
@@ -76,7 +80,7 @@ class EpisodeTally:
         if self._add is None:
             figures = self._add_in_torch(transition, cost, ended)
         else:
-            figures = torch.zeros(len(FIGURES), len(ended), dtype=torch.float64)
+            figures = torch.zeros(NUM_FIGURES, len(ended), dtype=torch.float64)
             outcome = transition.outcome
             told = (transition.reward, outcome.wealth_before, outcome.wealth, cost)
             ends = (transition.terminated, transition.truncated, transition.restarted)
@@ -88,25 +92,25 @@ class EpisodeTally:
     @property
     def averages(self) -> Averages:
         """What ended so far, read from the device."""
-        return self._clock.averages(self._totals, int(self._sums[1].sum()))
+        return self._clock.averages(self._totals, int(self._kept[KEPT.length].sum()))
 
     def _add_in_torch(self, transition: Transition, cost: Tensor, ended: Tensor) -> Tensor:
         """Add it on any device: figures [6, N], in the order of their names."""
         outcome, counted = transition.outcome, ~transition.ignored
         before, wealth = outcome.wealth_before.double(), outcome.wealth.double()
-        fresh = self._sums[1] == 0
-        self._start.copy_(torch.where(fresh, before, self._start))
-        self._drawdown.masked_fill_(fresh, 0.0)
+        sums, (start, peak, drawdown) = self._kept[:NUM_SUMS], self._kept[NUM_SUMS:]  # views
+        fresh = sums[KEPT.length] == 0
+        start.copy_(torch.where(fresh, before, start))
+        peak.copy_(torch.where(fresh, before, peak).maximum(wealth))
+        drawdown.copy_(drawdown.masked_fill(fresh, 0.0).maximum(1.0 - wealth / peak))
         gain = (wealth - before) / before
         step = (transition.reward.double(), torch.ones_like(gain), gain, gain * gain, cost / before)
-        self._sums += torch.where(counted, torch.stack(step), 0.0)
-        self._peak.copy_(torch.where(fresh, before, self._peak).maximum(wealth))
-        self._drawdown.copy_(self._drawdown.maximum(1.0 - wealth / self._peak))
-        figures = episode_figures(self._sums, self._start, wealth, self._drawdown, self._root)
+        sums += torch.where(counted, torch.stack(step), 0.0)
+        figures = episode_figures(sums, start, wealth, drawdown, self._root)
         figures = torch.where(ended, figures, 0.0)
-        counts = torch.stack([ended.sum(), (ended & ~figures[3].isnan()).sum()])
+        counts = torch.stack([ended.sum(), (ended & ~figures[SHARPE].isnan()).sum()])
         self._totals += torch.cat([figures.nansum(1), counts])
-        self._sums.masked_fill_(ended, 0.0)
+        sums.masked_fill_(ended, 0.0)
         return figures
 
 
@@ -114,28 +118,28 @@ class SingleTally:
     """The same of one episode after another, in Python's numbers: quicker for a single row."""
 
     def __init__(self, tape: MarketTape) -> None:
-        self._sums = [0.0] * 5
+        self._sums = [0.0] * NUM_SUMS
         self._start = self._wealth = self._peak = self._drawdown = nan
-        self._totals = torch.zeros(len(FIGURES) + 2, dtype=torch.float64)
+        self._totals = torch.zeros(len(TOTAL), dtype=torch.float64)
         self._root = _root(tape)
         self._clock = _Clock()
 
     def begin(self) -> None:
         """An episode begins; the one under way is left."""
-        self._clock.leave(int(self._sums[1]))
-        self._sums = [0.0] * 5
+        self._clock.leave(int(self._sums[KEPT.length]))
+        self._sums = [0.0] * NUM_SUMS
 
     def add(self, figures: Mapping[str, float], cost: float) -> None:
         """Add a step with these figures, whose trades cost so much."""
         sums, before, wealth = self._sums, figures["wealth_before"], figures["wealth"]
-        if sums[1] == 0:
+        if sums[KEPT.length] == 0:
             self._start, self._peak, self._drawdown = before, before, 0.0
         gain = (wealth - before) / before
-        sums[0] += figures["reward"]
-        sums[1] += 1.0
-        sums[2] += gain
-        sums[3] += gain * gain
-        sums[4] += cost / before
+        sums[KEPT.reward] += figures["reward"]
+        sums[KEPT.length] += 1.0
+        sums[KEPT.gain] += gain
+        sums[KEPT.square] += gain * gain
+        sums[KEPT.cost] += cost / before
         self._wealth, self._peak = wealth, max(self._peak, wealth)
         self._drawdown = max(self._drawdown, 1.0 - wealth / self._peak)
 
@@ -146,16 +150,17 @@ class SingleTally:
             for numbers in (self._sums, self._start, self._wealth, self._drawdown)
         )
         figures = episode_figures(sums, start, wealth, drawdown, self._root)
-        ended = torch.stack([figures[1] > 0, ~figures[3].isnan()])
-        self._totals += torch.cat([figures.nan_to_num(nan=0.0), ended])
-        self._sums = [0.0] * 5
+        self._totals[:NUM_FIGURES] += figures.masked_fill(figures.isnan(), 0.0)
+        self._totals[TOTAL.episodes] += 1.0
+        self._totals[TOTAL.sharpes] += ~figures[SHARPE].isnan()
+        self._sums = [0.0] * NUM_SUMS
         named = dict(zip(FIGURES, figures.tolist(), strict=True))
         return named | {"length": int(named["length"])}
 
     @property
     def averages(self) -> Averages:
         """What ended so far."""
-        return self._clock.averages(self._totals, int(self._sums[1]))
+        return self._clock.averages(self._totals, int(self._sums[KEPT.length]))
 
 
 def episode_figures(

@@ -1,6 +1,8 @@
 """What episodes came to is told where they end, to loops of one's own."""
 
+import copy
 import math
+import pickle
 from dataclasses import replace
 
 import empyrical
@@ -294,3 +296,27 @@ def test_one_pass_on_a_cpu_adds_up_what_torch_does_on_any_device(autoreset):
     assert one.episodes > 20
     for name in set(one._fields) - {"steps_per_second"}:
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9)
+
+
+def test_a_copy_goes_on_counting_from_where_it_was():
+    env = PortfolioVectorEnv(3, TAPE, episode={"horizon": 8})
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(torch.full((3, 4), 0.2))
+    for copied in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+        for _ in range(3):
+            *_, info = copied.step(torch.full((3, 4), 0.2))
+        assert info["episode_statistics"]["length"].tolist() == [8, 8, 8]
+        assert copied.statistics.episodes == 3
+    assert (env.statistics.episodes, env.statistics.steps) == (0, 15)
+
+
+def test_gymnasiums_vectors_of_single_environments_gather_it():
+    env = gymnasium.make_vec(
+        fastsim.ENV_ID, num_envs=2, vectorization_mode="sync", market=TAPE, episode={"horizon": 4}
+    )
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, info = env.step(np.full((2, 4), 0.2, dtype=np.float32))
+    assert info["_episode_statistics"].tolist() == [True, True]
+    assert info["episode_statistics"]["length"].tolist() == [4, 4]
