@@ -511,14 +511,13 @@ def test_a_name_of_a_field_is_that_of_the_one_symbol_of_a_table_of_fields(tmp_pa
     np.testing.assert_array_equal(bars.close[:, 0], CLOSES)
 
 
-@pytest.mark.parametrize("symbols", [(600519,), ("A", 5), (True,)])
+@pytest.mark.parametrize("symbols", [(600519,), ("A", 5), (True,), 5, None, "AAPL", ((),)])
 def test_symbols_that_are_no_text_are_refused(symbols):
-    with pytest.raises(
-        ConfigError, match=r"DataConfig.symbols must be text, got .*put it in quotes"
-    ):
+    with pytest.raises(ConfigError, match=r"DataConfig\.symbols must be a tuple of names"):
         DataConfig(symbols=symbols)
 
 
-def test_a_source_that_is_no_text_is_refused():
-    with pytest.raises(ConfigError, match=r"DataConfig.source must be a name or a path"):
-        DataConfig(source=5)
+@pytest.mark.parametrize("source", [5, None, True, ["us20"]])
+def test_a_source_that_is_no_text_is_refused(source):
+    with pytest.raises(ConfigError, match=r"DataConfig\.source must be text, got"):
+        DataConfig(source=source)
