@@ -16,7 +16,7 @@ from fastsim.errors import DataError
 Stamps = NDArray[np.datetime64]
 
 MISSING_WORDS = (
-    *("", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", "<na>", "nat", "#n/a n/a"),
+    *("", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", ".", "<na>", "nat", "#n/a n/a"),
 )
 
 DATE_FORMATS = (

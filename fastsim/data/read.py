@@ -25,7 +25,10 @@ from fastsim.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-MAY_BE_CLOSE = ("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose")
+MAY_BE_CLOSE = (
+    *("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose"),
+    *("adjclose", "adjustedclose", "closeusd", "prc", "nav"),
+)
 """Words that often stand for a close, spelled as `columns.spelled` does."""
 
 

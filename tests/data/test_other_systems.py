@@ -273,6 +273,12 @@ READ = {
         OPENS,
         DAYS[0],
     ),
+    "FRED, with a dot before it lists": (
+        table("observation_date,SP500,LATE", "{d},{o},.") + "2021-03-11,108,5\n",
+        ("SP500", "LATE"),
+        100.0 + np.arange(9),
+        DAYS[0],
+    ),
     "a price index": (table("date,index,A", "{d},{c},7"), ("index", "A"), CLOSES, DAYS[0]),
 }
 
@@ -422,6 +428,13 @@ REFUSED = {
     "joined names beside another": (joined("date,Close_A,SPX"), "'Close_A'", "'SPX'", "rename"),
     "a ticker VOLUME": (joined("date,A,VOLUME"), "'VOLUME'", "name all that you want in symbols"),
     "a ticker CLOSE": (joined("date,CLOSE,A"), "'CLOSE'", "name all that you want in symbols"),
+    "prices in a currency": (joined("date,open_usd,close_usd"), "'open_usd'", "name a currency"),
+    "a column of hours": (table("date,hour,A", "{d},5,{o}"), "no close column", "'hour'"),
+    "adjusted closes alone": (
+        table("date,symbol,Adj Close", "{d},A,{o}"),
+        "no close column",
+        "if 'Adj Close' holds closes, rename it to 'close'",
+    ),
     "three levels": ("x,y,y\na,A,B\nb,Close,Close\nDate,,\n2021-01-01,1,2\n", "3 levels"),
     "a web page": ("<!DOCTYPE html><html></html>", "a web page"),
     "JSON": ('{"error": "limit"}', "JSON"),
