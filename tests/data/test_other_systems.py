@@ -267,6 +267,9 @@ READ = {
     "tickers of digits": (table("date,600519", "{d},{o}"), ("600519",), OPENS, "2021-03-01T00:00"),
     "a ticker DATE": (table("date,DATE,A", "{d},{o},7"), ("DATE", "A"), OPENS, "2021-03-01T00:00"),
     "a ticker PX.LOW": (table("date,LOW.TO,A", "{d},{o},7"), ("LOW.TO", "A"), OPENS, DAYS[0]),
+    "a ticker OPEN alone": (table("date,OPEN", "{d},{o}"), ("OPEN",), OPENS, DAYS[0]),
+    "a ticker NET alone": (table("date,NET", "{d},{o}"), ("NET",), OPENS, DAYS[0]),
+    "tickers OPEN and NET": (table("Date,OPEN,NET", "{d},{o},7"), ("OPEN", "NET"), OPENS, DAYS[0]),
     "tickers OPEN, HIGH and LOW": (
         table("date,OPEN,HIGH,LOW", "{d},{o},30,160"),
         ("OPEN", "HIGH", "LOW"),
@@ -414,6 +417,9 @@ REFUSED = {
     ),
     "a last price alone": (table("Date,Last", "{d},{o}"), "no close column", "rename it"),
     "last prices in capitals": (table("DATE,OPEN,LAST", "{d},{o},{c}"), "no close column"),
+    "an open alone": (table("Date,Open", "{d},{o}"), "no close column"),
+    "an open alone in capitals": (table("DATE,OPEN,SETTLE", "{d},{o},7"), "no close column"),
+    "an open beside a last price": (table("date,OPEN,LAST", "{d},{o},7"), "no close column"),
     "bids and asks": (
         table("Date,BidOpen,BidClose", "{d},{o},{c}"),
         "no close column",
