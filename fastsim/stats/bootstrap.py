@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.config import require_count
 from fastsim.errors import ConfigError, DataError
 from fastsim.stats.metrics import sharpe_ratio
 from fastsim.stats.resample import resampled_rows
@@ -101,8 +102,7 @@ def percentile_interval(estimate: float, draws: Tensor, level: float) -> Interva
 def _check_settings(*, block_length: float, resamples: int, level: float) -> None:
     if not block_length >= 1:
         raise ConfigError(f"block_length must be >= 1, got {block_length!r}")
-    if not resamples >= 1:
-        raise ConfigError(f"resamples must be >= 1, got {resamples!r}")
+    require_count("resamples", resamples)
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level must be between 0 and 1, got {level!r}")
 
