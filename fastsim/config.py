@@ -54,9 +54,9 @@ def configuration(
     """Make a frozen, keyword-only dataclass that checks its counts and flags by their annotations.
 
     Fields of type `int` and `bool`, of other configurations, of tuples of them, and of any of these
-    or None are checked before the class's own `__post_init__`, those of text after it: a count is
-    a whole number and no boolean, a flag is a boolean and no number or word. NumPy's whole numbers
-    become Python's, and paths text, so that YAML can hold them.
+    or None are checked before the class's own `__post_init__`, text and configurations that may be
+    None after it: a count is a whole number and no boolean, a flag is a boolean and no number or
+    word. NumPy's whole numbers become Python's, and paths text, so that YAML can hold them.
 
     Raises
     ------
@@ -68,10 +68,10 @@ def configuration(
         own = cls.__dict__.get("__post_init__")
 
         def check(self: Config) -> None:
-            _check_types(self, text=False)
+            _check_types(self, late=False)
             if own is not None:
                 own(self)
-            _check_types(self, text=True)
+            _check_types(self, late=True)
 
         if own is not None or not hasattr(cls, "__post_init__"):
             cls.__post_init__ = check  # type: ignore[attr-defined]
@@ -86,6 +86,11 @@ class _Kind(NamedTuple):
     of: type  # int, bool, str or a configuration
     many: bool  # a tuple of them
     optional: bool  # or None
+
+    @property
+    def late(self) -> bool:
+        """Whether the class itself may have more to say of it: of text, and of what may be None."""
+        return self.of is str or (self.optional and self.of not in _IN_WORDS)
 
     def __str__(self) -> str:
         one, many = _IN_WORDS.get(self.of, (f"a {self.of.__name__}", f"{self.of.__name__}s"))
@@ -121,10 +126,10 @@ def _kind(hint: Any) -> _Kind | None:
     return _Kind(part, many, len(options) > 1)
 
 
-def _check_types(config: Any, *, text: bool) -> None:
+def _check_types(config: Any, *, late: bool) -> None:
     for name, kind in _checked_fields(config.__class__).items():
         given = getattr(config, name)
-        if (kind.of is str) is not text or (given is None and kind.optional):
+        if kind.late is not late or (given is None and kind.optional):
             continue
         values = given if kind.many and isinstance(given, tuple | list) else (given,)
         fits = all(_is_a(kind.of, value) for value in values)
