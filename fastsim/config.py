@@ -54,9 +54,10 @@ def configuration(
 ) -> type[Config] | Callable[[type[Config]], type[Config]]:
     """Make a frozen, keyword-only dataclass that checks its counts and flags by their annotations.
 
-    Fields of type `int` and `bool`, of tuples of them, and of either or None are checked before
-    the class's own `__post_init__`: a count is a whole number and no boolean, a flag is a boolean
-    and no number or word. NumPy's whole numbers become Python's, so that YAML can hold them.
+    Fields of type `int` and `bool`, of other configurations, of tuples of them, and of any of these
+    or None are checked before the class's own `__post_init__`, text and configurations that may be
+    None after it: a count is a whole number and no boolean, a flag is a boolean and no number or
+    word. NumPy's whole numbers become Python's, and paths text, so that YAML can hold them.
 
     Raises
     ------
@@ -67,13 +68,14 @@ def configuration(
     def make(cls: type[Config]) -> type[Config]:
         own = cls.__dict__.get("__post_init__")
 
-        def check_first(self: Config) -> None:
-            _check_types(self)
+        def check(self: Config) -> None:
+            _check_types(self, late=False)
             if own is not None:
                 own(self)
+            _check_types(self, late=True)
 
         if own is not None or not hasattr(cls, "__post_init__"):
-            cls.__post_init__ = check_first  # type: ignore[attr-defined]
+            cls.__post_init__ = check  # type: ignore[attr-defined]
         return dataclass(frozen=True, kw_only=True, slots=slots, eq=eq)(cls)
 
     return make if cls is None else make(cls)
@@ -82,51 +84,69 @@ def configuration(
 class _Kind(NamedTuple):
     """What a field that is checked may hold."""
 
-    of: type  # int or bool
+    of: type  # int, bool, str or a configuration
     many: bool  # a tuple of them
     optional: bool  # or None
 
+    @property
+    def late(self) -> bool:
+        """Whether the class itself may have more to say of it: of text, and of what may be None."""
+        return self.of is str or (self.optional and self.of not in _IN_WORDS)
+
     def __str__(self) -> str:
-        if self.many:
-            return "whole numbers" if self.of is int else "each true or false"
-        return "a whole number" if self.of is int else "true or false"
+        one, many = _IN_WORDS.get(self.of, (f"a {self.of.__name__}", f"{self.of.__name__}s"))
+        return many if self.many else one
+
+
+_IN_WORDS = {
+    int: ("a whole number", "whole numbers"),
+    bool: ("true or false", "each true or false"),
+    str: ("text", "a tuple of names"),
+}
 
 
 @cache
 def _checked_fields(cls: Any) -> dict[str, _Kind]:
     hints = get_type_hints(cls)
     kinds = {entry.name: _kind(hints[entry.name]) for entry in fields(cls)}
-    return {name: kind for name, kind in kinds.items() if kind is not None}
+    known = [(name, kind) for name, kind in kinds.items() if kind is not None]
+    return dict(sorted(known, key=lambda entry: entry[1].of not in (int, bool)))  # counts first
 
 
 def _kind(hint: Any) -> _Kind | None:
-    """None for what is neither a count nor a flag."""
+    """None for what is neither a count, a flag, text nor a configuration."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     wanted = [option for option in options if option is not NoneType]
     if len(wanted) != 1:
         return None
     many = get_origin(wanted[0]) is tuple
     parts = set(get_args(wanted[0])) - {Ellipsis} if many else set(wanted)
-    if parts not in ({int}, {bool}):
+    part = parts.pop() if len(parts) == 1 else None
+    if part not in _IN_WORDS and not (isinstance(part, type) and is_dataclass(part)):
         return None
-    return _Kind(parts.pop(), many, len(options) > 1)
+    return _Kind(part, many, len(options) > 1)
 
 
-def _check_types(config: Any) -> None:
+def _check_types(config: Any, *, late: bool) -> None:
     for name, kind in _checked_fields(config.__class__).items():
         given = getattr(config, name)
-        if given is None and kind.optional:
+        if kind.late is not late or (given is None and kind.optional):
             continue
         values = given if kind.many and isinstance(given, tuple | list) else (given,)
         fits = all(_is_a(kind.of, value) for value in values)
         if not fits or (kind.many and values is not given):
-            raise ConfigError(f"{type(config).__name__}.{name} must be {kind}, got {given!r}")
-        plain = tuple(map(kind.of, values))
+            got = f"the text {given!r}" if kind.many and isinstance(given, str) else repr(given)
+            raise ConfigError(f"{type(config).__name__}.{name} must be {kind}, got {got}")
+        if kind.of not in _IN_WORDS:
+            continue
+        plain = tuple(os.fspath(value) if kind.of is str else kind.of(value) for value in values)
         object.__setattr__(config, name, plain if kind.many else plain[0])
 
 
 def _is_a(kind: type, value: object) -> bool:
     flag = isinstance(value, bool)
+    if kind not in (int, bool):
+        return isinstance(value, (str, os.PathLike) if kind is str else kind)
     return flag if kind is bool else isinstance(value, Integral) and not flag
 
 

@@ -18,6 +18,7 @@ from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
 from fastsim.market.features import FeatureConfig
+from fastsim.market.tape import TapeConfig
 from fastsim.policy.spec import PolicyConfig
 
 UNCHECKED = {
@@ -181,4 +182,33 @@ def test_what_yaml_reads_as_something_else_is_refused_in_one_line(text, message,
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_yaml(TrainConfig, path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EnvConfig(costs="free"), "EnvConfig.costs must be a CostConfig, got 'free'"),
+        (
+            lambda: EnvConfig(episode={"horizon": 5}),
+            "EnvConfig.episode must be a EpisodeConfig, got",
+        ),
+        (lambda: EnvConfig(orders=None), "EnvConfig.orders must be a OrderConfig, got None"),
+        (lambda: TrainConfig(ppo=0.5), "TrainConfig.ppo must be a PPOConfig, got 0.5"),
+        (lambda: TrainConfig(data="us20"), "TrainConfig.data must be a DataConfig, got 'us20'"),
+        (lambda: TrainConfig(name=5), "TrainConfig.name must be text, got 5"),
+        (lambda: TrainConfig(forecaster=None), "TrainConfig.forecaster must be text, got None"),
+        (lambda: TapeConfig(features=("a",)), "TapeConfig.features must be a FeatureConfig, got"),
+        (lambda: TapeConfig(tables=(5,)), "TapeConfig.tables must be a known column"),
+        (
+            lambda: TapeConfig(risk_free_rate="low"),
+            "TapeConfig.risk_free_rate is a yearly fraction",
+        ),
+        (lambda: RandomizeConfig(fee_bps=2.5), "RandomizeConfig.fee_bps must be (lowest, highest)"),
+        (lambda: RandomizeConfig(fee_bps=("a", "b")), "RandomizeConfig.fee_bps must be (lowest"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_by_its_name(make, message):
+    with pytest.raises(ConfigError) as caught:
+        make()
     assert message in str(caught.value) and "\n" not in str(caught.value)

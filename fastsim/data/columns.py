@@ -18,7 +18,7 @@ ALIASES = {
     "timestamp": (
         *("timestamp", "date", "dates", "datetime", "time", "day", "opentime", "tsevent"),
         *("localtime", "gmttime", "utctime", "dateutc", "datetimeutc", "unixtime"),
-        *("tradedate", "tradingdate", "tradingday", "exchangedate"),
+        *("tradedate", "tradingdate", "tradingday", "exchangedate", "observationdate", "snappedat"),
     ),
     "symbol": ("symbol", "ticker", "asset", "instrument", "tic"),
     "open": ("open", "openprice", "openingprice", "pxopen"),
@@ -47,6 +47,7 @@ NO_SYMBOLS = (
     *("returns", "logreturn", "openinterest", "openint", "oi", "trades", "count", "turnover"),
     *("value", "amount", "dividends", "stocksplits", "capitalgains", "tickvol", "closetime"),
     *("quoteassetvolume", "numberoftrades", "net", "%chg", "change%", "per"),
+    *("year", "month", "quarter", "weekday", "hour", "minute"),
 )
 """Words of tables of fields, spelled as `ALIASES`, that bars have no column for."""
 
@@ -64,6 +65,9 @@ QUALIFIERS = (
     "mean",
 )
 """Words beside a field that make it another field: Prev Close is no close of Prev."""
+
+CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "CNY", "INR", "CAD", "AUD", "USDT")
+"""What prices may be in, as names such as close_usd say."""
 
 ACTIONS = ("Dividends", "Stock Splits", "Capital Gains", "Repaired?")
 """Fields that yfinance adds to prices on request; bars have no use for them."""
@@ -263,6 +267,11 @@ def _readings(names: Sequence[str]) -> dict[str, tuple[str, str]]:
         closing, key=lambda found: (len(found), len({field for field, _ in found.values()}))
     )
     symbols = {symbol for _, symbol in pairs.values()}
+    if len(symbols) == 1 and {symbol.upper() for symbol in symbols} <= set(CURRENCIES):
+        raise DataError(
+            f"columns such as {next(iter(pairs))!r} name a currency and no symbol: call them "
+            "'open', 'close' and so on, and name the symbol"
+        )
     for name in names:
         if name in pairs:
             continue

@@ -44,7 +44,9 @@ class _Lines(NamedTuple):
 
     def number_of(self, marked: NDArray[np.bool_]) -> NDArray[np.intp]:
         """How many bytes of each line are marked."""
-        counts: NDArray[np.intp] = np.add.reduceat(marked, self.starts, dtype=np.intp)
+        places = np.flatnonzero(marked)
+        before = np.searchsorted(places, self.starts)
+        counts: NDArray[np.intp] = np.diff(before, append=len(places))
         return counts
 
     def keep(self, wanted: NDArray[np.bool_]) -> _Lines:
@@ -79,8 +81,8 @@ def read_delimited(raw: bytes) -> pl.DataFrame:
     text = _as_utf8(raw)
     told = re.match(rb'"?sep=(.)"?[\r\n]+', text, re.IGNORECASE)
     lines = _lines(text[told.end() :] if told else text)
-    blank = lines.number_of(lines.content > 32) == 0
-    lines = lines.keep(~blank)
+    if (lines.content[lines.starts] <= 32).any():
+        lines = lines.keep(lines.number_of(lines.content > 32) > 0)
     if not len(lines.starts):
         raise DataError("the file is empty")
     separator = told[1].decode("latin-1") if told else _separator(lines)
@@ -120,14 +122,15 @@ def _as_utf8(raw: bytes) -> bytes:
         ) from None
     if b"\0" in text:
         raise DataError("not text: it holds bytes of zero; save the file as UTF-8")
-    for character in INVISIBLE:
-        text = text.replace(character.encode(), b"")
-    for character in BLANKS:
-        text = text.replace(character.encode(), b" ")
+    if not text.isascii():
+        for character in INVISIBLE:
+            text = text.replace(character.encode(), b"")
+        for character in BLANKS:
+            text = text.replace(character.encode(), b" ")
     text = text.rstrip(b"\x1a")  # how DOS ended a file
     if not text.strip():
         raise DataError("the file is empty")
-    return re.sub(rb"\r+\n", b"\n", text)
+    return re.sub(rb"\r+\n", b"\n", text) if b"\r" in text else text
 
 
 def _lines(text: bytes) -> _Lines:
@@ -190,7 +193,7 @@ def _below_the_title(lines: _Lines, separator: str) -> _Lines:
             break
         logger.warning("left out above the header: %r", text)
         first += 1
-    kept = lines.keep(np.arange(len(widths)) >= first)
+    kept = lines.keep(np.arange(len(widths)) >= first) if first else lines
     if kept.text(0).startswith("#"):
         content = kept.content.copy()
         content[kept.content.tobytes().index(b"#")] = ord(" ")
@@ -200,14 +203,17 @@ def _below_the_title(lines: _Lines, separator: str) -> _Lines:
 
 def _without_last_separators(lines: _Lines, separator: str) -> _Lines:
     """Where every row ends in a separator and the header does not, leave those out."""
-    marks = (lines.content == ord(separator)) & lines.outside
-    last = np.zeros_like(marks)
-    last[:-1] = marks[:-1] & (lines.content[1:] == _LINE_FEED) & lines.outside[1:]
-    ending, widths = lines.number_of(last), lines.number_of(marks)
-    if len(widths) < 2 or ending[0] or not ending[1:].all() or (widths[1:] != widths[0] + 1).any():
+    ends = np.append(lines.starts[1:], len(lines.content)) - 2  # before the line feed
+    ending = (lines.content[ends] == ord(separator)) & lines.outside[ends] & (ends > lines.starts)
+    if len(ending) < 2 or ending[0] or not ending[1:].all():
         return lines
+    widths = lines.number_of((lines.content == ord(separator)) & lines.outside)
+    if (widths[1:] != widths[0] + 1).any():
+        return lines
+    kept = np.ones(len(lines.content), dtype=bool)
+    kept[ends[ending]] = False
     starts = lines.starts - np.cumsum(ending) + ending
-    return _Lines(lines.content[~last], lines.outside[~last], starts)
+    return _Lines(lines.content[kept], lines.outside[kept], starts)
 
 
 def _check_widths(lines: _Lines, separator: str) -> None:

@@ -16,7 +16,7 @@ from fastsim.errors import DataError
 Stamps = NDArray[np.datetime64]
 
 MISSING_WORDS = (
-    *("", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", "<na>", "nat", "#n/a n/a"),
+    *("", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", ".", "<na>", "nat", "#n/a n/a"),
 )
 
 DATE_FORMATS = (
@@ -71,18 +71,27 @@ class _Instants(NamedTuple):
 def text_of(column: pl.Series) -> pl.Series:
     """Cells as text without characters of no width and blanks at either end."""
     text = column.cast(pl.String)
-    odd = f"[{INVISIBLE}]"
-    if text.str.contains(f"[{INVISIBLE}{BLANKS}]").any():
-        text = text.str.replace_all(odd, "").str.replace_all(f"[{BLANKS}]", " ")
+    if (text.str.len_bytes() != text.str.len_chars()).any():  # more than ASCII
+        text = text.str.replace_all(f"[{INVISIBLE}]", "").str.replace_all(f"[{BLANKS}]", " ")
     return text.str.strip_chars()
 
 
 def decimal_mark(columns: Sequence[pl.Series]) -> str:
     """The mark before decimals in these columns of one table: a comma if only that can be meant."""
-    texts = [_ungrouped(text_of(column)) for column in columns if column.dtype == pl.String]
-    commas = any(text.str.contains(COMMA).any() for text in texts)
-    points = any(text.str.contains(POINT).any() for text in texts)
+    texts = [text_of(column) for column in columns if column.dtype == pl.String]
+    odd = [text for text in texts if _plain_numbers(text).null_count()]
+    commas = any(_ungrouped(text).str.contains(COMMA).any() for text in odd)
+    points = commas and any(_ungrouped(text).str.contains(POINT).any() for text in texts)
     return "," if commas and not points else "."
+
+
+def _plain_numbers(text: pl.Series) -> pl.Series:
+    """Numbers as computers write them; NaN where missing, null where there is something else."""
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count():
+        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
+        numbers = numbers.set(numbers.is_null() & missing, np.nan)
+    return numbers
 
 
 def floats(column: pl.Series, mark: str = ".") -> FloatArray:
@@ -113,10 +122,10 @@ def floats(column: pl.Series, mark: str = ".") -> FloatArray:
 
 def _numbers(column: pl.Series, mark: str) -> pl.Series:
     text = text_of(column)
-    text = text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
-    numbers = text.cast(pl.Float64, strict=False)
-    if mark == "." and (numbers.is_not_null() | text.is_null()).all():
+    numbers = _plain_numbers(text)
+    if mark == "." and not numbers.null_count():
         return numbers
+    text = text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
     bare = _ungrouped(text)
     unit = bare.str.extract(r"(?i)\d\s*([kmb])$").str.to_lowercase()
     bare = bare.str.replace(r"(?i)\s*[kmb]$", "")

@@ -25,7 +25,10 @@ from fastsim.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-MAY_BE_CLOSE = ("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose")
+MAY_BE_CLOSE = (
+    *("last", "lastprice", "settle", "settlement", "settleprice", "bidclose", "midclose"),
+    *("adjclose", "adjustedclose", "closeusd", "prc", "nav"),
+)
 """Words that often stand for a close, spelled as `columns.spelled` does."""
 
 
@@ -265,7 +268,7 @@ def _layout(frame: pl.DataFrame) -> _Layout:
         logger.warning("columns that bars have no use for: %s", listed(others))
     stamps, prices = _stamp_columns(frame, stamps, long=long)
     if not long:
-        others = _wide_symbols(frame, roles, [*others, *prices])
+        others = _wide_symbols(frame, roles, [*others, *prices], stamps[0])
     return _Layout(roles, others, stamps)
 
 
@@ -311,7 +314,9 @@ def _with_stamps(frame: pl.DataFrame, layout: _Layout) -> pl.DataFrame:
     return frame.with_columns(parse.joined(frame[date], frame[clock]).alias(date))
 
 
-def _wide_symbols(frame: pl.DataFrame, roles: dict[str, str], others: list[str]) -> list[str]:
+def _wide_symbols(
+    frame: pl.DataFrame, roles: dict[str, str], others: list[str], date: str
+) -> list[str]:
     """Tickers such as OPEN and LOW are symbols in a wide table; adj_close and volume are not."""
     named = "; if it is a symbol, name all that you want as DataConfig.symbols"
     for role in ("adj_close", "volume"):
@@ -328,25 +333,28 @@ def _wide_symbols(frame: pl.DataFrame, roles: dict[str, str], others: list[str])
     nameless = [name for name in others if is_nameless(name)]
     if nameless:
         raise DataError(f"column {nameless[0]!r} has no name: name it, or remove it")
-    if not _all_tickers(frame, fields, others):
+    if not _all_tickers(frame, fields, others, date):
         raise DataError(
             f"{_without_close(frame.columns)}{named.replace('it is a symbol', 'they are symbols')}"
         )
     return symbols
 
 
-def _all_tickers(frame: pl.DataFrame, fields: list[str], others: list[str]) -> bool:
-    """Whether columns without a close among them are symbols, and none is a field of bars."""
+def _all_tickers(frame: pl.DataFrame, fields: list[str], others: list[str], date: str) -> bool:
+    """Whether columns without a close among them are symbols, and none is a field of bars.
+
+    Words of fields are tickers in capitals only, beside a date that is not in capitals, too.
+    """
     words = [name for name in others if is_no_symbol(name)]
-    if any(not name.isupper() for name in words) or (words and (fields or words == others)):
+    if not all(name.isupper() for name in (*words, *fields)):
         return False
-    if not fields:
-        return True
-    if not all(name.isupper() for name in fields):
+    if date.isupper() and (words == others or (fields and words)):
+        return False
+    if fields and any(columns.spelled(name) in MAY_BE_CLOSE for name in words):
         return False
     by_role = {role_of(name): frame[name] for name in fields}
     if not {"open", "high", "low"} <= set(by_role):
-        return bool(others) or len(fields) > 1
+        return True
     low, open_, high = (parse.floats(by_role[role]) for role in ("low", "open", "high"))
     return bool(((low > open_) | (open_ > high)).any())
 

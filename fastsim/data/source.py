@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from os import PathLike, fspath
 from pathlib import Path
 
 from fastsim.config import configuration, require_between
@@ -44,25 +43,9 @@ class DataConfig:
             check_range(self.start, self.end)
         except DataError as error:
             raise ConfigError(f"DataConfig: {error}") from None
-        if isinstance(self.source, PathLike):
-            object.__setattr__(self, "source", fspath(self.source))
-        if not isinstance(self.source, str):
-            raise ConfigError(
-                f"DataConfig.source must be a name or a path as text, got {self.source!r}"
-            )
-        for symbol in self.symbols:
-            if not isinstance(symbol, str):
-                raise ConfigError(
-                    f"DataConfig.symbols must be text, got {symbol!r}: put it in quotes, as "
-                    f"'{symbol}'"
-                )
-        if isinstance(self.symbols, str):
-            raise ConfigError(
-                f"DataConfig.symbols must be a tuple of names, got the text {self.symbols!r}"
-            )
         if self.num_assets is not None:
             require_between(self, "num_assets", 1)
-            if self.symbols:
+            if self.symbols and not isinstance(self.symbols, str):
                 raise ConfigError(
                     f"DataConfig.num_assets = {self.num_assets} keeps the first symbols and "
                     f"DataConfig.symbols names {', '.join(self.symbols)}: give one of them"

@@ -61,9 +61,9 @@ class RandomizeConfig:
         self._check_assets()
         for name in _names():
             bounds = getattr(self, name)
-            if not bounds:
+            if isinstance(bounds, tuple | list) and not bounds:
                 continue
-            if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+            if not _are_ordered(bounds):
                 raise ConfigError(
                     f"RandomizeConfig.{name} must be (lowest, highest) or empty, got {bounds!r}"
                 )
@@ -171,3 +171,11 @@ def scale_displacement(
         if getattr(config, name):
             rate = rate * draw(config, name, key, episode).to(rate.dtype)[:, None]
     return displacement._replace(rate=rate)
+
+
+def _are_ordered(bounds: object) -> bool:
+    """Whether these are two numbers, the first no higher than the second."""
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return False
+    numbers = [isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds]
+    return all(numbers) and bounds[0] <= bounds[1]

@@ -83,7 +83,8 @@ class TapeConfig:
                     f"TapeConfig.borrow_bps_per_year of {symbol} must lie between 0 and 1e6, "
                     f"got {rate!r}"
                 )
-        if not -0.1 <= self.risk_free_rate <= 1.0:
+        rate = self.risk_free_rate
+        if not (isinstance(rate, int | float) and -0.1 <= rate <= 1.0):
             raise ConfigError(
                 f"TapeConfig.risk_free_rate is a yearly fraction such as 0.03, "
                 f"got {self.risk_free_rate!r}"

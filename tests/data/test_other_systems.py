@@ -267,10 +267,19 @@ READ = {
     "tickers of digits": (table("date,600519", "{d},{o}"), ("600519",), OPENS, "2021-03-01T00:00"),
     "a ticker DATE": (table("date,DATE,A", "{d},{o},7"), ("DATE", "A"), OPENS, "2021-03-01T00:00"),
     "a ticker PX.LOW": (table("date,LOW.TO,A", "{d},{o},7"), ("LOW.TO", "A"), OPENS, DAYS[0]),
+    "a ticker OPEN alone": (table("date,OPEN", "{d},{o}"), ("OPEN",), OPENS, DAYS[0]),
+    "a ticker NET alone": (table("date,NET", "{d},{o}"), ("NET",), OPENS, DAYS[0]),
+    "tickers OPEN and NET": (table("Date,OPEN,NET", "{d},{o},7"), ("OPEN", "NET"), OPENS, DAYS[0]),
     "tickers OPEN, HIGH and LOW": (
         table("date,OPEN,HIGH,LOW", "{d},{o},30,160"),
         ("OPEN", "HIGH", "LOW"),
         OPENS,
+        DAYS[0],
+    ),
+    "FRED, with a dot before it lists": (
+        table("observation_date,SP500,LATE", "{d},{o},.") + "2021-03-11,108,5\n",
+        ("SP500", "LATE"),
+        100.0 + np.arange(9),
         DAYS[0],
     ),
     "a price index": (table("date,index,A", "{d},{c},7"), ("index", "A"), CLOSES, DAYS[0]),
@@ -408,6 +417,9 @@ REFUSED = {
     ),
     "a last price alone": (table("Date,Last", "{d},{o}"), "no close column", "rename it"),
     "last prices in capitals": (table("DATE,OPEN,LAST", "{d},{o},{c}"), "no close column"),
+    "an open alone": (table("Date,Open", "{d},{o}"), "no close column"),
+    "an open alone in capitals": (table("DATE,OPEN,SETTLE", "{d},{o},7"), "no close column"),
+    "an open beside a last price": (table("date,OPEN,LAST", "{d},{o},7"), "no close column"),
     "bids and asks": (
         table("Date,BidOpen,BidClose", "{d},{o},{c}"),
         "no close column",
@@ -422,6 +434,13 @@ REFUSED = {
     "joined names beside another": (joined("date,Close_A,SPX"), "'Close_A'", "'SPX'", "rename"),
     "a ticker VOLUME": (joined("date,A,VOLUME"), "'VOLUME'", "name all that you want as"),
     "a ticker CLOSE": (joined("date,CLOSE,A"), "'CLOSE'", "name all that you want as"),
+    "prices in a currency": (joined("date,open_usd,close_usd"), "'open_usd'", "name a currency"),
+    "a column of hours": (table("date,hour,A", "{d},5,{o}"), "no close column", "'hour'"),
+    "adjusted closes alone": (
+        table("date,symbol,Adj Close", "{d},A,{o}"),
+        "no close column",
+        "if 'Adj Close' holds closes, rename it to 'close'",
+    ),
     "three levels": ("x,y,y\na,A,B\nb,Close,Close\nDate,,\n2021-01-01,1,2\n", "3 levels"),
     "a web page": ("<!DOCTYPE html><html></html>", "a web page"),
     "JSON": ('{"error": "limit"}', "JSON"),
@@ -511,14 +530,13 @@ def test_a_name_of_a_field_is_that_of_the_one_symbol_of_a_table_of_fields(tmp_pa
     np.testing.assert_array_equal(bars.close[:, 0], CLOSES)
 
 
-@pytest.mark.parametrize("symbols", [(600519,), ("A", 5), (True,)])
+@pytest.mark.parametrize("symbols", [(600519,), ("A", 5), (True,), 5, None, "AAPL", ((),)])
 def test_symbols_that_are_no_text_are_refused(symbols):
-    with pytest.raises(
-        ConfigError, match=r"DataConfig.symbols must be text, got .*put it in quotes"
-    ):
+    with pytest.raises(ConfigError, match=r"DataConfig\.symbols must be a tuple of names"):
         DataConfig(symbols=symbols)
 
 
-def test_a_source_that_is_no_text_is_refused():
-    with pytest.raises(ConfigError, match=r"DataConfig.source must be a name or a path"):
-        DataConfig(source=5)
+@pytest.mark.parametrize("source", [5, None, True, ["us20"]])
+def test_a_source_that_is_no_text_is_refused(source):
+    with pytest.raises(ConfigError, match=r"DataConfig\.source must be text, got"):
+        DataConfig(source=source)

@@ -1,6 +1,7 @@
 """Where a run cuts its bars: at the dates given, at those usual for a sample, or by shares."""
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,16 @@ def test_too_few_bars_for_three_parts_are_said():
 
 
 @pytest.mark.parametrize("name", ["validation_start", "test_start"])
-@pytest.mark.parametrize("wrong", ["soon", "01.02.2021", "2021-02-30", 2021, "2021-01-01T10:00Z"])
+@pytest.mark.parametrize("wrong", ["soon", "01.02.2021", "2021-02-30", "2021", "2021-01-01T10:00Z"])
 def test_a_date_that_is_none_is_refused_before_anything_is_read(name, wrong):
     with pytest.raises(ConfigError, match=rf"TrainConfig.{name} must be an ISO date"):
         TrainConfig(**{name: wrong}, data=DataConfig(source="nowhere.csv"))
+
+
+@pytest.mark.parametrize("wrong", [2021, date(2021, 1, 1), np.datetime64("2021-01-01")])
+def test_a_date_that_is_no_text_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"TrainConfig\.test_start must be text, got"):
+        TrainConfig(test_start=wrong)
 
 
 def test_the_command_line_says_what_can_be_typed(tmp_path, capsys):

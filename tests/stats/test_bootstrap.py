@@ -140,7 +140,8 @@ def test_a_series_of_zeros_has_no_ratio_and_the_interval_says_so():
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("block_length", 0.5), ("resamples", 0), ("level", 1.0)]
+    ("setting", "value"),
+    [("block_length", 0.5), ("resamples", 0), ("resamples", 9.5), ("level", 1.0)],
 )
 def test_a_setting_out_of_range_is_named(setting, value):
     with pytest.raises(ConfigError, match=setting):
