@@ -136,7 +136,7 @@ def _undisturbed(params: EnvParams, bar: Tensor, key: Tensor, number: Tensor) ->
         nothing = known.sigma.new_empty(len(bar) // config.players, 0)
         return Displacement(nothing, nothing)
     bar, key, number = (each[:: config.players] for each in (bar, key, number))
-    start = undisturbed(config.impact, known.sigma[bar], known.dollar_volume[bar])
+    start = undisturbed(config.impact, known.impact_sigma[bar], known.dollar_volume[bar])
     return scale_displacement(config.randomize, start, key, number)
 
 

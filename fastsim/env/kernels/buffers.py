@@ -289,7 +289,7 @@ def _starts(params: EnvParams) -> Account:
     tape, known = params.tape, params.tape.known
     bar = torch.arange(len(tape), device=tape.device)
     begun = lone(endowment(params, bar, bar[:, None][:, :0]))
-    moved = undisturbed(params.config.impact, known.sigma, known.dollar_volume)
+    moved = undisturbed(params.config.impact, known.impact_sigma, known.dollar_volume)
     return begun._replace(displacement=moved)
 
 

@@ -113,7 +113,7 @@ FUSED = Coverage(
     tables=frozenset(
         {"r_before", "r_after", "tradable", "dollars", "impact_scale", "price"}
         | {"years", "interest", "market_return"}
-        | {"features", "sigma", "dollar_volume", "listed", "bars"}
+        | {"features", "sigma", "impact_sigma", "dollar_volume", "listed", "bars"}
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
