@@ -27,6 +27,7 @@ class EnvState(NamedTuple):
     portfolio: Portfolio
     displacement: Displacement
     open_orders: Tensor  # [N, A]  what orders still lack; without columns where none are carried
+    carry: Tensor  # [N]  of the cash, what its type cannot hold; see `accounting.receive`
     episode: Episode
     peak: Tensor  # [N]  highest wealth of the episode
     memory: Any  # what the reward remembers: a `NamedTuple` of tensors [N, ...]
@@ -119,6 +120,7 @@ def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool =
         portfolio=portfolio,
         displacement=_undisturbed(params, episode.bar, key, number),
         open_orders=nothing if config.orders.carries else nothing[:, :0],
+        carry=torch.zeros_like(portfolio.cash),
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),

@@ -1,4 +1,4 @@
-"""What lists after an episode has begun costs as much to trade as the law says, on every backend."""
+"""What lists after an episode has begun costs what the law says, on every backend."""
 
 import math
 

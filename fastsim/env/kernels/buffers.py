@@ -62,6 +62,7 @@ class State(NamedTuple):
         return EnvState(
             displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
             open_orders=self.holdings[:, :0],
+            carry=money["carry"],
             portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
                 **{name: counters[name] for name in Episode._fields if name in counters},

@@ -125,7 +125,16 @@ FUSED = Coverage(
     columns=frozenset(c.PORTFOLIO),
     state=frozenset(
         {"portfolio.holdings", "portfolio.cash", "displacement.transient", "displacement.rate"}
-        | {"open_orders", "peak", "memory.mean", "memory.square", "invalid_actions", "key", "slots"}
+        | {
+            "open_orders",
+            "carry",
+            "peak",
+            "memory.mean",
+            "memory.square",
+            "invalid_actions",
+            "key",
+            "slots",
+        }
         | {"episode.bar", "episode.end", "episode.number", "episode.done"}
     ),
     outcome=frozenset(

@@ -59,6 +59,19 @@ def every(kinds: Any) -> Any:
     return check
 
 
+@partial(jit, inline=False, fastmath={"contract"})
+def added(cash, carry, amount):
+    """Cash and its carry with an amount added, as `accounting.receive` does.
+
+    No number is reassociated here: the compiler would find that nothing is lost in rounding.
+    """
+    total = cash + amount
+    seen = total - cash
+    carry += (cash - (total - seen)) + (amount - seen)
+    whole = total + carry
+    return whole, carry - (whole - total)
+
+
 @jit
 def mix(bits: int) -> int:
     """Finalise 32 bits, as `fastsim.env.random` does."""
@@ -228,11 +241,20 @@ def pay(n, before, notional, net, rough, market, figures):
 
 
 @jit
-def accrue(n, bar, cash, short, state, market, figures):
-    """Keep cash after interest and the borrow fee on shorts."""
-    interest = cash * market.bars[bar, c.BARS.interest]
+def receive(n, amount, state):
+    """Add an amount to the cash, and what rounding loses of it to the carry."""
+    money = state.money
+    cash, carry = added(money[n, c.MONEY.cash], money[n, c.MONEY.carry], amount)
+    money[n, c.MONEY.cash] = cash
+    money[n, c.MONEY.carry] = carry
+
+
+@jit
+def accrue(n, bar, short, state, market, figures):
+    """Receive interest on cash and pay the borrow fee on shorts."""
+    interest = state.money[n, c.MONEY.cash] * market.bars[bar, c.BARS.interest]
     borrow = market.friction[n, c.FRICTION.borrow] * market.bars[bar, c.BARS.years] * short
-    state.money[n, c.MONEY.cash] = cash + interest - borrow
+    receive(n, interest - borrow, state)
     figures[n, c.FIGURE.borrow] = borrow
     figures[n, c.FIGURE.interest] = interest
 
@@ -256,7 +278,8 @@ def trade(x, before, n, bar, state, market, weights, limit, figures):
         holdings[n, j] = held
         after += held
     paid = pay(n, before, notional, net, rough, market, figures)
-    accrue(n, bar, state.money[n, c.MONEY.cash] - net - paid, short, state, market, figures)
+    receive(n, -net - paid, state)
+    accrue(n, bar, short, state, market, figures)
     return paid, after + state.money[n, c.MONEY.cash]
 
 
@@ -342,6 +365,7 @@ def restart(n, state, market, rules):
             market.moves[start, c.MOVE.start_holdings, j] if invested else real(0.0)
         )
     money[n, c.MONEY.cash] = market.bars[start, c.BARS.start_cash]
+    money[n, c.MONEY.carry] = real(0.0)
     money[n, c.MONEY.peak] = market.bars[start, c.BARS.start_wealth]
     money[n, c.MONEY.mean] = real(0.0)
     money[n, c.MONEY.square] = real(INITIAL_VOLATILITY**2)

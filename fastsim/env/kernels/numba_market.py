@@ -28,6 +28,7 @@ from fastsim.env.kernels.numba_kernel import (
     observe,
     pay,
     post_cost_wealth,
+    receive,
     restart,
     stand_still,
     write_flags,
@@ -90,7 +91,7 @@ def order(x, before, n, player, bar, state, market, weights, limit, pit, figures
         pit.orders[player, j] = order
     for j in range(weights.shape[0]):
         pit.net[j] += pit.orders[player, j]
-    state.money[n, c.MONEY.cash] -= pay(n, before, notional, net, rough, market, figures)
+    receive(n, -pay(n, before, notional, net, rough, market, figures), state)
 
 
 @jit
@@ -140,9 +141,9 @@ def settle(n, player, m, bar, state, market, pit, figures):
         short += max(-held, zero)
         after += moved * price
         holdings[n, j] = moved
-    cash = state.money[n, c.MONEY.cash] - paid
-    accrue(n, bar, cash, short, state, market, figures)
-    figures[n, c.FIGURE.wealth_traded] = traded + cash
+    receive(n, -paid, state)
+    figures[n, c.FIGURE.wealth_traded] = traded + state.money[n, c.MONEY.cash]
+    accrue(n, bar, short, state, market, figures)
     figures[n, c.FIGURE.wealth] = after + state.money[n, c.MONEY.cash]
     return figures[n, c.FIGURE.wealth]
 
@@ -154,6 +155,7 @@ def close_account(n, state):
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] = zero
     state.money[n, c.MONEY.cash] = zero
+    state.money[n, c.MONEY.carry] = zero
 
 
 @jit
