@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.adapters.build import MarketSource, build_env
+from fastsim.adapters.options import begin_with
 from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -83,9 +84,13 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; with a seed, the first of that seed."""
+        """Begin an episode; with a seed, the first of that seed.
+
+        The option `start` is a bar or a date to begin at.
+        """
+        where = begin_with(options, rows=False)
         super().reset(seed=seed)
-        observation = _begin(self, self.env, seed, begun=self._begun)
+        observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun, self._over = True, False
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
@@ -138,9 +143,14 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode everywhere; with a seed, the first of that seed."""
+        """Begin an episode everywhere; with a seed, the first of that seed.
+
+        Options: `start`, bars or dates to begin at, and `mask` (or `reset_mask`), the rows [N] to
+        begin anew, as in `PortfolioEnv.reset`.
+        """
+        where = begin_with(options, rows=True, begun=self._begun)
         super().reset(seed=seed)
-        observation = _begin(self, self.env, seed, begun=self._begun)
+        observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun = True
         return self._observation(observation), {"wealth": self.env.state.wealth}
 
@@ -212,9 +222,14 @@ def says_something(values: NDArray[np.float32], config: EnvConfig) -> bool:
 
 
 def _begin(
-    owner: PortfolioGymEnv | PortfolioVectorEnv, env: PortfolioEnv, seed: int | None, *, begun: bool
+    owner: PortfolioGymEnv | PortfolioVectorEnv,
+    env: PortfolioEnv,
+    seed: int | None,
+    *,
+    begun: bool,
+    **where: Any,
 ) -> Observation:
     """Reset with this seed; without one, go on, or begin from a random seed the first time."""
     if seed is None and not begun:
         seed = int(owner.np_random.integers(2**32))
-    return env.reset(seed)
+    return env.reset(seed, **where)

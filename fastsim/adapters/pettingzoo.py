@@ -18,6 +18,7 @@ from fastsim.adapters.gym_env import (
     observation_space,
     says_something,
 )
+from fastsim.adapters.options import begin_with
 from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
@@ -81,10 +82,14 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Begin an episode with all players; with a seed, the first of that seed."""
+        """Begin an episode with all players; with a seed, the first of that seed.
+
+        The option `start` is a bar or a date to begin at.
+        """
+        where = begin_with(options, rows=False)
         if seed is None and not self._begun:
             seed = int(seeding.np_random()[0].integers(2**32))
-        observation = self.env.reset(seed)
+        observation = self.env.reset(seed, **where)
         self._begun, self.agents = True, list(self.possible_agents)
         date = self._date(observation)
         infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
+from fastsim.adapters.options import begin_with, together
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels import columns as c
 from fastsim.env.nested import take
@@ -64,18 +65,26 @@ class SB3VecEnv(VecEnv):
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._started = time.perf_counter()
+        self._begun = False
         self._in_arrays = (
             self.env.tape.device.type == "cpu" and self.env.config.observation == "flat"
         )
         super().__init__(num_envs, observation_space(self.env), action_space(self.env))
 
     def reset(self) -> NDArray[np.float32]:
-        """Begin everywhere; after `seed`, from the first episode of that seed."""
-        observation = self.env.reset(self._seeds[0])
+        """Begin everywhere; after `seed`, from the first episode of that seed.
+
+        `set_options` may say at which bar or date to `start`, one for all or one of each row, and
+        with `mask` which rows [N] to begin anew.
+        """
+        where = begin_with(together(self._options), rows=True, begun=self._begun)
+        observation = self.env.reset(self._seeds[0], **where)
+        self._begun = True
+        rows = slice(None) if where.get("mask") is None else np.asarray(where["mask"])
         self._reset_seeds()
         self._reset_options()
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+        self._returns[rows] = 0.0
+        self._lengths[rows] = 0
         return self._numpy(self.env.columns(observation))
 
     def step_async(self, actions: NDArray[np.float32]) -> None:

@@ -15,7 +15,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
-from fastsim.env.nested import copy, flatten, unflatten
+from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
     Observation,
     flat_observation,
@@ -25,6 +25,7 @@ from fastsim.env.observe import (
 )
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import environment_keys
+from fastsim.env.start import Rows, Starts, chosen_starts, rows_to_begin
 from fastsim.env.state import EnvState, begin_state, check_fit, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
@@ -165,15 +166,42 @@ class PortfolioEnv:
         """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
         return observation_names(self.tape, self.config)
 
-    def reset(self, seed: int | None = None) -> Observation:
-        """Begin a new episode everywhere; with a seed, from episode zero of that seed."""
+    def reset(
+        self, seed: int | None = None, *, start: Starts = None, mask: Rows | None = None
+    ) -> Observation:
+        """Begin a new episode everywhere; with a seed, from episode zero of that seed.
+
+        Parameters
+        ----------
+        start
+            Where to begin: a bar of the tape, or of its world where there are several, or a date
+            (the first bar not before it); one for all, or [N], where None is drawn as usual. Later
+            episodes are drawn as usual, too.
+        mask
+            Rows [N], bool, to begin anew; all others go on, and are observed where they are.
+
+        Raises
+        ------
+        ConfigError
+            A start that leaves no room for an episode, rows that are no mask, players of one market
+            who would part, or a seed for some rows of fresh worlds, which are dealt to all at once.
+        """
+        rows = rows_to_begin(mask, self.num_envs, self.config.players)
+        chosen = chosen_starts(self.tape, self.config, start, self.num_envs, rows)
+        if rows is not None and seed is not None and self.worlds is not None:
+            raise ConfigError(
+                "a seed deals fresh worlds to all rows: reset some of them without a seed, or all"
+            )
         if seed is None:
             self.renew()
             old = self.stepper.state
-            state = begin_state(self.params, old.key, old.episode.number + 1, first=True)
+            number = old.episode.number + 1
+            state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
             self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
-            state = self._first_state(seed)
+            state = self._first_state(seed, chosen)
+        if rows is not None:
+            state = select(rows.to(self.tape.device), state, self.stepper.state)
         self.stepper.load(state)
         return observe(self.params, state)
 
@@ -234,9 +262,9 @@ class PortfolioEnv:
                 f"{self._action_shape}, got {tuple(shape)}"
             )
 
-    def _first_state(self, seed: int) -> EnvState:
+    def _first_state(self, seed: int, chosen: Tensor | None = None) -> EnvState:
         key = self._keys(seed)
-        return begin_state(self.params, key, torch.zeros_like(key), first=True)
+        return begin_state(self.params, key, torch.zeros_like(key), first=True, chosen=chosen)
 
     def _keys(self, seed: int) -> Tensor:
         numbers = torch.arange(self.num_envs, device=self.tape.device) + self.first_env

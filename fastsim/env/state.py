@@ -108,10 +108,18 @@ def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvP
     return EnvParams(tape, friction, config, rules)
 
 
-def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
+def begin_state(
+    params: EnvParams,
+    key: Tensor,
+    number: Tensor,
+    *,
+    first: bool = False,
+    chosen: Tensor | None = None,
+) -> EnvState:
     """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
     tape, config = params.tape, params.config
-    episode = begin(tape, config.episode, key, number, players=config.players, first=first)
+    where = {"players": config.players, "first": first, "chosen": chosen}
+    episode = begin(tape, config.episode, key, number, **where)  # type: ignore[arg-type]
     slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
     portfolio = endowment(params, episode.bar, slots)
     invested = config.initial_invested > 0
