@@ -30,7 +30,7 @@ except ImportError:
 
 Values = NDArray[np.float32]
 PETTINGZOO_TEST = {"options": 1}
-"""What PettingZoo's test of its interface gives as options, which has to be taken without effect."""
+"""What the test that comes with PettingZoo gives as options; it is to have no effect."""
 
 
 class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[misc]

@@ -92,6 +92,7 @@ class Outcome(NamedTuple):
     wealth: Tensor  # [N]  at the next close
     turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides;
     #                        margin calls apart
+    unfilled: Tensor  # [N]  what halts, limits, bans and least commissions kept from being traded
     cost: dict[str, Tensor]  # [N] each, of the trade, by cause
     borrow: Tensor  # [N]
     interest: Tensor  # [N]
@@ -122,6 +123,7 @@ class Outcome(NamedTuple):
                 trade=none(self.margin_call.trade),
                 cost={name: none(paid) for name, paid in self.margin_call.cost.items()},
                 rest=self.margin_call.rest,
+                unfilled=none(self.margin_call.unfilled),
             )
         return Outcome(
             wealth_before=torch.where(rows, wealth, self.wealth_before),
@@ -129,6 +131,7 @@ class Outcome(NamedTuple):
             wealth_traded=torch.where(rows, wealth, self.wealth_traded),
             wealth=torch.where(rows, wealth, self.wealth),
             turnover=none(self.turnover),
+            unfilled=none(self.unfilled),
             cost={name: none(paid) for name, paid in self.cost.items()},
             borrow=none(self.borrow),
             interest=none(self.interest),
@@ -217,6 +220,7 @@ def advance(
         wealth_traded=traded,
         wealth=wealth,
         turnover=torch.where(before > 0, fill.trade.abs().sum(-1) / before, 0.0),
+        unfilled=fill.unfilled,
         cost=fill.cost,
         borrow=borrow,
         interest=interest,

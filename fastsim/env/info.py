@@ -10,6 +10,7 @@ from torch import Tensor
 from fastsim.env.core import Transition
 
 WEALTH = ("wealth_before", "wealth_at_fill", "wealth_traded", "wealth")
+ORDERS = ("turnover", "unfilled")
 CARRY = ("borrow", "interest")
 
 
@@ -18,13 +19,13 @@ Value = TypeVar("Value")
 
 def figure_names(costs: Iterable[str]) -> tuple[str, ...]:
     """Names of a step's figures, where trades are charged these costs."""
-    return ("reward", *WEALTH, "turnover", *costs, *CARRY)
+    return ("reward", *WEALTH, *ORDERS, *costs, *CARRY)
 
 
 def figures_of(transition: Transition) -> dict[str, Tensor]:
     """Figures [N] of a step under their names, in their order."""
     outcome = transition.outcome
-    named = {name: getattr(outcome, name) for name in (*WEALTH, "turnover", *CARRY)}
+    named = {name: getattr(outcome, name) for name in (*WEALTH, *ORDERS, *CARRY)}
     costs = outcome.all_costs
     named |= {"reward": transition.reward} | costs
     return {name: named[name] for name in figure_names(costs)}

@@ -27,7 +27,8 @@ from fastsim.market.conditions import Conditions
 
 RESERVED = (
     *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
-    *("borrow", "interest", "date", "strategy"),
+    *("unfilled", "cost", "weights", "bar", "borrow", "interest", "date", "strategy"),
+    *("invalid_actions", "final_obs", "_final_obs", "episode"),
 )
 """What `info`, histories and files have under these names."""
 _TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}

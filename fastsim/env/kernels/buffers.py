@@ -121,6 +121,7 @@ class Results(NamedTuple):
                 wealth_traded=figures[at.wealth_traded],
                 wealth=figures[at.wealth],
                 turnover=figures[at.turnover],
+                unfilled=figures[at.unfilled],
                 cost={name: figures[place] for name, place in _COSTS},
                 borrow=figures[at.borrow],
                 interest=figures[at.interest],

@@ -138,8 +138,8 @@ FUSED = Coverage(
         | {"episode.bar", "episode.end", "episode.number", "episode.done"}
     ),
     outcome=frozenset(
-        {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "cost"}
-        | {"borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
+        {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "unfilled"}
+        | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
     ),
 )
 COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}

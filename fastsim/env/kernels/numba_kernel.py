@@ -260,15 +260,17 @@ def accrue(n, bar, short, state, market, figures):
 
 
 @jit
-def trade(x, before, n, bar, state, market, weights, limit, figures):
+def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
     """Trade to `weights` of `x` and let the market move; returns cost, and wealth at the close."""
     real = weights.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings, moves = state.holdings, market.moves
-    notional, net, rough, short, after = zero, zero, zero, zero, zero
+    notional, net, rough, short, after, lacking = zero, zero, zero, zero, zero, zero
     for j in range(holdings.shape[1]):
-        order = min(max(weights[j] * x - holdings[n, j], -limit[j]), limit[j])
+        wanted = weights[j] * x - holdings[n, j]
+        order = min(max(wanted, -limit[j]), limit[j])
         size = abs(order)
+        lacking += abs(wanted) - size
         notional += size
         net += order
         rough += size * (moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size))
@@ -278,6 +280,7 @@ def trade(x, before, n, bar, state, market, weights, limit, figures):
         holdings[n, j] = held
         after += held
     paid = pay(n, before, notional, net, rough, market, figures)
+    figures[n, c.FIGURE.unfilled] = zero if hold or before <= zero else lacking
     receive(n, -net - paid, state)
     accrue(n, bar, short, state, market, figures)
     return paid, after + state.money[n, c.MONEY.cash]
@@ -291,7 +294,7 @@ def advance(n, bar, hold, state, market, figures, weights, limit):
     x = before
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    paid, after = trade(x, before, n, bar, state, market, weights, limit, figures)
+    paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
     figures[n, c.FIGURE.wealth_traded] = before - paid

@@ -77,6 +77,7 @@ class Figures(NamedTuple):
     wealth_traded: tl.tensor
     wealth: tl.tensor
     turnover: tl.tensor
+    unfilled: tl.tensor
     commission: tl.tensor
     spread: tl.tensor
     impact: tl.tensor
@@ -288,13 +289,18 @@ def rebalance(
     before, held, weights, hold, moves, friction, room,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
-    """Orders that lead to `weights` of what their cost leaves of `before`, and that cost."""
+    """Orders that lead to `weights` of what their cost leaves of `before`.
+
+    Returns also their cost, and how much more was asked for.
+    """
     scale = tl.load(moves + c.MOVE.impact_scale * padded, mask=room, other=0.0)
     limit = friction.participation * tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
-    limit = tl.where(hold | (before <= 0.0), 0.0, limit)
+    still = hold | (before <= 0.0)
+    limit = tl.where(still, 0.0, limit)
     x = post_cost_wealth(before, held, weights, limit, scale, friction, enough)
     order = orders(x, held, weights, limit)
-    return order, trade_cost(order, scale, friction)
+    lacking = total(tl.abs(weights * x - held) - tl.abs(order))
+    return order, trade_cost(order, scale, friction), tl.where(still, 0.0, lacking)
 
 
 @triton.jit
@@ -317,7 +323,7 @@ def accrue(cash, carry, held, bars, friction):
 
 
 @triton.jit
-def figures_of(start, before, traded, wealth, order, cost, borrow, interest):
+def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, interest):
     """What happened, and whether all is gone."""
     solvent = before > 0.0
     turnover = total(tl.abs(order)) / tl.where(solvent, before, 1.0)
@@ -327,6 +333,7 @@ def figures_of(start, before, traded, wealth, order, cost, borrow, interest):
         wealth_traded=traded,
         wealth=wealth,
         turnover=tl.where(solvent, turnover, 0.0),
+        unfilled=lacking,
         commission=cost.commission,
         spread=cost.spread,
         impact=cost.impact,
@@ -345,7 +352,9 @@ def advance(
     room = lanes < padded
     held = account.held * (1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0))
     before = total(held) + account.cash
-    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+    order, cost, lacking = rebalance(
+        before, held, weights, hold, moves, friction, room, padded, enough
+    )
     paid = cost.commission + cost.spread + cost.impact
     held = held + order
     cash, carry = receive(account.cash, account.carry, -total(order) - paid)
@@ -354,7 +363,7 @@ def advance(
     wealth = total(held) + cash
     start = total(account.held) + account.cash
     figures, ruined = figures_of(
-        start, before, before - paid, wealth, order, cost, borrow, interest
+        start, before, before - paid, wealth, order, lacking, cost, borrow, interest
     )
     return held, cash, carry, figures, ruined
 
@@ -376,7 +385,9 @@ def advance_with_impact(
     rate = displacement.rate / growth
     held = account.held * growth
     before = total(held * price) + account.cash
-    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+    order, cost, lacking = rebalance(
+        before, held, weights, hold, moves, friction, room, padded, enough
+    )
 
     net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
     moved = rate * net
@@ -394,7 +405,9 @@ def advance_with_impact(
     held = held * gross_return
     wealth = total(held * later) + cash
     start = total(account.held * price) + account.cash
-    figures, ruined = figures_of(start, before, traded, wealth, order, cost, borrow, interest)
+    figures, ruined = figures_of(
+        start, before, traded, wealth, order, lacking, cost, borrow, interest
+    )
     displacement = Displacement(transient, rate / gross_return)
     return held, cash, carry, displacement, figures, ruined
 
@@ -555,6 +568,7 @@ def write_figures(row, live, start, reward, figures):
     tl.store(row + c.FIGURE.wealth_traded, tl.where(live, figures.wealth_traded, start))
     tl.store(row + c.FIGURE.wealth, tl.where(live, figures.wealth, start))
     tl.store(row + c.FIGURE.turnover, tl.where(live, figures.turnover, 0.0))
+    tl.store(row + c.FIGURE.unfilled, tl.where(live, figures.unfilled, 0.0))
     tl.store(row + c.FIGURE.commission, tl.where(live, figures.commission, 0.0))
     tl.store(row + c.FIGURE.spread, tl.where(live, figures.spread, 0.0))
     tl.store(row + c.FIGURE.impact, tl.where(live, figures.impact, 0.0))
