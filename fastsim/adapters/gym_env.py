@@ -20,7 +20,7 @@ from fastsim.adapters.options import begin_with
 from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.info import figures_of, step_info
+from fastsim.env.info import Info, on_host
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
@@ -77,8 +77,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
-        stamps = np.datetime_as_string(self.env.tape.timestamps)
-        self._dates = [stamp[:19] for stamp in stamps.tolist()]
+        self.timestamps = self.env.timestamps
         self._begun = self._over = False
 
     def reset(
@@ -93,7 +92,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun, self._over = True, False
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
-        info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
+        info = Info(on_host(self.env.tell_start(observation)), 0)
         return self._observation(columns.numpy(force=True), bar), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -104,13 +103,13 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
         stepped = self.env.step_arrays(values[None])
-        figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
         ends = stepped.flags[0].tolist()
         terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
         self._over = terminated or truncated
-        info = {"date": self._dates[stepped.bar[0]]} | step_info(figures, self.env.cost_names)
+        info = Info(self.env.tell_arrays(stepped), 0)
+        reward = float(stepped.figures[0, stepped.names.index("reward")])
         seen = self._observation(stepped.seen, stepped.bar)
-        return seen, figures["reward"], terminated, truncated, info
+        return seen, reward, terminated, truncated, info
 
     def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
         row = columns[0].astype(np.float32, copy=False)
@@ -138,6 +137,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.observation_names = self.env.observation_names
+        self.timestamps = self.env.timestamps
         self._begun = False
 
     def reset(
@@ -152,17 +152,14 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         super().reset(seed=seed)
         observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun = True
-        return self._observation(observation), {"wealth": self.env.state.wealth}
+        return self._observation(observation), Info(self.env.tell_start(observation))
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
         rows = torch.as_tensor(actions, device=self.env.tape.device)
         self.env.renew()
         transition = self.env.step(rows)
-        info: dict[str, Any] = {
-            **step_info(figures_of(transition), self.env.cost_names),
-            "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
-        }
+        info = Info(self.env.tell(transition))
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)
             info["_final_obs"] = transition.terminated | transition.truncated

@@ -19,7 +19,7 @@ from fastsim.adapters.gym_env import (
     says_something,
 )
 from fastsim.adapters.options import begin_with
-from fastsim.env.info import figures_of, step_info
+from fastsim.env.info import RowInfos, Source, on_host
 from fastsim.env.observe import Observation
 from fastsim.errors import ActionError, ConfigError
 
@@ -95,8 +95,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             seed = int(seeding.np_random()[0].integers(2**32))
         observation = self.env.reset(seed, **where)
         self._begun, self.agents = True, list(self.possible_agents)
-        date = self._date(observation)
-        infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
+        infos = self._infos(self.env.tell_start(observation))
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
 
     def step(
@@ -110,10 +109,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     ]:
         """Trade every player to its action and move to the next close."""
         transition = self.env.step(torch.from_numpy(self._rows(actions)).to(self.env.tape.device))
-        observation, date = transition.observation, self._date(transition.observation)
-        told = step_info(figures_of(transition), self.env.cost_names)
-        numbers = zip(*(values.tolist() for values in told.values()), strict=True)
-        infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
+        observation, infos = transition.observation, self._infos(self.env.tell(transition))
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
         seen, reward, terminated, truncated, info = map(self._of_agents, columns)
@@ -157,6 +153,5 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             return [{"bar": bar, "portfolio": row} for bar, row in zip(bars, rows, strict=True)]
         return list(rows)
 
-    def _date(self, observation: Observation) -> str:
-        """Of the bar that all players have come to."""
-        return str(self.env.tape.timestamps[int(observation.bar[0])])[:19]
+    def _infos(self, source: Source) -> RowInfos:
+        return RowInfos(on_host(source), len(self.possible_agents))

@@ -16,6 +16,7 @@ from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, observation_space
 from fastsim.adapters.options import begin_with, together
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.info import RowInfos, Source, on_host
 from fastsim.env.kernels import columns as c
 from fastsim.env.nested import take
 from fastsim.errors import ConfigError
@@ -29,14 +30,15 @@ class HostStep(NamedTuple):
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
     final: Callable[[NDArray[np.int64]], NDArray[np.float32]]  # last observations of these rows
+    told: Source  # for infos
 
 
 class SB3VecEnv(VecEnv):
     """N portfolios for Stable-Baselines3. Takes the arguments of `build_env`.
 
     Finished episodes carry `terminal_observation`, `TimeLimit.truncated` and `episode` (return,
-    length, seconds) in their info, as its algorithms and logger expect; other infos are empty and
-    the list is the same at every step. A step leaves a GPU in one packed copy, and final
+    length, seconds) in their info, as its algorithms and logger expect. All else that infos tell is
+    worked out for the rows that are looked at. A step leaves a GPU in one packed copy, and final
     observations follow for the finished rows alone; on a CPU nothing is copied.
 
     Its PPO runs the critic once per truncated environment: first episodes are cut at random by
@@ -60,8 +62,6 @@ class SB3VecEnv(VecEnv):
                 f"got {self.env.config.players}"
             )
         self.observation_names = self.env.observation_names
-        self._infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
-        self._finished: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._started = time.perf_counter()
@@ -83,6 +83,8 @@ class SB3VecEnv(VecEnv):
         rows = slice(None) if where.get("mask") is None else np.asarray(where["mask"])
         self._reset_seeds()
         self._reset_options()
+        started = RowInfos(on_host(self.env.tell_start(observation)), self.num_envs)
+        self.reset_infos = list(started)
         self._returns[rows] = 0.0
         self._lengths[rows] = 0
         return self._numpy(self.env.columns(observation))
@@ -97,16 +99,15 @@ class SB3VecEnv(VecEnv):
         """Step and return observations, rewards, dones and infos."""
         self.env.renew()
         stepped = self._step_arrays() if self._in_arrays else self._step_tensors()
-        columns, reward, terminated, truncated, final = stepped
+        columns, reward, terminated, truncated, final, told = stepped
         done = terminated | truncated
         self._returns += reward
         self._lengths += 1
-        for row in self._finished:
-            self._infos[row] = {}
-        self._finished = np.flatnonzero(done)
-        if len(self._finished):
-            self._finish(final(self._finished), truncated)
-        return columns, reward, done, self._infos
+        infos = RowInfos(told, self.num_envs)
+        finished = np.flatnonzero(done)
+        if len(finished):
+            self._finish(infos, finished, final(finished), truncated)
+        return columns, reward, done, infos  # type: ignore[return-value]
 
     def _step_arrays(self) -> HostStep:
         stepped = self.env.step_arrays(self._actions)
@@ -116,6 +117,7 @@ class SB3VecEnv(VecEnv):
             stepped.flags[:, c.FLAG.terminated],
             stepped.flags[:, c.FLAG.truncated],
             lambda rows: stepped.final_seen[rows].astype(np.float32, copy=False),
+            self.env.tell_arrays(stepped),
         )
 
     def _step_tensors(self) -> HostStep:
@@ -134,23 +136,31 @@ class SB3VecEnv(VecEnv):
             chosen = take(final, torch.from_numpy(rows).to(device))
             return self._numpy(self.env.columns(chosen))
 
-        return HostStep(*host, last)
+        return HostStep(*host, last, on_host(self.env.tell(transition)))
 
-    def _finish(self, last: NDArray[np.float32], truncated: NDArray[np.bool_]) -> None:
+    def _finish(
+        self,
+        infos: RowInfos,
+        finished: NDArray[np.int64],
+        last: NDArray[np.float32],
+        truncated: NDArray[np.bool_],
+    ) -> None:
         """Fill the infos of the rows that finished, and begin to count anew."""
         elapsed = round(time.perf_counter() - self._started, 6)
-        for row, observation in zip(self._finished.tolist(), last, strict=True):
-            self._infos[row] = {
-                "terminal_observation": observation,
-                "TimeLimit.truncated": bool(truncated[row]),
-                "episode": {
-                    "r": float(self._returns[row]),
-                    "l": int(self._lengths[row]),
-                    "t": elapsed,
-                },
-            }
-        self._returns[self._finished] = 0.0
-        self._lengths[self._finished] = 0
+        for row, observation in zip(finished.tolist(), last, strict=True):
+            infos[row].update(
+                {
+                    "terminal_observation": observation,
+                    "TimeLimit.truncated": bool(truncated[row]),
+                    "episode": {
+                        "r": float(self._returns[row]),
+                        "l": int(self._lengths[row]),
+                        "t": elapsed,
+                    },
+                }
+            )
+        self._returns[finished] = 0.0
+        self._lengths[finished] = 0
 
     def close(self) -> None:
         """Nothing to release."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastsim.config import require_count
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
+from fastsim.env.info import Source, tell_start, tell_step, told_names
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
 from fastsim.env.nested import copy, flatten, select, unflatten
@@ -147,6 +148,11 @@ class PortfolioEnv:
         return self.params.config
 
     @property
+    def timestamps(self) -> NDArray[np.datetime64]:
+        """Time of every bar [T]: `timestamps[info["bar"]]` are the dates of a batch."""
+        return self.tape.timestamps
+
+    @property
     def action_width(self) -> int:
         """Numbers in one environment's action."""
         return self.params.rules.action.width(self.tape.num_assets)
@@ -245,7 +251,40 @@ class PortfolioEnv:
         self._check_shape(action.shape)
         if self._fused is not None:
             return self._fused.step_arrays(action)
-        return on_host(self.step(torch.tensor(action, device=self.tape.device)), self.columns)
+        transition = self.step(torch.tensor(action, device=self.tape.device))
+        return on_host(transition, self.columns, self.stepper.invalid_actions)
+
+    def tell(self, transition: Transition) -> Source:
+        """What `info` tells of the step just taken (`fastsim.env.info.MEANING`), in tensors [N].
+
+        It is worked out when it is looked at, which may be later.
+        """
+        source = tell_step(self.params, transition, self.stepper.invalid_actions.clone())
+        return self._lasting(source, transition)
+
+    def tell_arrays(self, stepped: StepArrays) -> Source:
+        """What `info` tells of a step of `step_arrays`, in NumPy."""
+
+        def work_out(name: str) -> NDArray[Any]:
+            if name in stepped.names:
+                return stepped.figures[:, stepped.names.index(name)]
+            if name == "invalid_actions":
+                return stepped.invalid
+            source = tell_step(self.params, stepped.transition(), torch.empty(0))
+            return source.tell(name).numpy(force=True)  # type: ignore[no-any-return]
+
+        source = Source(told_names(self.cost_names), work_out)
+        return source if self.worlds is None else self._lasting(source, stepped.transition())
+
+    def tell_start(self, observation: Observation) -> Source:
+        """What `info` tells after a reset, in tensors [N]."""
+        return tell_start(self.params, observation, self.state.wealth)
+
+    def _lasting(self, source: Source, transition: Transition) -> Source:
+        """The same where worlds are drawn anew, and returns of fused steps are soon forgotten."""
+        if self.worlds is not None and transition.outcome.holdings is None:
+            source.tell("weights")
+        return source
 
     def columns(self, observation: Observation) -> Tensor:
         """Lay an observation out as the numbers [N, width] that `config.observation` asks for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -138,6 +139,12 @@ class MarketTape:
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    @cached_property
+    def dates(self) -> Tensor:
+        """`timestamps` as int64 [T], nanoseconds since 1970, where the tables lie."""
+        stamps = self.timestamps.astype("datetime64[ns]").astype(np.int64)
+        return torch.from_numpy(stamps).to(self.device)
 
     @property
     def bars_per_world(self) -> int:
