@@ -68,6 +68,7 @@ def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
     known = KnownTables(
         features=torch.linspace(1.0, 0.0, rows, dtype=dtype)[:, None, None],
         sigma=still + SIGMA,
+        impact_sigma=still + SIGMA,
         dollar_volume=still + BLOCK,
         listed=torch.ones_like(still, dtype=torch.bool),
         bars=torch.full((rows, 1, 6), torch.nan, dtype=dtype),
@@ -79,7 +80,7 @@ def flat_market(bars: int, *, dtype: torch.dtype = torch.float32) -> MarketTape:
             "tradable": known.listed,
             "dollars": still + torch.inf,
             "price": still + 1.0,
-            "impact_scale": impact_scale(known.sigma, known.dollar_volume),
+            "impact_scale": impact_scale(known.impact_sigma, known.dollar_volume),
             "years": still[:, 0],
             "interest": still[:, 0],
             "market_return": still[:, 0],

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastsim.adapters.arguments import alone, as_rules, check_seed, refuse_disabled, seeds_of
 from fastsim.adapters.build import MarketSource, build_env
+from fastsim.adapters.options import begin_with
 from fastsim.adapters.render import (
     RENDER_FPS,
     RENDER_MODES,
@@ -30,7 +31,7 @@ from fastsim.adapters.spec import PortfolioSpec
 from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.info import figures_of, step_info
+from fastsim.env.info import Info, on_host
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.env.tally import Averages, EpisodeTally, SingleTally
@@ -104,8 +105,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
-        stamps = np.datetime_as_string(self.env.tape.timestamps)
-        self._dates = [stamp[:19] for stamp in stamps.tolist()]
+        self.timestamps = self.env.timestamps
         self._tally = SingleTally(self.env.tape)
         self._begun = self._over = False
 
@@ -126,15 +126,19 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; with a seed, the first of that seed."""
+        """Begin an episode; with a seed, the first of that seed.
+
+        The option `start` is a bar or a date to begin at.
+        """
+        where = begin_with(options, rows=False)
         check_seed(seed)
         super().reset(seed=None if seed is None else int(seed))
-        observation = _begin(self, self.env, seed, begun=self._begun)
+        observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun, self._over = True, False
         if self._screen is not None:
             self._screen.begin()
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
-        info = {"date": self._dates[bar[0]], "wealth": float(self.env.stepper.state.peak[0])}
+        info = Info(on_host(self.env.tell_start(observation)), 0)
         self._tally.begin()
         return self._observation(columns.numpy(force=True), bar), info
 
@@ -146,19 +150,19 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
         stepped = self.env.step_arrays(values[None])
-        figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
         ends = stepped.flags[0].tolist()
         terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
         self._over = terminated or truncated
         if self._screen is not None:
             self._screen.look()
-        told = step_info(figures, self.env.cost_names)
-        info: dict[str, Any] = {"date": self._dates[stepped.bar[0]]} | told
-        self._tally.add(figures, told["cost"])
+        info = Info(self.env.tell_arrays(stepped), 0)
+        figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
+        reward = figures["reward"]
+        self._tally.add(figures, sum(figures[name] for name in self.env.cost_names))
         if self._over:
             info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)
-        return seen, figures["reward"], terminated, truncated, info
+        return seen, reward, terminated, truncated, info
 
     def render(self) -> Frame | None:
         """The account since the episode's start as a picture [480, 640, 3], or in its window."""
@@ -223,6 +227,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.observation_names = self.env.observation_names
+        self.timestamps = self.env.timestamps
         self._tally = EpisodeTally(self.env)
         self._begun = False
 
@@ -248,17 +253,22 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode everywhere; with a seed, the first of that seed.
 
-        With a list of seeds [N], every row is what `gymnasium.make` is under its seed.
+        With a list of seeds [N], every row is what `gymnasium.make` is under its seed. Options:
+        `start`, bars or dates to begin at, and `mask` (or `reset_mask`), the rows [N] to begin
+        anew, as in `PortfolioEnv.reset`.
         """
         _check_open(closed=self.closed)
+        where = begin_with(options, rows=True, begun=self._begun)
         seeds = seeds_of(seed, self.num_envs, self.env.config.players)
         super().reset(seed=seeds if isinstance(seeds, int) else None)
-        observation = _begin(self, self.env, seeds, begun=self._begun)
-        self._begun = True
+        observation = _begin(self, self.env, seeds, begun=self._begun, **where)
+        self._begun, mask = True, where.get("mask")
         if self._screen is not None:
-            self._screen.begin()
-        self._tally.begin()
-        return self._observation(observation), {"wealth": self.env.state.wealth}
+            self._screen.begin(mask)
+        self._tally.begin(
+            None if mask is None else torch.as_tensor(mask, device=self.env.tape.device)
+        )
+        return self._observation(observation), Info(self.env.tell_start(observation))
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Trade every portfolio to its row of `actions` [N, width] and move to the next close."""
@@ -270,14 +280,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         transition = self.env.step(rows)
         if self._screen is not None:
             self._screen.look()
-        told = step_info(figures_of(transition), self.env.cost_names)
-        statistics, ended = self._tally.add(transition, told["cost"])
-        info: dict[str, Any] = {
-            **told,
-            "invalid_actions": self.env.stepper.state.invalid_actions.clone(),
-            "episode_statistics": statistics,
-            "_episode_statistics": ended,
-        }
+        info = Info(self.env.tell(transition))
+        statistics, ended = self._tally.add(transition, transition.outcome.total_cost)
+        info["episode_statistics"], info["_episode_statistics"] = statistics, ended
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)
             info["_final_obs"] = transition.terminated | transition.truncated
@@ -409,8 +414,9 @@ def _begin(
     seed: int | Sequence[int] | None,
     *,
     begun: bool,
+    **where: Any,
 ) -> Observation:
     """Reset with this seed; without one, go on, or begin from a random seed the first time."""
     if seed is None and not begun:
         seed = int(owner.np_random.integers(2**32))
-    return env.reset(seed)
+    return env.reset(seed, **where)

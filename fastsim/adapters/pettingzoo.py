@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastsim.adapters.arguments import alone, as_rules, check_seed
 from fastsim.adapters.build import MarketSource, build_env
@@ -22,9 +23,10 @@ from fastsim.adapters.gym_env import (
     rendered,
     says_something,
 )
+from fastsim.adapters.options import begin_with
 from fastsim.adapters.render import RENDER_FPS, Screen, check_render_mode
 from fastsim.config import require_count
-from fastsim.env.info import figures_of, step_info
+from fastsim.env.info import RowInfos, Source, on_host
 from fastsim.env.observe import Observation
 from fastsim.env.tally import Averages, EpisodeTally
 from fastsim.errors import ActionError, ConfigError
@@ -36,6 +38,8 @@ except ImportError:
     raise ConfigError("pettingzoo is not installed: pip install 'fastsim-rl[pettingzoo]'") from None
 
 Values = NDArray[np.float32]
+PETTINGZOO_TEST = {"options": 1}
+"""What the test that comes with PettingZoo gives as options; it is to have no effect."""
 
 
 class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[misc]
@@ -45,8 +49,9 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     `impact` says otherwise. A ruined player is terminated and leaves; at the horizon all who are
     left are truncated. An action with a NaN or an infinity, or of the wrong shape, and a missing
     player raise ActionError, and so does an action after the episode's end; a step of nobody is
-    then a step of nothing. The info of a player whose episode ends holds `episode_statistics`, what
-    it came to: `fastsim.env.tally.FIGURES`.
+    then a step of nothing. `episode_statistics` tells of the players whose episode is over what it
+    came to, each of `fastsim.env.tally.FIGURES`; infos have the same keys at every step, as clients
+    expect that make tensors of them.
 
     `state` is what a critic of all players may see: the market once, and every player's portfolio.
     """
@@ -88,6 +93,7 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         self._screen = Screen(self.env, render_mode) if render_mode else None
         self._seen: Observation | None = None
         self._tally = EpisodeTally(self.env)
+        self.episode_statistics: dict[str, dict[str, float]] = {}
         self._begun = self._closed = False
 
     @property
@@ -106,19 +112,23 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Begin an episode with all players; with a seed, the first of that seed."""
+        """Begin an episode with all players; with a seed, the first of that seed.
+
+        The option `start` is a bar or a date to begin at.
+        """
         self._check_open()
+        where = begin_with(None if options == PETTINGZOO_TEST else options, rows=False)
         check_seed(seed)
         if seed is None and not self._begun:
             seed = int(seeding.np_random()[0].integers(2**32))
-        observation = self.env.reset(None if seed is None else int(seed))
+        observation = self.env.reset(None if seed is None else int(seed), **where)
         self._seen = observation
         if self._screen is not None:
             self._screen.begin()
         self._begun, self.agents = True, list(self.possible_agents)
         self._tally.begin()
-        date = self._date(observation)
-        infos = [{"date": date, "wealth": wealth} for wealth in self.env.state.wealth.tolist()]
+        self.episode_statistics = {}
+        infos = self._infos(self.env.tell_start(observation))
         return self._of_agents(self._observations(observation)), self._of_agents(infos)
 
     def step(
@@ -135,18 +145,11 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
         if self._begun and not self.agents and isinstance(actions, Mapping) and not actions:
             return {}, {}, {}, {}, {}
         transition = self.env.step(torch.from_numpy(self._rows(actions)).to(self.env.tape.device))
-        observation, date = transition.observation, self._date(transition.observation)
+        observation, infos = transition.observation, self._infos(self.env.tell(transition))
         self._seen = observation
         if self._screen is not None:
             self._screen.look()
-        told = step_info(figures_of(transition), self.env.cost_names)
-        numbers = zip(*(values.tolist() for values in told.values()), strict=True)
-        infos = [{"date": date} | dict(zip(told, each, strict=True)) for each in numbers]
-        statistics, ended = self._tally.add(transition, told["cost"])
-        for row in ended.nonzero().flatten().tolist():
-            infos[row]["episode_statistics"] = {
-                name: figures[row].item() for name, figures in statistics.items()
-            }
+        self._keep_statistics(*self._tally.add(transition, transition.outcome.total_cost))
         ends = (transition.terminated.tolist(), transition.truncated.tolist())
         columns = (self._observations(observation), transition.reward.tolist(), *ends, infos)
         seen, reward, terminated, truncated, info = map(self._of_agents, columns)
@@ -219,6 +222,11 @@ class SharedMarketParallelEnv(ParallelEnv[str, Any, Values]):  # type: ignore[mi
             return [{"bar": bar, "portfolio": row} for bar, row in zip(bars, rows, strict=True)]
         return list(rows)
 
-    def _date(self, observation: Observation) -> str:
-        """Of the bar that all players have come to."""
-        return str(self.env.tape.timestamps[int(observation.bar[0])])[:19]
+    def _infos(self, source: Source) -> RowInfos:
+        return RowInfos(on_host(source), len(self.possible_agents))
+
+    def _keep_statistics(self, statistics: dict[str, Tensor], ended: Tensor) -> None:
+        """Keep what the episodes [P] came to that this step ended."""
+        for row in ended.nonzero().flatten().tolist():
+            figures = {name: values[row].item() for name, values in statistics.items()}
+            self.episode_statistics[self.possible_agents[row]] = figures

@@ -16,8 +16,10 @@ from torch import Tensor
 from fastsim.adapters.arguments import as_rules, refuse_disabled, seeds_of
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, numbers_of, observation_space, rendered
+from fastsim.adapters.options import begin_with, together
 from fastsim.adapters.render import Screen, check_render_mode
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.info import RowInfos, Source, on_host
 from fastsim.env.kernels import columns as c
 from fastsim.env.nested import take
 from fastsim.errors import ActionError, ConfigError
@@ -31,14 +33,15 @@ class HostStep(NamedTuple):
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
     final: Callable[[NDArray[np.int64]], NDArray[np.float32]]  # last observations of these rows
+    told: Source  # for infos
 
 
 class SB3VecEnv(VecEnv):
     """N portfolios for Stable-Baselines3. Takes the arguments of `build_env`.
 
     Finished episodes carry `terminal_observation`, `TimeLimit.truncated` and `episode` (return,
-    length, seconds) in their info, as its algorithms and logger expect; other infos are empty and
-    the list is the same at every step. A step leaves a GPU in one packed copy, and final
+    length, seconds) in their info, as its algorithms and logger expect. All else that infos tell is
+    worked out for the rows that are looked at. A step leaves a GPU in one packed copy, and final
     observations follow for the finished rows alone; on a CPU nothing is copied.
 
     Its PPO runs the critic once per truncated environment, all on one step where all episodes are
@@ -75,8 +78,6 @@ class SB3VecEnv(VecEnv):
         self._screen = Screen(self.env, render_mode) if render_mode else None
         self._begun = self._closed = False
         self._next_seed: int | list[int] | None = None
-        self._infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
-        self._finished: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._started = time.perf_counter()
@@ -86,18 +87,26 @@ class SB3VecEnv(VecEnv):
         super().__init__(num_envs, observation_space(self.env), action_space(self.env))
 
     def reset(self) -> NDArray[np.float32]:
-        """Begin everywhere; after `seed`, from the first episode of that seed."""
+        """Begin everywhere; after `seed`, from the first episode of that seed.
+
+        `set_options` may say at which bar or date to `start`, one for all or one of each row, and
+        with `mask` which rows [N] to begin anew.
+        """
         self._check_open()
+        where = begin_with(together(self._options), rows=True, begun=self._begun)
         if self._next_seed is None and not self._begun:
             self.seed()
-        observation = self.env.reset(self._next_seed)
+        observation = self.env.reset(self._next_seed, **where)
         self._begun, self._next_seed = True, None
+        rows = slice(None) if where.get("mask") is None else np.asarray(where["mask"])
         if self._screen is not None:
-            self._screen.begin()
+            self._screen.begin(where.get("mask"))
         self._reset_seeds()
         self._reset_options()
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+        started = RowInfos(on_host(self.env.tell_start(observation)), self.num_envs)
+        self.reset_infos = list(started)
+        self._returns[rows] = 0.0
+        self._lengths[rows] = 0
         return self._numpy(self.env.columns(observation))
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
@@ -115,16 +124,15 @@ class SB3VecEnv(VecEnv):
         stepped = self._step_arrays() if self._in_arrays else self._step_tensors()
         if self._screen is not None:
             self._screen.look()
-        columns, reward, terminated, truncated, final = stepped
+        columns, reward, terminated, truncated, final, told = stepped
         done = terminated | truncated
         self._returns += reward
         self._lengths += 1
-        for row in self._finished:
-            self._infos[row] = {}
-        self._finished = np.flatnonzero(done)
-        if len(self._finished):
-            self._finish(final(self._finished), truncated)
-        return columns, reward, done, self._infos
+        infos = RowInfos(told, self.num_envs)
+        finished = np.flatnonzero(done)
+        if len(finished):
+            self._finish(infos, finished, final(finished), truncated)
+        return columns, reward, done, infos  # type: ignore[return-value]
 
     def _step_arrays(self) -> HostStep:
         stepped = self.env.step_arrays(self._actions)
@@ -134,6 +142,7 @@ class SB3VecEnv(VecEnv):
             stepped.flags[:, c.FLAG.terminated],
             stepped.flags[:, c.FLAG.truncated],
             lambda rows: stepped.final_seen[rows].astype(np.float32, copy=False),
+            self.env.tell_arrays(stepped),
         )
 
     def _step_tensors(self) -> HostStep:
@@ -152,23 +161,31 @@ class SB3VecEnv(VecEnv):
             chosen = take(final, torch.from_numpy(rows).to(device))
             return self._numpy(self.env.columns(chosen))
 
-        return HostStep(*host, last)
+        return HostStep(*host, last, on_host(self.env.tell(transition)))
 
-    def _finish(self, last: NDArray[np.float32], truncated: NDArray[np.bool_]) -> None:
+    def _finish(
+        self,
+        infos: RowInfos,
+        finished: NDArray[np.int64],
+        last: NDArray[np.float32],
+        truncated: NDArray[np.bool_],
+    ) -> None:
         """Fill the infos of the rows that finished, and begin to count anew."""
         elapsed = round(time.perf_counter() - self._started, 6)
-        for row, observation in zip(self._finished.tolist(), last, strict=True):
-            self._infos[row] = {
-                "terminal_observation": observation,
-                "TimeLimit.truncated": bool(truncated[row]),
-                "episode": {
-                    "r": float(self._returns[row]),
-                    "l": int(self._lengths[row]),
-                    "t": elapsed,
-                },
-            }
-        self._returns[self._finished] = 0.0
-        self._lengths[self._finished] = 0
+        for row, observation in zip(finished.tolist(), last, strict=True):
+            infos[row].update(
+                {
+                    "terminal_observation": observation,
+                    "TimeLimit.truncated": bool(truncated[row]),
+                    "episode": {
+                        "r": float(self._returns[row]),
+                        "l": int(self._lengths[row]),
+                        "t": elapsed,
+                    },
+                }
+            )
+        self._returns[finished] = 0.0
+        self._lengths[finished] = 0
 
     def close(self) -> None:
         """Nothing to release; what follows is an error."""

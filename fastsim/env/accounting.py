@@ -51,6 +51,7 @@ class Account(NamedTuple):
     portfolio: Portfolio
     displacement: Displacement  # [M, A] each, or without columns where prices are left alone
     open_orders: Tensor  # [N, A]  account currency; without columns where none are carried
+    carry: Tensor  # [N]  what of the cash is lost in its rounding: cash + carry is what is owned
 
 
 KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
     "transient": "of the market",
     "rate": "of the market",
     "open_orders": "shares",
+    "carry": "money",
 }
 """What becomes of each part of an account: so many shares [N, A] grow with the price and end with
 their asset; shares and money [N] are lost in ruin; what is of the market is its own."""
@@ -90,6 +92,7 @@ class Outcome(NamedTuple):
     wealth: Tensor  # [N]  at the next close
     turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides;
     #                        margin calls apart
+    unfilled: Tensor  # [N]  what halts, limits, bans and least commissions kept from being traded
     cost: dict[str, Tensor]  # [N] each, of the trade, by cause
     borrow: Tensor  # [N]
     interest: Tensor  # [N]
@@ -120,6 +123,7 @@ class Outcome(NamedTuple):
                 trade=none(self.margin_call.trade),
                 cost={name: none(paid) for name, paid in self.margin_call.cost.items()},
                 rest=self.margin_call.rest,
+                unfilled=none(self.margin_call.unfilled),
             )
         return Outcome(
             wealth_before=torch.where(rows, wealth, self.wealth_before),
@@ -127,6 +131,7 @@ class Outcome(NamedTuple):
             wealth_traded=torch.where(rows, wealth, self.wealth_traded),
             wealth=torch.where(rows, wealth, self.wealth),
             turnover=none(self.turnover),
+            unfilled=none(self.unfilled),
             cost={name: none(paid) for name, paid in self.cost.items()},
             borrow=none(self.borrow),
             interest=none(self.interest),
@@ -148,7 +153,26 @@ def lone(portfolio: Portfolio) -> Account:
     """Accounts that move no price and have nothing open."""
     nothing = portfolio.holdings[:, :0]
     still = Displacement(transient=nothing, rate=nothing)
-    return Account(portfolio=portfolio, displacement=still, open_orders=nothing)
+    carry = torch.zeros_like(portfolio.cash)
+    return Account(portfolio=portfolio, displacement=still, open_orders=nothing, carry=carry)
+
+
+def receive(account: Account, amount: Tensor) -> Account:
+    """Add an amount [N] to the cash, and what the sum loses in rounding to the carry.
+
+    A year has half a million minutes, and the interest of one is less than float32 can tell of a
+    million. The loss is that of Knuth's sum (Møller 1965); the carry goes to the cash as soon as
+    that can hold some of it (Kahan 1965).
+    """
+    before = account.portfolio.cash
+    cash = before + amount
+    with torch.no_grad():
+        added = cash - before
+        lost = (before - (cash - added)) + (amount - added)
+        carry = account.carry + lost
+        rounded = (cash + carry) - cash
+    portfolio = account.portfolio._replace(cash=cash + rounded)
+    return account._replace(portfolio=portfolio, carry=carry - rounded)
 
 
 def worth(account: Account) -> Tensor:
@@ -196,6 +220,7 @@ def advance(
         wealth_traded=traded,
         wealth=wealth,
         turnover=torch.where(before > 0, fill.trade.abs().sum(-1) / before, 0.0),
+        unfilled=fill.unfilled,
         cost=fill.cost,
         borrow=borrow,
         interest=interest,
@@ -217,16 +242,21 @@ def reach_fill(account: Account, growth: Tensor, impact: ImpactConfig) -> Accoun
 
 def settle(account: Account, fill: Fill, impact: ImpactConfig) -> Account:
     """Exchange what was traded for cash, at the price that the orders of each market meet at."""
-    (holdings, cash), displacement, trade = account.portfolio, account.displacement, fill.trade
+    displacement, trade = account.displacement, fill.trade
+    account = account._replace(open_orders=fill.rest)
     if not displacement.exists:
-        portfolio = Portfolio(holdings + trade, cash - trade.sum(-1) - total(fill.cost))
-        return account._replace(portfolio=portfolio, open_orders=fill.rest)
+        return _exchanged(account, trade, trade.sum(-1) + total(fill.cost))
     net = trade.view(len(displacement.rate), -1, trade.shape[-1]).sum(1)  # [M, A]
     displacement, moved = push(displacement, net, impact)
-    paid = (trade * _each(mean_price(moved), cash)).sum(-1)
-    portfolio = Portfolio(holdings + trade, cash - paid - total(fill.cost))
-    after = account._replace(portfolio=portfolio, displacement=displacement, open_orders=fill.rest)
-    return _grown(after, _each(moved.exp(), cash))
+    paid = (trade * _each(mean_price(moved), trade)).sum(-1)
+    account = _exchanged(account, trade, paid + total(fill.cost))
+    return _grown(account._replace(displacement=displacement), _each(moved.exp(), trade))
+
+
+def _exchanged(account: Account, trade: Tensor, paid: Tensor) -> Account:
+    """The account with these trades [N, A] for what is `paid` [N]."""
+    holdings, cash = account.portfolio
+    return receive(account._replace(portfolio=Portfolio(holdings + trade, cash)), -paid)
 
 
 def accrue(
@@ -242,8 +272,7 @@ def accrue(
         general = market.borrow.isnan()
         rate = torch.where(general, friction.borrow[:, None], market.borrow)
         borrow = market.years * (rate * short).sum(-1)
-    portfolio = Portfolio(holdings, cash + interest - borrow)
-    return account._replace(portfolio=portfolio), interest, borrow
+    return receive(account, interest - borrow), interest, borrow
 
 
 def reach_close(account: Account, market: Conditions) -> Account:
@@ -269,7 +298,7 @@ def pay_out(account: Account, delisted: Tensor, growth: Tensor) -> Account:
         value = liquidation_value(holdings, _each(displacement.rate, cash))
     paid = torch.where(delisted, growth * value, 0.0).sum(-1)
     left = _each_part(account, shares=lambda held: held * ~delisted if held.numel() else held)
-    return left._replace(portfolio=left.portfolio._replace(cash=cash + paid))
+    return receive(left, paid)
 
 
 def close_accounts(account: Account, ruined: Tensor) -> Account:

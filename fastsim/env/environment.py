@@ -13,9 +13,10 @@ from torch import Tensor
 from fastsim.config import require_count
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
+from fastsim.env.info import Source, tell_start, tell_step, told_names
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
 from fastsim.env.kernels.choose import Backend, make_stepper
-from fastsim.env.nested import copy, flatten, unflatten
+from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
     Observation,
     flat_observation,
@@ -25,6 +26,7 @@ from fastsim.env.observe import (
 )
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import environment_keys
+from fastsim.env.start import Rows, Starts, chosen_starts, rows_to_begin
 from fastsim.env.state import EnvState, begin_state, check_fit, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
@@ -146,6 +148,11 @@ class PortfolioEnv:
         return self.params.config
 
     @property
+    def timestamps(self) -> NDArray[np.datetime64]:
+        """Time of every bar [T]: `timestamps[info["bar"]]` are the dates of a batch."""
+        return self.tape.timestamps
+
+    @property
     def action_width(self) -> int:
         """Numbers in one environment's action."""
         return self.params.rules.action.width(self.tape.num_assets)
@@ -165,19 +172,49 @@ class PortfolioEnv:
         """Names of the columns that `columns` returns, by asset, or by slot if they are drawn."""
         return observation_names(self.tape, self.config)
 
-    def reset(self, seed: int | Sequence[int] | None = None) -> Observation:
+    def reset(
+        self,
+        seed: int | Sequence[int] | None = None,
+        *,
+        start: Starts = None,
+        mask: Rows | None = None,
+    ) -> Observation:
         """Begin a new episode everywhere; with a seed, from episode zero of that seed.
 
-        With a list of seeds [N], each row is what environment `first_env` alone would be under its
-        seed. Fresh worlds are then those of the first.
+        Parameters
+        ----------
+        seed
+            With a list of seeds [N], each row is what environment `first_env` alone would be under
+            its seed. Fresh worlds are then those of the first.
+        start
+            Where to begin: a bar of the tape, or of its world where there are several, or a date
+            (the first bar not before it); one for all, or [N], where None is drawn as usual. Later
+            episodes are drawn as usual, too.
+        mask
+            Rows [N], bool, to begin anew; all others go on, and are observed where they are.
+
+        Raises
+        ------
+        ConfigError
+            A start that leaves no room for an episode, rows that are no mask, players of one market
+            who would part, or a seed for some rows of fresh worlds, which are dealt to all at once.
         """
+        rows = rows_to_begin(mask, self.num_envs, self.config.players)
+        chosen = chosen_starts(self.tape, self.config, start, self.num_envs, rows)
+        if rows is not None and seed is not None and self.worlds is not None:
+            raise ConfigError(
+                "a seed deals fresh worlds to all rows: reset some of them without a seed, or all"
+            )
         if seed is None:
             self.renew()
             old = self.stepper.state
-            state = begin_state(self.params, old.key, old.episode.number + 1, first=True)
+            number = old.episode.number + 1
+            state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
             self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
-            state = self._first_state(seed)
+            state = self._first_state(seed, chosen)
+        if rows is not None:
+            state = select(rows.to(self.tape.device), state, self.stepper.state)
         self.stepper.load(state)
         return observe(self.params, state)
 
@@ -221,7 +258,40 @@ class PortfolioEnv:
         self._check_shape(action.shape)
         if self._fused is not None:
             return self._fused.step_arrays(action)
-        return on_host(self.step(torch.tensor(action, device=self.tape.device)), self.columns)
+        transition = self.step(torch.tensor(action, device=self.tape.device))
+        return on_host(transition, self.columns, self.stepper.invalid_actions)
+
+    def tell(self, transition: Transition) -> Source:
+        """What `info` tells of the step just taken (`fastsim.env.info.MEANING`), in tensors [N].
+
+        It is worked out when it is looked at, which may be later.
+        """
+        source = tell_step(self.params, transition, self.stepper.invalid_actions.clone())
+        return self._lasting(source, transition)
+
+    def tell_arrays(self, stepped: StepArrays) -> Source:
+        """What `info` tells of a step of `step_arrays`, in NumPy."""
+
+        def work_out(name: str) -> NDArray[Any]:
+            if name in stepped.names:
+                return stepped.figures[:, stepped.names.index(name)]
+            if name == "invalid_actions":
+                return stepped.invalid
+            source = tell_step(self.params, stepped.transition(), torch.empty(0))
+            return source.tell(name).numpy(force=True)  # type: ignore[no-any-return]
+
+        source = Source(told_names(self.cost_names), work_out)
+        return source if self.worlds is None else self._lasting(source, stepped.transition())
+
+    def tell_start(self, observation: Observation) -> Source:
+        """What `info` tells after a reset, in tensors [N]."""
+        return tell_start(self.params, observation, self.state.wealth)
+
+    def _lasting(self, source: Source, transition: Transition) -> Source:
+        """The same where worlds are drawn anew, and returns of fused steps are soon forgotten."""
+        if self.worlds is not None and transition.outcome.holdings is None:
+            source.tell("weights")
+        return source
 
     def columns(self, observation: Observation) -> Tensor:
         """Lay an observation out as the numbers [N, width] that `config.observation` asks for."""
@@ -238,9 +308,9 @@ class PortfolioEnv:
                 f"{self._action_shape}, got {tuple(shape)}"
             )
 
-    def _first_state(self, seed: int | Sequence[int]) -> EnvState:
+    def _first_state(self, seed: int | Sequence[int], chosen: Tensor | None = None) -> EnvState:
         key = self._keys(seed)
-        return begin_state(self.params, key, torch.zeros_like(key), first=True)
+        return begin_state(self.params, key, torch.zeros_like(key), first=True, chosen=chosen)
 
     def _keys(self, seed: int | Sequence[int]) -> Tensor:
         numbers = torch.arange(self.num_envs, device=self.tape.device)

@@ -72,8 +72,13 @@ def begin(
     *,
     players: int = 1,
     first: bool = False,
+    chosen: Tensor | None = None,
 ) -> Episode:
-    """Begin episode `number` [N] of the environments with these keys [N], each in some world."""
+    """Begin episode `number` [N] of the environments with these keys [N], each in some world.
+
+    It begins at the bar `chosen` [N] of its world, or where that is negative at one that is drawn.
+    Who chooses a start sees the whole episode.
+    """
     room = tape.last - tape.first - (config.horizon or 1)  # last start, relative to the first bar
     first_bar = torch.full_like(number, tape.first)
     if tape.worlds > 1:
@@ -81,8 +86,12 @@ def begin(
     start = first_bar
     if config.random_start:
         start = start + draw_integers(key, number, START_STREAM, room + 1)
+    drawn = torch.ones_like(number, dtype=torch.bool) if chosen is None else chosen < 0
+    if chosen is not None:
+        start = torch.where(drawn, start, first_bar - tape.first + chosen)
     steps = tape.last - tape.first
     end = first_bar + steps if config.horizon is None else start + config.horizon
     if first and config.staggered:
-        end = start + 1 + draw_integers(key, number, STAGGER_STREAM, end - start)
+        cut = start + 1 + draw_integers(key, number, STAGGER_STREAM, end - start)
+        end = torch.where(drawn, cut, end)
     return Episode(start, end, number, torch.zeros_like(number, dtype=torch.bool))

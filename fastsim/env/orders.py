@@ -68,6 +68,7 @@ class Fill(NamedTuple):
     trade: Tensor  # [N, A]  bought (positive) and sold, in account currency
     cost: dict[str, Tensor]  # [N] each, by cause
     rest: Tensor  # [N, A]  what stays open; without columns where nothing is carried
+    unfilled: Tensor  # [N]  sum over assets of what was asked for and not traded, both sides
 
 
 def rebalance(
@@ -92,13 +93,14 @@ def rebalance(
         standing = affordable(before, holdings, open_orders, bounds, venue)
     wanted = torch.where(wish.hold[:, None], standing, wanted)
     trade = placed(wanted, bounds, friction)
+    asked = torch.where(wish.hold[:, None], open_orders, wanted) if config.carries else wanted
+    unfilled = torch.where(before > 0, (asked - trade).abs().sum(-1), 0.0)
     if config.whole_shares:
         trade = placed(whole_shares(trade, holdings, bounds, market.price), bounds, friction)
     rest = open_orders
     if config.carries:
-        wanted = torch.where(wish.hold[:, None], open_orders, wanted)
-        rest = unfilled(wanted, trade, bounds)
-    return Fill(trade=trade, cost=venue.charge(trade), rest=rest)
+        rest = left_open(asked, trade, bounds)
+    return Fill(trade=trade, cost=venue.charge(trade), rest=rest, unfilled=unfilled)
 
 
 def cut(wealth: Tensor, holdings: Tensor, venue: Venue, config: OrderConfig) -> Fill:
@@ -134,7 +136,8 @@ def cut(wealth: Tensor, holdings: Tensor, venue: Venue, config: OrderConfig) -> 
     trade = -torch.where(called, high, 0.0)[:, None] * loose
     if config.whole_shares:
         trade = whole_shares(trade, holdings, Bounds(-loose.abs(), loose.abs()), market.price)
-    return Fill(trade=trade, cost=venue.charge(trade), rest=torch.zeros_like(trade))
+    nothing = torch.zeros_like(trade)
+    return Fill(trade=trade, cost=venue.charge(trade), rest=nothing, unfilled=nothing.sum(-1))
 
 
 def with_gradient(root: Tensor, excess: Tensor, slope: Tensor, inside: Tensor) -> Tensor:
@@ -194,7 +197,7 @@ def whole_shares(trade: Tensor, holdings: Tensor, bounds: Bounds, price: Tensor)
     return torch.where((trade == 0) | (trade == -holdings), trade, rounded * price)
 
 
-def unfilled(wanted: Tensor, trade: Tensor, bounds: Bounds) -> Tensor:
+def left_open(wanted: Tensor, trade: Tensor, bounds: Bounds) -> Tensor:
     """What of the orders `wanted` [N, A] stays open: not what would need shares to borrow."""
     refused = bounds.low > -bounds.high
     allowed = torch.where(refused, torch.maximum(wanted, bounds.low), wanted)

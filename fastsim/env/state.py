@@ -28,6 +28,7 @@ class EnvState(NamedTuple):
     portfolio: Portfolio
     displacement: Displacement
     open_orders: Tensor  # [N, A]  what orders still lack; without columns where none are carried
+    carry: Tensor  # [N]  of the cash, what its type cannot hold; see `accounting.receive`
     episode: Episode
     peak: Tensor  # [N]  highest wealth of the episode
     memory: Any  # what the reward remembers: a `NamedTuple` of tensors [N, ...]
@@ -110,10 +111,18 @@ def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvP
     return EnvParams(tape, friction, config, rules)
 
 
-def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool = False) -> EnvState:
+def begin_state(
+    params: EnvParams,
+    key: Tensor,
+    number: Tensor,
+    *,
+    first: bool = False,
+    chosen: Tensor | None = None,
+) -> EnvState:
     """The start of episode `number` [N] of the environments `key` [N]: all cash, or invested."""
     tape, config = params.tape, params.config
-    episode = begin(tape, config.episode, key, number, players=config.players, first=first)
+    where = {"players": config.players, "first": first, "chosen": chosen}
+    episode = begin(tape, config.episode, key, number, **where)  # type: ignore[arg-type]
     slots = draw_slots(config.randomize.assets, tape.num_assets, key, number)
     portfolio = endowment(params, episode.bar, slots)
     invested = config.initial_invested > 0
@@ -122,6 +131,7 @@ def begin_state(params: EnvParams, key: Tensor, number: Tensor, *, first: bool =
         portfolio=portfolio,
         displacement=_undisturbed(params, episode.bar, key, number),
         open_orders=nothing if config.orders.carries else nothing[:, :0],
+        carry=torch.zeros_like(portfolio.cash),
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),
@@ -139,7 +149,7 @@ def _undisturbed(params: EnvParams, bar: Tensor, key: Tensor, number: Tensor) ->
         nothing = known.sigma.new_empty(len(bar) // config.players, 0)
         return Displacement(nothing, nothing)
     bar, key, number = (each[:: config.players] for each in (bar, key, number))
-    start = undisturbed(config.impact, known.sigma[bar], known.dollar_volume[bar])
+    start = undisturbed(config.impact, known.impact_sigma[bar], known.dollar_volume[bar])
     return scale_displacement(config.randomize, start, key, number)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.market.benchmark import market_return_of
 from fastsim.market.block import COLUMNS, Column
 from fastsim.market.tape import MarketTape
 
@@ -113,7 +114,5 @@ def _at_volatility(column: Column, met: Tensor, factor: Tensor) -> Tensor:
 
 def with_market_return(market: Conditions) -> Conditions:
     """The same with the mean return of what is tradable as that of the market."""
-    total = (1.0 + market.r_before) * (1.0 + market.r_after) - 1.0
-    tradable = market.tradable
-    mean = torch.where(tradable, total, 0.0).sum(-1) / tradable.sum(-1).clamp_min(1)
+    mean = market_return_of(market.r_before, market.r_after, market.tradable)
     return market._replace(market_return=mean)

@@ -27,7 +27,8 @@ from fastsim.market.conditions import Conditions
 
 RESERVED = (
     *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
-    *("borrow", "interest", "date", "strategy"),
+    *("unfilled", "cost", "weights", "bar", "borrow", "interest", "date", "strategy"),
+    *("invalid_actions", "final_obs", "_final_obs", "episode"),
 )
 """What `info`, histories and files have under these names."""
 _TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
@@ -46,7 +47,8 @@ class CostConfig:
     """Least commission on an order, in account currency. Orders worth less are not placed."""
     impact: float = 1.0
     """Y of the square-root law, cost = Y sigma |u| sqrt(|u| / ADV); 0 turns it off. It needs volume
-    and is zero on data without."""
+    and is zero on data without. Until an asset has bars of its own, it is measured by the others'
+    (`fastsim.market.tape.scale_impact`)."""
     participation: float = 0.05
     """Most that is traded of an asset in one bar, as a share of that bar's traded value; see
     `OrderConfig.unfilled` for the rest. Without volume in the data there is no limit."""

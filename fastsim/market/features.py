@@ -22,9 +22,14 @@ from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError
 from fastsim.extensions import Registry, require_known
+from fastsim.stats.moments import Moments, trailing_moments
 
 FEATURE_LIMIT = 10.0
 """Features are clipped to this magnitude, so that an observation space has bounds."""
+LEAST_VOLATILITY = 1e-7
+"""Of a bar. What is below is how prices were rounded, in float32 if need be, and counts as none."""
+STILLEST = 0.01
+"""The least ratio of two volatilities that is told: a standstill counts as this."""
 FIELDS = ("open", "high", "low", "volume")
 """What bars may lack."""
 CUTS = (1 / 3, 2 / 3)
@@ -131,9 +136,9 @@ class FeatureConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Shown(Bars):
-    """Bars as features are shown them: not to be written to, their volatility computed once."""
+    """Bars as features are shown them: not to be written to, moments of returns computed once."""
 
-    volatility: dict[int, FloatArray] = field(default_factory=dict, init=False)
+    moments: dict[int, Moments] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, bars: Bars) -> _Shown:
@@ -146,24 +151,20 @@ class _Shown(Bars):
         return cls(**found)
 
 
-def rolling_mean(values: FloatArray, window: int) -> FloatArray:
+def rolling_mean(values: FloatArray, window: int, least: int | None = None) -> FloatArray:
     """Mean of the last `window` rows of `values` [T, A], skipping NaN.
 
-    NaN until half of the window is there.
+    NaN where there are fewer than `least` of them, or fewer than half of the window.
     """
-    present = np.isfinite(values)
-    total = _trailing_sum(np.where(present, values, 0.0), window)
-    count = _trailing_sum(present.astype(np.float64), window)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count >= max(2, window // 2), total / count, np.nan)
+    return trailing_moments(values, window, least).mean
 
 
-def rolling_std(values: FloatArray, window: int) -> FloatArray:
-    """Population standard deviation of the last `window` rows of `values` [T, A], skipping NaN."""
-    mean = rolling_mean(values, window)
-    square = rolling_mean(values * values, window)
-    std: FloatArray = np.sqrt(np.maximum(square - mean * mean, 0.0))
-    return std
+def rolling_std(values: FloatArray, window: int, least: int | None = None) -> FloatArray:
+    """Population standard deviation of the last `window` rows of `values` [T, A], skipping NaN.
+
+    Exactly 0 where they are all the same, whatever came before. NaN as in `rolling_mean`.
+    """
+    return trailing_moments(values, window, least).deviation
 
 
 def log_returns(prices: FloatArray, bars: int = 1) -> FloatArray:
@@ -200,15 +201,14 @@ def clip_feature(values: FloatArray) -> FloatArray:
     return np.clip(np.nan_to_num(values, nan=0.0), -FEATURE_LIMIT, FEATURE_LIMIT)
 
 
-def trailing_volatility(bars: Bars, window: int) -> FloatArray:
-    """Standard deviation [T, A] of one-bar log returns over the last `window` bars."""
-    if isinstance(bars, _Shown) and window in bars.volatility:
-        return bars.volatility[window]
-    volatility = rolling_std(log_returns(_close(bars)), window)
-    if isinstance(bars, _Shown):
-        volatility.flags.writeable = False
-        bars.volatility[window] = volatility
-    return volatility
+def trailing_volatility(bars: Bars, window: int, least: int | None = None) -> FloatArray:
+    """Standard deviation [T, A] of one-bar log returns over the last `window` bars.
+
+    0 below `LEAST_VOLATILITY`; NaN where there are fewer than `least` returns, or than half of the
+    window.
+    """
+    deviation = _return_moments(bars, window, least).deviation
+    return np.where(deviation < LEAST_VOLATILITY, 0.0, deviation)
 
 
 def own_features(config: FeatureConfig) -> tuple[Feature, ...]:
@@ -274,10 +274,13 @@ def scaled_momentum(bars: Bars, config: FeatureConfig, *, window: int, skip: int
 
 
 def log_volatility_ratio(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
-    """Log [T, A] of the volatility of the last `window` bars over that of the long window."""
-    with np.errstate(divide="ignore"):
-        ratio: FloatArray = np.log(trailing_volatility(bars, window) / unit(bars, config))
-    return ratio
+    """Log [T, A] of the volatility of the last `window` bars over that of the long window.
+
+    What has come to a standstill counts as `STILLEST`.
+    """
+    ratio = trailing_volatility(bars, window) / unit(bars, config)
+    logarithm: FloatArray = np.log(np.maximum(ratio, STILLEST))
+    return logarithm
 
 
 def log_volatility(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArray:
@@ -302,8 +305,15 @@ def volume_zscore(bars: Bars, config: FeatureConfig, *, window: int) -> FloatArr
 
 
 def unit(bars: Bars, config: FeatureConfig) -> FloatArray:
-    """The volatility [T, A] that returns are divided by: of a bar, NaN where it is 0."""
-    return positive(trailing_volatility(bars, config.volatility_window))
+    """The volatility [T, A] of a bar that returns are divided by; NaN where there is none.
+
+    There is none either where prices do little but rise or fall at one rate: in units of what is
+    left, the mean return would be out of bounds at every bar.
+    """
+    window = config.volatility_window
+    volatility = positive(trailing_volatility(bars, window))
+    drift = np.abs(_return_moments(bars, window).mean)
+    return np.where(drift > FEATURE_LIMIT * volatility, np.nan, volatility)
 
 
 def positive(values: FloatArray) -> FloatArray:
@@ -391,8 +401,12 @@ def _close(bars: Bars) -> FloatArray:
     return close
 
 
-def _trailing_sum(values: FloatArray, window: int) -> FloatArray:
-    total = np.cumsum(values, axis=0)
-    result = total.copy()
-    result[window:] -= total[:-window]
-    return result
+def _return_moments(bars: Bars, window: int, least: int | None = None) -> Moments:
+    """Moments of the one-bar log returns of the last `window` bars."""
+    if not isinstance(bars, _Shown) or least is not None:
+        return trailing_moments(log_returns(_close(bars)), window, least)
+    if window not in bars.moments:
+        bars.moments[window] = trailing_moments(log_returns(_close(bars)), window)
+        for values in bars.moments[window]:
+            values.flags.writeable = False
+    return bars.moments[window]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.errors import ConfigError, DataError, FastsimError
 from fastsim.extensions import require_known
+from fastsim.market.benchmark import market_return_of
 from fastsim.market.block import COLUMNS, Block, Column
 from fastsim.market.features import (
     FEATURE_LIMIT,
@@ -95,7 +97,8 @@ class KnownTables(NamedTuple):
     """Revealed by the close of bar t."""
 
     features: Tensor  # [T, A, F]
-    sigma: Tensor  # [T, A]  trailing standard deviation of one-bar log returns
+    sigma: Tensor  # [T, A]  trailing standard deviation of one-bar log returns; 0 if unknown
+    impact_sigma: Tensor  # [T, A]  what impact is scaled by: that, or what `scale_impact` says
     dollar_volume: Tensor  # [T, A]  trailing mean traded value per bar; infinite without volume
     listed: Tensor  # [T, A]  bool: the asset traded at this bar
     bars: Tensor  # [T, A, 6]  as `Bars.table`
@@ -121,8 +124,8 @@ class MarketTape:
     share at the fill, as traded; 1 where nothing trades), and where there are such: `borrow` (fee
     on shorts per year; NaN where the environment's own applies), `shortable` (shorts may be opened
     and grow), `delisted` (paid out in cash at the close of t + 1). Of every bar: `years` to the
-    close of t + 1, `interest` (what a unit of cash earns till then), `market_return` (mean simple
-    return of what is tradable)."""
+    close of t + 1, `interest` (what a unit of cash earns till then), `market_return` (that of equal
+    weights in what is tradable, see `fastsim.market.benchmark`)."""
     fill: FillPrice
     first: int
     last: int
@@ -137,6 +140,12 @@ class MarketTape:
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    @cached_property
+    def dates(self) -> Tensor:
+        """`timestamps` as int64 [T], nanoseconds since 1970, where the tables lie."""
+        stamps = self.timestamps.astype("datetime64[ns]").astype(np.int64)
+        return torch.from_numpy(stamps).to(self.device)
 
     @property
     def bars_per_world(self) -> int:
@@ -218,9 +227,9 @@ class MarketTape:
         following = self.next.each(
             lambda table: stack(table) if table.dim() == 2 else table.repeat(worlds)
         )
-        total = (1.0 + following["r_before"]) * (1.0 + following["r_after"]) - 1.0
-        tradable = following["tradable"]
-        market_return = (total * tradable).sum(1) / tradable.sum(1).clamp_min(1)
+        market_return = market_return_of(
+            following["r_before"], following["r_after"], following["tradable"]
+        )
         return replace(
             self,
             symbols=self.symbols[:assets],
@@ -327,7 +336,7 @@ def make_tape(
     extra = _extra_tables(bars, config.tables)
     following |= {column.name: values for column, values in extra.items()}
     tables = {name: tensor(values) for name, values in following.items() if values is not None}
-    tables["impact_scale"] = impact_scale(known.sigma, known.dollar_volume)
+    tables["impact_scale"] = impact_scale(known.impact_sigma, known.dollar_volume)
     return MarketTape(
         symbols=bars.symbols,
         feature_names=tuple(features),
@@ -346,6 +355,32 @@ def make_tape(
 def impact_scale(sigma: Tensor, dollar_volume: Tensor) -> Tensor:
     """What the square-root law multiplies |u|^1.5 by: sigma / sqrt(average traded value)."""
     return sigma * dollar_volume.rsqrt()
+
+
+def scale_impact(bars: Bars, window: int) -> tuple[FloatArray, FloatArray]:
+    """Volatility and average traded value [T, A] that impact is scaled by, at every bar.
+
+    Both are of the last `window` bars, or of as many as there are since an asset was listed. With
+    fewer than two returns, or values, an asset is taken to be like the others: it has the median of
+    those that trade at this bar, or did when last one did. The average is infinite without volume.
+    """
+    listed = np.isfinite(bars.close)
+    sigma = trailing_volatility(bars, window, least=2)
+    dollars = bars.dollar_volume
+    if dollars is None:
+        return _like_the_others(sigma, listed), np.full_like(bars.close, np.inf)
+    average = rolling_mean(dollars, window, least=2)
+    average = _like_the_others(np.where(average > 0, average, np.nan), listed)
+    return _like_the_others(sigma, listed), np.where(average > 0, average, np.inf)
+
+
+def _like_the_others(values: FloatArray, listed: NDArray[np.bool_]) -> FloatArray:
+    """Values [T, A] with the median of those `listed` where they are NaN; 0 where all are."""
+    told = np.where(listed, values, np.nan)
+    median = np.full((len(values), 1), np.nan)
+    some = np.isfinite(told).any(1)
+    median[some, 0] = np.nanmedian(told[some], axis=1)
+    return np.where(np.isnan(values), np.nan_to_num(_carry_forward(median)), values)
 
 
 def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
@@ -390,16 +425,12 @@ def _known_arrays(
     bars: Bars, features: Mapping[str, FloatArray], config: TapeConfig
 ) -> dict[str, FloatArray | NDArray[np.bool_]]:
     window = config.features.volatility_window
-    dollars = bars.dollar_volume
-    if dollars is None:
-        average = np.full_like(bars.close, np.inf)
-    else:
-        average = rolling_mean(dollars, window)
-        average = np.where(average > 0, average, np.inf)
+    impact_sigma, dollar_volume = scale_impact(bars, window)
     return {
         "features": np.stack(list(features.values()), axis=-1),
         "sigma": np.nan_to_num(trailing_volatility(bars, window)),
-        "dollar_volume": average,
+        "impact_sigma": impact_sigma,
+        "dollar_volume": dollar_volume,
         "listed": np.isfinite(bars.close),
         "bars": bars.table(),
     }
@@ -432,15 +463,18 @@ def _next_arrays(
         known = np.where(np.isfinite(bars.open), bars.open, bars.close)
         price = np.vstack([known[1:], np.ones_like(close[:1])])
     years = np.append(years_between(bars.timestamps), 0.0)
+    after = (1.0 + total) / (1.0 + before) - 1.0
     return {
         "r_before": before,
-        "r_after": (1.0 + total) / (1.0 + before) - 1.0,
+        "r_after": after,
         "tradable": tradable,
         "dollars": dollars,
         "price": np.where(np.isfinite(price), price, 1.0),
         "years": years,
         "interest": years * config.risk_free_rate,
-        "market_return": (total * tradable).sum(1) / np.maximum(tradable.sum(1), 1),
+        "market_return": market_return_of(
+            *map(torch.from_numpy, (before, after, tradable))
+        ).numpy(),
         "delisted": delisted,
     }
 

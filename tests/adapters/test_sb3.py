@@ -39,7 +39,7 @@ def test_a_finished_episode_carries_what_its_algorithms_need():
         assert done.all() == (step % 10 == 0)
         for row, info in enumerate(infos):
             if not done[row]:
-                assert info == {}
+                assert "episode" not in info and "terminal_observation" not in info
                 continue
             assert info["TimeLimit.truncated"] is True
             assert info["terminal_observation"].shape == observation[row].shape
@@ -50,18 +50,20 @@ def test_a_finished_episode_carries_what_its_algorithms_need():
             total[:] = 0.0
 
 
-def test_only_finished_rows_are_touched_in_a_persistent_list_of_infos():
+def test_infos_are_made_for_the_rows_that_are_looked_at_and_stay_those_of_their_step():
     env = SB3VecEnv(64, market="tech4", episode={"horizon": 16, "staggered": True})
     env.seed(0)
     env.reset()
-    before, dones = None, 0
+    kept, dones = [], 0
     for _ in range(20):
         _, _, done, infos = env.step(np.full((64, 4), 0.25, dtype=np.float32))
-        assert before is None or infos is before
-        assert [bool(info) for info in infos] == done.tolist()
-        assert done.mean() < 0.5, "staggered starts spread the ends"
-        before, dones = infos, dones + done.sum()
+        assert ["episode" in info for info in infos] == done.tolist()
+        assert len(infos) == 64 and infos[-1] is infos[63]
+        kept.append((infos, infos[5]["wealth"]))
+        dones += done.sum()
     assert dones > 0
+    assert [infos[5]["wealth"] for infos, _ in kept] == [wealth for _, wealth in kept]
+    assert len({infos[7]["wealth"] for infos, _ in kept}) > 15
 
 
 EPISODE = EpisodeConfig(horizon=7)
@@ -117,7 +119,7 @@ def test_from_a_gpu_comes_what_comes_from_the_cpu():
         record = [env.reset()]
         for action in np.random.default_rng(0).random((25, 16, 4), dtype=np.float32):
             columns, reward, done, infos = env.step(action)
-            last = [info["terminal_observation"] for info in infos if info]
+            last = [info["terminal_observation"] for info in infos if "episode" in info]
             record += [columns, reward, done, *last]
         runs.append(record)
     for one, other in zip(*runs, strict=True):

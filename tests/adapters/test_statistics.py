@@ -172,11 +172,11 @@ def test_players_of_a_zoo_are_told_when_they_leave():
     while zoo.agents:
         seated = list(zoo.agents)
         action = zoo.action_space("player_0").sample()
-        _, _, terminated, truncated, infos = zoo.step(dict.fromkeys(seated, action))
+        _, _, terminated, truncated, _ = zoo.step(dict.fromkeys(seated, action))
         for name in seated:
             over = terminated[name] or truncated[name]
-            assert ("episode_statistics" in infos[name]) == over
-    told = infos["player_1"]["episode_statistics"]
+            assert (name in zoo.episode_statistics) == over
+    told = zoo.episode_statistics["player_1"]
     assert tuple(told) == FIGURES
     assert told["length"] == 6 and isinstance(told["length"], int)
     assert zoo.statistics.episodes == 2

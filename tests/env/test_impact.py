@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import grid, still_market
 
-from fastsim.env.accounting import Account, Portfolio, Terms, advance, worth
+from fastsim.env.accounting import Portfolio, Terms, advance, lone, worth
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -79,7 +79,7 @@ def test_a_transient_round_trip_costs_what_has_decayed():
 
 
 def account(portfolio, displacement):
-    return Account(portfolio, displacement, portfolio.holdings[:, :0])
+    return lone(portfolio)._replace(displacement=displacement)
 
 
 @given(grid(-1, 1), grid(-0.5, 0.5), grid(0.0, 2.0), grid(0.0, 2.0))

@@ -40,12 +40,12 @@ torch.set_num_threads(1)
 start = resident()
 env = build_env(4096, bars(2500, 100), autoreset="{autoreset}", backend="numba")
 env.reset(0)
-action = torch.rand(4096, 100)
+action, early = torch.rand(4096, 100), 0.0
 for step in range(250):
     transition = env.step(action)
     assert env.columns(transition.observation).shape == (4096, len(env.observation_names))
-    if step == 50:
-        early = resident()
+    if 50 <= step < 60:  # the allocator may give back the memory of every other step
+        early = max(early, resident())
 assert bool(torch.isfinite(transition.reward).all())
 late = resident()
 context = context_at(env.tape, slice(1000, 1001), 512)

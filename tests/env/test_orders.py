@@ -24,7 +24,7 @@ from worlds import (
 
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
-from fastsim.env.accounting import Account, Portfolio, Terms, advance, lone
+from fastsim.env.accounting import Portfolio, Terms, advance, lone
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -163,7 +163,9 @@ def test_open_orders_move_with_a_price_that_others_push():
     impact = ImpactConfig(transient=1.0)
     state = undisturbed(impact, row(0.02), row(1e5))
     portfolio = Portfolio(torch.zeros(2, 1).double(), torch.tensor([1e5, 1e5]).double())
-    account = Account(portfolio, state, torch.tensor([[0.0], [5e3]]).double())
+    account = lone(portfolio)._replace(
+        displacement=state, open_orders=torch.tensor([[0.0], [5e3]]).double()
+    )
     wish = Wish(torch.tensor([[0.5], [0.0]]).double(), torch.tensor([False, True]))
     halted = still_market(2, 1, dollars=torch.tensor([[torch.inf], [0.0]]).double())
     after, _ = advance(account, wish, halted, friction(2, participation=1.0), Terms(impact, CARRY))
@@ -392,7 +394,7 @@ def test_a_margin_call_sells_all_where_selling_costs_more_than_it_frees(rate):
 def test_a_price_pushed_up_before_a_delisting_pays_nobody():
     impact = ImpactConfig(permanent=5.0)
     state = undisturbed(impact, row(0.02), row(1e6))
-    account = Account(Portfolio(row(0.0), row(1e6)[0]), state, torch.zeros(1, 0).double())
+    account = lone(Portfolio(row(0.0), row(1e6)[0]))._replace(displacement=state)
     gone = still_market(1, 1, delisted=torch.tensor([[True]]))
     wish = Wish(row(0.9), torch.zeros(1, dtype=torch.bool))
     after, outcome = advance(account, wish, gone, friction(), Terms(impact))
@@ -443,7 +445,7 @@ def test_players_who_are_called_sell_into_the_market_they_share():
     portfolio = Portfolio(
         torch.tensor([[2000.0], [500.0]]).double(), torch.tensor([-1000.0, 500.0]).double()
     )
-    account = Account(portfolio, state, torch.zeros(2, 0).double())
+    account = lone(portfolio)._replace(displacement=state)
     wish = Wish(torch.zeros(2, 1).double(), torch.ones(2, dtype=torch.bool))
     fall = still_market(2, 1, r_after=torch.full((2, 1), -0.2).double())
     terms = Terms(impact, OrderConfig(maintenance_margin=0.4))

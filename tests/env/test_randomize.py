@@ -135,7 +135,7 @@ def test_nothing_drawn_is_the_market_and_the_costs_as_they_were_bit_for_bit():
     assert_same_bits(market, conditions_at(TAPE, state.episode.bar))
     assert all(one is other for one, other in zip(friction, world.friction, strict=True))
     known, bar = TAPE.known, state.episode.bar
-    still = undisturbed(world.config.impact, known.sigma[bar], known.dollar_volume[bar])
+    still = undisturbed(world.config.impact, known.impact_sigma[bar], known.dollar_volume[bar])
     assert_same_bits(state.displacement, still)
 
 

@@ -40,6 +40,7 @@ def happened(before, after):
         wealth_traded=before,
         wealth=after,
         turnover=still,
+        unfilled=still,
         cost={"commission": still},
         borrow=still,
         interest=still,

@@ -26,6 +26,8 @@ class StepArrays(NamedTuple):
     figures: NDArray[np.floating[Any]]  # [N, F]
     flags: NDArray[np.bool_]  # [N, FLAG]
     final_seen: NDArray[np.floating[Any]]  # [N, width]  before a restart; [0, width] if next_step
+    invalid: NDArray[np.int64]  # [N]  actions that were not finite, since the last reset
+    transition: Callable[[], Transition]  # the same in tensors
 
 
 @runtime_checkable
@@ -37,7 +39,9 @@ class ArrayStepper(Stepper, Protocol):
         ...
 
 
-def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) -> StepArrays:
+def on_host(
+    transition: Transition, columns: Callable[[Observation], Tensor], invalid: Tensor
+) -> StepArrays:
     """A transition as arrays; `columns` lays out an observation as numbers [N, width]."""
     final, figures = transition.final_observation, figures_of(transition)
     seen = columns(transition.observation)
@@ -48,6 +52,7 @@ def on_host(transition: Transition, columns: Callable[[Observation], Tensor]) ->
         "figures": torch.stack(list(figures.values()), dim=1),
         "flags": torch.stack([ends[name] for name in FLAG._fields], dim=1),
         "final_seen": seen[:0] if final is None else columns(final),
+        "invalid": invalid.clone(),
     }
     arrays = {name: block.numpy(force=True) for name, block in blocks.items()}
-    return StepArrays(names=tuple(figures), **arrays)
+    return StepArrays(names=tuple(figures), transition=lambda: transition, **arrays)

@@ -62,6 +62,7 @@ class State(NamedTuple):
         return EnvState(
             displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
             open_orders=self.holdings[:, :0],
+            carry=money["carry"],
             portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
                 **{name: counters[name] for name in Episode._fields if name in counters},
@@ -120,6 +121,7 @@ class Results(NamedTuple):
                 wealth_traded=figures[at.wealth_traded],
                 wealth=figures[at.wealth],
                 turnover=figures[at.turnover],
+                unfilled=figures[at.unfilled],
                 cost={name: figures[place] for name, place in _COSTS},
                 borrow=figures[at.borrow],
                 interest=figures[at.interest],
@@ -289,7 +291,7 @@ def _starts(params: EnvParams) -> Account:
     tape, known = params.tape, params.tape.known
     bar = torch.arange(len(tape), device=tape.device)
     begun = lone(endowment(params, bar, bar[:, None][:, :0]))
-    moved = undisturbed(params.config.impact, known.sigma, known.dollar_volume)
+    moved = undisturbed(params.config.impact, known.impact_sigma, known.dollar_volume)
     return begun._replace(displacement=moved)
 
 

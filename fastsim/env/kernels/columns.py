@@ -25,8 +25,8 @@ BARS = places("Bars", "years", "interest", "market_return", "start_cash", "start
 """Columns of `MarketBlocks.bars`."""
 FRICTION = places("Friction", "fee", "half_spread", "impact", "participation", "borrow")
 """Columns of `MarketBlocks.friction`."""
-MONEY = places("Money", "cash", "peak", "mean", "square")
-"""Columns of `State.money`: cash, peak, and what the reward remembers."""
+MONEY = places("Money", "cash", "carry", "peak", "mean", "square")
+"""Columns of `State.money`: cash, what its rounding loses, peak, and what the reward remembers."""
 MEMORY = ("mean", "square")
 """Those of them that are the reward's."""
 DISPLACED = places("Displaced", "transient", "rate")

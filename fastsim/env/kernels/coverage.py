@@ -114,7 +114,7 @@ FUSED = Coverage(
     tables=frozenset(
         {"r_before", "r_after", "tradable", "dollars", "impact_scale", "price"}
         | {"years", "interest", "market_return"}
-        | {"features", "sigma", "dollar_volume", "listed", "bars"}
+        | {"features", "sigma", "impact_sigma", "dollar_volume", "listed", "bars"}
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
@@ -126,12 +126,21 @@ FUSED = Coverage(
     columns=frozenset(c.PORTFOLIO),
     state=frozenset(
         {"portfolio.holdings", "portfolio.cash", "displacement.transient", "displacement.rate"}
-        | {"open_orders", "peak", "memory.mean", "memory.square", "invalid_actions", "key", "slots"}
+        | {
+            "open_orders",
+            "carry",
+            "peak",
+            "memory.mean",
+            "memory.square",
+            "invalid_actions",
+            "key",
+            "slots",
+        }
         | {"episode.bar", "episode.end", "episode.number", "episode.done"}
     ),
     outcome=frozenset(
-        {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "cost"}
-        | {"borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
+        {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "unfilled"}
+        | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
     ),
 )
 COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}

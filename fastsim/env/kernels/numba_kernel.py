@@ -59,6 +59,19 @@ def every(kinds: Any) -> Any:
     return check
 
 
+@partial(jit, inline=False, fastmath={"contract"})
+def added(cash, carry, amount):
+    """Cash and its carry with an amount added, as `accounting.receive` does.
+
+    No number is reassociated here: the compiler would find that nothing is lost in rounding.
+    """
+    total = cash + amount
+    seen = total - cash
+    carry += (cash - (total - seen)) + (amount - seen)
+    whole = total + carry
+    return whole, carry - (whole - total)
+
+
 @jit
 def mix(bits: int) -> int:
     """Finalise 32 bits, as `fastsim.env.random` does."""
@@ -228,25 +241,36 @@ def pay(n, before, notional, net, rough, market, figures):
 
 
 @jit
-def accrue(n, bar, cash, short, state, market, figures):
-    """Keep cash after interest and the borrow fee on shorts."""
-    interest = cash * market.bars[bar, c.BARS.interest]
+def receive(n, amount, state):
+    """Add an amount to the cash, and what rounding loses of it to the carry."""
+    money = state.money
+    cash, carry = added(money[n, c.MONEY.cash], money[n, c.MONEY.carry], amount)
+    money[n, c.MONEY.cash] = cash
+    money[n, c.MONEY.carry] = carry
+
+
+@jit
+def accrue(n, bar, short, state, market, figures):
+    """Receive interest on cash and pay the borrow fee on shorts."""
+    interest = state.money[n, c.MONEY.cash] * market.bars[bar, c.BARS.interest]
     borrow = market.friction[n, c.FRICTION.borrow] * market.bars[bar, c.BARS.years] * short
-    state.money[n, c.MONEY.cash] = cash + interest - borrow
+    receive(n, interest - borrow, state)
     figures[n, c.FIGURE.borrow] = borrow
     figures[n, c.FIGURE.interest] = interest
 
 
 @jit
-def trade(x, before, n, bar, state, market, weights, limit, figures):
+def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
     """Trade to `weights` of `x` and let the market move; returns cost, and wealth at the close."""
     real = weights.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings, moves = state.holdings, market.moves
-    notional, net, rough, short, after = zero, zero, zero, zero, zero
+    notional, net, rough, short, after, lacking = zero, zero, zero, zero, zero, zero
     for j in range(holdings.shape[1]):
-        order = min(max(weights[j] * x - holdings[n, j], -limit[j]), limit[j])
+        wanted = weights[j] * x - holdings[n, j]
+        order = min(max(wanted, -limit[j]), limit[j])
         size = abs(order)
+        lacking += abs(wanted) - size
         notional += size
         net += order
         rough += size * (moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size))
@@ -256,7 +280,9 @@ def trade(x, before, n, bar, state, market, weights, limit, figures):
         holdings[n, j] = held
         after += held
     paid = pay(n, before, notional, net, rough, market, figures)
-    accrue(n, bar, state.money[n, c.MONEY.cash] - net - paid, short, state, market, figures)
+    figures[n, c.FIGURE.unfilled] = zero if hold or before <= zero else lacking
+    receive(n, -net - paid, state)
+    accrue(n, bar, short, state, market, figures)
     return paid, after + state.money[n, c.MONEY.cash]
 
 
@@ -268,7 +294,7 @@ def advance(n, bar, hold, state, market, figures, weights, limit):
     x = before
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    paid, after = trade(x, before, n, bar, state, market, weights, limit, figures)
+    paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
     figures[n, c.FIGURE.wealth_traded] = before - paid
@@ -342,6 +368,7 @@ def restart(n, state, market, rules):
             market.moves[start, c.MOVE.start_holdings, j] if invested else real(0.0)
         )
     money[n, c.MONEY.cash] = market.bars[start, c.BARS.start_cash]
+    money[n, c.MONEY.carry] = real(0.0)
     money[n, c.MONEY.peak] = market.bars[start, c.BARS.start_wealth]
     money[n, c.MONEY.mean] = real(0.0)
     money[n, c.MONEY.square] = real(INITIAL_VOLATILITY**2)

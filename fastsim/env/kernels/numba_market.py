@@ -28,6 +28,7 @@ from fastsim.env.kernels.numba_kernel import (
     observe,
     pay,
     post_cost_wealth,
+    receive,
     restart,
     stand_still,
     write_flags,
@@ -77,20 +78,23 @@ def meet(n, m, state, pit):
 
 
 @jit
-def order(x, before, n, player, bar, state, market, weights, limit, pit, figures):
+def order(x, before, n, player, bar, hold, state, market, weights, limit, pit, figures):
     """Add the orders that lead to `weights` of `x`; their cost, not their price, is paid now."""
     real = weights.dtype.type
-    notional, net, rough = real(0.0), real(0.0), real(0.0)
+    notional, net, rough, lacking = real(0.0), real(0.0), real(0.0), real(0.0)
     for j in range(weights.shape[0]):
-        order = min(max(weights[j] * x - state.holdings[n, j], -limit[j]), limit[j])
+        wanted = weights[j] * x - state.holdings[n, j]
+        order = min(max(wanted, -limit[j]), limit[j])
         size = abs(order)
+        lacking += abs(wanted) - size
         notional += size
         net += order
         rough += size * (market.moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size))
         pit.orders[player, j] = order
     for j in range(weights.shape[0]):
         pit.net[j] += pit.orders[player, j]
-    state.money[n, c.MONEY.cash] -= pay(n, before, notional, net, rough, market, figures)
+    figures[n, c.FIGURE.unfilled] = real(0.0) if hold or before <= real(0.0) else lacking
+    receive(n, -pay(n, before, notional, net, rough, market, figures), state)
 
 
 @jit
@@ -102,7 +106,7 @@ def trade(n, player, m, bar, action, state, market, rules, figures, weights, lim
     x = before
     if before > weights.dtype.type(0.0) and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    order(x, before, n, player, bar, state, market, weights, limit, pit, figures)
+    order(x, before, n, player, bar, hold, state, market, weights, limit, pit, figures)
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
 
@@ -140,9 +144,9 @@ def settle(n, player, m, bar, state, market, pit, figures):
         short += max(-held, zero)
         after += moved * price
         holdings[n, j] = moved
-    cash = state.money[n, c.MONEY.cash] - paid
-    accrue(n, bar, cash, short, state, market, figures)
-    figures[n, c.FIGURE.wealth_traded] = traded + cash
+    receive(n, -paid, state)
+    figures[n, c.FIGURE.wealth_traded] = traded + state.money[n, c.MONEY.cash]
+    accrue(n, bar, short, state, market, figures)
     figures[n, c.FIGURE.wealth] = after + state.money[n, c.MONEY.cash]
     return figures[n, c.FIGURE.wealth]
 
@@ -154,6 +158,7 @@ def close_account(n, state):
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] = zero
     state.money[n, c.MONEY.cash] = zero
+    state.money[n, c.MONEY.carry] = zero
 
 
 @jit

@@ -117,6 +117,11 @@ class NumbaStepper:
         """The state now, updated in place by every step."""
         return self._state.nested(self._params)
 
+    @property
+    def invalid_actions(self) -> Tensor:
+        """Actions [N] that were not finite, since the last reset; updated in place."""
+        return self._state.counters[:, c.COUNTER.invalid_actions]
+
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
         self._state.load(state)
@@ -140,6 +145,8 @@ class NumbaStepper:
             figures=stepped.figures,
             flags=stepped.flags,
             final_seen=stepped.final_seen,
+            invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
+            transition=lambda: torch_blocks(stepped).transition(self._portfolio_width),
         )
 
     def _step(self, action: NDArray[Any]) -> Any:

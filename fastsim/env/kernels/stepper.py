@@ -23,6 +23,11 @@ class Stepper(Protocol):
         """The state now. A fused backend's next step writes into these tensors."""
         ...
 
+    @property
+    def invalid_actions(self) -> Tensor:
+        """Actions [N] that were not finite, since the last reset; updated in place if fused."""
+        ...
+
     def load(self, state: EnvState) -> None:
         """Go on from this state, which is copied."""
         ...
@@ -44,6 +49,11 @@ class TorchStepper:
 
     def __init__(self, params: EnvParams, state: EnvState) -> None:
         self.params, self.state = params, state
+
+    @property
+    def invalid_actions(self) -> Tensor:
+        """Actions [N] that were not finite, since the last reset."""
+        return self.state.invalid_actions
 
     def load(self, state: EnvState) -> None:
         """Go on from this state."""

@@ -46,6 +46,7 @@ class Account(NamedTuple):
 
     held: tl.tensor  # [A'] or [P', A']
     cash: tl.tensor
+    carry: tl.tensor
     peak: tl.tensor
     memory: RewardMemory
 
@@ -76,6 +77,7 @@ class Figures(NamedTuple):
     wealth_traded: tl.tensor
     wealth: tl.tensor
     turnover: tl.tensor
+    unfilled: tl.tensor
     commission: tl.tensor
     spread: tl.tensor
     impact: tl.tensor
@@ -212,6 +214,7 @@ def load_account(state, n, lanes, padded: tl.constexpr):
     return Account(
         held=tl.load(state.holdings + n * padded + lanes, mask=lanes < padded, other=0.0),
         cash=tl.load(money + c.MONEY.cash),
+        carry=tl.load(money + c.MONEY.carry),
         peak=tl.load(money + c.MONEY.peak),
         memory=RewardMemory(
             mean=tl.load(money + c.MONEY.mean), square=tl.load(money + c.MONEY.square)
@@ -225,6 +228,7 @@ def store_account(account, state, n, lanes, padded: tl.constexpr):
     money = state.money + n * c.NUM_MONEY
     tl.store(state.holdings + n * padded + lanes, account.held, lanes < padded)
     tl.store(money + c.MONEY.cash, account.cash)
+    tl.store(money + c.MONEY.carry, account.carry)
     tl.store(money + c.MONEY.peak, account.peak)
     tl.store(money + c.MONEY.mean, account.memory.mean)
     tl.store(money + c.MONEY.square, account.memory.square)
@@ -285,25 +289,41 @@ def rebalance(
     before, held, weights, hold, moves, friction, room,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
-    """Orders that lead to `weights` of what their cost leaves of `before`, and that cost."""
+    """Orders that lead to `weights` of what their cost leaves of `before`.
+
+    Returns also their cost, and how much more was asked for.
+    """
     scale = tl.load(moves + c.MOVE.impact_scale * padded, mask=room, other=0.0)
     limit = friction.participation * tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
-    limit = tl.where(hold | (before <= 0.0), 0.0, limit)
+    still = hold | (before <= 0.0)
+    limit = tl.where(still, 0.0, limit)
     x = post_cost_wealth(before, held, weights, limit, scale, friction, enough)
     order = orders(x, held, weights, limit)
-    return order, trade_cost(order, scale, friction)
+    lacking = total(tl.abs(weights * x - held) - tl.abs(order))
+    return order, trade_cost(order, scale, friction), tl.where(still, 0.0, lacking)
 
 
 @triton.jit
-def accrue(cash, held, bars, friction):
-    """Cash after interest and the borrow fee on shorts, and both of them."""
+def receive(cash, carry, amount):
+    """Cash with an amount added, and carry with what rounding loses of it; see the reference."""
+    raised = cash + amount
+    added = raised - cash
+    carry = carry + ((cash - (raised - added)) + (amount - added))
+    whole = raised + carry
+    return whole, carry - (whole - raised)
+
+
+@triton.jit
+def accrue(cash, carry, held, bars, friction):
+    """Cash and carry after interest and the borrow fee on shorts, and both of them."""
     interest = cash * tl.load(bars + c.BARS.interest)
     borrow = friction.borrow * tl.load(bars + c.BARS.years) * total(tl.maximum(-held, 0.0))
-    return cash + interest - borrow, interest, borrow
+    cash, carry = receive(cash, carry, interest - borrow)
+    return cash, carry, interest, borrow
 
 
 @triton.jit
-def figures_of(start, before, traded, wealth, order, cost, borrow, interest):
+def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, interest):
     """What happened, and whether all is gone."""
     solvent = before > 0.0
     turnover = total(tl.abs(order)) / tl.where(solvent, before, 1.0)
@@ -313,6 +333,7 @@ def figures_of(start, before, traded, wealth, order, cost, borrow, interest):
         wealth_traded=traded,
         wealth=wealth,
         turnover=tl.where(solvent, turnover, 0.0),
+        unfilled=lacking,
         commission=cost.commission,
         spread=cost.spread,
         impact=cost.impact,
@@ -327,22 +348,24 @@ def advance(
     account, weights, hold, moves, bars, friction, lanes,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
-    """From a close to the next: holdings, cash, figures and ruin."""
+    """From a close to the next: holdings, cash, carry, figures and ruin."""
     room = lanes < padded
     held = account.held * (1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0))
     before = total(held) + account.cash
-    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+    order, cost, lacking = rebalance(
+        before, held, weights, hold, moves, friction, room, padded, enough
+    )
     paid = cost.commission + cost.spread + cost.impact
     held = held + order
-    cash = account.cash - total(order) - paid
-    cash, interest, borrow = accrue(cash, held, bars, friction)
+    cash, carry = receive(account.cash, account.carry, -total(order) - paid)
+    cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
     held = held * (1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0))
     wealth = total(held) + cash
     start = total(account.held) + account.cash
     figures, ruined = figures_of(
-        start, before, before - paid, wealth, order, cost, borrow, interest
+        start, before, before - paid, wealth, order, lacking, cost, borrow, interest
     )
-    return held, cash, figures, ruined
+    return held, cash, carry, figures, ruined
 
 
 @triton.jit
@@ -362,7 +385,9 @@ def advance_with_impact(
     rate = displacement.rate / growth
     held = account.held * growth
     before = total(held * price) + account.cash
-    order, cost = rebalance(before, held, weights, hold, moves, friction, room, padded, enough)
+    order, cost, lacking = rebalance(
+        before, held, weights, hold, moves, friction, room, padded, enough
+    )
 
     net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
     moved = rate * net
@@ -370,17 +395,21 @@ def advance_with_impact(
     transient = displacement.transient * retention + tl.load(real + c.REAL.transient_share) * moved
     rate = rate / lift
     paid = cost.commission + cost.spread + cost.impact
-    cash = account.cash - total(order * mean_price(moved)) - paid
+    spent = total(order * mean_price(moved)) + paid
+    cash, carry = receive(account.cash, account.carry, -spent)
     held = (held + order) * lift
     later = mean_price(-rate * held)
     traded = total(held * later) + cash
-    cash, interest, borrow = accrue(cash, held, bars, friction)
+    cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
     gross_return = 1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
     held = held * gross_return
     wealth = total(held * later) + cash
     start = total(account.held * price) + account.cash
-    figures, ruined = figures_of(start, before, traded, wealth, order, cost, borrow, interest)
-    return held, cash, Displacement(transient, rate / gross_return), figures, ruined
+    figures, ruined = figures_of(
+        start, before, traded, wealth, order, lacking, cost, borrow, interest
+    )
+    displacement = Displacement(transient, rate / gross_return)
+    return held, cash, carry, displacement, figures, ruined
 
 
 @triton.jit
@@ -415,7 +444,7 @@ def measure_reward(
 
 
 @triton.jit
-def be_paid(account, held, cash, figures, ruined, market_return, real, kind: tl.constexpr):
+def be_paid(account, held, cash, carry, figures, ruined, market_return, real, kind: tl.constexpr):
     """Account and reward; who had nothing gets nothing.
 
     Ruin is final: the reward is that of having nothing left, whatever comes after.
@@ -431,7 +460,8 @@ def be_paid(account, held, cash, figures, ruined, market_return, real, kind: tl.
         real,
         kind,
     )
-    return Account(held, cash, peak, memory), tl.where(figures.wealth_before > 0.0, reward, 0.0)
+    account = Account(held, cash, carry, peak, memory)
+    return account, tl.where(figures.wealth_before > 0.0, reward, 0.0)
 
 
 @triton.jit
@@ -496,6 +526,7 @@ def renew(over, account, endowment, bars):
     return Account(
         held=tl.where(over, endowment, account.held),
         cash=tl.where(over, tl.load(bars + c.BARS.start_cash), account.cash),
+        carry=tl.where(over, 0.0, account.carry),
         peak=tl.where(over, tl.load(bars + c.BARS.start_wealth), account.peak),
         memory=RewardMemory(
             mean=tl.where(over, 0.0, account.memory.mean),
@@ -537,6 +568,7 @@ def write_figures(row, live, start, reward, figures):
     tl.store(row + c.FIGURE.wealth_traded, tl.where(live, figures.wealth_traded, start))
     tl.store(row + c.FIGURE.wealth, tl.where(live, figures.wealth, start))
     tl.store(row + c.FIGURE.turnover, tl.where(live, figures.turnover, 0.0))
+    tl.store(row + c.FIGURE.unfilled, tl.where(live, figures.unfilled, 0.0))
     tl.store(row + c.FIGURE.commission, tl.where(live, figures.commission, 0.0))
     tl.store(row + c.FIGURE.spread, tl.where(live, figures.spread, 0.0))
     tl.store(row + c.FIGURE.impact, tl.where(live, figures.impact, 0.0))
@@ -592,18 +624,21 @@ def move(
     moves = market.moves + bar * (rows * padded) + lanes
     bars = market.bars + bar * c.NUM_BARS
     if by_market:
-        held, cash, displacement, figures, ruined = advance_with_impact(
+        held, cash, carry, displacement, figures, ruined = advance_with_impact(
             account, displacement, weights, hold, moves, bars, friction, real, seat, lanes,
             players, padded, enough,
         )  # fmt: skip
     else:
-        held, cash, figures, ruined = advance(
+        held, cash, carry, figures, ruined = advance(
             account, weights, hold, moves, bars, friction, lanes, padded, enough
         )
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
         held, cash = tl.where(ruined, 0.0, held), tl.where(ruined, 0.0, cash)
+        carry = tl.where(ruined, 0.0, carry)
     market_return = tl.load(bars + c.BARS.market_return)
-    account, reward = be_paid(account, held, cash, figures, ruined, market_return, real, kind)
+    account, reward = be_paid(
+        account, held, cash, carry, figures, ruined, market_return, real, kind
+    )
     return account, displacement, reward, figures, ruined
 
 

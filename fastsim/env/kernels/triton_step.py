@@ -70,6 +70,11 @@ class TritonStepper:
         return self._state.nested(self._params)
 
     @property
+    def invalid_actions(self) -> Tensor:
+        """Actions [N] that were not finite, since the last reset; updated in place."""
+        return self._state.counters[:, c.COUNTER.invalid_actions]
+
+    @property
     def action_shape(self) -> tuple[int, int]:
         """Shape [N, width] of the actions that `step` takes."""
         return self.num_envs, action_width(self._params.config.action, self._assets)
