@@ -26,7 +26,6 @@ from fastsim.env.config import EnvConfig
 from fastsim.errors import DataError
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.stats.metrics import periods_per_year
 
 COSTS = {
     "default": CostConfig(),
@@ -63,7 +62,7 @@ def load_tape(options: Options) -> MarketTape:
 
 def results_table(history: History) -> Table:
     """One row per strategy: wealth in multiples of what it began with, and the rest."""
-    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
+    summary = summarize(history, periods_per_year=history.steps_per_year)
     title = f"{show_span(history.timestamps)}, {len(history.symbols)} assets"
     table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)

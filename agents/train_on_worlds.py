@@ -27,7 +27,6 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy
 from fastsim.policy.spec import PolicyConfig
-from fastsim.stats.metrics import periods_per_year
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.models import fit
 
@@ -113,7 +112,7 @@ def compare(policies: dict[str, Policy], tape: MarketTape, rules: EnvConfig) -> 
 
 def show_record(record: History, options: Options) -> None:
     """Print one line for each agent and benchmark."""
-    summary = summarize(record, periods_per_year=periods_per_year(record.timestamps))
+    summary = summarize(record, periods_per_year=record.steps_per_year)
     print(f"{options.source}, {options.split} and later")
     for name, growth, sharpe, turnover in zip(
         record.names,

@@ -56,8 +56,9 @@ def main() -> None:
     """Score, train, score."""
     with one_line_errors("train_sb3", Options):
         options = read_options(Options)
-        env = SB3VecEnv(options.num_envs, end="2016-12-31", **RULES)
-        years = {"start": "2017-01-01", "episode": {"horizon": 250, "staggered": False}}
+        # Staggered, so that the critic is not asked about all rows' last states in one step.
+        env = SB3VecEnv(options.num_envs, end="2016-12-31", episode={"staggered": True}, **RULES)
+        years = {"start": "2017-01-01", "episode": {"horizon": 250}}
         unseen = SB3VecEnv(16, **years, **RULES)
         model = make_model(env, options)
         before = score(model, unseen)

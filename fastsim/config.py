@@ -176,6 +176,20 @@ def require_count(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
 
 
+def whole_number(name: str, value: object, *, most: int = 2**63 - 1) -> int:
+    """An argument called `name`, such as a seed, as an int.
+
+    Raises
+    ------
+    ConfigError
+        It is no whole number from 0 to `most`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= int(value) <= most:
+        upper = "" if most == 2**63 - 1 else f" and <= {most}"
+        raise ConfigError(f"{name} must be a whole number >= 0{upper}, got {value!r}")
+    return int(value)
+
+
 def require_choice(config: object, name: str) -> None:
     """Raise ConfigError unless `config.name` is one of the values its `Literal` type lists."""
     value = getattr(config, name)

@@ -76,6 +76,8 @@ class Registry(Mapping[str, Record], Generic[Record]):
         ConfigError
             There is no such record, it cannot be imported, or it is of another kind.
         """
+        if not isinstance(name, str):
+            raise ConfigError(f"a {self.kind} is named by text, got {name!r}")
         if name in self._records:
             return self._records[name]
         if not is_reference(name):

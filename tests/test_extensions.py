@@ -55,6 +55,8 @@ def test_a_name_that_is_taken_stays_with_its_record():
         (f"{HERE}:HERE", "is not a fruit: it must be a Fruit, got str"),
         ("a b:c", "no fruit is called"),
         ("", "no fruit is called ''"),
+        (["apple"], "a fruit is named by text, got \\['apple'\\]"),
+        (None, "a fruit is named by text, got None"),
     ],
 )
 def test_what_cannot_be_found_is_named_in_one_line(name, message):

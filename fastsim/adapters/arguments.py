@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from fastsim.config import from_mapping, require_count
+from fastsim.config import from_mapping, require_count, whole_number
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError
@@ -50,6 +50,18 @@ def as_rules(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return _limited(rules, int(steps))
 
 
+def as_batch_rules(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a batch whose client wants rows to restart in the step that ends them.
+
+    Where `config` is given, it is left as it is.
+    """
+    rules = as_rules(arguments)
+    refuse_disabled(rules)
+    if rules.get("config") is None:
+        rules.setdefault("autoreset", "same_step")
+    return rules
+
+
 def refuse_disabled(rules: Mapping[str, Any]) -> None:
     """Raise ConfigError where rows of a batch are not to restart by themselves."""
     if rules.get("autoreset") == "disabled":
@@ -69,9 +81,8 @@ def alone(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_seed(seed: object) -> None:
     """Raise ConfigError unless a seed is None or a whole number that is not negative."""
-    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not (seed is None or (whole and int(seed) >= 0)):  # type: ignore[call-overload]
-        raise ConfigError(f"seed must be None or a whole number >= 0, got {seed!r}")
+    if seed is not None:
+        whole_number("seed", seed)
 
 
 def seeds_of(seed: Any, num_envs: int, players: int = 1) -> int | list[int] | None:

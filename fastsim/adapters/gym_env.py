@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from fastsim.adapters.render import (
     check_render_mode,
     warn_of_no_mode,
 )
-from fastsim.adapters.spec import PortfolioSpec
+from fastsim.adapters.spec import Specified
 from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -72,7 +71,7 @@ def observation_space(env: PortfolioEnv) -> spaces.Space[Any]:
     return columns
 
 
-class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
+class PortfolioGymEnv(Specified, gymnasium.Env[Any, NDArray[np.float32]]):
     """One portfolio, NumPy in and out. Takes the arguments of `build_env` but `num_envs`.
 
     An action with a NaN or an infinity, or of the wrong shape, raises ActionError, and so does a
@@ -101,22 +100,12 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.env = build_env(1, market, **alone(as_rules(arguments)))
         self.render_mode = render_mode
         self._screen = Screen(self.env, render_mode) if render_mode else None
-        self._spec: EnvSpec | None = None
         self.action_space: spaces.Space[Any] = action_space(self.env)
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
         self.timestamps = self.env.timestamps
         self._tally = SingleTally(self.env.tape)
         self._begun = self._over = False
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """What Gymnasium made it of."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else PortfolioSpec.of(spec)
 
     @property
     def statistics(self) -> Averages:
@@ -185,7 +174,7 @@ class PortfolioGymEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return row
 
 
-class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
+class PortfolioVectorEnv(Specified, VectorEnv[Any, Any, Tensor]):
     """N portfolios, torch in and out, on one device. Takes the arguments of `build_env`.
 
     Restarts follow `autoreset`: "next_step" (Gymnasium's default) or "same_step", which puts a
@@ -215,7 +204,6 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.num_envs = self.env.num_envs
         self.render_mode = render_mode
         self._screen = Screen(self.env, render_mode) if render_mode else None
-        self._spec: EnvSpec | None = None
         self.autoreset_mode = AUTORESET_MODES[self.env.config.autoreset]
         self.metadata = {
             "render_modes": list(RENDER_MODES),
@@ -230,15 +218,6 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Tensor]):
         self.timestamps = self.env.timestamps
         self._tally = EpisodeTally(self.env)
         self._begun = False
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """What Gymnasium made it of."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else PortfolioSpec.of(spec)
 
     @property
     def statistics(self) -> Averages:

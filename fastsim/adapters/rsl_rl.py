@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsim.adapters.arguments import as_rules, check_seed, refuse_disabled
+from fastsim.adapters.arguments import as_batch_rules, check_seed
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import rows_of
 from fastsim.config import to_mapping
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.info import figures_of, step_info
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError
 
@@ -48,11 +47,7 @@ class RslRlVecEnv(VecEnv):  # type: ignore[misc]
         seed: int | None = None,
         **arguments: Any,
     ) -> None:
-        rules = as_rules(arguments)
-        refuse_disabled(rules)
-        if rules.get("config") is None:
-            rules.setdefault("autoreset", "same_step")
-        self.env: PortfolioEnv = build_env(num_envs, market, **rules)
+        self.env: PortfolioEnv = build_env(num_envs, market, **as_batch_rules(arguments))
         config = self.env.config
         if config.autoreset != "same_step" or config.observation == "index" or config.players > 1:
             raise ConfigError(
@@ -107,11 +102,10 @@ class RslRlVecEnv(VecEnv):  # type: ignore[misc]
         done = transition.terminated | transition.truncated
         self._lengths = (self._lengths + 1) * ~done
         self._observations = self._grouped(transition.observation)
-        told = step_info(figures_of(transition), self.env.cost_names)
-        extras = {
-            "time_outs": transition.truncated,
-            "log": {f"/fastsim/{name}": told[name] for name in ("wealth", "turnover", "cost")},
-        }
+        outcome = transition.outcome
+        told = {"wealth": outcome.wealth, "turnover": outcome.turnover, "cost": outcome.total_cost}
+        log = {f"/fastsim/{name}": values for name, values in told.items()}
+        extras = {"time_outs": transition.truncated, "log": log}
         return self._observations, transition.reward.float(), done.long(), extras
 
     def _grouped(self, observation: Observation) -> TensorDict:

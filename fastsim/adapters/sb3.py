@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
-from fastsim.adapters.arguments import as_rules, refuse_disabled, seeds_of
+from fastsim.adapters.arguments import as_batch_rules, seeds_of
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, numbers_of, observation_space, rendered
 from fastsim.adapters.options import begin_with, together
@@ -58,11 +58,7 @@ class SB3VecEnv(VecEnv):
         **arguments: Any,
     ) -> None:
         check_render_mode(render_mode, ("rgb_array",))
-        rules = as_rules(arguments)
-        refuse_disabled(rules)
-        if rules.get("config") is None:
-            rules.setdefault("autoreset", "same_step")
-        self.env: PortfolioEnv = build_env(num_envs, market, **rules)
+        self.env: PortfolioEnv = build_env(num_envs, market, **as_batch_rules(arguments))
         num_envs = self.env.num_envs
         if self.env.config.autoreset != "same_step" or self.env.config.observation == "index":
             raise ConfigError(

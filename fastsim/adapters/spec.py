@@ -19,6 +19,21 @@ from fastsim.market.tape import MarketTape
 from fastsim.synthetic.fresh import FreshWorlds
 
 
+class Specified:
+    """An environment whose specification JSON can hold."""
+
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium made it of."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else PortfolioSpec.of(spec)
+
+
 class PortfolioSpec(EnvSpec):
     """A specification that `to_json` writes with configurations as mappings and paths as text."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsim.adapters.arguments import as_rules, check_seed, refuse_disabled
+from fastsim.adapters.arguments import as_batch_rules, check_seed
 from fastsim.adapters.build import MarketSource, build_env
 from fastsim.adapters.gym_env import action_space, rows_of
 from fastsim.env.environment import PortfolioEnv
@@ -46,11 +46,7 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         check_seed(seed)
-        rules = as_rules(arguments)
-        refuse_disabled(rules)
-        if rules.get("config") is None:
-            rules.setdefault("autoreset", "same_step")
-        env: PortfolioEnv = build_env(num_envs, market, **rules)
+        env: PortfolioEnv = build_env(num_envs, market, **as_batch_rules(arguments))
         if env.config.autoreset != "same_step" or env.config.players > 1:
             raise ConfigError('TorchRL needs autoreset="same_step" and players=1')
         super().__init__(device=env.tape.device, batch_size=[env.num_envs])

@@ -14,6 +14,7 @@ from fastsim.data.dates import show_span
 from fastsim.env.accounting import Outcome
 from fastsim.env.nested import combine
 from fastsim.errors import ConfigError, DataError
+from fastsim.stats.metrics import periods_per_year
 
 BORROW = "borrow"
 
@@ -46,11 +47,17 @@ class History(NamedTuple):
     alone: Alone = NOBODY
     refused: Mapping[str, Tensor] = NOTHING  # [T, N] each, by the rule that kept orders from being
     #                                 filled, or forced some: their value, of wealth after the trade
+    calendar: NDArray[np.datetime64] | None = None  # of the whole market, of which this is a part
 
     @property
     def simple_returns(self) -> Tensor:
         """Wealth changes [T, N], relative to the wealth before."""
         return self.wealth[1:] / self.wealth[:-1] - 1.0
+
+    @property
+    def steps_per_year(self) -> float:
+        """By the whole calendar of the market: a part may be too short to show its week."""
+        return periods_per_year(self.timestamps if self.calendar is None else self.calendar)
 
     @property
     def cost(self) -> Tensor:

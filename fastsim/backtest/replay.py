@@ -177,6 +177,7 @@ class _Record:
             names=names,
             symbols=self.tape.symbols,
             timestamps=self.tape.timestamps[self.tape.first : self.tape.last + 1],
+            calendar=self.tape.timestamps,
             wealth=self.wealth,
             weights=self.weights,
             turnover=turnover,

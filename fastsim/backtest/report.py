@@ -38,7 +38,6 @@ from fastsim.backtest.wording import (
 from fastsim.config import write_whole
 from fastsim.errors import ConfigError
 from fastsim.stats.bootstrap import Interval
-from fastsim.stats.metrics import periods_per_year
 
 
 class Row(NamedTuple):
@@ -98,7 +97,7 @@ def write_report(
     if path.is_dir():
         raise ConfigError(f"a report is written to a file, {path} is a folder: add a name to it")
     pair = Pair(history.column(focus, "focus"), history.column(benchmark, "benchmark"))
-    periods = periods_per_year(history.timestamps)
+    periods = history.steps_per_year
     summary = summarize(history, periods_per_year=periods)
     bold, rest = _metrics(history, summary, pair)
     years = monthly_returns(history, focus)

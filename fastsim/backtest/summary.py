@@ -69,7 +69,7 @@ def summarize(
     history
         N strategies over T steps.
     periods_per_year
-        Steps a year, for everything annualised; `periods_per_year(history.timestamps)` infers it.
+        Steps a year, for everything annualised; such as `history.steps_per_year`.
     risk_free
         Simple return per step that the Sharpe and Sortino ratios are measured against.
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.config import require_count
+from fastsim.config import require_count, whole_number
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.info import Source, tell_start, tell_step, told_names
@@ -79,6 +79,7 @@ class PortfolioEnv:
                 f"num_envs = {num_envs} players do not fill markets of {config.players}; "
                 f"use a multiple of {config.players}"
             )
+        self.first_env = whole_number("first_env", first_env, most=2**31 - 1)
         if first_env % config.players:
             raise ConfigError(
                 f"first_env = {first_env} is not the first of {config.players} players of a market"
@@ -97,7 +98,7 @@ class PortfolioEnv:
             )
         self.params = make_params(tape, friction, config)
         self.num_envs = num_envs
-        self.first_env = first_env
+        seed = whole_number("seed", seed)
         self._deal(seed)
         self.stepper = make_stepper(self.params, self._first_state(seed), backend)
         self._action_shape = (num_envs, self.action_width)
@@ -211,6 +212,7 @@ class PortfolioEnv:
             number = old.episode.number + 1
             state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
+            seed = self._checked(seed)
             self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
             state = self._first_state(seed, chosen)
         if rows is not None:
@@ -307,6 +309,13 @@ class PortfolioEnv:
                 f'actions for action="{self.config.action}" must have shape '
                 f"{self._action_shape}, got {tuple(shape)}"
             )
+
+    def _checked(self, seed: int | Sequence[int]) -> int | list[int]:
+        if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+            return whole_number("seed", seed)
+        if len(seed) != self.num_envs:
+            raise ConfigError(f"seed must be one or a list of {self.num_envs}, got {len(seed)}")
+        return [whole_number("seed", each) for each in seed]
 
     def _first_state(self, seed: int | Sequence[int], chosen: Tensor | None = None) -> EnvState:
         key = self._keys(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 import torch
@@ -33,16 +33,6 @@ def figures_of(transition: Transition) -> dict[str, Tensor]:
     costs = outcome.all_costs
     named |= {"reward": transition.reward} | costs
     return {name: named[name] for name in figure_names(costs)}
-
-
-def step_info(figures: Mapping[str, Value], costs: Iterable[str]) -> dict[str, Value]:
-    """The least to tell of a step with these figures: wealth at the close, turnover, all costs."""
-    first, *others = (figures[name] for name in costs)
-    return {
-        "wealth": figures["wealth"],
-        "turnover": figures["turnover"],
-        "cost": sum(others, first),  # type: ignore[call-overload]
-    }
 
 
 def told_names(costs: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from fastsim.experiment.replays import AGENT, BENCHMARK, REPLAY_SECONDS, REPLAYS
 from fastsim.policy.folder import load_policy
 from fastsim.progress import ON_STDERR, Progress, whole
 from fastsim.stats.bootstrap import Interval, sharpe_difference
-from fastsim.stats.metrics import periods_per_year
 
 
 class Evaluation(NamedTuple):
@@ -53,7 +52,7 @@ def evaluate(
         tape = load_markets(config, progress=run).part(part)
         run.expect("replay", REPLAYS * (tape.last - tape.first), seconds_each=REPLAY_SECONDS)
         history = compare(policy.to(tape.device), tape, config.env, progress=run)
-    bars_per_year = periods_per_year(history.timestamps)
+    bars_per_year = history.steps_per_year
     returns = history.simple_returns
     evaluation = Evaluation(
         part=part,

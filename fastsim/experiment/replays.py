@@ -10,7 +10,6 @@ from fastsim.env.config import EnvConfig
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
 from fastsim.progress import SILENT, Progress
-from fastsim.stats.metrics import periods_per_year
 
 AGENT = "agent"
 BENCHMARK = EQUAL_WEIGHT
@@ -37,7 +36,7 @@ def validate(
 ) -> dict[str, float]:
     """Figures by which the best policy is chosen, on bars that do not train it."""
     history = play(policy, tape, env, progress=progress)
-    summary = summarize(history, periods_per_year=periods_per_year(history.timestamps))
+    summary = summarize(history, periods_per_year=history.steps_per_year)
     growth = (history.wealth[-1, 0] / history.wealth[0, 0]).clamp_min(1e-9).log()
     return {
         "validation/log_growth": float(growth),

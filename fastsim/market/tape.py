@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -190,8 +191,9 @@ class MarketTape:
 
     def world(self, number: int) -> MarketTape:
         """One world of several, as a tape of its own; DataError if there is none of this number."""
-        if not 0 <= number < self.worlds:
-            raise DataError(f"no world {number}: the tape has {self.worlds}, numbered from 0")
+        whole = isinstance(number, Integral) and not isinstance(number, bool)
+        if not whole or not 0 <= number < self.worlds:
+            raise DataError(f"no world {number!r}: the tape has {self.worlds}, numbered from 0")
         rows = slice(number * self.bars_per_world, (number + 1) * self.bars_per_world)
         return replace(self.take(rows), worlds=1, worlds_per_market=0)
 

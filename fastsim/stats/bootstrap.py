@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.config import require_count, require_positive
+from fastsim.config import require_count, require_positive, whole_number
 from fastsim.errors import ConfigError, DataError
 from fastsim.stats.metrics import rounding_of, sharpe_ratio
 from fastsim.stats.resample import resampled_rows
@@ -92,7 +92,7 @@ def sharpe_difference(
         lacking = ratio[..., 0] - ratio[..., 1]
         return lacking.masked_fill(lacking.isinf(), torch.nan)
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed))
     chunks = resampled_rows(len(pair), block_length, resamples, generator)
     draws = torch.cat([difference(pair[rows.to(pair.device)]) for rows in chunks])  # [resamples]
     estimate = float(difference(pair))

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.config import whole_number
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.data.dates import iso_date, show
 from fastsim.errors import ConfigError, DataError
@@ -44,7 +45,8 @@ def make_worlds(
         Too few bars for the features.
     """
     check_model(model, "model")
-    paths = model.sample(worlds, bars, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(whole_number("seed", seed))
+    paths = model.sample(worlds, bars, generator)
     tape = make_tape(wide_bars(paths), config, device=torch.device(device), dtype=dtype)
     symbols = tuple(f"A{asset}" for asset in range(paths.close.shape[2]))
     return replace(tape.fold(worlds), symbols=symbols)

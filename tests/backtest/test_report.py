@@ -414,3 +414,14 @@ def test_a_strategy_that_never_moves_and_one_that_is_ruined_still_make_a_report(
 
 def test_one_step_is_enough_for_a_report(tmp_path):
     assert "1 step from 2022-11-15 to 2022-11-16" in write_example(tmp_path, example_history(1))
+
+
+def test_a_part_is_annualised_by_the_calendar_of_the_whole():
+    days = np.arange("2021-03-01", "2021-03-20", dtype="datetime64[D]")
+    open_days = days[np.is_busday(days)]
+    session = np.timedelta64(570, "m") + np.arange(60).astype("timedelta64[m]")
+    whole = (open_days[:, None] + session).ravel().astype("datetime64[ns]")
+    part = example_history(59)._replace(timestamps=whole[-60:])
+    assert part.steps_per_year == pytest.approx(525_600)  # an hour alone shows no closing bell
+    year = part._replace(calendar=whole).steps_per_year
+    assert year == pytest.approx(60 * 365 * 5 / 7, rel=0.01)

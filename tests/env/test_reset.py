@@ -12,10 +12,11 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.nested import take
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
+from fastsim.synthetic.worlds import make_worlds
 
 BACKENDS = ["torch", "numba", "triton"]
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
@@ -244,3 +245,30 @@ def test_without_a_horizon_one_step_is_room_enough():
     assert step(env).truncated.all()
     with pytest.raises(ConfigError, match=f"episodes can begin at bars {FIRST} to {TAPE.last - 1}"):
         env.reset(start=TAPE.last)
+
+
+BRIEF = EnvConfig(episode=EpisodeConfig(horizon=10))
+
+
+@pytest.mark.parametrize("seed", [0.5, "1", -1, True, 2**70, [0, 1.5], [0], [0, None]])
+def test_a_seed_that_is_none_is_named(seed):
+    with pytest.raises(ConfigError, match=r"^seed must be ") as caught:
+        PortfolioEnv(TAPE, 2, BRIEF).reset(seed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [0.5, "1", None, -1, True, 2**70])
+def test_numbers_of_seeds_environments_and_worlds_are_whole(wrong):
+    for name in ("seed", "first_env"):
+        with pytest.raises(ConfigError, match=rf"^{name} must be a whole number >= 0"):
+            PortfolioEnv(TAPE, 2, BRIEF, **{name: wrong})
+    with pytest.raises(ConfigError, match=r"^seed must be a whole number >= 0"):
+        make_worlds(Garch(assets=2), 2, 100, seed=wrong)
+    with pytest.raises(DataError, match=r"^no world .*: the tape has 1, numbered from 0"):
+        TAPE.world(wrong)
+
+
+def test_seeds_of_numpy_are_numbers_too():
+    env, other = PortfolioEnv(TAPE, 2, BRIEF), PortfolioEnv(TAPE, 2, BRIEF)
+    assert torch.equal(env.reset(np.int64(3)).bar, other.reset(3).bar)
+    assert torch.equal(env.reset(np.array([3, 4])).bar, other.reset([3, 4]).bar)

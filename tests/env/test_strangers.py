@@ -23,7 +23,7 @@ from fastsim.config import from_mapping
 from fastsim.env.actions import ActionMode
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.info import figure_names, figures_of, step_info
+from fastsim.env.info import figure_names
 from fastsim.env.portfolio_columns import PortfolioColumn
 from fastsim.env.reward import Reward
 from fastsim.errors import ConfigError, DataError
@@ -68,7 +68,7 @@ def paid_for(step, action):
     spent = sum(outcome.cost.values())
     near(outcome.wealth_traded, outcome.wealth_at_fill - spent)
     near(outcome.holdings, action * outcome.wealth_traded[:, None])
-    near(step_info(figures_of(step), outcome.cost)["cost"], spent)
+    near(outcome.total_cost, spent)
 
 
 def calm(env, before, action, step):
