@@ -137,4 +137,7 @@ def test_an_account_too_large_for_its_market_is_told_in_table_and_report(tmp_pat
     assert (history.refused[PARTICIPATION][:, 0] > 0.5).all()
     ticks = replace(bars, volume=1e-4 * bars.volume)
     few = replay_benchmarks(make_tape(ticks, TapeConfig(features=SHORT_FEATURES)))
-    assert any("volume that counts ticks" in sentence for sentence in refusals_in_words(few))
+    assert any(
+        "volume that counts ticks, --data.ignore-volume" in sentence
+        for sentence in refusals_in_words(few)
+    )
