@@ -23,7 +23,8 @@ WHAT = {
     PARTICIPATION: (
         "Participation limits cut orders",
         "the account is too large for this market's volume: use a smaller --env.initial-cash, a "
-        "larger --env.costs.participation, or, for a volume that counts ticks, --data.ignore-volume",
+        "larger --env.costs.participation, or, for a volume that counts ticks, "
+        "--data.ignore-volume",
     ),
     HALTED: (
         "Assets that did not trade held up orders",

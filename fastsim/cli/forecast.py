@@ -225,10 +225,6 @@ class ExportCommand:
     """Whose bars are the real windows of the parity gate."""
     reading: HowToRead = field(default_factory=Reading)
 
-    def __post_init__(self) -> None:
-        for name in ("horizon", "context"):
-            require_between(self, name, 1)
-
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
         require_place("--out", self.out, SUFFIX[self.format])

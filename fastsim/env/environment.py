@@ -22,11 +22,10 @@ from fastsim.env.observe import (
     flat_observation,
     observation_names,
     observe,
+    portfolio_width,
     window_observation,
 )
-from fastsim.env.portfolio_columns import portfolio_names
-from fastsim.env.random import environment_keys
-from fastsim.env.start import Rows, Starts, chosen_starts, rows_to_begin
+from fastsim.env.start import Rows, Starts, chosen_starts, keys_under, rows_to_begin
 from fastsim.env.state import EnvState, begin_state, check_fit, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
@@ -98,7 +97,6 @@ class PortfolioEnv:
             )
         self.params = make_params(tape, friction, config)
         self.num_envs = num_envs
-        seed = whole_number("seed", seed)
         self._deal(seed)
         self.stepper = make_stepper(self.params, self._first_state(seed), backend)
         self._action_shape = (num_envs, self.action_width)
@@ -166,7 +164,7 @@ class PortfolioEnv:
     @property
     def portfolio_width(self) -> int:
         """P, columns of `Observation.portfolio`: more of them where trades move prices."""
-        return len(portfolio_names(self.tape, self.config))
+        return portfolio_width(self.tape, self.config)
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -212,7 +210,6 @@ class PortfolioEnv:
             number = old.episode.number + 1
             state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
-            seed = self._checked(seed)
             self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
             state = self._first_state(seed, chosen)
         if rows is not None:
@@ -310,23 +307,13 @@ class PortfolioEnv:
                 f"{self._action_shape}, got {tuple(shape)}"
             )
 
-    def _checked(self, seed: int | Sequence[int]) -> int | list[int]:
-        if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
-            return whole_number("seed", seed)
-        if len(seed) != self.num_envs:
-            raise ConfigError(f"seed must be one or a list of {self.num_envs}, got {len(seed)}")
-        return [whole_number("seed", each) for each in seed]
-
     def _first_state(self, seed: int | Sequence[int], chosen: Tensor | None = None) -> EnvState:
         key = self._keys(seed)
         return begin_state(self.params, key, torch.zeros_like(key), first=True, chosen=chosen)
 
     def _keys(self, seed: int | Sequence[int]) -> Tensor:
-        numbers = torch.arange(self.num_envs, device=self.tape.device)
-        if not isinstance(seed, int):
-            numbers = torch.zeros_like(numbers)
-        numbers = numbers + self.first_env
-        return environment_keys(seed, numbers // self.config.players)
+        rows = torch.arange(self.num_envs, device=self.tape.device)
+        return keys_under(seed, rows, self.first_env, self.config.players)
 
     def _deal(self, seed: int | Sequence[int]) -> Tensor:
         """Lay out the first worlds of this seed; returns those [K] that changed."""

@@ -41,6 +41,11 @@ def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
     return (*feature_columns(shown), *own)
 
 
+def portfolio_width(tape: MarketTape, config: EnvConfig) -> int:
+    """P, how many columns of an observation are the portfolio's."""
+    return len(portfolio_names(tape, config))
+
+
 def observe(params: EnvParams, state: EnvState, now: Standing | None = None) -> Observation:
     """What the agents see of this state, where they stand as `now` says, if it is known."""
     config, slots, episode = params.config, state.slots, state.episode

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.config import whole_number
 from fastsim.data.dates import show
 from fastsim.env.config import EnvConfig
+from fastsim.env.random import environment_keys
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 
@@ -25,6 +27,24 @@ Rows = Sequence[bool] | NDArray[np.bool_] | Tensor
 """A mask [N]."""
 _YEARS = 1678, 2261
 _MANY = (list, tuple, np.ndarray, Tensor)
+
+
+def keys_under(
+    seed: int | Sequence[int] | NDArray[Any], rows: Tensor, first_env: int, players: int
+) -> Tensor:
+    """Keys of randomness [N] of these rows [N] under one seed, or each under its own.
+
+    Raises
+    ------
+    ConfigError
+        A seed is no whole number >= 0, or there are not as many as rows.
+    """
+    if not isinstance(seed, _MANY):
+        return environment_keys(whole_number("seed", seed), (rows + first_env) // players)
+    if len(seed) != len(rows):
+        raise ConfigError(f"seed must be one or a list of {len(rows)}, got {len(seed)}")
+    seeds = [whole_number("seed", each) for each in seed]
+    return environment_keys(seeds, (torch.zeros_like(rows) + first_env) // players)
 
 
 def rows_to_begin(mask: Rows | None, num_envs: int, players: int) -> Tensor | None:

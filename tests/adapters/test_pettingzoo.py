@@ -182,7 +182,7 @@ def test_numbers_of_players_that_are_none_are_refused(players):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "7", True, [1, 2]])
 def test_seeds_that_are_none_are_refused(seed):
-    with pytest.raises(ConfigError, match="seed must be None or a whole number >= 0, got"):
+    with pytest.raises(ConfigError, match="seed must be a whole number >= 0, got"):
         SharedMarketParallelEnv(2, market="tech4").reset(seed=seed)
 
 

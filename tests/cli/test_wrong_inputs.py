@@ -193,8 +193,8 @@ WRONG = [
     ("export fastsim-prior --out prior.bin", "prior.bin"),
     ("export fastsim-prior --out file/prior.pt", "file"),
     ("export fastsim-prior --out empty", "empty"),
-    ("export fastsim-prior --horizon 0", "--horizon must be >= 1, got 0"),
-    ("export fastsim-prior --context 0", "--context must be >= 1, got 0"),
+    ("export fastsim-prior --horizon 0", "1 to 64 bars ahead, not 0"),
+    ("export fastsim-prior --context 0", "reads 32 to 512 bars, not 0"),
     ("export fastsim-prior --path nowhere.safetensors", "nowhere.safetensors"),
     ("export fastsim-prior --source nowhere.csv", "nowhere.csv"),
 ]

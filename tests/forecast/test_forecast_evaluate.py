@@ -384,7 +384,6 @@ def test_the_command_line_says_what_was_skipped_and_scores_the_rest(uneven_file,
         (["--context", "5"], "too few known closes"),
         (["--forecaster", "theta,theta"], "forecaster theta is named twice"),
         (["--json", "."], "json must be a file to write"),
-        (["--json", "nowhere/scores.json"], "nowhere/scores.json is in none"),
     ],
 )
 def test_the_command_line_refuses_what_cannot_be_scored_before_the_work(
