@@ -182,7 +182,8 @@ class PortfolioVectorEnv(Specified, VectorEnv[Any, Any, Tensor]):
     not finite holds its positions and is counted in the info's `invalid_actions`. The info's
     `wealth` is that at the close, before any restart in the same step. Where the mask
     `_episode_statistics` [N] says that an episode ended, `episode_statistics` holds what it came
-    to, each of `fastsim.env.tally.FIGURES` a tensor [N], and 0 elsewhere.
+    to, each of `fastsim.env.tally.FIGURES` a tensor [N], and 0 elsewhere. On a CPU both are there
+    only in steps that end an episode.
 
     `autoreset_mode`, an `AutoresetMode`, may be given in place of `autoreset`, and
     `max_episode_steps` in place of `episode.horizon`. `render` gives a picture of every row for
@@ -244,9 +245,8 @@ class PortfolioVectorEnv(Specified, VectorEnv[Any, Any, Tensor]):
         self._begun, mask = True, where.get("mask")
         if self._screen is not None:
             self._screen.begin(mask)
-        self._tally.begin(
-            None if mask is None else torch.as_tensor(mask, device=self.env.tape.device)
-        )
+        device = self.env.tape.device
+        self._tally.begin(None if mask is None else torch.as_tensor(mask, device=device))
         return self._observation(observation), Info(self.env.tell_start(observation))
 
     def step(self, actions: Any) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -261,7 +261,8 @@ class PortfolioVectorEnv(Specified, VectorEnv[Any, Any, Tensor]):
             self._screen.look()
         info = Info(self.env.tell(transition))
         statistics, ended = self._tally.add(transition, transition.outcome.total_cost)
-        info["episode_statistics"], info["_episode_statistics"] = statistics, ended
+        if ended.is_cuda or ended.any():  # a GPU is not waited for
+            info["episode_statistics"], info["_episode_statistics"] = statistics, ended
         if transition.final_observation is not None:
             info["final_obs"] = self._observation(transition.final_observation)
             info["_final_obs"] = transition.terminated | transition.truncated

@@ -101,7 +101,8 @@ def check_history(history: History) -> None:
     """Raise ConfigError or DataError for a record that cannot be judged.
 
     That is one without a strategy or a step, whose fields do not fit together, whose strategies
-    share a name, or in which something was worth nothing at first or was not a number.
+    share a name, whose stamps do not increase, or in which something was worth nothing at first or
+    was not a number.
     """
     check_names("strategies", history.names)
     steps, count = len(history.timestamps) - 1, len(history.names)
@@ -110,6 +111,10 @@ def check_history(history: History) -> None:
             f"a history needs at least one strategy and two closes, got {count} strategies and "
             f"{steps + 1} closes: replay a longer span"
         )
+    turns = np.flatnonzero(np.diff(history.timestamps) <= np.timedelta64(0))
+    if len(turns):
+        before, after = history.timestamps[turns[0] :][:2]
+        raise DataError(f"timestamps must increase, got {before} before {after}")
     each = {"turnover": history.turnover} | dict(history.costs) | dict(history.refused)
     own, assets = history.alone, len(history.symbols)
     shapes = {name: (figure, (steps, count)) for name, figure in each.items()} | {

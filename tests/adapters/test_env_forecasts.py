@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium
@@ -47,6 +49,18 @@ FRONTS = {
         gymnasium.make_vec(fastsim.SHARED_MARKET_ID, num_envs=2, **arguments).unwrapped.env
     ),
 }
+if find_spec("torchrl"):
+    FRONTS["TorchRL"] = lambda **arguments: torchrl().TorchRLEnv(2, **arguments).env
+if find_spec("rsl_rl"):
+    FRONTS["rsl_rl"] = lambda **arguments: rsl_rl().RslRlVecEnv(2, **arguments).env
+
+
+def torchrl():
+    return import_module("fastsim.adapters.torchrl")
+
+
+def rsl_rl():
+    return import_module("fastsim.adapters.rsl_rl")
 
 
 @pytest.fixture(params=list(FRONTS))

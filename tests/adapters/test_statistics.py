@@ -27,6 +27,16 @@ from fastsim.synthetic.garch import Garch
 TAPE = make_tape(random_bars(120, 4, seed=2, holes=True), TapeConfig(features=SHORT_FEATURES))
 
 
+def statistics_of(info, over):
+    """What a batch tells of the episodes [N] that are over; nothing is there if none is."""
+    assert ("episode_statistics" in info) == ("_episode_statistics" in info) == bool(over.any())
+    if not over.any():
+        return dict.fromkeys(FIGURES, torch.zeros(len(over)))
+    assert torch.equal(info["_episode_statistics"], over)
+    assert tuple(info["episode_statistics"]) == FIGURES
+    return info["episode_statistics"]
+
+
 def slow(rewards, wealth, costs, periods=252.0):
     """What an episode came to, from its path, by empyrical's definitions."""
     wealth = np.asarray(wealth, dtype=np.float64)
@@ -96,9 +106,7 @@ def test_many_are_told_row_by_row(backend, autoreset):
     for _ in range(60):
         _, reward, terminated, truncated, info = env.step(torch.rand(rows, 4, generator=generator))
         over = terminated | truncated
-        assert torch.equal(info["_episode_statistics"], over)
-        told = info["episode_statistics"]
-        assert tuple(told) == FIGURES
+        told = statistics_of(info, over)
         for row, (wealth, rewards, costs) in enumerate(paths):
             if restarts[row]:
                 paths[row] = ([float(info["wealth"][row])], [], [])
@@ -153,8 +161,8 @@ def test_players_who_wait_for_their_market_add_nothing(backend, autoreset):
         action = 3.0 * torch.randn(6, 3, generator=generator, dtype=tape.dtype)
         *_, info = env.step(action)
         since += alive
-        over = info["_episode_statistics"]
-        told = info["episode_statistics"]
+        over = info.get("_episode_statistics", torch.zeros(6, dtype=torch.bool))
+        told = statistics_of(info, over)
         assert torch.equal(told["length"], torch.where(over, since, 0.0).long())
         assert bool((told["drawdown"][over] >= 0).all())
         lengths += told["length"][over].tolist()
