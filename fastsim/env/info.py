@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from fastsim.market.features import FEATURE_LIMIT
 WEALTH = ("wealth_before", "wealth_at_fill", "wealth_traded", "wealth")
 ORDERS = ("turnover", "unfilled")
 CARRY = ("borrow", "interest")
-Value = TypeVar("Value")
 
 
 def figure_names(costs: Iterable[str]) -> tuple[str, ...]:
@@ -293,8 +292,8 @@ def executed_weights(params: EnvParams, transition: Transition) -> Tensor:
         growth = torch.where(transition.restarted[:, None], 1.0, 1.0 + after)
         held = at_close * outcome.wealth[:, None] / growth
     else:
-        held = to_slots(outcome.holdings, seen.bar[:, None][:, :0] if seen.view is None
-                        else seen.view.slots)  # fmt: skip
+        all_assets = seen.bar[:, None][:, :0]
+        held = to_slots(outcome.holdings, all_assets if seen.view is None else seen.view.slots)
     unknown = outcome.ruined | (at_close.abs() >= FEATURE_LIMIT).any(-1)
     traded = torch.where(outcome.wealth_traded > 0, outcome.wealth_traded, torch.nan)
     return torch.where(unknown[:, None], torch.nan, held / traded[:, None])
@@ -303,9 +302,10 @@ def executed_weights(params: EnvParams, transition: Transition) -> Tensor:
 def table() -> str:
     """The keys of `info`, in Markdown."""
     lines = ["| key | of each row | what it is |", "| --- | --- | --- |"]
+    always = ", ".join(f"`{cost.name}`" for cost in ALWAYS)
+    part = "float", f"part of `cost`: {always}, and each of `CostConfig.also`"
     for name in told_names(["<part>"]):
-        kind, what = MEANING.get(name, ("float", "part of `cost`: " + ", ".join(
-            f"`{cost.name}`" for cost in ALWAYS) + ", and each of `CostConfig.also`"))  # fmt: skip
+        kind, what = MEANING.get(name, part)
         shown = "each part by its name" if name == "<part>" else f"`{name}`"
         lines.append(f"| {shown} | {kind} | {what} |")
     return "\n".join(lines)

@@ -35,14 +35,15 @@ def make(backend, rate=0.0, borrow=0.0, dtype=torch.float32, bars=None, **rules)
     free = CostConfig(fee_bps=0, half_spread_bps=0, impact=0, borrow_bps_per_year=borrow)
     episode = EpisodeConfig(horizon=STEPS, random_start=False)
     config = EnvConfig(**({"action": "signed", "costs": free, "episode": episode} | rules))
-    env = PortfolioEnv(tape, 2, config, backend=backend)
+    rows = 1 if backend == "triton" else 2  # it is interpreted, row by row
+    env = PortfolioEnv(tape, rows, config, backend=backend)
     env.reset(0)
     return env
 
 
 def play(env, weight=0.0, steps=STEPS):
-    """Trade once, then hold; returns wealth [2] and what interest and borrow came to."""
-    action = torch.full((2, 1), float("nan"), dtype=env.tape.dtype)
+    """Trade once, then hold; returns wealth [N] and what interest and borrow came to."""
+    action = torch.full((env.num_envs, 1), float("nan"), dtype=env.tape.dtype)
     paid = {"interest": 0.0, "borrow": 0.0}
     for step in range(steps):
         outcome = env.step(action if step else torch.full_like(action, weight)).outcome
@@ -116,7 +117,7 @@ def test_the_carry_is_saved_with_the_account_and_begins_anew_with_it(backend):
     play(env, steps=100)
     assert (env.state.carry != 0).all()
     other.load_state_dict(env.state_dict())
-    hold = torch.full((2, 1), float("nan"))
+    hold = torch.full((env.num_envs, 1), float("nan"))
     for _ in range(STEPS - 100):
         env.step(hold), other.step(hold)
     assert torch.equal(env.state.wealth, other.state.wealth)
