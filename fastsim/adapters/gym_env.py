@@ -147,7 +147,7 @@ class PortfolioGymEnv(Specified, gymnasium.Env[Any, NDArray[np.float32]]):
         info = Info(self.env.tell_arrays(stepped), 0)
         figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
         reward = figures["reward"]
-        self._tally.add(figures, sum(figures[name] for name in self.env.cost_names))
+        self._tally.add(figures, sum(map(figures.__getitem__, self.env.cost_names)))
         if self._over:
             info["episode_statistics"] = self._tally.end()
         seen = self._observation(stepped.seen, stepped.bar)

@@ -96,6 +96,8 @@ class PortfolioEnv:
                 f"friction is laid out for {len(friction.fee)} environments, not {num_envs}"
             )
         self.params = make_params(tape, friction, config)
+        self.cost_names = tuple(cost.name for cost in self.params.rules.terms.costs)  # charged
+        self._told_names = told_names(self.cost_names)
         self.num_envs = num_envs
         self._deal(seed)
         self.stepper = make_stepper(self.params, self._first_state(seed), backend)
@@ -155,11 +157,6 @@ class PortfolioEnv:
     def action_width(self) -> int:
         """Numbers in one environment's action."""
         return self.params.rules.action.width(self.tape.num_assets)
-
-    @property
-    def cost_names(self) -> tuple[str, ...]:
-        """What trades are charged."""
-        return tuple(cost.name for cost in self.params.rules.terms.costs)
 
     @property
     def portfolio_width(self) -> int:
@@ -279,7 +276,7 @@ class PortfolioEnv:
             source = tell_step(self.params, stepped.transition(), torch.empty(0))
             return source.tell(name).numpy(force=True)  # type: ignore[no-any-return]
 
-        source = Source(told_names(self.cost_names), work_out)
+        source = Source(self._told_names, work_out)
         return source if self.worlds is None else self._lasting(source, stepped.transition())
 
     def tell_start(self, observation: Observation) -> Source:
