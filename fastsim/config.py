@@ -30,7 +30,7 @@ from typing import (
 import dacite
 import yaml
 
-from fastsim.errors import ConfigError, did_you_mean
+from fastsim.errors import ConfigError, did_you_mean, one_line
 from fastsim.settings import as_keys
 
 Config = TypeVar("Config")
@@ -359,7 +359,7 @@ def load_yaml(cls: type[Config], path: Path) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"{path}: not readable as YAML: {reason}") from None
     if not isinstance(mapping, dict):
         names = ", ".join(entry.name for entry in fields(cls))  # type: ignore[arg-type]

@@ -34,6 +34,12 @@ class ForecastError(FastsimError):
     """A forecast cannot be made: weights cannot be had, or the context or horizon does not fit."""
 
 
+def one_line(value: object, most: int | None = None) -> str:
+    """What `value` says, in one line, cut after `most` characters."""
+    text = " ".join(str(value).split())
+    return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The nearest of the known names as the end of a message, or nothing where none is near."""
     near = get_close_matches(str(name), [each for each in known if each != name], n=1)

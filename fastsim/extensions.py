@@ -13,7 +13,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
-from fastsim.errors import ConfigError, did_you_mean
+from fastsim.errors import ConfigError, did_you_mean, one_line
 
 
 class Named(Protocol):
@@ -156,7 +156,7 @@ def import_object(reference: str, kind: str) -> Any:
     try:
         found = import_module(module)
     except Exception as error:  # whatever a user's module does when it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(f"{kind} {reference!r}: {module} cannot be imported ({reason})") from None
     if not hasattr(found, attribute):
         raise ConfigError(f"{kind} {reference!r}: {module} has no {attribute!r}")

@@ -66,6 +66,13 @@ def build_env(
     worlds
         Simulated worlds to live in, of a model that is fitted to the bars between `start` and
         `end`: `worlds={"model": "garch", "bars": 400}`.
+    forecaster, forecast
+        Whose forecasts of one history are observed: names as `fastsim train` takes them, an
+        artefact's path, or an object; and how, as a `ForecastConfig` or its fields. Columns and
+        numbers are those of a training run. Weights that are to be fitted, `{"weights": "fit"}`,
+        are fitted on the bars before `start`.
+    forecasts_dir
+        Where forecasts are kept once they are tabulated; training's place by default.
     config, rules
         The environment's rules: an `EnvConfig`, or its fields by keyword, nested ones as mappings:
         `action="logits", costs={"fee_bps": 5}, episode={"horizon": 64}`.

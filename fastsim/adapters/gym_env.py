@@ -34,7 +34,7 @@ from fastsim.env.info import Info, on_host
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.env.tally import Averages, EpisodeTally, SingleTally
-from fastsim.errors import ActionError, ConfigError
+from fastsim.errors import ActionError, ConfigError, one_line
 from fastsim.market.features import FEATURE_LIMIT
 
 SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
@@ -369,8 +369,7 @@ def rendered(
 
 
 def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) < 80 else text[:80] + '...'}"
+    return f"{type(value).__name__} {one_line(repr(value), 80)}"
 
 
 def _check_open(*, closed: bool) -> None:

@@ -21,6 +21,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.errors import ConfigError
+from fastsim.market.benchmark import equal_weights
 from fastsim.market.tape import MarketTape
 from fastsim.progress import SILENT, Progress
 
@@ -58,7 +59,7 @@ class Benchmarks(Decider):
     ) -> tuple[Tensor, Bought]:
         """Target weights [n, A]."""
         held = seen.portfolio[:, : tape.num_assets]
-        equal = equal_weights(tape.known.listed[seen.bar[:1]], held[:1])
+        equal = fully_invested(tape.known.listed[seen.bar[:1]], held[:1])
         parts = torch.full_like(equal, 1.0 / tape.num_assets)
         alone = torch.eye(len(held) - 2, tape.num_assets, device=held.device, dtype=held.dtype)
         parts = parts.masked_fill(memory.once[1], torch.nan)
@@ -67,7 +68,7 @@ class Benchmarks(Decider):
         return weights, Bought(torch.ones_like(memory.once))
 
 
-def equal_weights(listed: Tensor, held: Tensor) -> Tensor:
+def fully_invested(listed: Tensor, held: Tensor) -> Tensor:
     """The same weight [n, A] for every asset that is `listed` [n, A], and nothing in cash.
 
     A position in what is not, because it is halted or gone, cannot be sold: it stays as it is held
@@ -75,7 +76,7 @@ def equal_weights(listed: Tensor, held: Tensor) -> Tensor:
     """
     stuck = torch.where(listed, 0.0, held).clamp_min(0.0)
     room = (1.0 - stuck.sum(-1, keepdim=True)).clamp_min(0.0)
-    return stuck + listed * room / listed.sum(-1, keepdim=True).clamp_min(1)
+    return stuck + room * equal_weights(listed, held.dtype)
 
 
 def benchmark_rules(config: EnvConfig) -> EnvConfig:

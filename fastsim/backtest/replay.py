@@ -82,7 +82,7 @@ def replay(
         every = max(1, record.steps // TOLD_TIMES)
         for step in range(1, record.steps + 1):
             actions = torch.cat([seat(take(observation, rows)) for rows, seat in seats])
-            state = env.state
+            state = env.stepper.state  # the reference writes into none of it
             transition = env.step(actions)
             record.add(state, actions, transition)
             observation = transition.observation

@@ -229,9 +229,8 @@ class ExportCommand:
         """Export through the gate."""
         require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
-        name = self.model.rpartition(":")[2]
-        out = self.out or Path(f"{name}-{self.precision}{SUFFIX[self.format]}")
         card = model.card
+        out = self.out or Path(f"{card.name}-{self.precision}{SUFFIX[self.format]}")
         horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
         length = min(512, card.max_context) if self.context is None else self.context
         check_horizon(card, horizon)

@@ -80,10 +80,7 @@ def read_bars(
     DataError
         One line naming the source and the culprit: column and row, or symbol and date.
     """
-    try:
-        table = load_table(source)
-    except DataError as error:
-        raise _one_line(error) from None
+    table = load_table(source)
     bars = bars_from_table(table, checks=checks, symbols=symbols, start=start, end=end)
     tell(bars, table.label)
     return bars
@@ -111,7 +108,7 @@ def bars_from_table(
             symbols = _first_symbols(raw, num_assets)
         bars = check(_select_symbols(raw, symbols), checks)
     except DataError as error:
-        raise _one_line(error, f"{table.label}: ") from None
+        raise DataError(f"{table.label}: {error}") from None
     return replace(bars, doubts=(*bars.doubts, *jumps_like_splits(bars)))
 
 
@@ -128,7 +125,7 @@ def as_table(source: Source | Bars, label: str) -> Table:
             _check_shapes(source)
         frame = _long_frame(source) if isinstance(source, Bars) else load_table(source).frame
     except DataError as error:
-        raise _one_line(error, f"{label}: ") from None
+        raise DataError(f"{label}: {error}") from None
     return Table(frame, label)
 
 
@@ -432,7 +429,3 @@ def _select_symbols(raw: RawBars, symbols: Sequence[str] | None) -> RawBars:
     places_of = order[raw.columns]
     kept = raw._replace(symbols=tuple(symbols), columns=places_of)
     return kept if (places_of >= 0).all() else kept.take(places_of >= 0)
-
-
-def _one_line(error: DataError, label: str = "") -> DataError:
-    return DataError(" ".join(f"{label}{error}".split()))

@@ -13,7 +13,7 @@ from fastsim.data.doubts import tell
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
 from fastsim.data.tables import FILE_TYPES, Table, is_file_name, load_table
-from fastsim.errors import ConfigError, DataError, FastsimError
+from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import import_object, is_reference
 
 
@@ -108,6 +108,6 @@ def _imported(source: str) -> Table:
     except FastsimError:
         raise
     except Exception as error:  # whatever a user's function does
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise DataError(f"data source {source!r} fails: {reason}") from error
     return as_table(given, f"data source {source!r}")

@@ -21,7 +21,7 @@ from fastsim.data.columns import role_of
 from fastsim.data.dates import DAY, check_range, iso_date, show
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.tables import Source, Table, load_table
-from fastsim.errors import ConfigError, DataError, FastsimError
+from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import Registry
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def fetch(name: str, request: BarRequest) -> Bars:
             f"data vendor {name!r} needs {error.name}, which is not installed{remedy}"
         ) from error
     except Exception as error:  # whatever a user's code does
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise DataError(
             f"data vendor {name!r} failed for {', '.join(request.symbols)}: {reason}"
         ) from error

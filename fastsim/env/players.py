@@ -20,6 +20,7 @@ from fastsim.env.observe import Observation
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.random import draw_integers, environment_keys
 from fastsim.env.slots import filled, to_slots
+from fastsim.market import benchmark
 from fastsim.market.tape import MarketTape
 
 NOISE_STREAM = 3
@@ -149,8 +150,7 @@ def equal_weights(tape: MarketTape, observation: Observation) -> Tensor:
     """The same weight [n, A] for every slot that shows an asset, 1 together."""
     view, bar = observation.view, observation.bar
     slots = bar.new_empty(len(bar), 0) if view is None else view.slots
-    shown = filled(slots, tape.num_assets).to(tape.dtype)
-    return shown / shown.sum(-1, keepdim=True)
+    return benchmark.equal_weights(filled(slots, tape.num_assets), tape.dtype)
 
 
 def tilted(inventory: float, score: Tensor, shares: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from fastsim.config import whole_number
 from fastsim.data.dates import show
 from fastsim.env.config import EnvConfig
 from fastsim.env.random import environment_keys
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, one_line
 from fastsim.market.tape import MarketTape
 
 Start = int | str | date | np.datetime64 | None
@@ -59,11 +59,11 @@ def rows_to_begin(mask: Rows | None, num_envs: int, players: int) -> Tensor | No
         return None
     wanted = f"mask must be {num_envs} truth values, one for each row"
     if not isinstance(mask, _MANY):
-        raise ConfigError(f"{wanted}, got {_short(mask)}")
+        raise ConfigError(f"{wanted}, got {one_line(repr(mask), 60)}")
     try:
         rows = mask.cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
     except (TypeError, ValueError):
-        raise ConfigError(f"{wanted}, got {_short(mask)}") from None
+        raise ConfigError(f"{wanted}, got {one_line(repr(mask), 60)}") from None
     if rows.dtype != torch.bool or rows.shape != (num_envs,):
         kind = str(rows.dtype).removeprefix("torch.")
         raise ConfigError(f"{wanted}, got {kind} of shape {tuple(rows.shape)}")
@@ -159,10 +159,6 @@ def _stamp(start: Any) -> np.datetime64:
     except (ValueError, OverflowError):
         pass
     raise ConfigError(
-        f"start must be a bar (a whole number) or a date such as '2020-01-31', got {_short(start)}"
+        f"start must be a bar (a whole number) or a date such as '2020-01-31', "
+        f"got {one_line(repr(start), 60)}"
     )
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) < 60 else f"{text[:60]}..."

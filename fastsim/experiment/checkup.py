@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import constants
 
 import fastsim
+from fastsim.errors import one_line
 from fastsim.forecast.availability import availability
 from fastsim.forecast.known import MODELS
 from fastsim.forecast.record import ForecasterRecord
@@ -81,7 +82,7 @@ def _tried(name: str, look: Callable[[], Look]) -> Look:
     try:
         return look()
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         return Look(name, f"cannot be told ({reason})", "it may not work")
 
 

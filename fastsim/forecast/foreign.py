@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from torch import Tensor
 
-from fastsim.errors import ConfigError, FastsimError, ForecastError
+from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
 from fastsim.forecast.digests import digest_of
 from fastsim.forecast.interface import (
     Context,
@@ -88,7 +88,7 @@ class ForeignForecaster(Counted):
         except FastsimError:
             raise
         except Exception as error:  # whatever a user's code does
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise ForecastError(f"forecaster {self.name!r} fails: {reason}") from error
         problem = self._problem(forecast, len(context.bars), horizon)
         if problem:

@@ -15,7 +15,7 @@ from huggingface_hub import constants, get_session, hf_hub_download, try_to_load
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from fastsim.config import configuration, write_whole
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 
 HELD = "fastsim-revisions.json"
 """The file in the hub's cache that holds the revisions met first."""
@@ -116,7 +116,7 @@ def _require_hub() -> None:
 
 
 def _unobtainable(name: str, file: HubFile, error: Exception) -> ForecastError:
-    reason = " ".join(str(error).split())[:160]
+    reason = one_line(error, 160)
     return ForecastError(
         f"{name}: {file.filename} of {file.hub_id} is not cached and cannot be fetched; run "
         f"`{file.advice}` where there is network, or give a local path ({reason})"
@@ -153,7 +153,7 @@ def _read_held() -> dict[str, Any]:
         for entry in known.values():
             Held(str(entry["revision"]), dict(entry["files"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        reason = one_line(f"{type(error).__name__}: {error}", 160)
         raise ForecastError(
             f"{path} does not say which revisions were met first ({reason}): delete it"
         ) from None

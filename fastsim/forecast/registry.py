@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fastsim.errors import ConfigError, FastsimError, ForecastError
+from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
 from fastsim.forecast.artifacts.export import load_artifact
 from fastsim.forecast.ensemble import Ensemble, normalized
 from fastsim.forecast.foreign import ForeignForecaster, source_digest
@@ -189,7 +189,7 @@ def _load(
     except Exception as error:
         if record in OWN:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise ForecastError(f"forecaster {name!r} cannot be loaded: {reason}") from error
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fastsim.config import require_count, write_whole
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
 from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
@@ -173,5 +173,5 @@ def _read(path: Path) -> Tensor:
     try:
         return load(path.read_bytes())["values"]
     except (SafetensorError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise ForecastError(f"{path}: damaged ({reason}); delete it to forecast it again") from None

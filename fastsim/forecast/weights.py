@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.hub import HubFile, cached, obtain
 from fastsim.forecast.interface import ModelCard
 
@@ -105,7 +105,7 @@ def pick_settings(name: str, cls: type[Settings], given: Mapping[str, Any], path
     try:
         return cls(**{wanted: given[wanted] for wanted in names})
     except (ArithmeticError, TypeError, ValueError) as error:  # ours are ValueErrors too
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ForecastError(f"{name}: {path} is not this architecture ({reason})") from None
 
 
@@ -114,7 +114,7 @@ def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(
             f"{name}: {path} is damaged or no safetensors file ({reason})"
         ) from None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from fastsim.config import write_whole
-from fastsim.errors import CheckpointError
+from fastsim.errors import CheckpointError, one_line
 
 FORMAT = 6
 PARTS = (
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200) or type(error).__name__
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
@@ -84,4 +84,4 @@ def load_into(part: Stateful, state: Mapping[str, Any], path: Path) -> None:
     except KeyError as error:
         raise CheckpointError(f"{misfit}: it lacks {error}") from None
     except _MISFIT as error:
-        raise CheckpointError(f"{misfit}: {' '.join(str(error).split())}") from None
+        raise CheckpointError(f"{misfit}: {one_line(error)}") from None

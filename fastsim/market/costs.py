@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -29,10 +30,16 @@ RESERVED = (
     *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
     *("unfilled", "cost", "weights", "bar", "borrow", "interest", "date", "strategy"),
     *("invalid_actions", "final_obs", "_final_obs", "episode"),
+    *("episode_statistics", "_episode_statistics"),
 )
 """What `info`, histories and files have under these names."""
-_TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
 _BY_ORDER = ("fee_per_share", "minimum_fee")
+
+
+@cache
+def _tiny(dtype: torch.dtype) -> float:
+    """The least normal number of a type; asking torch takes longer than a step has for it."""
+    return torch.finfo(dtype).tiny
 
 
 @configuration
@@ -146,9 +153,7 @@ class Orders:
     def __init__(self, trade: Tensor, market: Conditions, friction: Friction) -> None:
         self.trade, self.market, self.friction = trade, market, friction  # [N, A]  buys positive
         self.size = trade.abs()  # [N, A]
-        self.root = self.size.clamp_min(
-            _TINY[trade.dtype]
-        ).sqrt()  # [N, A]  with a slope at zero, too
+        self.root = self.size.clamp_min(_tiny(trade.dtype)).sqrt()  # [N, A]  a slope at zero, too
         self.notional = self.size.sum(-1)  # [N]
 
     def change(self, direction: Tensor) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
-from fastsim.errors import ConfigError, DataError
+from fastsim.errors import ConfigError, DataError, one_line
 from fastsim.extensions import Registry, require_known
 from fastsim.stats.moments import Moments, trailing_moments
 
@@ -372,7 +372,7 @@ def _called(record: Feature, bars: Bars, config: FeatureConfig) -> FloatArray:
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.asarray(record.function(bars, config), dtype=np.float64)
     except Exception as error:  # whatever a user's function does
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(f"feature {record.name!r} fails on {len(bars)} bars: {reason}") from error
     if values.shape != bars.close.shape:
         raise ConfigError(

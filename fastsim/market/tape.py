@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
-from fastsim.errors import ConfigError, DataError, FastsimError
+from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import require_known
 from fastsim.market.benchmark import market_return_of
 from fastsim.market.block import COLUMNS, Block, Column
@@ -37,6 +37,7 @@ from fastsim.stats.years import years_between
 
 DELISTED_AFTER = 3
 """Bars without a price, up to the end of the data, that tell a delisting from a halt."""
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 OWN_COLUMNS = tuple(COLUMNS)
 """Columns that the tape makes itself."""
 FillPrice = Literal["next_open", "close"]
@@ -300,16 +301,24 @@ def make_tape(
         NaN where `TapeConfig.borrow_bps_per_year` or the environment's own applies.
     shortable
         Whether shorts may be opened and grow [T, A], from each close to the next.
+    dtype
+        Of every table, and of accounts: a floating-point type that holds amounts of money.
 
     Raises
     ------
     ConfigError
-        A feature of `FeatureConfig.extra` is not what it has to be; as `make_features`.
+        A feature of `FeatureConfig.extra` is not what it has to be; as `make_features`. A `dtype`
+        that is no floating-point type of such a range.
     DataError
         Too few bars for the features, opens wanted where there are none, an array of the wrong
         shape, or a symbol that is not in the data.
     """
     config = config or TapeConfig()
+    if dtype not in DTYPES:
+        raise ConfigError(
+            f"dtype must be one of {', '.join(map(str, DTYPES))}, in which amounts of money "
+            f"fit, got {dtype!r}"
+        )
     fill = _resolve_fill(config.fill, bars)
     features = make_features(bars, config.features)
     for name, values in (extra_features or {}).items():
@@ -400,7 +409,7 @@ def _extra_tables(bars: Bars, names: Sequence[str]) -> dict[Column, FloatArray]:
         except FastsimError:
             raise
         except Exception as error:  # whatever a user's code does
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise DataError(f"the table {name!r} fails: {reason}") from error
         odd = int((~np.isfinite(values)).sum())
         if values.shape != bars.close.shape or odd:

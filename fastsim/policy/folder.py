@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastsim.config import to_mapping, write_whole
-from fastsim.errors import CheckpointError
+from fastsim.errors import CheckpointError, one_line
 from fastsim.policy.network import Policy, policy_with
 from fastsim.policy.spec import PolicySpec, read_spec
 
@@ -45,7 +45,7 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> Policy:
     try:
         return policy_with(spec, weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise CheckpointError(f"{folder / WEIGHTS}: does not fit its {SPEC} ({reason})") from None
 
 
@@ -57,7 +57,7 @@ def _read_spec(path: Path) -> tuple[PolicySpec, str]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no policy here; train first, or name another") from None
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(f"{path}: damaged, or no policy's ({reason})") from None
     found = mapping.pop("format", None) if isinstance(mapping, dict) else None
     if found != FORMAT:
@@ -74,7 +74,7 @@ def _read_weights(path: Path, digest: str, device: torch.device | str) -> dict[s
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no weights here, beside {SPEC}") from None
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(f"{path}: damaged, or no weights ({reason})") from None
     if metadata.get(SPEC) != digest:
         raise CheckpointError(f"{path}: belongs to another {SPEC} than the one beside it")

@@ -14,7 +14,7 @@ from fastsim.env.actions import action_width
 from fastsim.env.config import EnvConfig
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.randomize import RandomizeConfig
-from fastsim.errors import CheckpointError, ConfigError
+from fastsim.errors import CheckpointError, ConfigError, one_line
 from fastsim.market.tape import FillPrice, MarketTape
 from fastsim.stats.metrics import periods_per_year
 
@@ -129,7 +129,7 @@ def read_spec(mapping: Mapping[str, Any], path: Path) -> PolicySpec:
     try:
         return from_mapping(PolicySpec, mapping)
     except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+        raise CheckpointError(f"{path}: {one_line(error)}") from None
 
 
 def _bar_seconds(tape: MarketTape) -> float:

@@ -9,7 +9,6 @@ does not depend on the window, and nothing depends on later bars.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,28 +49,38 @@ def trailing_moments(values: FloatArray, window: int, least: int | None = None) 
     blocks = -(-length // window)
     padded = np.full((blocks * window, assets), np.nan)
     padded[:length] = values
-    cut = padded.reshape(blocks, window, assets)
-    begun = _growing(cut, range(window))
-    left = _growing(cut, range(window - 1, -1, -1))
+    cut = np.ascontiguousarray(padded.reshape(blocks, window, assets).swapaxes(0, 1))
+    begun, left = _growing(cut), _growing(cut[::-1])
     # What precedes row k of a block in its window are rows k + 1 and later of the block before.
-    before = _Part(*(_moved(part.reshape(-1, assets), window) for part in left))
-    count, mean, square = before.and_(_Part(*(part.reshape(-1, assets) for part in begun)))
+    before = _Part(*(_moved(_rows(part[::-1]), window) for part in left))
+    count, mean, square = before.and_(_Part(*map(_rows, begun)))
     known = count >= (max(2, window // 2) if least is None else least)
     deviation = np.sqrt(square / np.maximum(count, 1.0))
     return Moments(*(np.where(known, each, np.nan)[:length] for each in (mean, deviation)))
 
 
-def _growing(cut: FloatArray, rows: Iterable[int]) -> _Part:
-    """Parts [B, W, A] that take in one row of each block [B, W, A] after the other."""
-    part = _Part(*np.zeros((3, *cut.shape)))
-    now = _Part(*np.zeros((3, len(cut), cut.shape[2])))
-    for row in rows:
-        value = cut[:, row]
-        present = np.isfinite(value)
-        now = now.and_(_Part(present * 1.0, np.where(present, value, 0.0), np.zeros_like(value)))
-        for whole, newest in zip(part, now, strict=True):
-            whole[:, row] = newest
-    return part
+def _growing(cut: FloatArray) -> _Part:
+    """Parts [W, B, A] that take in one row of each block [W, B, A] after the other.
+
+    Sums are of differences from the first value. That is in every part that has one, so no more
+    than a factor of W is lost to rounding, and nothing where all values are the same.
+    """
+    present = np.isfinite(cut)
+    values = np.where(present, cut, 0.0)
+    first = np.take_along_axis(values, present.argmax(0)[None], 0)  # [1, B, A]
+    apart = np.where(present, values - first, 0.0)
+    sums = np.stack([present, apart, apart * apart], axis=1)  # [W, 3, B, A]
+    for row in range(1, len(sums)):  # NumPy's own goes along columns, against the grain of memory
+        sums[row] += sums[row - 1]
+    number, total, square = sums.swapaxes(0, 1)
+    mean = total / np.maximum(number, 1.0)
+    square = np.maximum(square - number * mean * mean, 0.0)
+    return _Part(number, np.where(number > 0, first + mean, 0.0), square)
+
+
+def _rows(part: FloatArray) -> FloatArray:
+    """Blocks [W, B, A] one after the other [B W, A]."""
+    return part.swapaxes(0, 1).reshape(-1, part.shape[2])
 
 
 def _moved(rows: FloatArray, window: int) -> FloatArray:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
-from fastsim.errors import ConfigError, FastsimError
+from fastsim.errors import ConfigError, FastsimError, one_line
 from fastsim.extensions import Registry
 from fastsim.synthetic import calibrate
 from fastsim.synthetic.brownian import GeometricBrownian
@@ -75,7 +75,7 @@ def fit(name: str, bars: Bars) -> PathModel:
     except FastsimError:
         raise
     except Exception as error:  # whatever a user's code does
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(f"synthetic model {name!r} fails: {reason}") from error
     problem = _problem(drawn, again, len(bars.symbols))
     if problem:

@@ -117,6 +117,16 @@ def test_the_default_is_exported_and_read_back(capsys, tmp_path):
     assert (tmp_path / "prior.pt.json").exists()
 
 
+def test_an_artefact_of_weights_by_path_is_called_by_its_model(tmp_path, monkeypatch):
+    weights = tmp_path / "elsewhere" / "mine.safetensors"
+    weights.parent.mkdir()
+    save_file(load_forecaster("fastsim-prior").model.state_dict(), weights)
+    monkeypatch.chdir(tmp_path)
+    main(["export", f"fastsim-prior:{weights}", "--precision", "float32"])
+    assert load_forecaster("fastsim-prior-float32.pt").card.name == "fastsim-prior"
+    assert [path.name for path in weights.parent.iterdir()] == ["mine.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [

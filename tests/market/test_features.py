@@ -294,3 +294,12 @@ def test_the_command_line_says_what_it_cannot_find(capsys):
     assert caught.value.code == 2
     told = capsys.readouterr().err.replace("│", " ").replace("|", " ")
     assert "has no 'nothing'" in " ".join(told.split())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64, "float32", None])
+def test_a_type_in_which_no_money_fits_is_refused(dtype):
+    with pytest.raises(
+        ConfigError, match=r"^dtype must be one of torch.float32, .*, got "
+    ) as caught:
+        make_tape(random_bars(60, 2, seed=0), TapeConfig(features=SHORT_FEATURES), dtype=dtype)
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ from torch import Tensor
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import CLOSE
-from fastsim.errors import ConfigError, ForecastError
+from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.artifacts.formats import (
     FORMAT,
     SUFFIX,
@@ -129,7 +129,7 @@ class ArtifactForecaster(Counted):
         try:
             quantiles = self.program(*inputs)[:, :horizon]
         except Exception as error:  # whatever the runtime raises
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = one_line(f"{type(error).__name__}: {error}", 200)
             raise ForecastError(
                 f"the artefact of {self.card.name} fails on {len(context.bars)} series: {reason}"
             ) from error
@@ -251,7 +251,7 @@ def _card_of(metadata: dict[str, Any], path: Path) -> ModelCard:
             }
         )
     except (ConfigError, KeyError, TypeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        reason = one_line(f"{type(error).__name__}: {error}", 160)
         raise ForecastError(f"{path}: its card of the model is damaged ({reason})") from None
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, Looping
 
 Format = Literal["torchscript", "aoti", "onnx"]
@@ -97,7 +97,7 @@ def pack(
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except (RuntimeError, ValueError, torch.jit.Error) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise _impossible(label, format, reason) from error
 
 
@@ -118,7 +118,7 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except Exception as error:  # what the runtimes raise depends on the damage
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error, 160) or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
     _check_metadata(metadata, path)
     if metadata["precision"] == "int8" and device.type != "cpu":

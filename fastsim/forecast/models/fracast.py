@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel, ModelCard
 
@@ -45,7 +45,7 @@ class FracastModel(ForecastModel):
         try:
             self._official = package.FracastModel.from_pretrained(path, weights="fp32")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error, 160)
             raise ForecastError(f"fracast: no usable weights at {path} ({reason})") from None
 
     @property

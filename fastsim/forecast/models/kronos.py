@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from fastsim.config import configuration
 from fastsim.data.bars import CLOSE
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, Looping, ModelCard
 from fastsim.forecast.networks.kronos_network import Kronos, KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import (
@@ -611,7 +611,7 @@ def _read_config(name: str, path: Path, kind: type[_Config]) -> _Config:
             raise ValueError(f"{values['n_heads']} heads do not fit a width of {values['d_model']}")
         return kind(**values)  # type: ignore[arg-type]
     except (ZeroDivisionError, OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(f"{name}: {path} is no config.json of Kronos ({reason})") from None
 
 

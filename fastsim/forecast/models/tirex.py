@@ -26,7 +26,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fastsim.config import configuration
-from fastsim.errors import ConfigError, ForecastError
+from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import find_weights, load_exactly, require_parameters
 
@@ -411,7 +411,7 @@ def read_checkpoint(path: Path, *, pad: bool = True) -> TiRexModel:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what the unpickler raises depends on the damage
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(
             f"{CARD.name}: {path} is damaged or no checkpoint of torch ({reason})"
         ) from None
@@ -423,7 +423,7 @@ def read_checkpoint(path: Path, *, pad: bool = True) -> TiRexModel:
             for name, weight in checkpoint["state_dict"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(
             f"{CARD.name}: {path} is not this architecture "
             f"({type(error).__name__} in its settings: {reason})"

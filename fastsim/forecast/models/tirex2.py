@@ -21,7 +21,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.weights import find_first
 
@@ -142,7 +142,7 @@ def read_checkpoint(path: str | Path | None, *, revision: str | None = None) -> 
             official = package.load_model(weights.parent, device="cpu")
             return TiRex2Model(official, package.TimeseriesType, settings).eval()
     except Exception as error:  # what the package raises depends on the damage
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(
             f"{CARD.name}: {weights} or its {config.name} is damaged or not this architecture "
             f"({type(error).__name__}: {reason})"

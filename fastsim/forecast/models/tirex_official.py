@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.errors import ForecastError
+from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.tirex import CARD, CHECKPOINT
 from fastsim.forecast.weights import find_weights, require_parameters
@@ -115,7 +115,7 @@ def read_official(path: Path) -> OfficialTiRex:
             network = package.TiRexZero.from_pretrained(str(path), backend="torch", device="cpu")
         return OfficialTiRex(network).eval()
     except Exception as error:  # what the package raises depends on the damage
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ForecastError(
             f"{CARD.name}: {path} is damaged or not this architecture "
             f"({type(error).__name__}: {reason})"
