@@ -23,7 +23,6 @@ from fastsim.env.kernels.numba_kernel import (
     be_paid,
     decide,
     end,
-    jit,
     limit_orders,
     observe,
     pay,
@@ -33,6 +32,7 @@ from fastsim.env.kernels.numba_kernel import (
     stand_still,
     write_flags,
 )
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_math import exp, mean_price
 from fastsim.market.features import FEATURE_LIMIT
 
