@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
     be_paid,
@@ -32,7 +33,6 @@ from fastsim.env.kernels.numba_kernel import (
     stand_still,
     write_flags,
 )
-from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_math import exp, mean_price
 from fastsim.market.features import FEATURE_LIMIT
 
