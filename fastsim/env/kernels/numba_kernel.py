@@ -11,52 +11,20 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
-import numba
 import numpy as np
 
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_draws import draw_integer
+from fastsim.env.kernels.numba_jit import every, jit
 from fastsim.env.orders import NEWTON_STEPS
-from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT
 
 SMALLEST = 1e-37
 """Wealth and its ratios are raised to this before a logarithm."""
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
-def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> Any:
-    """Compile for speed: no bounds checks, IEEE division by zero, cached on disk.
-
-    Without `_nrt` numba counts no references. It would at every block that is taken out of a named
-    tuple, with an atomic operation each: six times the time of the whole step.
-    """
-    return numba.njit(
-        function,
-        fastmath=fastmath,
-        error_model="numpy",
-        cache=True,
-        nogil=True,
-        inline="always" if inline else "never",
-        _nrt=False,
-    )
-
-
-def every(kinds: Any) -> Any:
-    """Let no function be compiled that leaves out one of these kinds, as `columns` names them."""
-
-    def check(function: Any) -> Any:
-        missing = set(kinds._fields) - set(function.__code__.co_names)
-        if missing:
-            listed = ", ".join(sorted(missing))
-            raise NotImplementedError(f"{function.__name__} has no branch for {listed}")
-        return function
-
-    return check
 
 
 @partial(jit, inline=False, fastmath={"contract"})
@@ -70,25 +38,6 @@ def added(cash, carry, amount):
     carry += (cash - (total - seen)) + (amount - seen)
     whole = total + carry
     return whole, carry - (whole - total)
-
-
-@jit
-def mix(bits: int) -> int:
-    """Finalise 32 bits, as `fastsim.env.random` does."""
-    bits = bits & np.uint64(0xFFFFFFFF)
-    bits = bits ^ (bits >> np.uint64(16))
-    bits = (bits * np.uint64(0x85EBCA6B)) & np.uint64(0xFFFFFFFF)
-    bits = bits ^ (bits >> np.uint64(13))
-    bits = (bits * np.uint64(0xC2B2AE35)) & np.uint64(0xFFFFFFFF)
-    return bits ^ (bits >> np.uint64(16))
-
-
-@jit
-def draw_integer(key: int, episode: int, stream: int, bound: int) -> int:
-    """An integer in [0, bound)."""
-    bits = mix(np.uint64(key) + np.uint64(episode) * np.uint64(GOLDEN))
-    bits = mix(bits + np.uint64(stream))
-    return np.int64((bits * np.uint64(bound)) >> np.uint64(32))
 
 
 @jit

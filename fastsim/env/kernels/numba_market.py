@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
     be_paid,
     decide,
     end,
-    jit,
     keep_none,
     limit_orders,
     observe,

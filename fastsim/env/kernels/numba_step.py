@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numba
@@ -35,6 +31,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
+from fastsim.env.kernels.compiled import forget_old_code, pool
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -43,28 +40,6 @@ SERIAL_BELOW = 16_384
 """Numbers, N A, below which threads cost more than they bring."""
 VECTOR = 16
 """Assets are padded to a multiple of this, so that loops over them end with whole registers."""
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fastsim-step")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-@cache
-def _forget_old_code() -> None:
-    """Drop compiled code that is older than what it was made of, once in a process.
-
-    numba's cache looks at the file of each entry alone, not at those of what the entry calls.
-    """
-    here = Path(__file__).parent
-    changed = max(source.stat().st_mtime for source in here.parent.rglob("*.py"))
-    for index in Path(numba_kernel.step_block.stats.cache_path).glob("numba_*.nbi"):
-        with suppress(FileNotFoundError):  # another process may be doing the same
-            if index.stat().st_mtime < changed:
-                index.unlink()
 
 
 class NumbaStepper:
@@ -97,8 +72,6 @@ class NumbaStepper:
             blocks = blocks._replace(displaced=None)  # every array takes its time at every call
         tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
         self._fixed = (blocks, *tables)
-        # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
-        # something else runs on the machine; threads of Python's wait quietly.
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
@@ -110,7 +83,7 @@ class NumbaStepper:
         blank = self._blank, self._no_orders
         call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
-        _forget_old_code()
+        forget_old_code(numba_kernel.step_block, "env")
         # To look up the types of all blocks at every call takes longer than to step an environment.
         self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
 
@@ -166,7 +139,7 @@ class NumbaStepper:
         results = empty_like(self._blank)
         singles = None if self._no_orders is None else empty_like(self._no_orders)
         *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results, singles)
-        others = [_pool(self._threads).submit(self._step_block, *call) for call in calls]
+        others = [pool(self._threads).submit(self._step_block, *call) for call in calls]
         self._step_block(*last)
         for other in others:
             other.result()
