@@ -209,6 +209,24 @@ def accrue(n, bar, short, state, market, figures):
 
 
 @jit
+def keep_orders(x, n, state, weights, limit, singles):
+    """Tell the orders that lead to `weights` of `x`, and what is held after them."""
+    for j in range(singles.trade.shape[1]):
+        held = state.holdings[n, j]
+        order = min(max(weights[j] * x - held, -limit[j]), limit[j])
+        singles.trade[n, j] = order
+        singles.holdings[n, j] = held + order
+
+
+@jit
+def keep_none(n, state, singles):
+    """Tell that nothing was traded."""
+    for j in range(singles.trade.shape[1]):
+        singles.trade[n, j] = state.holdings.dtype.type(0.0)
+        singles.holdings[n, j] = state.holdings[n, j]
+
+
+@jit
 def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
     """Trade to `weights` of `x` and let the market move; returns cost, and wealth at the close."""
     real = weights.dtype.type
@@ -236,13 +254,15 @@ def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
 
 
 @jit
-def advance(n, bar, hold, state, market, figures, weights, limit):
+def advance(n, bar, hold, state, market, figures, singles, weights, limit):
     """From the close of `bar` to the next; returns wealth at both and whether it is gone."""
     zero = weights.dtype.type(0.0)
     wealth, before = meet(n, bar, hold, state, market, limit)
     x = before
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
+    if singles is not None:
+        keep_orders(x, n, state, weights, limit, singles)
     paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
@@ -386,11 +406,11 @@ def end(n, bar, over, state):
 
 
 @jit
-def move(n, action, state, market, rules, results, weights, limit):
+def move(n, action, state, market, rules, results, singles, weights, limit):
     """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
     bar, figures = state.counters[n, c.COUNTER.bar], results.figures
     hold = decide(n, action, state, rules, weights)
-    before, wealth, ruined = advance(n, bar, hold, state, market, figures, weights, limit)
+    before, wealth, ruined = advance(n, bar, hold, state, market, figures, singles, weights, limit)
     be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
     end(n, bar, ruined, state)
     return wealth, ruined
@@ -409,7 +429,7 @@ def write_flags(n, ruined, restarted, state, rules, results):
 
 
 @jit
-def step_one(n, action, state, market, rules, results, weights, limit):
+def step_one(n, action, state, market, rules, results, singles, weights, limit):
     """Step environment `n`."""
     same_step = rules.whole[c.WHOLE.same_step] != 0
     restarted = state.done[n] and not same_step
@@ -418,8 +438,10 @@ def step_one(n, action, state, market, rules, results, weights, limit):
         restart(n, state, market, rules)
         wealth = state.money[n, c.MONEY.peak]
         stand_still(n, wealth, results.figures)
+        if singles is not None:
+            keep_none(n, state, singles)
     else:
-        wealth, ruined = move(n, action, state, market, rules, results, weights, limit)
+        wealth, ruined = move(n, action, state, market, rules, results, singles, weights, limit)
     write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
         results.final_bar[n] = state.counters[n, c.COUNTER.bar]
@@ -432,7 +454,7 @@ def step_one(n, action, state, market, rules, results, weights, limit):
 
 
 @partial(jit, inline=False)
-def step_block(start, stop, action, state, market, rules, results, weights, limit):
+def step_block(start, stop, action, state, market, rules, results, singles, weights, limit):
     """Step environments `start` to `stop`, one after the other."""
     for n in range(start, stop):
-        step_one(n, action, state, market, rules, results, weights, limit)
+        step_one(n, action, state, market, rules, results, singles, weights, limit)
