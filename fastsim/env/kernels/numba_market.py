@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_draws import meet_drawn, scale_rates, show_in_slots, show_view
 from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
@@ -99,9 +100,11 @@ def order(x, before, n, player, bar, hold, state, market, weights, limit, pit, f
 
 
 @jit
-def trade(n, player, m, bar, action, state, market, rules, figures, weights, limit, pit):
+def trade(
+    n, player, m, bar, action, state, market, rules, figures, views, draws, weights, limit, pit
+):
     """Let player `n` decide and place its orders."""
-    hold = decide(n, action, state, rules, weights)
+    hold = decide(n, action, state, rules, views, draws, weights)
     wealth, before = meet(n, m, state, pit)
     limit_orders(n, bar, hold, before, market, limit)
     x = before
@@ -174,42 +177,46 @@ def close_account(n, state):
 
 
 @jit
-def move(m, action, state, market, rules, results, singles, weights, limit, pit):
+def move(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit):
     """Trade, be paid, and end the episode if it is over for all."""
     real, figures = weights.dtype.type, results.figures
     zero, one = real(0.0), real(1.0)
     players = rules.whole[c.WHOLE.players]
     first = m * players
     bar, over = state.counters[first, c.COUNTER.bar], True
-    drift(m, bar, state, market, rules, pit)
+    met, row = market, bar
+    if views is not None:
+        meet_drawn(first, bar, market, rules, draws)
+        met, row = draws.met, 0
+    drift(m, row, state, met, rules, pit)
     for player in range(players):
         trade(
-            first + player, player, m, bar, action, state, market, rules, figures,
-            weights, limit, pit,
+            first + player, player, m, row, action, state, met, rules, figures,
+            views, draws, weights, limit, pit,
         )  # fmt: skip
     push(m, state, rules, pit)
     for player in range(players):
         n = first + player
-        wealth = settle(n, player, m, bar, state, market, pit, figures, singles)
+        wealth = settle(n, player, m, row, state, met, pit, figures, singles)
         ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
         before = figures[n, c.FIGURE.wealth_before]
-        be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
+        be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
         results.flags[n, c.FLAG.ruined] = ruined
         over = over and ruined
         if ruined and players > 1:
             close_account(n, state)
     for j in range(pit.net.shape[0]):
-        state.displaced[c.DISPLACED.rate, m, j] /= one + market.moves[bar, c.MOVE.r_after, j]
+        state.displaced[c.DISPLACED.rate, m, j] /= one + met.moves[row, c.MOVE.r_after, j]
     for n in range(first, first + players):
         end(n, bar, over, state)
 
 
 @partial(jit, inline=False)  # seldom called
-def begin(m, state, market, rules, pit):
+def begin(m, state, market, rules, draws, pit):
     """The start of the next episode of a market and its players."""
     players = rules.whole[c.WHOLE.players]
     for n in range(m * players, (m + 1) * players):
-        restart(n, state, market, rules)
+        restart(n, state, market, rules, draws)
     zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.COUNTER.bar]
     moved = market.moves.shape[1] > c.MOVE.start_rate
     for j in range(pit.net.shape[0]):
@@ -217,10 +224,12 @@ def begin(m, state, market, rules, pit):
         state.displaced[c.DISPLACED.rate, m, j] = (
             market.moves[bar, c.MOVE.start_rate, j] if moved else zero
         )
+    if draws is not None:
+        scale_rates(m, state, rules, draws)
 
 
 @jit
-def look(m, begun, state, market, rules, results, seen, bars, pit):
+def look(m, begun, state, market, rules, results, views, draws, seen, bars, pit):
     """Write what the players of a market see, at its beginning or after a step."""
     real = state.money.dtype.type
     bound, players = real(FEATURE_LIMIT), rules.whole[c.WHOLE.players]
@@ -235,38 +244,54 @@ def look(m, begun, state, market, rules, results, seen, bars, pit):
         elif results.flags[n, c.FLAG.ruined] and players > 1:
             wealth = real(0.0)
         bars[n] = state.counters[n, c.COUNTER.bar]
-        observe(n, wealth, state, market, rules, seen)
-        for j in range(assets if shown_at else 0):
-            seen[n, shown_at + j] = pit.price[j]
+        observe(n, wealth, state, market, rules, views, draws, seen)
+        if views is None:
+            for j in range(assets if shown_at else 0):
+                seen[n, shown_at + j] = pit.price[j]
+        elif shown_at:
+            show_in_slots(n, shown_at, pit.price, draws, seen)
 
 
 @jit
-def step_one(m, action, state, market, rules, results, singles, weights, limit, pit):
+def step_one(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit):
     """Step market `m`."""
     players, same_step = rules.whole[c.WHOLE.players], rules.whole[c.WHOLE.same_step] != 0
     first = m * players
     begun = state.done[first] and not same_step
     if begun:
-        begin(m, state, market, rules, pit)
+        begin(m, state, market, rules, draws, pit)
         for n in range(first, first + players):
             stand_still(n, state.money[n, c.MONEY.peak], results.figures)
             results.flags[n, c.FLAG.ruined] = False
             if singles is not None:
                 keep_none(n, state, singles)
     else:
-        move(m, action, state, market, rules, results, singles, weights, limit, pit)
+        move(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit)
     for n in range(first, first + players):
         write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
     if same_step:
-        look(m, False, state, market, rules, results, results.final_seen, results.final_bar, pit)
+        look(
+            m, False, state, market, rules, results, views, draws,
+            results.final_seen, results.final_bar, pit,
+        )  # fmt: skip
+        if views is not None:
+            for n in range(first, first + players):
+                show_view(n, draws, views.final_slots, views.final_volatility)
         if state.done[first]:
-            begin(m, state, market, rules, pit)
+            begin(m, state, market, rules, draws, pit)
             begun = True
-    look(m, begun, state, market, rules, results, results.seen, results.bar, pit)
+    look(m, begun, state, market, rules, results, views, draws, results.seen, results.bar, pit)
+    if views is not None:
+        for n in range(first, first + players):
+            show_view(n, draws, views.slots, views.volatility)
 
 
 @partial(jit, inline=False)
-def step_block(start, stop, action, state, market, rules, results, singles, weights, limit, pit):
+def step_block(
+    start, stop, action, state, market, rules, results, singles, views, draws, weights, limit, pit
+):
     """Step markets `start` to `stop`, one after the other."""
     for m in range(start, stop):
-        step_one(m, action, state, market, rules, results, singles, weights, limit, pit)
+        step_one(
+            m, action, state, market, rules, results, singles, views, draws, weights, limit, pit
+        )

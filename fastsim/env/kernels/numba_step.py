@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,16 @@ from torch import Tensor
 from fastsim.env.actions import action_width
 from fastsim.env.core import Transition
 from fastsim.env.kernels import columns as c
-from fastsim.env.kernels import numba_kernel, numba_market
+from fastsim.env.kernels import numba_draws, numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
-    Results,
-    Singles,
     by_market,
+    empty_draws,
     empty_like,
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     numpy_blocks,
     pack_market,
     pack_rules,
@@ -57,39 +58,49 @@ class NumbaStepper:
     def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         if params.tape.device.type != "cpu":
             raise ConfigError(f'backend "numba" runs on a CPU, not on {params.tape.device}')
-        self.num_envs, assets = state.portfolio.holdings.shape
-        self._params, markets = params, self.num_envs // params.config.players
+        self.num_envs = len(state.portfolio.cash)
+        self._params, self._portfolio_width = params, portfolio_width(params)
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
-        self._portfolio_width = portfolio_width(params)
-        self._blank = numpy_blocks(empty_results(params, self.num_envs))
-        self._no_orders = None
-        if single_orders:
-            self._no_orders = numpy_blocks(empty_singles(params, self.num_envs))
         self._market = pack_market(params, VECTOR)
+        self._single_orders = single_orders
+        told = (
+            empty_results(params, self.num_envs),
+            empty_singles(params, self.num_envs) if single_orders else None,
+            empty_views(params, self.num_envs),
+        )
+        self._blank = tuple(None if blocks is None else numpy_blocks(blocks) for blocks in told)
         blocks: Any = numpy_blocks(self._state)
+        tables: Any = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
+        self._parts = _parts(params, blocks, tables[0])
+        self._threads, self._real = len(self._parts), blocks.holdings.dtype
+        # Every array takes its time at every call.
+        blocks = blocks._replace(slots=None)
         if not by_market(params.config):
-            blocks = blocks._replace(displaced=None)  # every array takes its time at every call
-        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
+            blocks = blocks._replace(displaced=None)
         self._fixed = (blocks, *tables)
-        self._threads = 1
-        if self.num_envs * assets >= SERIAL_BELOW:
-            self._threads = min(torch.get_num_threads(), markets)
-        bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
-        self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
-        self._real = rooms[0][0].dtype
-        width = action_width(params.config.action, assets)
-        blank = self._blank, self._no_orders
-        call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
-        kernel = numba_market if by_market(params.config) else numba_kernel
+        self._step_block, self._draw_block = self._compiled()
+        self._draw_again()
+
+    def _compiled(self) -> tuple[Callable[..., None], Callable[..., None] | None]:
+        """Kernels for blocks of these types, for steps and for what is drawn.
+
+        To look up the types of all blocks at every call takes longer than to step an environment.
+        """
+        params = self._params
         forget_old_code(numba_kernel.step_block, "env")
-        # To look up the types of all blocks at every call takes longer than to step an environment.
-        self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        width = action_width(params.config.action, params.tape.num_assets)
+        call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
+        kernel = numba_market if by_market(params.config) else numba_kernel
+        step = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        if not params.config.randomize.varies:
+            return step, None
+        types = map(numba.typeof, self._draw_call())
+        return step, numba_draws.draw_block.compile(tuple(types))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
-        made = partial(NumbaStepper, single_orders=self._no_orders is not None)
+        made = partial(NumbaStepper, single_orders=self._single_orders)
         return made, (self._params, copy(self.state))
 
     @property
@@ -105,6 +116,7 @@ class NumbaStepper:
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
         self._state.load(state)
+        self._draw_again()
 
     def refresh(self, bars: Tensor) -> None:
         """Read these bars [B] of the tape again."""
@@ -112,11 +124,12 @@ class NumbaStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        return self._in_tensors(*self._step(action.detach().numpy()))
+        return self._in_tensors(self._step(action.detach().numpy()))
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
-        stepped, singles = self._step(action)
+        told = self._step(action)
+        stepped = told[0]
         return StepArrays(
             names=c.FIGURE._fields,
             seen=stepped.seen,
@@ -125,34 +138,52 @@ class NumbaStepper:
             flags=stepped.flags,
             final_seen=stepped.final_seen,
             invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
-            transition=lambda: self._in_tensors(stepped, singles),
+            transition=lambda: self._in_tensors(told),
         )
 
-    def _in_tensors(self, stepped: Any, singles: Any) -> Transition:
+    def _in_tensors(self, told: tuple[Any, ...]) -> Transition:
         """The same memory as tensors."""
-        orders = None if singles is None else torch_blocks(singles)
-        results: Results = torch_blocks(stepped)
-        return results.transition(self._portfolio_width, orders)
+        results, *others = (None if blocks is None else torch_blocks(blocks) for blocks in told)
+        return results.transition(self._portfolio_width, *others)
 
-    def _step(self, action: NDArray[Any]) -> tuple[Any, Any]:
+    def _step(self, action: NDArray[Any]) -> tuple[Any, ...]:
         """Share the environments among threads; this one takes the last part."""
-        results = empty_like(self._blank)
-        singles = None if self._no_orders is None else empty_like(self._no_orders)
-        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results, singles)
+        told = tuple(None if blocks is None else empty_like(blocks) for blocks in self._blank)
+        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), told)
         others = [pool(self._threads).submit(self._step_block, *call) for call in calls]
         self._step_block(*last)
         for other in others:
             other.result()
-        return results, singles
+        return told
 
-    def _calls(
-        self, action: NDArray[Any], results: Results, singles: Singles | None
-    ) -> list[tuple[Any, ...]]:
-        """Arguments of the kernel, thread by thread."""
+    def _calls(self, action: NDArray[Any], told: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Arguments of the kernel, thread by thread; it tells results, single orders and views."""
         return [
-            (start, stop, action, *self._fixed, results, singles, *room)
-            for start, stop, room in self._parts
+            (start, stop, action, *self._fixed, *told, *room) for start, stop, room in self._parts
         ]
+
+    def _draw_call(self) -> tuple[Any, ...]:
+        """Arguments of the kernel that draws."""
+        _, _, (drawn, *_) = self._parts[0]
+        return 0, self.num_envs, *self._fixed, drawn
+
+    def _draw_again(self) -> None:
+        """Draw what follows from the episodes of a state that was loaded."""
+        if self._draw_block is not None:
+            self._draw_block(*self._draw_call())
+
+
+def _parts(params: EnvParams, state: Any, market: Any) -> list[tuple[int, int, tuple[Any, ...]]]:
+    """Markets from which to which each thread steps, and what it works in."""
+    rows, columns = state.holdings.shape
+    markets, threads = rows // params.config.players, 1
+    if rows * params.tape.num_assets >= SERIAL_BELOW:
+        threads = min(torch.get_num_threads(), markets)
+    bounds = [part * markets // threads for part in range(threads + 1)]
+    rooms = [
+        (drawn, *_room(params, columns)) for drawn in _drawn_rooms(params, state, market, threads)
+    ]
+    return list(zip(bounds, bounds[1:], rooms, strict=False))
 
 
 def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
@@ -166,6 +197,26 @@ def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     if not by_market(params.config):
         return weights, limit
     return weights, limit, numba_market.Pit(**rooms)
+
+
+def _drawn_rooms(params: EnvParams, state: Any, market: Any, threads: int) -> list[Any]:
+    """What rows draw, and room to work in for each thread; None where nothing is drawn."""
+    draws = empty_draws(params, len(state.done))
+    if draws is None:
+        return [None] * threads
+    shared: Any = numpy_blocks(draws)
+    return [
+        numba_draws.Drawn(
+            *shared,  # type: ignore[misc]
+            slots=state.slots,
+            order=np.empty(params.tape.num_assets, np.int64),
+            spare=np.empty_like(state.holdings[0]),
+            met=market._replace(
+                moves=np.empty_like(market.moves[:1]), bars=np.empty_like(market.bars[:1])
+            ),
+        )
+        for _ in range(threads)
+    ]
 
 
 make = NumbaStepper
