@@ -103,7 +103,7 @@ class Draws(NamedTuple):
     """
 
     ranges: Tensor  # [DRAWN, 3]  float64: lowest, highest and unit; NaN where nothing is drawn
-    rising: Tensor  # [F]  1 for features that rise with the logarithm of the volatility, else 0
+    rising: Tensor  # [A F]  1 for features that rise with the log of the volatility, else 0
     factors: Tensor  # [N, FACTOR]
     shown: Tensor  # [N]  int64, assets of the episode
 
@@ -312,10 +312,11 @@ def empty_draws(params: EnvParams, num_envs: int) -> Draws | None:
     ranges = [
         (*(getattr(config, name) or (nan, nan)), units.get(name, 1.0)) for name in c.DRAWN._fields
     ]
+    rising = [name in tape.rising for name in tape.feature_names]
     options: dict[str, Any] = {"device": tape.device, "dtype": tape.dtype}
     return Draws(
         ranges=torch.tensor(ranges, device=tape.device, dtype=torch.float64),
-        rising=torch.tensor([name in tape.rising for name in tape.feature_names], **options),
+        rising=torch.tensor(rising * tape.num_assets, **options),
         factors=torch.empty(num_envs, len(c.FACTOR), **options),
         shown=torch.empty(num_envs, device=tape.device, dtype=torch.int64),
     )

@@ -196,7 +196,7 @@ def mean_return(n, draws):
     return total / max(count, one)
 
 
-@jit
+@partial(jit, inline=False)
 def meet_drawn(n, bar, market, rules, draws):
     """Lay out what row `n` meets at a bar: returns and volatilities of its episode."""
     met, moves = draws.met, market.moves
@@ -220,7 +220,7 @@ def meet_drawn(n, bar, market, rules, draws):
         met.bars[0, c.BARS.market_return] = mean_return(n, draws)
 
 
-@jit
+@partial(jit, inline=False)
 def by_asset(n, weights, draws):
     """Bring weights from the order of the slots into that of the assets."""
     if draws.slots.shape[1] > 0:
@@ -231,7 +231,7 @@ def by_asset(n, weights, draws):
             weights[draws.slots[n, j]] = draws.spare[j]
 
 
-@jit
+@partial(jit, inline=False)
 def show_in_slots(n, at, values, draws, seen):
     """Write values [A'] of the assets, by slot, from column `at` on; 0 where masked."""
     shown, slots = draws.shown[n], draws.slots
@@ -241,22 +241,33 @@ def show_in_slots(n, at, values, draws, seen):
         seen[n, at + j] = seen.dtype.type(0.0)
 
 
-@jit
+@partial(jit, inline=False)
 def show_features(n, bar, market, draws, seen):
     """Write the features of a bar, by slot, at the volatility of the episode; 0 where masked."""
-    real, features, width = seen.dtype.type, market.features, draws.rising.shape[0]
+    real, features, slots = seen.dtype.type, market.features, draws.slots
     bound, zero, rise = real(FEATURE_LIMIT), real(0.0), draws.factors[n, c.FACTOR.log_volatility]
-    for j in range(draws.shown[n]):
-        asset = draws.slots[n, j] if draws.slots.shape[1] > 0 else j
-        more = rise if market.moves[bar, c.MOVE.present, asset] > zero else zero
-        for k in range(width):
-            feature = features[bar, asset * width + k] + more * draws.rising[k]
-            seen[n, j * width + k] = max(-bound, min(feature, bound))
-    for place in range(draws.shown[n] * width, features.shape[1]):
+    shown, width = draws.shown[n], features.shape[1] // draws.order.shape[0]
+    if slots.shape[1] > 0:
+        for j in range(shown):
+            for k in range(width):
+                seen[n, j * width + k] = features[bar, slots[n, j] * width + k]
+    else:
+        for place in range(features.shape[1]):
+            seen[n, place] = features[bar, place]
+    for place in range(shown * width):
+        risen = seen[n, place] + rise * draws.rising[place]
+        seen[n, place] = max(-bound, min(risen, bound))
+    for place in range(shown * width, features.shape[1]):
         seen[n, place] = zero
+    for j in range(shown):
+        asset = slots[n, j] if slots.shape[1] > 0 else j
+        if market.moves[bar, c.MOVE.present, asset] == zero:  # seldom: its volatility is unknown
+            for k in range(width):
+                feature = features[bar, asset * width + k]
+                seen[n, j * width + k] = max(-bound, min(feature, bound))
 
 
-@jit
+@partial(jit, inline=False)
 def show_view(n, draws, slots, volatility):
     """Write in what the market of the row's episode differs from the tape."""
     for j in range(slots.shape[1]):
