@@ -15,6 +15,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.info import Source, tell_start, tell_step, told_names
 from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
+from fastsim.env.kernels.capture import records
 from fastsim.env.kernels.choose import Backend, make_stepper
 from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
@@ -135,8 +136,8 @@ class PortfolioEnv:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
-        return self.stepper.capturable and self.tape.device.type == "cuda"
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
+        return self.stepper.capturable and records(self.tape.device)
 
     @property
     def tape(self) -> MarketTape:

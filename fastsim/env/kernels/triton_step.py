@@ -22,6 +22,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     seen_width,
 )
+from fastsim.env.kernels.capture import current
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
@@ -90,7 +91,7 @@ class TritonStepper:
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
         results = empty_results(self._params, self.num_envs)
-        with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
+        with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,
