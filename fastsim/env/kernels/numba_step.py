@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,6 +27,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
+from fastsim.env.kernels.calls import bounds_of, compiled, in_parts
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -41,28 +36,6 @@ SERIAL_BELOW = 16_384
 """Numbers, N A, below which threads cost more than they bring."""
 VECTOR = 16
 """Assets are padded to a multiple of this, so that loops over them end with whole registers."""
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fastsim-step")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-@cache
-def _forget_old_code() -> None:
-    """Drop compiled code that is older than what it was made of, once in a process.
-
-    numba's cache looks at the file of each entry alone, not at those of what the entry calls.
-    """
-    here = Path(__file__).parent
-    changed = max(source.stat().st_mtime for source in here.parent.rglob("*.py"))
-    for index in Path(numba_kernel.step_block.stats.cache_path).glob("numba_*.nbi"):
-        with suppress(FileNotFoundError):  # another process may be doing the same
-            if index.stat().st_mtime < changed:
-                index.unlink()
 
 
 class NumbaStepper:
@@ -92,21 +65,16 @@ class NumbaStepper:
             blocks = blocks._replace(displaced=None)  # every array takes its time at every call
         tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
         self._fixed = (blocks, *tables)
-        # OpenMP's threads spin at their barriers, which stalls a step for milliseconds as soon as
-        # something else runs on the machine; threads of Python's wait quietly.
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
-        bounds = [part * markets // self._threads for part in range(self._threads + 1)]
         rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
-        self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
+        self._parts = list(zip(bounds_of(markets, self._threads), rooms, strict=True))
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
         call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
-        _forget_old_code()
-        # To look up the types of all blocks at every call takes longer than to step an environment.
-        self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        self._step_block = compiled(kernel.step_block, call)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
@@ -145,25 +113,21 @@ class NumbaStepper:
             figures=stepped.figures,
             flags=stepped.flags,
             final_seen=stepped.final_seen,
+            final_bar=stepped.final_bar,
             invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
             transition=lambda: torch_blocks(stepped).transition(self._portfolio_width),
         )
 
     def _step(self, action: NDArray[Any]) -> Any:
-        """Share the environments among threads; this one takes the last part."""
+        """Share the environments among threads."""
         results = empty_like(self._blank)
-        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results)
-        others = [_pool(self._threads).submit(self._step_block, *call) for call in calls]
-        self._step_block(*last)
-        for other in others:
-            other.result()
+        calls = self._calls(np.ascontiguousarray(action, dtype=self._real), results)
+        in_parts(self._step_block, calls)
         return results
 
     def _calls(self, action: NDArray[Any], results: Results) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
-        return [
-            (start, stop, action, *self._fixed, results, *room) for start, stop, room in self._parts
-        ]
+        return [(*part, action, *self._fixed, results, *room) for part, room in self._parts]
 
 
 def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
