@@ -59,6 +59,8 @@ class PortfolioEnv:
     backend
         Who steps: the reference in torch, a fused kernel in numba (CPU) or Triton (CUDA), or the
         fastest of them that fits ("auto").
+    single_orders
+        Whether fused backends, too, tell `Outcome.trade` and `Outcome.holdings`, at some cost.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class PortfolioEnv:
         first_env: int = 0,
         seed: int = 0,
         backend: Backend = "auto",
+        single_orders: bool = False,
     ) -> None:
         config = config or EnvConfig()
         require_count("num_envs", num_envs)
@@ -106,7 +109,8 @@ class PortfolioEnv:
         self._told_names = told_names(self.cost_names)
         self.num_envs = num_envs
         self._deal(seed)
-        self.stepper = make_stepper(self.params, self._first_state(seed), backend)
+        state = self._first_state(seed)
+        self.stepper = make_stepper(self.params, state, backend, single_orders=single_orders)
         self._windows = make_windows(self.params, backend)
         self._action_shape = (num_envs, self.action_width)
         plain = isinstance(self._windows, ArrayWindows) and not config.randomize.shows

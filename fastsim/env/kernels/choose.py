@@ -20,8 +20,12 @@ Backend = Literal["auto", "torch", "numba", "triton"]
 log = logging.getLogger(__name__)
 
 
-def make_stepper(params: EnvParams, state: EnvState, backend: Backend = "auto") -> Stepper:
+def make_stepper(
+    params: EnvParams, state: EnvState, backend: Backend = "auto", *, single_orders: bool = False
+) -> Stepper:
     """The backend that was asked for, or the fastest there is for these rules; logs which and why.
+
+    It keeps single orders if asked to: `Outcome.trade` and `Outcome.holdings`.
 
     Raises
     ------
@@ -48,7 +52,8 @@ def make_stepper(params: EnvParams, state: EnvState, backend: Backend = "auto") 
             'install one, or use backend="auto"'
         )
     # Kernels are imported when they are wanted: numba alone takes half a second.
-    stepper: Stepper = import_module(f"fastsim.env.kernels.{backend}_step").make(params, state)
+    kernels = import_module(f"fastsim.env.kernels.{backend}_step")
+    stepper: Stepper = kernels.make(params, state, single_orders=single_orders)
     return stepper
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.config import EnvConfig
-from fastsim.env.kernels.calls import bounds_of, compiled, in_parts
+from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.kernels.numba_window_kernel import Blocks, show_block
 from fastsim.env.observe import Observation, portfolio_width
 from fastsim.env.slots import View
@@ -47,7 +49,8 @@ class NumbaWindows:
         self._as_it_is = np.empty((0, 0), np.int64), np.empty(0, self._real)
         own = np.empty((1, portfolio_width(tape, config)), self._real)
         call = self._call(0, 1, (np.zeros(1, np.int64), own, *self._as_it_is), own)
-        self._show = compiled(show_block, call)
+        forget_old_code(show_block, "env")
+        self._show = show_block.compile(tuple(map(numba.typeof, call)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: compiled code stays here."""
@@ -84,8 +87,8 @@ class NumbaWindows:
             seen = (*seen[:2], np.ascontiguousarray(view.slots.numpy()), volatility)
         out = np.empty((len(bar), self._width + own.shape[1]), self._real)
         threads = torch.get_num_threads() if out.size >= SERIAL_BELOW else 1
-        parts = bounds_of(len(bar), min(threads, max(len(bar), 1)))
-        in_parts(self._show, [self._call(*part, seen, out) for part in parts])
+        bounds = [part * len(bar) // threads for part in range(threads + 1)]
+        in_parts(self._show, [self._call(*part, seen, out) for part in pairwise(bounds)])
         return out
 
     def refresh(self, bars: Tensor) -> None:
