@@ -12,6 +12,7 @@ import torch
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.env.state import EnvParams, EnvState
+from fastsim.env.window_tables import TorchWindows, Windows
 from fastsim.errors import ConfigError
 
 Backend = Literal["auto", "torch", "numba", "triton"]
@@ -54,6 +55,21 @@ def make_stepper(
     kernels = import_module(f"fastsim.env.kernels.{backend}_step")
     stepper: Stepper = kernels.make(params, state, single_orders=single_orders)
     return stepper
+
+
+def make_windows(params: EnvParams, backend: Backend = "auto") -> Windows | None:
+    """Who lays windows out from tables; None where the reference does, or there are no windows.
+
+    Tables are float64, which not every device has.
+    """
+    tape, config = params.tape, params.config
+    device = tape.device.type
+    if config.observation != "window" or backend == "torch" or device not in ("cpu", "cuda"):
+        return None
+    if device == "cuda" or tape.dtype == torch.bfloat16:
+        return TorchWindows(tape, config)
+    made: Windows = import_module("fastsim.env.kernels.numba_window").NumbaWindows(tape, config)
+    return made
 
 
 def _fastest(params: EnvParams, state: EnvState) -> tuple[Backend, str]:

@@ -25,6 +25,8 @@ from fastsim.env.slots import COUNT_STREAM, ORDER_STREAM, RESOLUTION
 from fastsim.market.features import FEATURE_LIMIT
 
 _STEPS = 1 << 24
+whole = np.uintp
+"""Places without a sign: any other is asked, at every number, if it counts from the end."""
 
 
 class Drawn(NamedTuple):
@@ -196,7 +198,7 @@ def mean_return(n, draws):
     return total / max(count, one)
 
 
-@partial(jit, inline=False)
+@jit
 def meet_drawn(n, bar, market, rules, draws):
     """Lay out what row `n` meets at a bar: returns and volatilities of its episode."""
     met, moves = draws.met, market.moves
@@ -220,7 +222,7 @@ def meet_drawn(n, bar, market, rules, draws):
         met.bars[0, c.BARS.market_return] = mean_return(n, draws)
 
 
-@partial(jit, inline=False)
+@jit
 def by_asset(n, weights, draws):
     """Bring weights from the order of the slots into that of the assets."""
     if draws.slots.shape[1] > 0:
@@ -228,46 +230,46 @@ def by_asset(n, weights, draws):
             draws.spare[j] = weights[j]
             weights[j] = weights.dtype.type(0.0)
         for j in range(draws.shown[n]):
-            weights[draws.slots[n, j]] = draws.spare[j]
+            weights[whole(draws.slots[n, j])] = draws.spare[j]
 
 
-@partial(jit, inline=False)
+@jit
 def show_in_slots(n, at, values, draws, seen):
     """Write values [A'] of the assets, by slot, from column `at` on; 0 where masked."""
     shown, slots = draws.shown[n], draws.slots
-    for j in range(shown):
-        seen[n, at + j] = values[slots[n, j] if slots.shape[1] > 0 else j]
-    for j in range(shown, slots.shape[1]):
-        seen[n, at + j] = seen.dtype.type(0.0)
+    if slots.shape[1] == 0:
+        for j in range(shown):
+            seen[n, at + j] = values[j]
+    for j in range(slots.shape[1]):
+        value = values[whole(max(slots[n, j], 0))]
+        seen[n, at + j] = value if j < shown else seen.dtype.type(0.0)
 
 
-@partial(jit, inline=False)
+@jit
 def show_features(n, bar, market, draws, seen):
     """Write the features of a bar, by slot, at the volatility of the episode; 0 where masked."""
     real, features, slots = seen.dtype.type, market.features, draws.slots
     bound, zero, rise = real(FEATURE_LIMIT), real(0.0), draws.factors[n, c.FACTOR.log_volatility]
     shown, width = draws.shown[n], features.shape[1] // draws.order.shape[0]
-    if slots.shape[1] > 0:
-        for j in range(shown):
-            for k in range(width):
-                seen[n, j * width + k] = features[bar, slots[n, j] * width + k]
-    else:
-        for place in range(features.shape[1]):
-            seen[n, place] = features[bar, place]
-    for place in range(shown * width):
-        risen = seen[n, place] + rise * draws.rising[place]
-        seen[n, place] = max(-bound, min(risen, bound))
-    for place in range(shown * width, features.shape[1]):
-        seen[n, place] = zero
+    for j in range(shown if slots.shape[1] > 0 else 0):
+        first, place = whole(slots[n, j]) * whole(width), whole(j) * whole(width)
+        for k in range(width):
+            seen[n, place + whole(k)] = features[bar, first + whole(k)]
+    for place in range(0 if slots.shape[1] > 0 else features.shape[1]):
+        seen[n, place] = features[bar, place]
+    last = shown * width
+    for place in range(features.shape[1]):
+        risen = max(-bound, min(seen[n, place] + rise * draws.rising[place], bound))
+        seen[n, place] = risen if place < last else zero
     for j in range(shown):
-        asset = slots[n, j] if slots.shape[1] > 0 else j
+        asset = whole(slots[n, j] if slots.shape[1] > 0 else j)
         if market.moves[bar, c.MOVE.present, asset] == zero:  # seldom: its volatility is unknown
             for k in range(width):
-                feature = features[bar, asset * width + k]
+                feature = features[bar, asset * whole(width) + whole(k)]
                 seen[n, j * width + k] = max(-bound, min(feature, bound))
 
 
-@partial(jit, inline=False)
+@jit
 def show_view(n, draws, slots, volatility):
     """Write in what the market of the row's episode differs from the tape."""
     for j in range(slots.shape[1]):

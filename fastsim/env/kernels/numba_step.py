@@ -32,7 +32,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
-from fastsim.env.kernels.compiled import forget_old_code, pool
+from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -73,7 +73,7 @@ class NumbaStepper:
         blocks: Any = numpy_blocks(self._state)
         tables: Any = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
         self._parts = _parts(params, blocks, tables[0])
-        self._threads, self._real = len(self._parts), blocks.holdings.dtype
+        self._real = blocks.holdings.dtype
         # Every array takes its time at every call.
         blocks = blocks._replace(slots=None)
         if not by_market(params.config):
@@ -137,6 +137,7 @@ class NumbaStepper:
             figures=stepped.figures,
             flags=stepped.flags,
             final_seen=stepped.final_seen,
+            final_bar=stepped.final_bar,
             invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
             transition=lambda: self._in_tensors(told),
         )
@@ -147,13 +148,10 @@ class NumbaStepper:
         return results.transition(self._portfolio_width, *others)
 
     def _step(self, action: NDArray[Any]) -> tuple[Any, ...]:
-        """Share the environments among threads; this one takes the last part."""
+        """Share the environments among threads."""
         told = tuple(None if blocks is None else empty_like(blocks) for blocks in self._blank)
-        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), told)
-        others = [pool(self._threads).submit(self._step_block, *call) for call in calls]
-        self._step_block(*last)
-        for other in others:
-            other.result()
+        action = np.ascontiguousarray(action, dtype=self._real)
+        in_parts(self._step_block, self._calls(action, told))
         return told
 
     def _calls(self, action: NDArray[Any], told: tuple[Any, ...]) -> list[tuple[Any, ...]]:
