@@ -144,8 +144,9 @@ class NumbaStepper:
 
     def _in_tensors(self, told: tuple[Any, ...]) -> Transition:
         """The same memory as tensors."""
-        results, *others = (None if blocks is None else torch_blocks(blocks) for blocks in told)
-        return results.transition(self._portfolio_width, *others)
+        tensors: Any = [None if blocks is None else torch_blocks(blocks) for blocks in told]
+        transition: Transition = tensors[0].transition(self._portfolio_width, *tensors[1:])
+        return transition
 
     def _step(self, action: NDArray[Any]) -> tuple[Any, ...]:
         """Share the environments among threads."""
