@@ -15,11 +15,13 @@ from fastsim.env.kernels.buffers import (
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     pack_market,
     pack_rules,
 )
 from fastsim.env.kernels.triton_kernel import step_kernel
-from fastsim.env.kernels.triton_step import VECTOR, constants
+from fastsim.env.kernels.triton_step import VECTOR, constants, drawn_tables
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.env.state import make_params
 from fastsim.market.costs import make_friction
@@ -31,6 +33,11 @@ HOPPER = SimpleNamespace(
     get_current_stream=lambda device: 0,
 )
 MOVING = {"impact": ImpactConfig(transient=1.0, permanent=0.1)}
+DRAWN = {
+    "randomize": RandomizeConfig(
+        fee_bps=(1.0, 9.0), volatility=(0.5, 2.0), assets=(1, 4), spacing="log"
+    )
+}
 RULES = (
     (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
     (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2, {}),
@@ -61,6 +68,18 @@ RULES = (
         1,
         {"initial_invested": 0.5},
     ),
+    (30, torch.float32, "logits", "excess_log_growth", "same_step", "flat", 7, 1, DRAWN),
+    (
+        5,
+        torch.float64,
+        "weights",
+        "log_growth",
+        "next_step",
+        "index",
+        7,
+        2,
+        DRAWN | MOVING | {"players": 3},
+    ),
 )
 
 
@@ -89,6 +108,8 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         pack_rules(params).real,
         empty_results(params, rows),
         empty_singles(params, rows) if others else None,
+        empty_views(params, rows),
+        *drawn_tables(params, rows),
         grid=(2,),
         **constants(params),
     )

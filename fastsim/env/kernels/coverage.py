@@ -143,13 +143,7 @@ FUSED = Coverage(
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
     ),
 )
-_NOTHING_DRAWN = {name: NONE for name in FUSED.settings if name.startswith("randomize.")}
-COVERAGE: Mapping[str, Coverage] = {
-    "numba": FUSED,
-    "triton": replace(
-        FUSED, settings={**FUSED.settings, **_NOTHING_DRAWN, "randomize.spacing": ANY}
-    ),
-}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}
 """By backend; the reference covers everything."""
 
 

@@ -21,8 +21,19 @@ from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
 from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.triton_draws import (
+    Friction,
+    Shown,
+    draw_factor,
+    draw_friction,
+    draw_integer,
+    draw_number,
+    draw_slots,
+    find_slots,
+    hidden,
+    store_slots,
+)
 from fastsim.env.orders import NEWTON_STEPS
-from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -34,7 +45,6 @@ _LARGEST = tl.constexpr(LARGEST)
 _SMALLEST = tl.constexpr(1e-37)  # wealth and its ratios are raised to this before a logarithm
 _START_STREAM = tl.constexpr(START_STREAM)
 _WORLD_STREAM = tl.constexpr(WORLD_STREAM)
-_GOLDEN = tl.constexpr(GOLDEN)
 _RUIN_LOG_GROWTH = tl.constexpr(RUIN_LOG_GROWTH)
 _INITIAL_SQUARE = tl.constexpr(INITIAL_VOLATILITY**2)
 _LIMIT = tl.constexpr(FEATURE_LIMIT)
@@ -49,16 +59,6 @@ class Account(NamedTuple):
     carry: tl.tensor
     peak: tl.tensor
     memory: RewardMemory
-
-
-class Friction(NamedTuple):
-    """What trading costs, as `columns.FRICTION` names it."""
-
-    fee: tl.tensor
-    half_spread: tl.tensor
-    impact: tl.tensor
-    participation: tl.tensor
-    borrow: tl.tensor
 
 
 class TradeCost(NamedTuple):
@@ -92,7 +92,6 @@ class Figures(NamedTuple):
     interest: tl.tensor
 
 
-assert Friction._fields == c.FRICTION._fields
 assert TradeCost._fields == c.COSTS
 
 
@@ -150,35 +149,17 @@ def cut(x, limit):
 
 
 @triton.jit
-def mix(bits):
-    """Finalise the low 32 bits of an int64, as `fastsim.env.random` does."""
-    bits = bits & 0xFFFFFFFF
-    bits = bits ^ (bits >> 16)
-    bits = (bits * 0x85EBCA6B) & 0xFFFFFFFF
-    bits = bits ^ (bits >> 13)
-    bits = (bits * 0xC2B2AE35) & 0xFFFFFFFF
-    return bits ^ (bits >> 16)
-
-
-@triton.jit
-def draw_integer(key, number, stream, bound):
-    """An integer in [0, bound)."""
-    bits = mix(mix(key + number * _GOLDEN) + stream)
-    return (bits * bound) >> 32
-
-
-@triton.jit
 def not_finite(x):
     """1 for NaN and infinities, else 0."""
     return tl.where(tl.abs(x) < float("inf"), 0, 1)
 
 
 @triton.jit
-def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.constexpr):
+def target_weights(action, n, max_gross, shown, assets: tl.constexpr, mode: tl.constexpr):
     """Admissible weights, zero in empty lanes, and whether the row is not finite and holds."""
-    inside = lanes < assets
+    inside = shown.inside
     row = action + n * (assets + (mode == c.ACTION.logits))
-    asked = tl.load(row + lanes, mask=inside, other=0.0)
+    asked = tl.load(row + shown.slot, mask=inside, other=0.0)
     odd = largest(not_finite(asked))
     if mode == c.ACTION.logits:
         cash = tl.load(row + assets)
@@ -242,6 +223,13 @@ def store_account(account, state, n, lanes, padded: tl.constexpr):
 
 
 @triton.jit
+def gross_return(moves, room, factor, row: tl.constexpr, padded: tl.constexpr):
+    """What a row of returns makes of a price; log returns are multiplied by the factor, if any."""
+    told = tl.load(moves + row * padded, mask=room, other=0.0)
+    return 1.0 + told if factor is None else tl.exp(factor * told)
+
+
+@triton.jit
 def orders(x, held, weights, limit):
     """Trades that bring holdings to `weights` of x, within +-limit."""
     return cut(weights * x - held, limit)
@@ -293,7 +281,7 @@ def post_cost_wealth(before, held, weights, limit, scale, friction, enough: tl.c
 
 @triton.jit
 def rebalance(
-    before, held, weights, hold, moves, friction, room,
+    before, held, weights, hold, moves, factor, friction, room,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
     """Orders that lead to `weights` of what their cost leaves of `before`.
@@ -301,6 +289,8 @@ def rebalance(
     Returns also their cost, and how much more was asked for.
     """
     scale = tl.load(moves + c.MOVE.impact_scale * padded, mask=room, other=0.0)
+    if factor is not None:
+        scale = factor * scale
     limit = friction.participation * tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
     still = hold | (before <= 0.0)
     limit = tl.where(still, 0.0, limit)
@@ -352,22 +342,22 @@ def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, inte
 
 @triton.jit
 def advance(
-    account, weights, hold, moves, bars, friction, lanes,
+    account, weights, hold, moves, bars, factor, friction, lanes,
     padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
     """From a close to the next: holdings, cash, carry, figures and ruin."""
     room = lanes < padded
-    held = account.held * (1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0))
+    held = account.held * gross_return(moves, room, factor, c.MOVE.r_before, padded)
     before = total(held) + account.cash
     order, cost, lacking = rebalance(
-        before, held, weights, hold, moves, friction, room, padded, enough
+        before, held, weights, hold, moves, factor, friction, room, padded, enough
     )
     paid = cost.commission + cost.spread + cost.impact
     held = held + order
     bought = held
     cash, carry = receive(account.cash, account.carry, -total(order) - paid)
     cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
-    held = held * (1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0))
+    held = held * gross_return(moves, room, factor, c.MOVE.r_after, padded)
     wealth = total(held) + cash
     start = total(account.held) + account.cash
     figures, ruined = figures_of(
@@ -378,7 +368,7 @@ def advance(
 
 @triton.jit
 def advance_with_impact(
-    account, displacement, weights, hold, moves, bars, friction, real, row, lanes,
+    account, displacement, weights, hold, moves, bars, factor, friction, real, row, lanes,
     players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
 ):  # fmt: skip
     """`advance` of a market in which trades move prices: displacement, too.
@@ -387,14 +377,14 @@ def advance_with_impact(
     """
     room = lanes < padded
     retention = tl.load(real + c.REAL.retention)
-    growth = 1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0)
+    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
     growth = growth * tl.exp((retention - 1.0) * displacement.transient)
     price = mean_price(-displacement.rate * account.held)
     rate = displacement.rate / growth
     held = account.held * growth
     before = total(held * price) + account.cash
     order, cost, lacking = rebalance(
-        before, held, weights, hold, moves, friction, room, padded, enough
+        before, held, weights, hold, moves, factor, friction, room, padded, enough
     )
 
     net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
@@ -410,14 +400,14 @@ def advance_with_impact(
     later = mean_price(-rate * held)
     traded = total(held * later) + cash
     cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
-    gross_return = 1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
-    held = held * gross_return
+    later_growth = gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    held = held * later_growth
     wealth = total(held * later) + cash
     start = total(account.held * price) + account.cash
     figures, ruined = figures_of(
         start, before, traded, wealth, order, lacking, cost, borrow, interest
     )
-    displacement = Displacement(transient, rate / gross_return)
+    displacement = Displacement(transient, rate / later_growth)
     return held, cash, carry, displacement, figures, ruined, Singles(order, bought)
 
 
@@ -530,13 +520,27 @@ def load_start(moves, lanes, row: tl.constexpr, rows: tl.constexpr, padded: tl.c
 
 
 @triton.jit
-def renew(over, account, endowment, bars):
+def endow(endowment, initial, invested, bars, shown, most: tl.constexpr):
+    """Holdings, cash and wealth of an episode that begins: as laid out, or shared by the drawn."""
+    held, cash = endowment, tl.load(bars + c.BARS.start_cash)
+    wealth = tl.load(bars + c.BARS.start_wealth)
+    if most > 0:
+        there = shown.inside & (endowment > 0.0)
+        count = tl.maximum(total(tl.where(there, 1.0, 0.0)), 1.0).to(initial.dtype)
+        held = tl.where(there, divide(invested * initial, count), 0.0)
+        cash = initial - total(held)
+        wealth = total(held) + cash
+    return held, cash, wealth
+
+
+@triton.jit
+def renew(over, account, held, cash, peak):
     """The account, or where its episode is `over` that of the next."""
     return Account(
-        held=tl.where(over, endowment, account.held),
-        cash=tl.where(over, tl.load(bars + c.BARS.start_cash), account.cash),
+        held=tl.where(over, held, account.held),
+        cash=tl.where(over, cash, account.cash),
         carry=tl.where(over, 0.0, account.carry),
-        peak=tl.where(over, tl.load(bars + c.BARS.start_wealth), account.peak),
+        peak=tl.where(over, peak, account.peak),
         memory=RewardMemory(
             mean=tl.where(over, 0.0, account.memory.mean),
             square=tl.where(over, _INITIAL_SQUARE, account.memory.square),
@@ -545,27 +549,61 @@ def renew(over, account, endowment, bars):
 
 
 @triton.jit
-def observe(
-    seen, n, bar, account, wealth, initial, table, lanes, transient,
-    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
-    weight_at: tl.constexpr, drawdown_at: tl.constexpr, log_growth_at: tl.constexpr,
-    displacement_at: tl.constexpr,
+def show_features(
+    seen, bar, market, slots, rising, factor, assets: tl.constexpr, features: tl.constexpr,
+    chunk: tl.constexpr, rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr,
 ):  # fmt: skip
-    """Write the bar's features, if any are wanted, and the portfolio's columns."""
-    seen += n * width
+    """Write the features of a bar, by slot, at the volatility of the episode; 0 where masked."""
+    each: tl.constexpr = features // assets + (features == 0)
     for start in range(0, features, chunk):
         columns = start + tl.arange(0, chunk)
         inside = columns < features
-        tl.store(seen + columns, tl.load(table + bar * features + columns, mask=inside), inside)
+        asset = columns // each
+        if most > 0:
+            asset = tl.load(slots + asset, mask=inside, other=-1)
+        there = inside & (asset >= 0)
+        place = bar * features + asset * each + columns % each
+        told = tl.load(market.features + place, mask=there, other=0.0)
+        if factor is not None:
+            known = market.moves + (bar * rows + c.MOVE.present) * padded + asset
+            rise = tl.where(tl.load(known, mask=there, other=0.0) > 0.0, tl.log(factor), 0.0)
+            told += rise * tl.load(rising + columns, mask=there, other=0.0)
+        tl.store(seen + columns, tl.where(there, cut(told, _LIMIT), 0.0), inside)
+
+
+@triton.jit
+def observe(
+    seen, n, bar, account, wealth, initial, market, lanes, shown, transient, slots, rising, factor,
+    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
+    rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr, weight_at: tl.constexpr,
+    drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
+):  # fmt: skip
+    """Write the bar's features, if any are wanted, and the portfolio's columns."""
+    seen += n * width
+    if rows > c.MOVE.tradable:
+        show_features(
+            seen, bar, market, slots, rising, factor, assets, features, chunk, rows, padded, most
+        )
+    else:
+        table = market.features + bar * features
+        for start in range(0, features, chunk):
+            columns = start + tl.arange(0, chunk)
+            inside = columns < features
+            tl.store(seen + columns, tl.load(table + columns, mask=inside), inside)
     positive = tl.maximum(wealth, _SMALLEST)
     scale = 1.0 / positive
-    tl.store(seen + weight_at + lanes, cut(account.held * scale, _LIMIT), lanes < assets)
+    tl.store(seen + weight_at + shown.slot, cut(account.held * scale, _LIMIT), shown.inside)
     tl.store(seen + weight_at + assets, cut(account.cash * scale, _LIMIT))
     tl.store(seen + drawdown_at, cut(1.0 - divide(wealth, account.peak), _LIMIT))
     tl.store(seen + log_growth_at, cut(tl.log(divide(positive, initial)), _LIMIT))
     if displacement_at > 0:
         displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
-        tl.store(seen + displacement_at + lanes, displaced, lanes < assets)
+        tl.store(seen + displacement_at + shown.slot, displaced, shown.inside)
+    if most > 0:
+        masked = hidden(shown, lanes, assets)
+        tl.store(seen + weight_at + lanes, lanes * 0.0, masked)
+        if displacement_at > 0:
+            tl.store(seen + displacement_at + lanes, lanes * 0.0, masked)
 
 
 @triton.jit
@@ -597,14 +635,14 @@ def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
 
 @triton.jit
 def decide(
-    action, n, episode, max_gross, lanes,
+    action, n, episode, max_gross, shown,
     assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr,
 ):  # fmt: skip
     """Weights to trade to, whether the row holds, and whether it is not finite.
 
     At the last fill of an episode everything may have to be sold.
     """
-    weights, odd = target_weights(action, n, max_gross, lanes, assets, mode)
+    weights, odd = target_weights(action, n, max_gross, shown, assets, mode)
     hold = odd
     if liquidates:
         ending = episode.bar + 1 >= episode.end
@@ -624,8 +662,20 @@ def load_displacement(state, program, lanes, padded: tl.constexpr):
 
 
 @triton.jit
+def mean_return(moves, room, factor, shown, padded: tl.constexpr):
+    """Mean simple return of what is shown and can be traded."""
+    gross = gross_return(moves, room, factor, c.MOVE.r_before, padded)
+    gross *= gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    tradable = tl.load(moves + c.MOVE.tradable * padded, mask=room, other=0.0) > 0.0
+    there = shown.inside & tradable
+    return total(tl.where(there, gross - 1.0, 0.0)) / tl.maximum(
+        total(tl.where(there, 1.0, 0.0)), 1.0
+    )
+
+
+@triton.jit
 def move(
-    account, displacement, weights, hold, market, bar, friction, real, seat, lanes,
+    account, displacement, weights, hold, market, bar, factor, friction, real, seat, lanes, shown,
     padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
     by_market: tl.constexpr, players: tl.constexpr,
 ):  # fmt: skip
@@ -634,17 +684,19 @@ def move(
     bars = market.bars + bar * c.NUM_BARS
     if by_market:
         held, cash, carry, displacement, figures, ruined, singles = advance_with_impact(
-            account, displacement, weights, hold, moves, bars, friction, real, seat, lanes,
+            account, displacement, weights, hold, moves, bars, factor, friction, real, seat, lanes,
             players, padded, enough,
         )  # fmt: skip
     else:
         held, cash, carry, figures, ruined, singles = advance(
-            account, weights, hold, moves, bars, friction, lanes, padded, enough
+            account, weights, hold, moves, bars, factor, friction, lanes, padded, enough
         )
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
         held, cash = tl.where(ruined, 0.0, held), tl.where(ruined, 0.0, cash)
         carry = tl.where(ruined, 0.0, carry)
     market_return = tl.load(bars + c.BARS.market_return)
+    if rows > c.MOVE.tradable:
+        market_return = mean_return(moves, lanes < padded, factor, shown, padded)
     account, reward = be_paid(
         account, held, cash, carry, figures, ruined, market_return, real, kind
     )
@@ -653,7 +705,7 @@ def move(
 
 @triton.jit
 def step_kernel(
-    action, state, market, real, results, singles,
+    action, state, market, real, results, singles, views, ranges, rising, desk,
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
     chunk: tl.constexpr, mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr,
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
@@ -661,6 +713,7 @@ def step_kernel(
     rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
     players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
+    drawn: tl.constexpr, log_spacing: tl.constexpr, fewest: tl.constexpr, most: tl.constexpr,
 ):  # fmt: skip
     """Step the environment, or the market, that has this program's number."""
     program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
@@ -674,44 +727,76 @@ def step_kernel(
     key, invalid = tl.load(counters + c.COUNTER.key), tl.load(counters + c.COUNTER.invalid_actions)
     old, account = load_episode(state, n), load_account(state, n, lanes, padded)
     friction = load_friction(market.friction + n * c.NUM_FRICTIONS)
-    weights, hold, odd = decide(action, n, old, gross, lanes, assets, mode, liquidates)
+    slots, shown = state.slots + program * players * most, Shown(lanes, lanes < assets)
+    if drawn:
+        friction = draw_friction(friction, key, old.number, ranges, drawn, log_spacing)
+    if most > 0:
+        slots = state.slots + program * players * assets
+        shown = find_slots(slots, desk + program * padded, lanes, assets, padded)
+    factor = draw_factor(initial, common(key), common(old.number), ranges, drawn, log_spacing)
+    weights, hold, odd = decide(action, n, old, gross, shown, assets, mode, liquidates)
     tl.debug_barrier()  # all threads have read before one writes
 
     account, displacement, reward, figures, ruined, kept = move(
-        account, displacement, weights, hold, market, common(old.bar), friction, real, seat, lanes,
-        padded, rows, kind, enough, by_market, players,
+        account, displacement, weights, hold, market, common(old.bar), factor, friction, real, seat,
+        lanes, shown, padded, rows, kind, enough, by_market, players,
     )  # fmt: skip
     wealth = tl.where(ruined, 0.0, figures.wealth) if players > 1 else figures.wealth
     done = (anyone(ruined == 0) == 0) | (old.bar + 1 >= old.end)
     now = Episode(old.bar + 1, old.end, old.number, done)
     live = (old.done == 0) | same_step  # else the episode had ended, and begins anew
-    over, table = live == 0, market.features
+    over = live == 0
     if same_step:
         over = done
         tl.store(results.final_bar + n, now.bar)
         observe(
-            results.final_seen, n, now.bar, account, wealth, initial, table, lanes,
-            displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
-            log_growth_at, displacement_at,
+            results.final_seen, n, now.bar, account, wealth, initial, market, lanes, shown,
+            displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+            padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
         )  # fmt: skip
+        if views is not None:
+            tl.store(
+                views.final_volatility + n, initial * 0.0 + (1.0 if factor is None else factor)
+            )
+            if most > 0:
+                store_slots(views.final_slots, n, shown, lanes, assets)
 
     episode = begin(
         over, now, key, program, first, starts, horizon, last, worlds, span, worlds_per_market
     )
     moves = market.moves + common(episode.bar) * (rows * padded) + lanes
     bars = market.bars + common(episode.bar) * c.NUM_BARS
-    account = renew(
-        over, account, load_start(moves, lanes, c.MOVE.start_holdings, rows, padded), bars
-    )
-    wealth = tl.where(over, account.peak, wealth)
+    if most > 0:
+        slot, inside = shown.slot, shown.inside
+        if anyone(over):
+            fresh = draw_slots(common(key), common(episode.number), lanes, assets, fewest, most)
+            store_slots(state.slots, n, fresh, lanes, assets)
+            slot, inside = fresh.slot.to(tl.int32), fresh.inside
+        shown = Shown(slot, inside)
+        tl.debug_barrier()
+    invested = tl.load(real + c.REAL.initial_invested)
+    held, cash, peak = endow(
+        load_start(moves, lanes, c.MOVE.start_holdings, rows, padded), initial, invested, bars,
+        shown, most,
+    )  # fmt: skip
+    factor = draw_factor(initial, common(key), common(episode.number), ranges, drawn, log_spacing)
     if by_market:
         rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
+        if drawn and rows > c.MOVE.start_rate:
+            rate = rate * draw_number(
+                initial * 0.0 + 1.0, common(key), common(episode.number), ranges,
+                c.DRAWN.price_impact, drawn, log_spacing,
+            )  # fmt: skip
+            rate = rate if factor is None else rate * factor
+            peak = total(held * mean_price(-rate * held)) + cash
         displacement = Displacement(
             tl.where(anyone(over), 0.0, displacement.transient),
             tl.where(anyone(over), rate, displacement.rate),
         )
         tl.store(place.transient, displacement.transient, lanes < padded)
         tl.store(place.rate, displacement.rate, lanes < padded)
+    account = renew(over, account, held, cash, peak)
+    wealth = tl.where(over, account.peak, wealth)
     alive = figures.wealth_before > 0.0
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
     write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
@@ -724,7 +809,11 @@ def step_kernel(
     store_account(account, state, n, lanes, padded)
     tl.store(results.bar + n, episode.bar)
     observe(
-        results.seen, n, episode.bar, account, wealth, initial, table, lanes,
-        displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
-            log_growth_at, displacement_at,
+        results.seen, n, episode.bar, account, wealth, initial, market, lanes, shown,
+        displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
     )  # fmt: skip
+    if views is not None:
+        tl.store(views.volatility + n, initial * 0.0 + (1.0 if factor is None else factor))
+        if most > 0:
+            store_slots(views.slots, n, shown, lanes, assets)

@@ -13,9 +13,11 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
     by_market,
     column_places,
+    empty_draws,
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     market_rows,
     pack_market,
     pack_rules,
@@ -65,6 +67,7 @@ class TritonStepper:
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
         self._constants, self._single_orders = constants(params), single_orders
+        self._drawn = drawn_tables(params, self.num_envs)
 
     @property
     def state(self) -> EnvState:
@@ -94,6 +97,7 @@ class TritonStepper:
         results, singles = empty_results(self._params, self.num_envs), None
         if self._single_orders:
             singles = empty_singles(self._params, self.num_envs)
+        views = empty_views(self._params, self.num_envs)
         with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
@@ -102,9 +106,11 @@ class TritonStepper:
                 self._real,
                 results,
                 singles,
+                views,
+                *self._drawn,
                 **self._constants,
             )
-        return results.transition(self._portfolio_width, singles)
+        return results.transition(self._portfolio_width, singles, views)
 
 
 class CapturedStep:
@@ -135,7 +141,7 @@ class CapturedStep:
 
 def constants(params: EnvParams) -> dict[str, Any]:
     """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
-    tape, config = params.tape, params.config
+    tape, config, randomize = params.tape, params.config, params.config.randomize
     assets, horizon = tape.num_assets, config.episode.horizon
     block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
     seats = 1 << (config.players - 1).bit_length()
@@ -164,9 +170,29 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "seats": seats,
         "width": seen_width(params),
         **{f"{name}_at": place for name, place in column_places(params).items()},
+        "drawn": sum(
+            1 << place for place, name in enumerate(c.DRAWN._fields) if getattr(randomize, name)
+        ),
+        "log_spacing": randomize.spacing == "log",
+        "fewest": min(randomize.assets, default=0),
+        "most": max(randomize.assets, default=0),
         "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
+
+
+def drawn_tables(params: EnvParams, num_envs: int) -> tuple[Tensor | None, ...]:
+    """Ranges, rising features, and room to look slots up in; None where nothing is drawn."""
+    draws, columns = empty_draws(params, num_envs), params.tape.num_assets
+    if draws is None:
+        return None, None, None
+    desk = torch.empty(
+        num_envs // params.config.players,
+        columns + -columns % VECTOR,
+        device=params.tape.device,
+        dtype=torch.int32,
+    )
+    return draws.ranges, draws.rising, desk
 
 
 make = TritonStepper
