@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 OBSERVATION_LIMIT = 5.0
 """Normalised observations are clipped to this many standard deviations."""
+
+
+class Scale(NamedTuple):
+    """Moments as they are now, in the type of what they are to standardise."""
+
+    mean: Tensor  # [P]
+    std: Tensor  # [P]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Standardise `values` [..., P] and clip them."""
+        scaled = (values - self.mean) / self.std
+        return scaled.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
 
 
 class RunningMoments(nn.Module):
@@ -45,7 +59,10 @@ class RunningMoments(nn.Module):
         self.mean += delta * share
         self.count.copy_(total)
 
+    def scale(self, dtype: torch.dtype) -> Scale:
+        """The moments now, for values of this type: worked out once, used many times."""
+        return Scale(self.mean.to(dtype), self.std.to(dtype))
+
     def forward(self, values: Tensor) -> Tensor:
         """Standardise `values` [..., P] and clip them."""
-        scaled = (values - self.mean.to(values.dtype)) / self.std.to(values.dtype)
-        return scaled.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+        return self.scale(values.dtype)(values)

@@ -244,3 +244,23 @@ def test_steps_of_one_graph_are_the_eager_ones(emulation, steps):
             assert_same_bits(transition, eager.step(actions[number]))
         assert_same_bits(other.state, eager.state)
     assert emulation.graphs[0].names == {"step_kernel": steps}, "and no other call"
+
+
+STEP, MINIBATCH = 19, 171
+"""Calls that one step of a rollout and one minibatch may launch: fewer is better, and stays so."""
+
+
+def test_a_rollout_step_and_a_minibatch_launch_no_more_calls_than_they_did(emulation):
+    counts = []
+    for steps in (3, 5):
+        collect = CollectConfig(num_envs=4, rollout_steps=steps)
+        env = PortfolioEnv(PLANTED, 4, MARKETS["planted"][1], backend="triton")
+        trainer = Trainer(
+            PLANTED, env, PPOConfig(minibatches=2), PolicyConfig(hidden=8), collect, iterations=1
+        )
+        trainer.algorithm.collect(trainer.env)
+        rollout, minibatch = emulation.graphs[-2:]
+        counts.append(rollout.names.total())
+    assert (counts[1] - counts[0]) / 2 <= STEP
+    assert minibatch.names.total() <= MINIBATCH
+    assert rollout.names["normal_"] == 1, "all noise is drawn at once"
