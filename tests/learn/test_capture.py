@@ -251,16 +251,18 @@ STEP, MINIBATCH = 19, 171
 
 
 def test_a_rollout_step_and_a_minibatch_launch_no_more_calls_than_they_did(emulation):
+    tape, _ = planted_tape(revealing=True, bars=32)
     counts = []
-    for steps in (3, 5):
+    for steps in (6, 7):
         collect = CollectConfig(num_envs=4, rollout_steps=steps)
-        env = PortfolioEnv(PLANTED, 4, MARKETS["planted"][1], backend="triton")
+        env = PortfolioEnv(tape, 4, MARKETS["planted"][1], backend="triton")
+        assert tape.last - tape.first < 4 * steps, "each bar is to be encoded once"
         trainer = Trainer(
-            PLANTED, env, PPOConfig(minibatches=2), PolicyConfig(hidden=8), collect, iterations=1
+            tape, env, PPOConfig(minibatches=2), PolicyConfig(hidden=8), collect, iterations=1
         )
         trainer.algorithm.collect(trainer.env)
         rollout, minibatch = emulation.graphs[-2:]
         counts.append(rollout.names.total())
-    assert (counts[1] - counts[0]) / 2 <= STEP
+    assert counts[1] - counts[0] <= STEP
     assert minibatch.names.total() <= MINIBATCH
     assert rollout.names["normal_"] == 1, "all noise is drawn at once"
