@@ -19,7 +19,6 @@ from fastsim.env.slots import View
 from fastsim.errors import ConfigError
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
-from fastsim.policy.normalize import Scale
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 
@@ -233,35 +232,31 @@ def collect(
     record(rollout, 0, rollout.seen(steps))
     actions, means = rollout.action.normal_(generator=generator), torch.empty_like(rollout.action)
     deviation = policy.log_std.exp()
-    scale = policy.portfolio_moments.scale(rollout.portfolio.dtype)
-    for step in range(steps):
-        output = decide(policy, table, known, rollout.seen(step), scale)
-        means[step], rollout.value[step] = output.mean, output.value
-        action = torch.addcmul(output.mean, deviation, actions[step], out=actions[step])
-        into = take(rollout.room, step + 1)
-        transition = env.step(action, into)
-        if into is None:
-            keep(rollout, step, transition)
+    with policy.portfolio_moments.held(rollout.portfolio.dtype):
+        for step in range(steps):
+            output = decide(policy, table, known, rollout.seen(step))
+            means[step], rollout.value[step] = output.mean, output.value
+            action = torch.addcmul(output.mean, deviation, actions[step], out=actions[step])
+            if rollout.room is None:
+                keep(rollout, step, env.step(action))
+            else:
+                env.step(action, take(rollout.room, step + 1))
+        rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
     if rollout.room is not None:
         keep_all(rollout, rollout.room)
-    rollout.value[steps] = decide(policy, table, known, rollout.seen(steps), scale).value
     said = PolicyOutput(means, policy.log_std, rollout.value[:-1])
     rollout.log_prob.copy_(said.log_prob(actions))
 
 
 def decide(
-    policy: Policy,
-    table: MarketTable,
-    known: Tensor | None,
-    seen: Observation,
-    scale: Scale | None = None,
+    policy: Policy, table: MarketTable, known: Tensor | None, seen: Observation
 ) -> PolicyOutput:
     """What the policy says to what is seen, from market parts `known` [B, 2 hidden] if they are."""
     if known is None:
         market = policy.look_up(table, seen.bar, seen.view)
     else:
         market = known[seen.bar - table.first]
-    output: PolicyOutput = policy(market, seen.portfolio, scale)
+    output: PolicyOutput = policy(market, seen.portfolio)
     return output
 
 

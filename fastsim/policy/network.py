@@ -21,7 +21,7 @@ from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation, features_at
 from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
-from fastsim.policy.normalize import RunningMoments, Scale
+from fastsim.policy.normalize import RunningMoments
 from fastsim.policy.spec import PolicySpec
 
 
@@ -132,15 +132,9 @@ class Policy(nn.Module, Decider):
             return encode(table.rows[index])
         return embedding(index, encode(table.rows))  # its gradient is one pass over the rows
 
-    def forward(
-        self, market: Tensor, portfolio: Tensor, scale: Scale | None = None
-    ) -> PolicyOutput:
-        """Decide from the market parts [N, 2 hidden] and portfolios [N, P].
-
-        `scale` is that of the portfolio's moments, if who asks again and again has it at hand.
-        """
-        scale = scale or self.portfolio_moments.scale(portfolio.dtype)
-        own = self.portfolio_hidden(scale(portfolio))
+    def forward(self, market: Tensor, portfolio: Tensor) -> PolicyOutput:
+        """Decide from the market parts [N, 2 hidden] and portfolios [N, P]."""
+        own = self.portfolio_hidden(self.portfolio_moments(portfolio))
         actor, critic = torch.tanh(market + own).chunk(2, dim=-1)
         mean, value = self.actor(actor).float(), self.critic(critic).float()
         return PolicyOutput(mean, self.log_std, value.squeeze(-1))

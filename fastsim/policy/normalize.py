@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -35,6 +37,7 @@ class RunningMoments(nn.Module):
 
     def __init__(self, columns: int, *, device: torch.device | str = "cpu") -> None:
         super().__init__()
+        self._held: Scale | None = None
         for name, shape in (("mean", (columns,)), ("square_sum", (columns,)), ("count", ())):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64, device=device))
 
@@ -59,10 +62,22 @@ class RunningMoments(nn.Module):
         self.mean += delta * share
         self.count.copy_(total)
 
+    @contextmanager
+    def held(self, dtype: torch.dtype) -> Iterator[None]:
+        """Within it moments stay as they are, and those for values of this type are at hand."""
+        self._held = self.scale(dtype)
+        try:
+            yield
+        finally:
+            self._held = None
+
     def scale(self, dtype: torch.dtype) -> Scale:
-        """The moments now, for values of this type: worked out once, used many times."""
+        """The moments now, for values of this type."""
         return Scale(self.mean.to(dtype), self.std.to(dtype))
 
     def forward(self, values: Tensor) -> Tensor:
         """Standardise `values` [..., P] and clip them."""
+        held = self._held
+        if held is not None and held.mean.dtype == values.dtype:
+            return held(values)
         return self.scale(values.dtype)(values)
