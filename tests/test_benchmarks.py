@@ -159,7 +159,7 @@ def test_steps_are_measured_as_graphs_where_there_are_any(load, emulation, monke
         num_envs=(2,),
         num_assets=(2,),
         graph_steps=(1, 3),
-        bars=140,
+        bars=400,
         hidden=4,
         rounds=1,
         seconds=0.001,
@@ -177,7 +177,7 @@ def test_steps_are_measured_as_graphs_where_there_are_any(load, emulation, monke
 @INTERPRETED
 def test_the_rollout_is_measured_as_the_graph_that_it_is_in_training(load, emulation):
     module = load("benchmark_ppo")
-    tape = module.market(module.market_bars(140, 2), "cpu")
+    tape = module.market(module.market_bars(400, 2), "cpu")
     case = module.Benchmark(backend="triton", rollout_steps=2, hidden=4, minibatches=1)
     trainer = module.make_trainer(case, tape, 2)
     rate = module.rolling_out(trainer, 0.001)
