@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def records(device: torch.device) -> bool:
     return device.type in RECORDERS
 
 
-class Replay(NamedTuple):
+@dataclass(frozen=True)
+class Replay:
     """A recorded procedure; it keeps what the procedure holds, whose memory a graph knows only."""
 
     procedure: Procedure
