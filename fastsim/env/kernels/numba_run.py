@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels import numba_kernel, numba_market
-from fastsim.env.kernels.numba_kernel import jit
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_math import mean_price
 
 

@@ -14,6 +14,7 @@ from fastsim.env.kernels.buffers import (
     by_market,
     column_places,
     empty_results,
+    empty_singles,
     empty_state,
     market_rows,
     pack_market,
@@ -49,7 +50,7 @@ class TritonStepper:
     name = "triton"
     capturable = True
 
-    def __init__(self, params: EnvParams, state: EnvState) -> None:
+    def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         device = params.tape.device
         if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
             raise ConfigError(
@@ -62,7 +63,7 @@ class TritonStepper:
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants = constants(params)
+        self._constants, self._single_orders = constants(params), single_orders
 
     @property
     def state(self) -> EnvState:
@@ -89,7 +90,9 @@ class TritonStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results = empty_results(self._params, self.num_envs)
+        results, singles = empty_results(self._params, self.num_envs), None
+        if self._single_orders:
+            singles = empty_singles(self._params, self.num_envs)
         with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
@@ -97,9 +100,10 @@ class TritonStepper:
                 self._market,
                 self._real,
                 results,
+                singles,
                 **self._constants,
             )
-        return results.transition(self._portfolio_width)
+        return results.transition(self._portfolio_width, singles)
 
 
 class CapturedStep:
