@@ -27,7 +27,7 @@ from fastsim.progress import SILENT, Progress, Task
 WHOLE_TAPE = EpisodeConfig(horizon=None, random_start=False, staggered=False)
 TOLD_TIMES = 400
 """How often progress is told of in a replay: often enough for a bar, too seldom to slow it."""
-BLOCK_NUMBERS = 2**17
+BLOCK_NUMBERS = 2**18
 """Numbers, bars times portfolios times assets, that are worked on at a time."""
 MOST_BARS = 4096
 """Of a block."""

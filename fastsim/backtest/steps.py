@@ -130,6 +130,7 @@ class BarByBar:
             backend="numba" if fused else "torch",
             single_orders=True,
         )
+        self._none = self._env.state.open_orders[:, :0]
         self._seen = self._shown(self._env.reset())
 
     def run(self, bars: slice, tell: Callable[[int], None]) -> Steps:
@@ -143,7 +144,9 @@ class BarByBar:
     def _step(self) -> Steps:
         asked = [seat(take(self._seen, rows)) for rows, seat in self._seats]
         actions = torch.cat(asked).to(self._env.tape.device, self._env.tape.dtype)
-        open_orders = self._env.stepper.state.open_orders.clone()  # a fused step writes into it
+        open_orders = self._none
+        if self._env.config.orders.carries:
+            open_orders = self._env.stepper.state.open_orders.clone()  # a fused step writes into it
         transition = self._env.step(actions)
         self._seen = self._shown(transition.observation)
         for rows, seat in self._seats:

@@ -86,7 +86,7 @@ def think(b, n, network, hidden, answer, desk):
         for j in range(answer.shape[0]):
             answer[j] += hidden[k] * network.actor[k, j]
     for j in range(answer.shape[0]):
-        desk.action[n, j] = real(answer[j])
+        desk.action[n, j] = real(np.float32(answer[j]))  # as policies give them
 
 
 @jit
