@@ -84,13 +84,13 @@ class NumbaStepper:
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
         bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
+        rooms = [room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._all, self._room = (0, markets), rooms[0]
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
-        room = self._new_results(), self._new_singles()
-        call = self._calls(np.empty((self.num_envs, width), self._real), *room)[0]
+        blank = self._new_results(), self._new_singles()
+        call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
         forget_old_code(numba_kernel.step_block, "env")
         # To look up the types of all blocks at every call takes longer than to step an environment.
@@ -172,7 +172,7 @@ def _nothing() -> None:
     """Where single orders are not told."""
 
 
-def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
+def room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     """What a thread works in: weights and limits of a row, and the orders of a market."""
     single = ("weights", "limit", *numba_market.Pit._fields)
     rows = len(single) - 1 + params.config.players  # the orders take one for each player
