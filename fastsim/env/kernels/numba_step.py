@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numba
@@ -18,9 +18,10 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.kernels import numba_draws, numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
+    Results,
+    Rules,
     by_market,
     empty_draws,
-    empty_like,
     empty_results,
     empty_singles,
     empty_state,
@@ -30,9 +31,12 @@ from fastsim.env.kernels.buffers import (
     pack_rules,
     portfolio_width,
     repack_bars,
+    room_like,
     torch_blocks,
+    without_features,
 )
 from fastsim.env.kernels.compiled import forget_old_code, in_parts
+from fastsim.env.kernels.numba_row import NumbaRow
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -41,6 +45,11 @@ SERIAL_BELOW = 16_384
 """Numbers, N A, below which threads cost more than they bring."""
 VECTOR = 16
 """Assets are padded to a multiple of this, so that loops over them end with whole registers."""
+
+
+_NAMES = (c.FIGURE._fields,)
+_as_arrays = partial(tuple.__new__, StepArrays)
+"""Of all fields at once: by name it takes half as long again as a step of a single environment."""
 
 
 class NumbaStepper:
@@ -64,21 +73,25 @@ class NumbaStepper:
         self._state.load(state)
         self._market = pack_market(params, VECTOR)
         self._single_orders = single_orders
-        told = (
-            empty_results(params, self.num_envs),
-            empty_singles(params, self.num_envs) if single_orders else None,
-            empty_views(params, self.num_envs),
-        )
-        self._blank = tuple(None if blocks is None else numpy_blocks(blocks) for blocks in told)
+        self._new_results = room_like(numpy_blocks(empty_results(params, self.num_envs)))
+        self._new_singles = _new_room(empty_singles(params, self.num_envs), single_orders)
+        views = empty_views(params, self.num_envs)
+        self._new_views = _new_room(views, views is not None)
         blocks: Any = numpy_blocks(self._state)
-        tables: Any = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
-        self._parts = _parts(params, blocks, tables[0])
-        self._real = blocks.holdings.dtype
-        # Every array takes its time at every call.
-        blocks = blocks._replace(slots=None)
+        market: Any = numpy_blocks(self._market)
+        self._invalid, self._real = (
+            blocks.counters[:, c.COUNTER.invalid_actions],
+            market.moves.dtype,
+        )
+        self._parts = _parts(params, blocks, market)
+        self._threads, self._room = len(self._parts), self._parts[0][2]
+        self._all = 0, self._parts[-1][1]
+        blocks = blocks._replace(slots=None)  # every array takes its time at every call
         if not by_market(params.config):
             blocks = blocks._replace(displaced=None)
-        self._fixed = (blocks, *tables)
+        self._fixed = blocks, market
+        self._rules = numpy_blocks(pack_rules(params))
+        self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._step_block, self._draw_block = self._compiled()
         self._draw_again()
 
@@ -90,7 +103,8 @@ class NumbaStepper:
         params = self._params
         forget_old_code(numba_kernel.step_block, "env")
         width = action_width(params.config.action, params.tape.num_assets)
-        call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
+        told = self._new_results(), self._new_singles(), self._new_views()
+        call = self._calls(np.empty((self.num_envs, width), self._real), self._rules, told)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
         step = kernel.step_block.compile(tuple(map(numba.typeof, call)))
         if not params.config.randomize.varies:
@@ -122,54 +136,81 @@ class NumbaStepper:
         """Read these bars [B] of the tape again."""
         repack_bars(self._market, self._params, bars, VECTOR)
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once."""
-        return self._in_tensors(self._step(action.detach().numpy()))
+    def room(self, steps: int) -> Results:
+        """Blocks [steps, N, ...] that so many steps can write into."""
+        return empty_results(without_features(self._params), self.num_envs, steps)
+
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
+        """Step every environment once, into these blocks [N, ...] if there are any."""
+        results = None if into is None else numpy_blocks(into)
+        return self._in_tensors(*self._step(action.detach().numpy(), results))
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
         told = self._step(action)
-        stepped = told[0]
-        return StepArrays(
-            names=c.FIGURE._fields,
-            seen=stepped.seen,
-            bar=stepped.bar,
-            figures=stepped.figures,
-            flags=stepped.flags,
-            final_seen=stepped.final_seen,
-            final_bar=stepped.final_bar,
-            invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
-            transition=lambda: self._in_tensors(told),
+        return _as_arrays(
+            (*_NAMES, *told[0], self._invalid.copy(), partial(self._in_tensors, *told))
         )
 
-    def _in_tensors(self, told: tuple[Any, ...]) -> Transition:
-        """The same memory as tensors."""
-        tensors: Any = [None if blocks is None else torch_blocks(blocks) for blocks in told]
-        transition: Transition = tensors[0].transition(self._portfolio_width, *tensors[1:])
-        return transition
+    def by_row(self) -> NumbaRow:
+        """Of a single environment under `next_step`; made when it is first asked for."""
+        return self._row
 
-    def _step(self, action: NDArray[Any]) -> tuple[Any, ...]:
-        """Share the environments among threads."""
-        told = tuple(None if blocks is None else empty_like(blocks) for blocks in self._blank)
-        action = np.ascontiguousarray(action, dtype=self._real)
-        in_parts(self._step_block, self._calls(action, told))
+    @cached_property
+    def _row(self) -> NumbaRow:
+        results = numpy_blocks(empty_results(self._params, 1))
+        width = action_width(self._params.config.action, self._params.tape.num_assets)
+        nothing = {"singles": None, "views": None}
+        rest, transition = (None, None, *self._room), partial(self._in_tensors, **nothing)
+        market = by_market(self._params.config)
+        return NumbaRow(
+            (*self._fixed, self._rules), results, rest, width, transition, market=market
+        )
+
+    def _in_tensors(self, stepped: Any, singles: Any, views: Any) -> Transition:
+        """The same memory as tensors."""
+        results: Results = torch_blocks(stepped)
+        others = (None if blocks is None else torch_blocks(blocks) for blocks in (singles, views))
+        return results.transition(self._portfolio_width, *others)
+
+    def _step(self, action: NDArray[Any], into: Any = None) -> tuple[Any, ...]:
+        """Share the environments among threads; returns results, single orders and views."""
+        results = self._new_results() if into is None else into
+        rules = self._rules if into is None else self._rules_of_room
+        told = results, self._new_singles(), self._new_views()
+        action = np.ascontiguousarray(action, self._real)
+        if self._threads > 1:
+            in_parts(self._step_block, self._calls(action, rules, told))
+        else:  # a single environment takes its step in less time than it takes to look around
+            self._step_block(*self._all, action, *self._fixed, rules, *told, *self._room)
         return told
 
-    def _calls(self, action: NDArray[Any], told: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Arguments of the kernel, thread by thread; it tells results, single orders and views."""
+    def _calls(
+        self, action: NDArray[Any], rules: Rules, told: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]]:
+        """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, *told, *room) for start, stop, room in self._parts
+            (start, stop, action, *self._fixed, rules, *told, *room)
+            for start, stop, room in self._parts
         ]
 
     def _draw_call(self) -> tuple[Any, ...]:
         """Arguments of the kernel that draws."""
-        _, _, (drawn, *_) = self._parts[0]
-        return 0, self.num_envs, *self._fixed, drawn
+        return 0, self.num_envs, *self._fixed, self._rules, self._room[0]
 
     def _draw_again(self) -> None:
         """Draw what follows from the episodes of a state that was loaded."""
         if self._draw_block is not None:
             self._draw_block(*self._draw_call())
+
+
+def _nothing() -> None:
+    """What is not told."""
+
+
+def _new_room(blocks: Any, told: bool) -> Callable[[], Any]:
+    """What makes arrays like these blocks, if they are told."""
+    return room_like(numpy_blocks(blocks)) if told else _nothing
 
 
 def _parts(params: EnvParams, state: Any, market: Any) -> list[tuple[int, int, tuple[Any, ...]]]:
@@ -179,14 +220,12 @@ def _parts(params: EnvParams, state: Any, market: Any) -> list[tuple[int, int, t
     if rows * params.tape.num_assets >= SERIAL_BELOW:
         threads = min(torch.get_num_threads(), markets)
     bounds = [part * markets // threads for part in range(threads + 1)]
-    rooms = [
-        (drawn, *_room(params, columns)) for drawn in _drawn_rooms(params, state, market, threads)
-    ]
+    rooms = [room(params, columns, drawn) for drawn in _drawn_rooms(params, state, market, threads)]
     return list(zip(bounds, bounds[1:], rooms, strict=False))
 
 
-def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
-    """What a thread works in: weights and limits of a row, and the orders of a market."""
+def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:
+    """What a thread works in: what is drawn, weights and limits of a row, orders of a market."""
     single = ("weights", "limit", *numba_market.Pit._fields)
     rows = len(single) - 1 + params.config.players  # the orders take one for each player
     lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
@@ -194,8 +233,8 @@ def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     rooms["orders"] = lanes[len(rooms) :]
     weights, limit = rooms.pop("weights"), rooms.pop("limit")
     if not by_market(params.config):
-        return weights, limit
-    return weights, limit, numba_market.Pit(**rooms)
+        return drawn, weights, limit
+    return drawn, weights, limit, numba_market.Pit(**rooms)
 
 
 def _drawn_rooms(params: EnvParams, state: Any, market: Any, threads: int) -> list[Any]:

@@ -67,28 +67,32 @@ def draw_number(
     own, key, number, ranges, name: tl.constexpr, drawn: tl.constexpr, log: tl.constexpr
 ):
     """A number of this name, of the type of `own`; its `own` value where it is not drawn."""
+    told = own
     if (drawn >> name) & 1:
         low = tl.load(ranges + 3 * name)
         high = tl.load(ranges + 3 * name + 1)
-        unit = tl.load(ranges + 3 * name + 2)
         steps = draw_integer(key, number, _RANDOMIZE_STREAM + name, _STEPS)
         share = (steps.to(tl.float64) + 0.5) / _STEPS
-        if log:
-            told = low * tl.exp(tl.log(high / low) * share)
-        else:
-            told = low + (high - low) * share
-        return (unit * told).to(own.dtype)
-    else:
-        return own
+        number = low * tl.exp(tl.log(high / low) * share) if log else low + (high - low) * share
+        told = (tl.load(ranges + 3 * name + 2) * number).to(own.dtype)
+    return told
 
 
 @triton.jit
 def draw_factor(like, key, number, ranges, drawn: tl.constexpr, log: tl.constexpr):
     """Factor on log returns, of the type of `like`; None where it is not drawn."""
+    factor = None
     if (drawn >> c.DRAWN.volatility) & 1:
-        return draw_number(like, key, number, ranges, c.DRAWN.volatility, drawn, log)
-    else:
-        return None
+        factor = draw_number(like, key, number, ranges, c.DRAWN.volatility, drawn, log)
+    return factor
+
+
+@triton.jit
+def draw_rate(like, key, number, ranges, drawn: tl.constexpr, log: tl.constexpr):
+    """Factor on the displacement of prices, of the type of `like`."""
+    rate = draw_number(like * 0.0 + 1.0, key, number, ranges, c.DRAWN.price_impact, drawn, log)
+    factor = draw_factor(like, key, number, ranges, drawn, log)
+    return rate if factor is None else rate * factor
 
 
 @triton.jit
@@ -139,12 +143,47 @@ def store_slots(slots, row, shown, lanes, assets: tl.constexpr):
 
 
 @triton.jit
-def find_slots(slots, room, lanes, assets: tl.constexpr, padded: tl.constexpr):
-    """Where each asset is shown, by the slots that show it; `room` is this program's own."""
-    asset = tl.load(slots + lanes, mask=lanes < assets, other=-1)
-    tl.store(room + lanes, lanes * 0 - 1, lanes < padded)
-    tl.debug_barrier()
-    tl.store(room + asset, lanes, asset >= 0)
-    tl.debug_barrier()
-    slot = tl.load(room + lanes, mask=lanes < padded, other=-1)
-    return Shown(slot=slot, inside=slot >= 0)
+def find_slots(
+    slots, desk, program, lanes, assets: tl.constexpr, padded: tl.constexpr, most: tl.constexpr
+):
+    """Where each asset is shown: in its own slot, or by the slots [A] that show it.
+
+    These are turned around in the program's own row of `desk`.
+    """
+    slot, inside = lanes, lanes < assets
+    if most > 0:
+        room = desk + program * padded
+        asset = tl.load(slots + lanes, mask=lanes < assets, other=-1)
+        tl.store(room + lanes, lanes * 0 - 1, lanes < padded)
+        tl.debug_barrier()
+        tl.store(room + asset, lanes, asset >= 0)
+        tl.debug_barrier()
+        slot = tl.load(room + lanes, mask=lanes < padded, other=-1)
+        inside = slot >= 0
+    return Shown(slot=slot, inside=inside)
+
+
+@triton.jit
+def renew_slots(
+    over, slots, row, shown, key, number, lanes, assets: tl.constexpr, fewest: tl.constexpr,
+    most: tl.constexpr,
+):  # fmt: skip
+    """Where an episode shows each asset: where the last one did, or if that is over, drawn anew."""
+    slot, inside = shown.slot, shown.inside
+    if most > 0:
+        if over:
+            fresh = draw_slots(key, number, lanes, assets, fewest, most)
+            store_slots(slots, row, fresh, lanes, assets)
+            slot, inside = fresh.slot.to(tl.int32), fresh.inside
+        tl.debug_barrier()
+    return Shown(slot=slot, inside=inside)
+
+
+@triton.jit
+def show_view(
+    slots, volatility, row, like, factor, shown, lanes, assets: tl.constexpr, most: tl.constexpr
+):
+    """Write in what the market of an episode differs from the tape; of the type of `like`."""
+    tl.store(volatility + row, like * 0.0 + (1.0 if factor is None else factor))
+    if most > 0:
+        store_slots(slots, row, shown, lanes, assets)

@@ -23,15 +23,14 @@ from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.triton_draws import (
     Friction,
-    Shown,
     draw_factor,
     draw_friction,
     draw_integer,
-    draw_number,
-    draw_slots,
+    draw_rate,
     find_slots,
     hidden,
-    store_slots,
+    renew_slots,
+    show_view,
 )
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
@@ -549,6 +548,43 @@ def renew(over, account, held, cash, peak):
 
 
 @triton.jit
+def lay_out(
+    market, bar, initial, invested, key, number, ranges, lanes, shown,
+    padded: tl.constexpr, rows: tl.constexpr, by_market: tl.constexpr, drawn: tl.constexpr,
+    log_spacing: tl.constexpr, most: tl.constexpr,
+):  # fmt: skip
+    """What an episode begins with: holdings, cash, wealth, and how far trades move prices."""
+    moves = market.moves + bar * (rows * padded) + lanes
+    bars = market.bars + bar * c.NUM_BARS
+    held = load_start(moves, lanes, c.MOVE.start_holdings, rows, padded)
+    held, cash, wealth = endow(held, initial, invested, bars, shown, most)
+    rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
+    if by_market and drawn and rows > c.MOVE.start_rate:
+        rate = rate * draw_rate(initial, key, number, ranges, drawn, log_spacing)
+        wealth = total(held * mean_price(-rate * held)) + cash
+    return held, cash, wealth, rate
+
+
+@triton.jit
+def renew_prices(over, displacement, rate, place, lanes, padded: tl.constexpr):
+    """Where the market stands, or if its episode is `over` where the next begins; kept, too."""
+    displacement = Displacement(
+        tl.where(over, 0.0, displacement.transient), tl.where(over, rate, displacement.rate)
+    )
+    tl.store(place.transient, displacement.transient, lanes < padded)
+    tl.store(place.rate, displacement.rate, lanes < padded)
+    return displacement
+
+
+@triton.jit
+def write_orders(singles, n, live, kept, account, lanes, assets: tl.constexpr):
+    """Write orders one by one; where not `live`, none."""
+    at, inside = n * assets + lanes, lanes < assets
+    tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
+    tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
+
+
+@triton.jit
 def show_features(
     seen, bar, market, slots, rising, factor, assets: tl.constexpr, features: tl.constexpr,
     chunk: tl.constexpr, rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr,
@@ -727,13 +763,10 @@ def step_kernel(
     key, invalid = tl.load(counters + c.COUNTER.key), tl.load(counters + c.COUNTER.invalid_actions)
     old, account = load_episode(state, n), load_account(state, n, lanes, padded)
     friction = load_friction(market.friction + n * c.NUM_FRICTIONS)
-    slots, shown = state.slots + program * players * most, Shown(lanes, lanes < assets)
-    if drawn:
-        friction = draw_friction(friction, key, old.number, ranges, drawn, log_spacing)
-    if most > 0:
-        slots = state.slots + program * players * assets
-        shown = find_slots(slots, desk + program * padded, lanes, assets, padded)
+    friction = draw_friction(friction, key, old.number, ranges, drawn, log_spacing)
     factor = draw_factor(initial, common(key), common(old.number), ranges, drawn, log_spacing)
+    slots = state.slots + program * players * assets
+    shown = find_slots(slots, desk, program, lanes, assets, padded, most)
     weights, hold, odd = decide(action, n, old, gross, shown, assets, mode, liquidates)
     tl.debug_barrier()  # all threads have read before one writes
 
@@ -755,46 +788,25 @@ def step_kernel(
             padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
         )  # fmt: skip
         if views is not None:
-            tl.store(
-                views.final_volatility + n, initial * 0.0 + (1.0 if factor is None else factor)
-            )
-            if most > 0:
-                store_slots(views.final_slots, n, shown, lanes, assets)
+            show_view(
+                views.final_slots, views.final_volatility, n, initial, factor, shown, lanes, assets,
+                most,
+            )  # fmt: skip
 
     episode = begin(
         over, now, key, program, first, starts, horizon, last, worlds, span, worlds_per_market
     )
-    moves = market.moves + common(episode.bar) * (rows * padded) + lanes
-    bars = market.bars + common(episode.bar) * c.NUM_BARS
-    if most > 0:
-        slot, inside = shown.slot, shown.inside
-        if anyone(over):
-            fresh = draw_slots(common(key), common(episode.number), lanes, assets, fewest, most)
-            store_slots(state.slots, n, fresh, lanes, assets)
-            slot, inside = fresh.slot.to(tl.int32), fresh.inside
-        shown = Shown(slot, inside)
-        tl.debug_barrier()
-    invested = tl.load(real + c.REAL.initial_invested)
-    held, cash, peak = endow(
-        load_start(moves, lanes, c.MOVE.start_holdings, rows, padded), initial, invested, bars,
-        shown, most,
+    key, number = common(key), common(episode.number)
+    shown = renew_slots(
+        anyone(over), state.slots, n, shown, key, number, lanes, assets, fewest, most
+    )
+    factor = draw_factor(initial, key, number, ranges, drawn, log_spacing)
+    held, cash, peak, fresh = lay_out(
+        market, common(episode.bar), initial, tl.load(real + c.REAL.initial_invested), key, number,
+        ranges, lanes, shown, padded, rows, by_market, drawn, log_spacing, most,
     )  # fmt: skip
-    factor = draw_factor(initial, common(key), common(episode.number), ranges, drawn, log_spacing)
     if by_market:
-        rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
-        if drawn and rows > c.MOVE.start_rate:
-            rate = rate * draw_number(
-                initial * 0.0 + 1.0, common(key), common(episode.number), ranges,
-                c.DRAWN.price_impact, drawn, log_spacing,
-            )  # fmt: skip
-            rate = rate if factor is None else rate * factor
-            peak = total(held * mean_price(-rate * held)) + cash
-        displacement = Displacement(
-            tl.where(anyone(over), 0.0, displacement.transient),
-            tl.where(anyone(over), rate, displacement.rate),
-        )
-        tl.store(place.transient, displacement.transient, lanes < padded)
-        tl.store(place.rate, displacement.rate, lanes < padded)
+        displacement = renew_prices(anyone(over), displacement, fresh, place, lanes, padded)
     account = renew(over, account, held, cash, peak)
     wealth = tl.where(over, account.peak, wealth)
     alive = figures.wealth_before > 0.0
@@ -802,9 +814,7 @@ def step_kernel(
     write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
     tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
     if singles is not None:
-        at, inside = n * assets + lanes, lanes < assets
-        tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
-        tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
+        write_orders(singles, n, live, kept, account, lanes, assets)
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded)
     tl.store(results.bar + n, episode.bar)
@@ -814,6 +824,4 @@ def step_kernel(
         padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
     )  # fmt: skip
     if views is not None:
-        tl.store(views.volatility + n, initial * 0.0 + (1.0 if factor is None else factor))
-        if most > 0:
-            store_slots(views.slots, n, shown, lanes, assets)
+        show_view(views.slots, views.volatility, n, initial, factor, shown, lanes, assets, most)

@@ -14,6 +14,7 @@ from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
+from fastsim.learn.ppo.steps import Steps
 from fastsim.learn.ppo.update import (
     Losses,
     empty_batch,
@@ -39,7 +40,8 @@ from fastsim.policy.spec import PolicyConfig
 class PPO:
     """On-policy learning from rollouts; see `AlgorithmRecord.make` for what it is given.
 
-    On a GPU the rollout and the update are replayed as CUDA graphs; the same numbers, sooner.
+    On a GPU the rollout and the update are replayed as CUDA graphs; the same numbers, sooner. An
+    environment that moves things about steps as it is, and the update is still a graph.
     """
 
     def __init__(
@@ -66,26 +68,26 @@ class PPO:
         self._rows = torch.zeros(
             len(self.batch.bar) // config.minibatches, dtype=torch.int64, device=device
         )
+        self._steps = Steps(config)
         self._forget()
 
     def collect(self, env: Environment) -> None:
         """Fill the rollout, and the batch with its samples."""
         self._env = env
-        if self.course.capture and not self._recorded:
-            self._record()
+        if self.course.capture and env.capturable and not self._rollout_recorded:
+            self._record_rollout()
         self._experience()
 
     def update(self) -> Figures:
         """Learn in minibatches until the policy has moved far enough; reads nothing on a GPU."""
+        if self.course.capture and records(self.course.generator.device):
+            self._record_update()
         set_rate(self.optimizer, learning_rate(self.config, self.course.done))
         for total in self.tally:
             total.zero_()
-        generator = self.course.generator
-        for rows in minibatches(len(self.batch.bar), self.config, generator):
-            if not records(generator.device) and bool(self.tally.stopped):
-                break  # the rest would change nothing
-            self._rows.copy_(rows)
-            self._learn()
+        rows = minibatches(len(self.batch.bar), self.config, self.course.generator)
+        parts = (self.policy, self.optimizer, self.table, self.batch)
+        self._steps.take(*parts, rows, self.tally, self._learn_by_autograd)
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
         return self._figures()
 
@@ -111,7 +113,7 @@ class PPO:
         self._forget()  # what was recorded knows the old tensors
 
     def _forget(self) -> None:
-        self._recorded = False
+        self._rollout_recorded = self._update_recorded = False
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
 
     def _figures(self) -> Figures:
@@ -136,23 +138,30 @@ class PPO:
         for room, column in zip(flatten(self.batch), columns, strict=True):
             room.copy_(column)
 
+    def _learn_by_autograd(self, rows: Tensor) -> None:
+        self._rows.copy_(rows)
+        self._learn()
+
     def _learn_from_rows(self) -> None:
         minibatch = take(self.batch, self._rows)
         learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
 
-    def _record(self) -> None:
-        """Record the rollout and the update as CUDA graphs where everything stays in its place."""
-        self._recorded = True
-        if not self._env.capturable:
-            return
-        generator = self.course.generator
-        env = flatten(self._env.stepper.state)
-        records = [*flatten(self.rollout), *flatten(self.batch)]
-        kept = [*env, *records, *self.reward_scale.buffers()]
+    def _record_rollout(self) -> None:
+        """Record the rollout as a CUDA graph: the environment leaves everything in its place."""
+        self._rollout_recorded = True
+        generator, env = self.course.generator, flatten(self._env.stepper.state)
+        filled = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *filled, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, generator.device, generator)
+
+    def _record_update(self) -> None:
+        """Record a minibatch as a CUDA graph, once there are samples in the batch."""
+        if self._update_recorded:
+            return
+        self._update_recorded = True
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
-        self._learn = captured(self._learn_from_rows, kept, generator.device, generator)
+        self._learn = captured(self._learn_from_rows, kept, self.course.generator.device)
 
 
 RECORD = AlgorithmRecord(name="ppo", config=PPOConfig, make=PPO, check=check_minibatches)
