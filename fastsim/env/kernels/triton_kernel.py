@@ -809,9 +809,10 @@ def step_kernel(
         displacement = renew_prices(anyone(over), displacement, fresh, place, lanes, padded)
     account = renew(over, account, held, cash, peak)
     wealth = tl.where(over, account.peak, wealth)
-    alive = figures.wealth_before > 0.0
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
-    write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
+    write_flags(
+        results.flags + n * c.NUM_FLAGS, live, ruined, done, figures.wealth_before > 0.0, terminates
+    )
     tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
     if singles is not None:
         write_orders(singles, n, live, kept, account, lanes, assets)
