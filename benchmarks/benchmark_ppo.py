@@ -89,7 +89,9 @@ class Benchmark:
     """Also write the results to this file."""
 
 
-def make_trainer(case: Benchmark, tape: MarketTape, num_envs: int) -> Trainer:
+def make_trainer(
+    case: Benchmark, tape: MarketTape, num_envs: int, *, capture: bool = True
+) -> Trainer:
     """PPO that never ends an iteration early."""
     rules = EnvConfig(action="logits", observation="index", episode=EpisodeConfig(staggered=True))
     settings = PPOConfig(
@@ -105,6 +107,7 @@ def make_trainer(case: Benchmark, tape: MarketTape, num_envs: int) -> Trainer:
         PolicyConfig(hidden=case.hidden),
         CollectConfig(num_envs=num_envs, rollout_steps=case.rollout_steps),
         iterations=1_000_000,
+        capture=capture,
     )
     if case.backend != "auto":
         trainer.env = PortfolioEnv(tape, num_envs, rules, backend=case.backend)

@@ -20,6 +20,7 @@ from torch import Tensor
 import fastsim
 from fastsim.data.bars import Bars
 from fastsim.env.environment import PortfolioEnv
+from fastsim.forecast.interface import DTYPES
 from fastsim.market.tape import MarketTape, make_tape
 
 Row = dict[str, Any]
@@ -100,6 +101,28 @@ def copy_bandwidth(device: str, megabytes: int = 256, rounds: int = 7) -> float:
     target = torch.zeros_like(source)
     seconds = [seconds_of(lambda: target.copy_(source), device) for _ in range(rounds)]
     return 2.0 * 4 * len(source) / min(seconds)
+
+
+def matrix_rate(device: str, precision: str, size: int = 0) -> float:
+    """Best FLOP/s of square products of this side in this precision; int8 as float32.
+
+    "tf32" is float32 whose products a GPU may round to its 19 bits. The side is 8,192 on a GPU and
+    1,024 on a CPU, if none is given.
+    """
+    dtype = DTYPES.get(precision, torch.float32)
+    size = size or (8192 if torch.device(device).type == "cuda" else 1024)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        product()
+        return 2.0 * size**3 / min(seconds_of(product, device) for _ in range(10))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def header(benchmark: str, device: str) -> Row:

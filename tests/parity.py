@@ -124,12 +124,17 @@ def actions(tape, config, seed, envs=ENVS, steps=STEPS):
     return rows
 
 
-def run(tape, config, seed, backend, friction=None, *, envs=ENVS, steps=STEPS, device="cpu"):
+def run(
+    tape, config, seed, backend, friction=None, *,
+    envs=ENVS, steps=STEPS, device="cpu", singles=False,
+):  # fmt: skip
     """Observations, transitions and states of one run on this device, brought to the host."""
     if friction is not None:
         friction = Friction(*(None if costs is None else costs.to(device) for costs in friction))
     there = tape.to(device)
-    env = PortfolioEnv(there, envs, config, friction=friction, seed=seed, backend=backend)
+    env = PortfolioEnv(
+        there, envs, config, friction=friction, seed=seed, backend=backend, single_orders=singles
+    )
     record = [(env.columns(env.reset(seed)).cpu(), None, None)]
     for action in actions(tape, config, seed, envs, steps):
         transition = env.step(action.to(device))
@@ -183,6 +188,9 @@ def assert_same_run(reference, other, wealth, tolerance):
         if wanted.final_observation is not None:
             assert torch.equal(found.final_observation.bar, wanted.final_observation.bar)
             near(found.final_observation.portfolio, wanted.final_observation.portfolio, 10.0)
+        if found.outcome.trade is not None:
+            near(found.outcome.trade, wanted.outcome.trade, wealth)
+            near(found.outcome.holdings, wanted.outcome.holdings, wealth)
         figures, expected = figures_of(found), figures_of(wanted)
         assert list(figures) == list(expected)
         for name, figure in figures.items():

@@ -83,7 +83,8 @@ class Terms(NamedTuple):
 class Outcome(NamedTuple):
     """What happened between two closes, in account currency.
 
-    Single orders are kept by the reference alone: fused backends leave `trade` and `holdings` None.
+    Single orders are kept by the reference, and by fused backends that are asked to: else `trade`
+    and `holdings` are None.
     """
 
     wealth_before: Tensor  # [N]  at the close of the decision

@@ -14,8 +14,14 @@ from fastsim.config import require_count, whole_number
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.info import Source, tell_start, tell_step, told_names
-from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
-from fastsim.env.kernels.choose import Backend, make_stepper
+from fastsim.env.kernels.arrays import (
+    ArrayStepper,
+    ArrayWindows,
+    StepArrays,
+    on_host,
+    with_windows,
+)
+from fastsim.env.kernels.choose import Backend, make_stepper, make_windows
 from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
     Observation,
@@ -53,6 +59,8 @@ class PortfolioEnv:
     backend
         Who steps: the reference in torch, a fused kernel in numba (CPU) or Triton (CUDA), or the
         fastest of them that fits ("auto").
+    single_orders
+        Whether fused backends, too, tell `Outcome.trade` and `Outcome.holdings`, at some cost.
 
     Raises
     ------
@@ -70,6 +78,7 @@ class PortfolioEnv:
         first_env: int = 0,
         seed: int = 0,
         backend: Backend = "auto",
+        single_orders: bool = False,
     ) -> None:
         config = config or EnvConfig()
         require_count("num_envs", num_envs)
@@ -100,9 +109,13 @@ class PortfolioEnv:
         self._told_names = told_names(self.cost_names)
         self.num_envs = num_envs
         self._deal(seed)
-        self.stepper = make_stepper(self.params, self._first_state(seed), backend)
+        state = self._first_state(seed)
+        self.stepper = make_stepper(self.params, state, backend, single_orders=single_orders)
+        self._windows = make_windows(self.params, backend)
         self._action_shape = (num_envs, self.action_width)
-        in_arrays = isinstance(self.stepper, ArrayStepper) and config.observation != "window"
+        plain = isinstance(self._windows, ArrayWindows) and not config.randomize.shows
+        in_arrays = isinstance(self.stepper, ArrayStepper)
+        in_arrays = in_arrays and (plain or config.observation != "window")
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
 
     @property
@@ -130,13 +143,13 @@ class PortfolioEnv:
         state = unflatten(self.stepper.state, saved["state"])
         if self.worlds is not None:
             changed = self.worlds.load_state_dict(saved["worlds"])
-            self.stepper.refresh(self.tape.bars_of(changed))
+            self._refresh(changed)
         self.state = state
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
-        return self.stepper.capturable and self.tape.device.type == "cuda"
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
+        return self.stepper.capturable
 
     @property
     def tape(self) -> MarketTape:
@@ -207,7 +220,7 @@ class PortfolioEnv:
             number = old.episode.number + 1
             state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
-            self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
+            self._refresh(self._deal(seed))
             state = self._first_state(seed, chosen)
         if rows is not None:
             state = select(rows.to(self.tape.device), state, self.stepper.state)
@@ -225,7 +238,7 @@ class PortfolioEnv:
             return self._no_worlds
         number = self.stepper.state.episode.number[:: self.config.players]
         changed = self.worlds.renew(number.numpy(force=True))
-        self.stepper.refresh(self.tape.bars_of(changed))
+        self._refresh(changed)
         return changed
 
     def step(self, action: Tensor) -> Transition:
@@ -253,7 +266,10 @@ class PortfolioEnv:
         """
         self._check_shape(action.shape)
         if self._fused is not None:
-            return self._fused.step_arrays(action)
+            stepped = self._fused.step_arrays(action)
+            if self._windows is None:
+                return stepped
+            return with_windows(stepped, cast(ArrayWindows, self._windows))
         transition = self.step(torch.tensor(action, device=self.tape.device))
         return on_host(transition, self.columns, self.stepper.invalid_actions)
 
@@ -283,6 +299,14 @@ class PortfolioEnv:
         """What `info` tells after a reset, in tensors [N]."""
         return tell_start(self.params, observation, self.state.wealth)
 
+    def _refresh(self, worlds: Tensor) -> None:
+        """Read these worlds [K] of the tape again."""
+        if len(worlds):
+            bars = self.tape.bars_of(worlds)
+            self.stepper.refresh(bars)
+            if self._windows is not None:
+                self._windows.refresh(bars)
+
     def _lasting(self, source: Source, transition: Transition) -> Source:
         """The same where worlds are drawn anew, and returns of fused steps are soon forgotten."""
         if self.worlds is not None and transition.outcome.holdings is None:
@@ -294,7 +318,9 @@ class PortfolioEnv:
         if self.config.observation == "index":
             return observation.portfolio
         if self.config.observation == "window":
-            return window_observation(self.tape, observation, self.config)
+            if self._windows is None:
+                return window_observation(self.tape, observation, self.config)
+            return self._windows.show(observation)
         return flat_observation(self.tape, observation)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """Every backend makes the steps of the reference: same restarts, same draws, same books."""
 
 import logging
+import pickle
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ WHOLE = EnvConfig(episode=EpisodeConfig(horizon=None))
 
 
 @settings(max_examples=60)
-@given(tapes(torch.float64), configs(), st.integers(0, 2**40))
-def test_numba_steps_as_the_reference(tape, config, seed):
-    runs = (run(tape, config, seed, backend) for backend in ("torch", "numba"))
+@given(tapes(torch.float64), configs(), st.integers(0, 2**40), st.booleans())
+def test_numba_steps_as_the_reference(tape, config, seed, singles):
+    runs = (run(tape, config, seed, each, singles=singles) for each in ("torch", "numba"))
     assert_same_run(*runs, config.initial_cash, TOLERANCE[tape.dtype])
 
 
@@ -75,6 +76,17 @@ def test_what_a_step_returns_is_the_callers_to_keep():
     kept = first.observation.portfolio.clone(), first.reward.clone()
     env.step(torch.zeros(2, 3))
     assert torch.equal(first.observation.portfolio, kept[0]) and torch.equal(first.reward, kept[1])
+
+
+def test_single_orders_are_told_where_they_are_asked_for():
+    tape = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
+    config = EnvConfig(episode=EpisodeConfig(horizon=20))
+    for asked in (False, True):
+        env = PortfolioEnv(tape, 2, config, backend="numba", single_orders=asked)
+        env.stepper = pickle.loads(pickle.dumps(env.stepper))
+        outcome = env.step(torch.full((2, 3), 0.3)).outcome
+        assert (outcome.trade is not None) == (outcome.holdings is not None) == asked
+    assert torch.equal(outcome.trade, outcome.holdings) and (outcome.trade > 0).all()
 
 
 def test_a_loaded_state_is_gone_on_from():

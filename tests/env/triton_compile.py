@@ -11,7 +11,13 @@ from fastsim.env.actions import action_width
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.env.kernels.buffers import empty_results, empty_state, pack_market, pack_rules
+from fastsim.env.kernels.buffers import (
+    empty_results,
+    empty_singles,
+    empty_state,
+    pack_market,
+    pack_rules,
+)
 from fastsim.env.kernels.triton_kernel import step_kernel
 from fastsim.env.kernels.triton_step import VECTOR, constants
 from fastsim.env.reward import RewardConfig
@@ -82,6 +88,7 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         pack_market(params, VECTOR),
         pack_rules(params).real,
         empty_results(params, rows),
+        empty_singles(params, rows) if others else None,
         grid=(2,),
         **constants(params),
     )

@@ -91,6 +91,13 @@ class State(NamedTuple):
                 column.copy_(numbers[name])
 
 
+class Singles(NamedTuple):
+    """Orders one by one, where they are asked for: a batch that trains has no use for them."""
+
+    trade: Tensor  # [N, A]  bought (positive) and sold
+    holdings: Tensor  # [N, A]  right after the trade
+
+
 class Results(NamedTuple):
     """What one step returns; a restarted row's figures are those of a still account."""
 
@@ -101,9 +108,10 @@ class Results(NamedTuple):
     final_seen: Tensor  # like `seen`, before a restart; empty under next_step
     final_bar: Tensor  # [N]  int64; empty under next_step
 
-    def transition(self, portfolio_width: int) -> Transition:
+    def transition(self, portfolio_width: int, singles: Singles | None = None) -> Transition:
         """The same memory under the names of the reference."""
         figures, flags = self.figures.unbind(1), self.flags.unbind(1)
+        trade, holdings = (None, None) if singles is None else singles
         final = None
         if len(self.final_bar):
             final = _observation(self.final_bar, self.final_seen, portfolio_width)
@@ -126,6 +134,8 @@ class Results(NamedTuple):
                 borrow=figures[at.borrow],
                 interest=figures[at.interest],
                 ruined=flags[ends.ruined],
+                trade=trade,
+                holdings=holdings,
             ),
         )
 
@@ -245,6 +255,12 @@ def empty_results(params: EnvParams, num_envs: int) -> Results:
         final_seen=torch.empty(finals, width, **options),  # type: ignore[call-overload]
         final_bar=torch.empty(finals, device=params.tape.device, dtype=torch.int64),
     )
+
+
+def empty_singles(params: EnvParams, num_envs: int) -> Singles:
+    """Room for the single orders of one step of N environments."""
+    shape = len(Singles._fields), num_envs, params.tape.num_assets
+    return Singles(*torch.empty(shape, device=params.tape.device, dtype=params.tape.dtype))
 
 
 def numpy_blocks(blocks: Blocks) -> Blocks:

@@ -12,6 +12,7 @@ import torch
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.env.state import EnvParams, EnvState
+from fastsim.env.window_tables import TorchWindows, Windows
 from fastsim.errors import ConfigError
 
 Backend = Literal["auto", "torch", "numba", "triton"]
@@ -19,8 +20,12 @@ Backend = Literal["auto", "torch", "numba", "triton"]
 log = logging.getLogger(__name__)
 
 
-def make_stepper(params: EnvParams, state: EnvState, backend: Backend = "auto") -> Stepper:
+def make_stepper(
+    params: EnvParams, state: EnvState, backend: Backend = "auto", *, single_orders: bool = False
+) -> Stepper:
     """The backend that was asked for, or the fastest there is for these rules; logs which and why.
+
+    It keeps single orders if asked to: `Outcome.trade` and `Outcome.holdings`.
 
     Raises
     ------
@@ -47,8 +52,24 @@ def make_stepper(params: EnvParams, state: EnvState, backend: Backend = "auto") 
             'install one, or use backend="auto"'
         )
     # Kernels are imported when they are wanted: numba alone takes half a second.
-    stepper: Stepper = import_module(f"fastsim.env.kernels.{backend}_step").make(params, state)
+    kernels = import_module(f"fastsim.env.kernels.{backend}_step")
+    stepper: Stepper = kernels.make(params, state, single_orders=single_orders)
     return stepper
+
+
+def make_windows(params: EnvParams, backend: Backend = "auto") -> Windows | None:
+    """Who lays windows out from tables; None where the reference does, or there are no windows.
+
+    Tables are float64, which not every device has.
+    """
+    tape, config = params.tape, params.config
+    device = tape.device.type
+    if config.observation != "window" or backend == "torch" or device not in ("cpu", "cuda"):
+        return None
+    if device == "cuda" or tape.dtype == torch.bfloat16:
+        return TorchWindows(tape, config)
+    made: Windows = import_module("fastsim.env.kernels.numba_window").NumbaWindows(tape, config)
+    return made
 
 
 def _fastest(params: EnvParams, state: EnvState) -> tuple[Backend, str]:

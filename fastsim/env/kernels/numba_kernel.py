@@ -11,52 +11,20 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
-import numba
 import numpy as np
 
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_draws import draw_integer
+from fastsim.env.kernels.numba_jit import every, jit
 from fastsim.env.orders import NEWTON_STEPS
-from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT
 
 SMALLEST = 1e-37
 """Wealth and its ratios are raised to this before a logarithm."""
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
-def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> Any:
-    """Compile for speed: no bounds checks, IEEE division by zero, cached on disk.
-
-    Without `_nrt` numba counts no references. It would at every block that is taken out of a named
-    tuple, with an atomic operation each: six times the time of the whole step.
-    """
-    return numba.njit(
-        function,
-        fastmath=fastmath,
-        error_model="numpy",
-        cache=True,
-        nogil=True,
-        inline="always" if inline else "never",
-        _nrt=False,
-    )
-
-
-def every(kinds: Any) -> Any:
-    """Let no function be compiled that leaves out one of these kinds, as `columns` names them."""
-
-    def check(function: Any) -> Any:
-        missing = set(kinds._fields) - set(function.__code__.co_names)
-        if missing:
-            listed = ", ".join(sorted(missing))
-            raise NotImplementedError(f"{function.__name__} has no branch for {listed}")
-        return function
-
-    return check
 
 
 @partial(jit, inline=False, fastmath={"contract"})
@@ -70,25 +38,6 @@ def added(cash, carry, amount):
     carry += (cash - (total - seen)) + (amount - seen)
     whole = total + carry
     return whole, carry - (whole - total)
-
-
-@jit
-def mix(bits: int) -> int:
-    """Finalise 32 bits, as `fastsim.env.random` does."""
-    bits = bits & np.uint64(0xFFFFFFFF)
-    bits = bits ^ (bits >> np.uint64(16))
-    bits = (bits * np.uint64(0x85EBCA6B)) & np.uint64(0xFFFFFFFF)
-    bits = bits ^ (bits >> np.uint64(13))
-    bits = (bits * np.uint64(0xC2B2AE35)) & np.uint64(0xFFFFFFFF)
-    return bits ^ (bits >> np.uint64(16))
-
-
-@jit
-def draw_integer(key: int, episode: int, stream: int, bound: int) -> int:
-    """An integer in [0, bound)."""
-    bits = mix(np.uint64(key) + np.uint64(episode) * np.uint64(GOLDEN))
-    bits = mix(bits + np.uint64(stream))
-    return np.int64((bits * np.uint64(bound)) >> np.uint64(32))
 
 
 @jit
@@ -260,6 +209,24 @@ def accrue(n, bar, short, state, market, figures):
 
 
 @jit
+def keep_orders(x, n, state, weights, limit, singles):
+    """Tell the orders that lead to `weights` of `x`, and what is held after them."""
+    for j in range(singles.trade.shape[1]):
+        held = state.holdings[n, j]
+        order = min(max(weights[j] * x - held, -limit[j]), limit[j])
+        singles.trade[n, j] = order
+        singles.holdings[n, j] = held + order
+
+
+@jit
+def keep_none(n, state, singles):
+    """Tell that nothing was traded."""
+    for j in range(singles.trade.shape[1]):
+        singles.trade[n, j] = state.holdings.dtype.type(0.0)
+        singles.holdings[n, j] = state.holdings[n, j]
+
+
+@jit
 def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
     """Trade to `weights` of `x` and let the market move; returns cost, and wealth at the close."""
     real = weights.dtype.type
@@ -287,13 +254,15 @@ def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
 
 
 @jit
-def advance(n, bar, hold, state, market, figures, weights, limit):
+def advance(n, bar, hold, state, market, figures, singles, weights, limit):
     """From the close of `bar` to the next; returns wealth at both and whether it is gone."""
     zero = weights.dtype.type(0.0)
     wealth, before = meet(n, bar, hold, state, market, limit)
     x = before
     if before > zero and not hold:
         x = post_cost_wealth(before, n, bar, state, market, weights, limit)
+    if singles is not None:
+        keep_orders(x, n, state, weights, limit, singles)
     paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
@@ -437,11 +406,11 @@ def end(n, bar, over, state):
 
 
 @jit
-def move(n, action, state, market, rules, results, weights, limit):
+def move(n, action, state, market, rules, results, singles, weights, limit):
     """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
     bar, figures = state.counters[n, c.COUNTER.bar], results.figures
     hold = decide(n, action, state, rules, weights)
-    before, wealth, ruined = advance(n, bar, hold, state, market, figures, weights, limit)
+    before, wealth, ruined = advance(n, bar, hold, state, market, figures, singles, weights, limit)
     be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
     end(n, bar, ruined, state)
     return wealth, ruined
@@ -460,7 +429,7 @@ def write_flags(n, ruined, restarted, state, rules, results):
 
 
 @jit
-def step_one(n, action, state, market, rules, results, weights, limit):
+def step_one(n, action, state, market, rules, results, singles, weights, limit):
     """Step environment `n`."""
     same_step = rules.whole[c.WHOLE.same_step] != 0
     restarted = state.done[n] and not same_step
@@ -469,8 +438,10 @@ def step_one(n, action, state, market, rules, results, weights, limit):
         restart(n, state, market, rules)
         wealth = state.money[n, c.MONEY.peak]
         stand_still(n, wealth, results.figures)
+        if singles is not None:
+            keep_none(n, state, singles)
     else:
-        wealth, ruined = move(n, action, state, market, rules, results, weights, limit)
+        wealth, ruined = move(n, action, state, market, rules, results, singles, weights, limit)
     write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
         results.final_bar[n] = state.counters[n, c.COUNTER.bar]
@@ -483,7 +454,7 @@ def step_one(n, action, state, market, rules, results, weights, limit):
 
 
 @partial(jit, inline=False)
-def step_block(start, stop, action, state, market, rules, results, weights, limit):
+def step_block(start, stop, action, state, market, rules, results, singles, weights, limit):
     """Step environments `start` to `stop`, one after the other."""
     for n in range(start, stop):
-        step_one(n, action, state, market, rules, results, weights, limit)
+        step_one(n, action, state, market, rules, results, singles, weights, limit)

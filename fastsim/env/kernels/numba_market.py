@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
     be_paid,
     decide,
     end,
-    jit,
+    keep_none,
     limit_orders,
     observe,
     pay,
@@ -128,12 +129,23 @@ def push(m, state, rules, pit):
 
 
 @jit
-def settle(n, player, m, bar, state, market, pit, figures):
+def keep_orders(n, player, state, pit, singles):
+    """Tell the orders of a player, and what is held after all of them."""
+    for j in range(singles.trade.shape[1]):
+        order = pit.orders[player, j]
+        singles.trade[n, j] = order
+        singles.holdings[n, j] = (state.holdings[n, j] + order) * pit.lift[j]
+
+
+@jit
+def settle(n, player, m, bar, state, market, pit, figures, singles):
     """Pay the price of the orders and let the market move; returns wealth at the next close."""
     real = pit.net.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings = state.holdings
     paid, traded, short, after = zero, zero, zero, zero
+    if singles is not None:
+        keep_orders(n, player, state, pit, singles)
     for j in range(holdings.shape[1]):
         order = pit.orders[player, j]
         held = (holdings[n, j] + order) * pit.lift[j]
@@ -162,7 +174,7 @@ def close_account(n, state):
 
 
 @jit
-def move(m, action, state, market, rules, results, weights, limit, pit):
+def move(m, action, state, market, rules, results, singles, weights, limit, pit):
     """Trade, be paid, and end the episode if it is over for all."""
     real, figures = weights.dtype.type, results.figures
     zero, one = real(0.0), real(1.0)
@@ -178,7 +190,7 @@ def move(m, action, state, market, rules, results, weights, limit, pit):
     push(m, state, rules, pit)
     for player in range(players):
         n = first + player
-        wealth = settle(n, player, m, bar, state, market, pit, figures)
+        wealth = settle(n, player, m, bar, state, market, pit, figures, singles)
         ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
         before = figures[n, c.FIGURE.wealth_before]
         be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
@@ -229,7 +241,7 @@ def look(m, begun, state, market, rules, results, seen, bars, pit):
 
 
 @jit
-def step_one(m, action, state, market, rules, results, weights, limit, pit):
+def step_one(m, action, state, market, rules, results, singles, weights, limit, pit):
     """Step market `m`."""
     players, same_step = rules.whole[c.WHOLE.players], rules.whole[c.WHOLE.same_step] != 0
     first = m * players
@@ -239,8 +251,10 @@ def step_one(m, action, state, market, rules, results, weights, limit, pit):
         for n in range(first, first + players):
             stand_still(n, state.money[n, c.MONEY.peak], results.figures)
             results.flags[n, c.FLAG.ruined] = False
+            if singles is not None:
+                keep_none(n, state, singles)
     else:
-        move(m, action, state, market, rules, results, weights, limit, pit)
+        move(m, action, state, market, rules, results, singles, weights, limit, pit)
     for n in range(first, first + players):
         write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
     if same_step:
@@ -252,7 +266,7 @@ def step_one(m, action, state, market, rules, results, weights, limit, pit):
 
 
 @partial(jit, inline=False)
-def step_block(start, stop, action, state, market, rules, results, weights, limit, pit):
+def step_block(start, stop, action, state, market, rules, results, singles, weights, limit, pit):
     """Step markets `start` to `stop`, one after the other."""
     for m in range(start, stop):
-        step_one(m, action, state, market, rules, results, weights, limit, pit)
+        step_one(m, action, state, market, rules, results, singles, weights, limit, pit)

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from fastsim.env.kernels.numba_kernel import jit
+from fastsim.env.kernels.numba_jit import jit
 
 _LIMIT = 87.0
 _LOG2_E = 1.0 / math.log(2.0)

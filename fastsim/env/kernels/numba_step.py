@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numba
@@ -17,9 +18,11 @@ from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
     Results,
+    Singles,
     by_market,
     empty_like,
     empty_results,
+    empty_singles,
     empty_state,
     numpy_blocks,
     pack_market,
@@ -28,7 +31,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     torch_blocks,
 )
-from fastsim.env.kernels.compiled import forget_old_code, pool
+from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -51,7 +54,7 @@ class NumbaStepper:
     name = "numba"
     capturable = False
 
-    def __init__(self, params: EnvParams, state: EnvState) -> None:
+    def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         if params.tape.device.type != "cpu":
             raise ConfigError(f'backend "numba" runs on a CPU, not on {params.tape.device}')
         self.num_envs, assets = state.portfolio.holdings.shape
@@ -60,6 +63,9 @@ class NumbaStepper:
         self._state.load(state)
         self._portfolio_width = portfolio_width(params)
         self._blank = numpy_blocks(empty_results(params, self.num_envs))
+        self._no_orders = None
+        if single_orders:
+            self._no_orders = numpy_blocks(empty_singles(params, self.num_envs))
         self._market = pack_market(params, VECTOR)
         blocks: Any = numpy_blocks(self._state)
         if not by_market(params.config):
@@ -74,7 +80,8 @@ class NumbaStepper:
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
-        call = self._calls(np.empty((self.num_envs, width), self._real), self._blank)[0]
+        blank = self._blank, self._no_orders
+        call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
         forget_old_code(numba_kernel.step_block, "env")
         # To look up the types of all blocks at every call takes longer than to step an environment.
@@ -82,7 +89,8 @@ class NumbaStepper:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
-        return NumbaStepper, (self._params, copy(self.state))
+        made = partial(NumbaStepper, single_orders=self._no_orders is not None)
+        return made, (self._params, copy(self.state))
 
     @property
     def state(self) -> EnvState:
@@ -104,12 +112,11 @@ class NumbaStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results: Results = torch_blocks(self._step(action.detach().numpy()))
-        return results.transition(self._portfolio_width)
+        return self._in_tensors(*self._step(action.detach().numpy()))
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
-        stepped = self._step(action)
+        stepped, singles = self._step(action)
         return StepArrays(
             names=c.FIGURE._fields,
             seen=stepped.seen,
@@ -117,24 +124,32 @@ class NumbaStepper:
             figures=stepped.figures,
             flags=stepped.flags,
             final_seen=stepped.final_seen,
+            final_bar=stepped.final_bar,
             invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
-            transition=lambda: torch_blocks(stepped).transition(self._portfolio_width),
+            transition=lambda: self._in_tensors(stepped, singles),
         )
 
-    def _step(self, action: NDArray[Any]) -> Any:
-        """Share the environments among threads; this one takes the last part."""
-        results = empty_like(self._blank)
-        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results)
-        others = [pool(self._threads).submit(self._step_block, *call) for call in calls]
-        self._step_block(*last)
-        for other in others:
-            other.result()
-        return results
+    def _in_tensors(self, stepped: Any, singles: Any) -> Transition:
+        """The same memory as tensors."""
+        orders = None if singles is None else torch_blocks(singles)
+        results: Results = torch_blocks(stepped)
+        return results.transition(self._portfolio_width, orders)
 
-    def _calls(self, action: NDArray[Any], results: Results) -> list[tuple[Any, ...]]:
+    def _step(self, action: NDArray[Any]) -> tuple[Any, Any]:
+        """Share the environments among threads."""
+        results = empty_like(self._blank)
+        singles = None if self._no_orders is None else empty_like(self._no_orders)
+        action = np.ascontiguousarray(action, dtype=self._real)
+        in_parts(self._step_block, self._calls(action, results, singles))
+        return results, singles
+
+    def _calls(
+        self, action: NDArray[Any], results: Results, singles: Singles | None
+    ) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, results, *room) for start, stop, room in self._parts
+            (start, stop, action, *self._fixed, results, singles, *room)
+            for start, stop, room in self._parts
         ]
 
 

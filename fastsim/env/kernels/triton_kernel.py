@@ -69,6 +69,13 @@ class TradeCost(NamedTuple):
     impact: tl.tensor
 
 
+class Singles(NamedTuple):
+    """Orders one by one, as in `buffers.Singles`."""
+
+    trade: tl.tensor
+    holdings: tl.tensor
+
+
 class Figures(NamedTuple):
     """What a row of `Results.figures` holds, less the reward."""
 
@@ -357,6 +364,7 @@ def advance(
     )
     paid = cost.commission + cost.spread + cost.impact
     held = held + order
+    bought = held
     cash, carry = receive(account.cash, account.carry, -total(order) - paid)
     cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
     held = held * (1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0))
@@ -365,7 +373,7 @@ def advance(
     figures, ruined = figures_of(
         start, before, before - paid, wealth, order, lacking, cost, borrow, interest
     )
-    return held, cash, carry, figures, ruined
+    return held, cash, carry, figures, ruined, Singles(order, bought)
 
 
 @triton.jit
@@ -398,6 +406,7 @@ def advance_with_impact(
     spent = total(order * mean_price(moved)) + paid
     cash, carry = receive(account.cash, account.carry, -spent)
     held = (held + order) * lift
+    bought = held
     later = mean_price(-rate * held)
     traded = total(held * later) + cash
     cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
@@ -409,7 +418,7 @@ def advance_with_impact(
         start, before, traded, wealth, order, lacking, cost, borrow, interest
     )
     displacement = Displacement(transient, rate / gross_return)
-    return held, cash, carry, displacement, figures, ruined
+    return held, cash, carry, displacement, figures, ruined, Singles(order, bought)
 
 
 @triton.jit
@@ -620,16 +629,16 @@ def move(
     padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
     by_market: tl.constexpr, players: tl.constexpr,
 ):  # fmt: skip
-    """Trade and be paid; returns account, displacement, reward, figures and ruin."""
+    """Trade and be paid; returns account, displacement, reward, figures, ruin and orders."""
     moves = market.moves + bar * (rows * padded) + lanes
     bars = market.bars + bar * c.NUM_BARS
     if by_market:
-        held, cash, carry, displacement, figures, ruined = advance_with_impact(
+        held, cash, carry, displacement, figures, ruined, singles = advance_with_impact(
             account, displacement, weights, hold, moves, bars, friction, real, seat, lanes,
             players, padded, enough,
         )  # fmt: skip
     else:
-        held, cash, carry, figures, ruined = advance(
+        held, cash, carry, figures, ruined, singles = advance(
             account, weights, hold, moves, bars, friction, lanes, padded, enough
         )
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
@@ -639,12 +648,12 @@ def move(
     account, reward = be_paid(
         account, held, cash, carry, figures, ruined, market_return, real, kind
     )
-    return account, displacement, reward, figures, ruined
+    return account, displacement, reward, figures, ruined, singles
 
 
 @triton.jit
 def step_kernel(
-    action, state, market, real, results,
+    action, state, market, real, results, singles,
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
     chunk: tl.constexpr, mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr,
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
@@ -668,7 +677,7 @@ def step_kernel(
     weights, hold, odd = decide(action, n, old, gross, lanes, assets, mode, liquidates)
     tl.debug_barrier()  # all threads have read before one writes
 
-    account, displacement, reward, figures, ruined = move(
+    account, displacement, reward, figures, ruined, kept = move(
         account, displacement, weights, hold, market, common(old.bar), friction, real, seat, lanes,
         padded, rows, kind, enough, by_market, players,
     )  # fmt: skip
@@ -707,6 +716,10 @@ def step_kernel(
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
     write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
     tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
+    if singles is not None:
+        at, inside = n * assets + lanes, lanes < assets
+        tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
+        tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded)
     tl.store(results.bar + n, episode.bar)

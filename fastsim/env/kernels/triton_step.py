@@ -14,6 +14,7 @@ from fastsim.env.kernels.buffers import (
     by_market,
     column_places,
     empty_results,
+    empty_singles,
     empty_state,
     market_rows,
     pack_market,
@@ -22,6 +23,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     seen_width,
 )
+from fastsim.env.kernels.capture import current, records
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
@@ -47,9 +49,8 @@ class TritonStepper:
     """
 
     name = "triton"
-    capturable = True
 
-    def __init__(self, params: EnvParams, state: EnvState) -> None:
+    def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         device = params.tape.device
         if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
             raise ConfigError(
@@ -59,10 +60,11 @@ class TritonStepper:
         self.num_envs, self._assets = state.portfolio.holdings.shape
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
+        self.capturable = records(device)
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants = constants(params)
+        self._constants, self._single_orders = constants(params), single_orders
 
     @property
     def state(self) -> EnvState:
@@ -89,17 +91,20 @@ class TritonStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results = empty_results(self._params, self.num_envs)
-        with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
+        results, singles = empty_results(self._params, self.num_envs), None
+        if self._single_orders:
+            singles = empty_singles(self._params, self.num_envs)
+        with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,
                 self._market,
                 self._real,
                 results,
+                singles,
                 **self._constants,
             )
-        return results.transition(self._portfolio_width)
+        return results.transition(self._portfolio_width, singles)
 
 
 class CapturedStep:

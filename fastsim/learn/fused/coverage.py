@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from fastsim.env.kernels.capture import records
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 
@@ -76,8 +77,9 @@ def _of_numbers(policy: Policy, table: MarketTable) -> Iterator[str]:
     numbers: list[Tensor] = [*policy.parameters(), table.rows]
     for wanted in sorted({str(each.dtype) for each in numbers} - {"torch.float32"}):
         yield f"numbers of type {wanted}"
-    for device in sorted({each.device.type for each in numbers} - {"cpu"}):
-        yield f"tensors on {device}"
+    for device in {each.device for each in numbers}:
+        if device.type != "cpu" or records(device):
+            yield f"tensors on {device}" + (", where steps are recorded" if records(device) else "")
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsim.env.kernels.capture import records
 from fastsim.learn.fused.coverage import has_own_encoder, uncovered
 from fastsim.learn.fused.threads import one_thread_each
 from fastsim.learn.ppo.config import PPOConfig
@@ -49,10 +50,9 @@ class Steps:
         if self.config.precision != "float32":
             missing.append(f'PPOConfig.precision = "{self.config.precision}"')
         self._tell(missing)
-        on_cpu = batch.bar.device.type == "cpu"
         if missing:
             for rows in minibatches:
-                if on_cpu and bool(tally.stopped):
+                if not records(batch.bar.device) and bool(tally.stopped):
                     break  # the rest would change nothing
                 by_autograd(rows)
             return
