@@ -46,7 +46,7 @@ def fused_gae(
     trace: float,
 ) -> Tensor:
     """`gae` in one pass: by numba on a CPU, by Triton on a GPU that has it, else the reference."""
-    fused = _kernels(reward)
+    fused = _fused(reward)
     if fused is None:
         return gae(reward, value, terminated, truncated, discount=discount, trace=trace)
     advantage: Tensor = fused.estimate(reward, value, terminated, truncated, discount, trace)
@@ -72,16 +72,21 @@ def fused_sums(
     reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float, running: Tensor
 ) -> Tensor:
     """`discounted_sums` in one pass, by whoever has `fused_gae`."""
-    fused = _kernels(reward)
+    fused = _fused(reward)
     sums = discounted_sums if fused is None else fused.discounted_sums
     found: Tensor = sums(reward, terminated, truncated, discount, running)
     return found
 
 
-def _kernels(reward: Tensor) -> Any:
-    """The module of fused passes for tensors like these, imported when it is wanted, or None."""
+def _fused(reward: Tensor) -> Any:
+    """The module of fused passes for tensors like these, or None."""
     if reward.device.type == "cpu":
-        return import_module("fastsim.learn.advantage_numba")
+        return _kernel("numba")
     if reward.device.type == "cuda" and find_spec("triton") is not None:
-        return import_module("fastsim.learn.advantage_triton")
+        return _kernel("triton")
     return None
+
+
+def _kernel(name: str) -> Any:
+    """The module of this name, imported when it is wanted, as the kernels of the step are."""
+    return import_module(f"fastsim.learn.advantage_{name}")

@@ -30,13 +30,13 @@ def sweep(
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def add_up(
-    reward: Any, terminated: Any, truncated: Any, discount: float, running: Any, sums: Any
+    reward: Any, terminated: Any, truncated: Any, discount: Any, running: Any, sums: Any
 ) -> None:
     """Fill `sums` [T, N]; `running` [N] goes on from where it is."""
     steps, count = reward.shape
     for step in range(steps):
         for n in range(count):
-            running[n] = running[n] * discount + reward[step, n]
+            running[n] = running[n] * discount[0] + reward[step, n]
             sums[step, n] = running[n]
             if terminated[step, n] or truncated[step, n]:
                 running[n] = 0.0
@@ -47,8 +47,9 @@ def discounted_sums(
 ) -> Tensor:
     """Sums [T, N] of rewards so far; see `fastsim.learn.advantage.discounted_sums`."""
     sums = torch.empty(reward.shape, dtype=running.dtype)
-    blocks = (each.detach().numpy() for each in (reward, terminated, truncated))
-    add_up(*blocks, discount, running.numpy(), sums.numpy())
+    rate = torch.tensor([discount], dtype=running.dtype)
+    blocks = (reward.detach(), terminated, truncated, rate, running, sums)
+    add_up(*(block.numpy() for block in blocks))
     return sums
 
 

@@ -63,7 +63,8 @@ def discounted_sums(
     rate = torch.full_like(running[:1], discount)
     flags = (flag.contiguous().view(torch.uint8) for flag in (terminated, truncated))
     programs = (triton.cdiv(count, BLOCK),)
-    add_up[programs](reward.contiguous(), *flags, rate, running, sums, steps, count, BLOCK)
+    with current(reward.device):
+        add_up[programs](reward.contiguous(), *flags, rate, running, sums, steps, count, BLOCK)
     return sums
 
 

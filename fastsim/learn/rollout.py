@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.slots import View
 from fastsim.errors import ConfigError
+from fastsim.learn.fused.coverage import uncovered_policy
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
@@ -213,18 +215,57 @@ def collect(
     """
     assert env.config.autoreset == "next_step"
     steps = len(rollout.action)
-    known = None
-    if rollout.view is None and len(table.rows) <= steps * env.num_envs:
-        known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
     record(rollout, 0, rollout.seen(steps))
+    actor = _actor(policy, table, rollout)
     noise = torch.empty_like(rollout.action[0])
-    deviation = policy.log_std.exp()
     for step in range(steps):
-        output = decide(policy, table, known, rollout.seen(step))
         noise.normal_(generator=generator)
-        action = torch.addcmul(output.mean, deviation, noise)
-        keep(rollout, step, output, action, env.step(action))
-    rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
+        action = rollout.action[step]
+        drawn = (noise, action, rollout.log_prob[step])
+        actor.act(rollout.seen(step), rollout.value[step], drawn)
+        keep(rollout, step, env.step(action))
+    actor.act(rollout.seen(steps), rollout.value[steps])
+
+
+class _Actor(Protocol):
+    """Who acts in a rollout."""
+
+    def act(
+        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> None:
+        """Fill in values [N] and, of noise [N, W], actions [N, W] and their log densities [N]."""
+        ...
+
+
+def _actor(policy: Policy, table: MarketTable, rollout: Rollout) -> _Actor:
+    """The policy by hand, where that is known, or as a module."""
+    at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
+    rough = torch.is_autocast_enabled(table.rows.device.type)
+    if rough or uncovered_policy(policy, table):
+        return _Module(policy, table, policy.encode(table.rows) if at_once else None)
+    # Imported when it is wanted, as kernels are: numba alone takes half a second.
+    make = import_module("fastsim.learn.fused.acting").Acting
+    acting: _Actor = make(policy, table, len(rollout.bar[0]), at_once=at_once)
+    return acting
+
+
+class _Module(NamedTuple):
+    """The policy as a module."""
+
+    policy: Policy
+    table: MarketTable
+    known: Tensor | None  # [B, 2 hidden]  each bar once for the whole rollout
+
+    def act(
+        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> None:
+        """Fill in values and, of noise, actions and their log densities."""
+        output = decide(self.policy, self.table, self.known, seen)
+        value.copy_(output.value)
+        if drawn is not None:
+            noise, action, log_prob = drawn
+            torch.addcmul(output.mean, output.log_std.exp(), noise, out=action)
+            log_prob.copy_(output.log_prob(action))
 
 
 def decide(
@@ -239,19 +280,10 @@ def decide(
     return output
 
 
-@torch.no_grad()
-def keep(
-    rollout: Rollout, step: int, output: PolicyOutput, action: Tensor, transition: Transition
-) -> None:
-    """Keep one step: what the policy said, what was done, and what came of it."""
+def keep(rollout: Rollout, step: int, transition: Transition) -> None:
+    """Keep what came of a step."""
     record(rollout, step + 1, transition.observation)
-    columns = {
-        "action": action,
-        "log_prob": output.log_prob(action),
-        "value": output.value,
-        **_figures(transition),
-    }
-    for name, values in columns.items():
+    for name, values in _figures(transition).items():
         getattr(rollout, name)[step] = values
 
 

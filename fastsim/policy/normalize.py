@@ -7,6 +7,8 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
+from fastsim.env.kernels.capture import records
+
 OBSERVATION_LIMIT = 5.0
 """Normalised observations are clipped to this many standard deviations."""
 
@@ -54,8 +56,8 @@ class RunningMoments(nn.Module):
 
 def batch_moments(values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and sum of squared deviations [P] of `values` [M, P] where `valid` [M], and M []."""
-    plain = values.dtype in (torch.float32, torch.float64)
-    if values.device.type == "cpu" and len(values) >= LARGE and plain:
+    plain = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+    if plain and len(values) >= LARGE and not records(values.device):
         # Imported when it is wanted, as kernels are: numba alone takes half a second.
         fused = import_module("fastsim.policy.normalize_numba").batch_moments
         found: tuple[Tensor, Tensor, Tensor] = fused(values, valid)

@@ -268,6 +268,25 @@ def adam(
 
 
 @jit
+def act(mean: Any, bias: Any, log_std: Any, noise: Any, action: Any, log_prob: Any) -> None:
+    """Actions [m, W] of noise around `mean` [m, W+] and its `bias`, and their log densities [m]."""
+    width = noise.shape[1]
+    deviation = np.empty(width, log_std.dtype)
+    known = _real(_HALF_LOG_2_PI * width)
+    for j in range(width):
+        deviation[j] = math.exp(log_std[j])
+        known += log_std[j]
+    for m in range(noise.shape[0]):
+        total = _ZERO
+        for j in range(width):
+            center = mean[m, j] + bias[j]
+            action[m, j] = center + deviation[j] * noise[m, j]
+            z = (action[m, j] - center) / deviation[j]
+            total += z * z
+        log_prob[m] = -_HALF * total - known
+
+
+@jit
 def surrogate(ratio: Any, gain: Any, clip: Any) -> Any:
     """The clipped surrogate of a sample (Schulman et al. 2017, equation 7) and its slope."""
     low, high = _ONE - clip, _ONE + clip
