@@ -68,7 +68,8 @@ class Acting:
                 value[rows] = room.value
                 if drawn is not None:
                     of, blocks = self._weights.samples, (each[rows].numpy() for each in drawn)
-                    kernels.act(room.mean.numpy(), of.actor_bias, of.log_std, *blocks)
+                    known = (room.mean.numpy(), of.actor_bias, of.log_std, room.deviation)
+                    kernels.act(*known, *blocks)
 
             self._furnish(threads)
             share(work, parts_of(len(segment), SAMPLES), threads)

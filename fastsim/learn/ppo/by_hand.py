@@ -191,7 +191,7 @@ class ByHand:
         kernels.backward_loss(
             (room.mean.numpy(), room.value.numpy()),
             room.samples.numpy(),
-            (log_std, room.inverse, of.actor_bias),
+            (log_std, room.deviation, of.actor_bias),
             self._how,
             self._sums[part],
             (into.log_std, into.actor_bias, into.critic_bias),
