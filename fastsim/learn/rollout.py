@@ -12,6 +12,7 @@ from torch import Tensor
 from fastsim.config import configuration, require_between
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
+from fastsim.env.kernels.choose import Room
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation
@@ -81,8 +82,12 @@ class Environment(Protocol):
         """Begin a new episode everywhere."""
         ...
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every row once."""
+    def room(self, steps: int) -> Room | None:
+        """Blocks [steps, N, ...] for what so many steps return, if they can write into them."""
+        ...
+
+    def step(self, action: Tensor, into: Room | None = None) -> Transition:
+        """Step every row once, into the blocks of one step of a `room` if they are given."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,7 +106,8 @@ class Environment(Protocol):
 class Rollout(NamedTuple):
     """T steps of N environments. Market features are not stored: `bar` finds them.
 
-    The last row of `bar`, `portfolio` and `view` is where the next rollout begins.
+    The last row of `bar`, `portfolio` and `view` is where the next rollout begins. Where steps can
+    write into a room that they are given, `bar` and `portfolio` are its own memory.
     """
 
     bar: Tensor  # [T + 1, N]  int64
@@ -117,6 +123,7 @@ class Rollout(NamedTuple):
     turnover: Tensor  # [T, N]
     cost: Tensor  # [T, N]  relative to wealth before the trade
     view: View | None = None  # [T + 1, N, ...]  of episodes that draw what their agents see
+    room: Room | None = None  # [T + 1, N, ...]  what led to each row of `bar`
 
     @property
     def valid(self) -> Tensor:
@@ -165,13 +172,18 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
     def room(*extra: int, rows: int = steps, dtype: torch.dtype = tape.dtype) -> Tensor:
         return torch.empty(rows, env.num_envs, *extra, device=tape.device, dtype=dtype)
 
-    view = None
+    view, written = None, env.room(steps + 1)
     if env.config.randomize.shows:
         slots = env.stepper.state.slots.shape[-1]
         view = View(room(slots, rows=steps + 1, dtype=torch.int64), room(rows=steps + 1))
+    if written is None:
+        bar = room(rows=steps + 1, dtype=torch.int64)
+        portfolio = room(env.portfolio_width, rows=steps + 1)
+    else:
+        bar, portfolio = written.bar, written.seen
     return Rollout(
-        bar=room(rows=steps + 1, dtype=torch.int64),
-        portfolio=room(env.portfolio_width, rows=steps + 1),
+        bar=bar,
+        portfolio=portfolio,
         action=room(env.action_width),
         log_prob=room(),
         value=room(rows=steps + 1),
@@ -183,6 +195,7 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
         turnover=room(),
         cost=room(),
         view=view,
+        room=written,
     )
 
 
@@ -216,24 +229,29 @@ def collect(
     assert env.config.autoreset == "next_step"
     steps = len(rollout.action)
     record(rollout, 0, rollout.seen(steps))
+    rollout.action.normal_(generator=generator)
     actor = _actor(policy, table, rollout)
-    noise = torch.empty_like(rollout.action[0])
-    for step in range(steps):
-        noise.normal_(generator=generator)
-        action = rollout.action[step]
-        drawn = (noise, action, rollout.log_prob[step])
-        actor.act(rollout.seen(step), rollout.value[step], drawn)
-        keep(rollout, step, env.step(action))
-    actor.act(rollout.seen(steps), rollout.value[steps])
+    with policy.portfolio_moments.held(rollout.portfolio.dtype):
+        for step in range(steps):
+            actor.act(rollout, step)
+            if rollout.room is None:
+                keep(rollout, step, env.step(rollout.action[step]))
+            else:
+                env.step(rollout.action[step], take(rollout.room, step + 1))
+        actor.judge(rollout)
+    if rollout.room is not None:
+        keep_all(rollout, rollout.room)
 
 
 class _Actor(Protocol):
     """Who acts in a rollout."""
 
-    def act(
-        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> None:
-        """Fill in values [N] and, of noise [N, W], actions [N, W] and their log densities [N]."""
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Make actions of the noise in their place at a step; fill in values and log densities."""
+        ...
+
+    def judge(self, rollout: Rollout) -> None:
+        """Fill in the values of the state after the last step, and whatever is not there yet."""
         ...
 
 
@@ -242,7 +260,8 @@ def _actor(policy: Policy, table: MarketTable, rollout: Rollout) -> _Actor:
     at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
     rough = torch.is_autocast_enabled(table.rows.device.type)
     if rough or uncovered_policy(policy, table):
-        return _Module(policy, table, policy.encode(table.rows) if at_once else None)
+        known = policy.encode(table.rows) if at_once else None
+        return _Module(policy, table, known, torch.empty_like(rollout.action))
     # Imported when it is wanted, as kernels are: numba alone takes half a second.
     make = import_module("fastsim.learn.fused.acting").Acting
     acting: _Actor = make(policy, table, len(rollout.bar[0]), at_once=at_once)
@@ -255,17 +274,21 @@ class _Module(NamedTuple):
     policy: Policy
     table: MarketTable
     known: Tensor | None  # [B, 2 hidden]  each bar once for the whole rollout
+    means: Tensor  # [T, N, W]
 
-    def act(
-        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> None:
-        """Fill in values and, of noise, actions and their log densities."""
-        output = decide(self.policy, self.table, self.known, seen)
-        value.copy_(output.value)
-        if drawn is not None:
-            noise, action, log_prob = drawn
-            torch.addcmul(output.mean, output.log_std.exp(), noise, out=action)
-            log_prob.copy_(output.log_prob(action))
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Actions and values; log densities wait for the others."""
+        output = decide(self.policy, self.table, self.known, rollout.seen(step))
+        self.means[step], rollout.value[step] = output.mean, output.value
+        action = rollout.action[step]
+        torch.addcmul(output.mean, output.log_std.exp(), action, out=action)
+
+    def judge(self, rollout: Rollout) -> None:
+        """The last values, and log densities of all steps."""
+        last = decide(self.policy, self.table, self.known, rollout.seen(-1))
+        rollout.value[-1] = last.value
+        said = PolicyOutput(self.means, self.policy.log_std, rollout.value[:-1])
+        rollout.log_prob.copy_(said.log_prob(rollout.action))
 
 
 def decide(
@@ -280,11 +303,20 @@ def decide(
     return output
 
 
+@torch.no_grad()
 def keep(rollout: Rollout, step: int, transition: Transition) -> None:
-    """Keep what came of a step."""
+    """Keep what came of one step."""
     record(rollout, step + 1, transition.observation)
     for name, values in _figures(transition).items():
         getattr(rollout, name)[step] = values
+
+
+def keep_all(rollout: Rollout, room: Room) -> None:
+    """Keep what came of all steps, which have written it into the room, at once."""
+    rows = Room(*(block[1:].flatten(0, 1) for block in room))  # [T N, ...]
+    for name, values in _figures(rows.transition(rollout.portfolio.shape[-1])).items():
+        column = getattr(rollout, name)
+        column.copy_(values.view_as(column))
 
 
 def _figures(transition: Transition) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from fastsim.learn.fused.passes import (
     parts_of,
 )
 from fastsim.learn.fused.threads import one_thread_each, share
+from fastsim.learn.rollout import Rollout
 from fastsim.policy.network import MarketTable, Policy
 
 
@@ -49,8 +50,18 @@ class Acting:
             with one_thread_each() as threads:
                 self._encode(table.rows, threads)
 
-    def act(
-        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None = None
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Make actions of the noise in their place at a step; fill in values and log densities."""
+        action = rollout.action[step]
+        drawn = (action.clone(), action, rollout.log_prob[step])
+        self._look(rollout.seen(step), rollout.value[step], drawn)
+
+    def judge(self, rollout: Rollout) -> None:
+        """Fill in the values of the state after the last step."""
+        self._look(rollout.seen(-1), rollout.value[-1], None)
+
+    def _look(
+        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None
     ) -> None:
         """Fill in values [N] and, of noise [N, W], actions [N, W] and their log densities [N]."""
         with one_thread_each() as threads:

@@ -150,8 +150,8 @@ class PPO:
             return
         generator = self.course.generator
         env = flatten(self._env.stepper.state)
-        records = [*flatten(self.rollout), *flatten(self.batch)]
-        kept = [*env, *records, *self.reward_scale.buffers()]
+        filled = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *filled, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, generator.device, generator)
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
