@@ -148,8 +148,8 @@ class PortfolioEnv:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
-        return self.stepper.capturable and self.tape.device.type == "cuda"
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
+        return self.stepper.capturable
 
     @property
     def tape(self) -> MarketTape:

@@ -52,7 +52,7 @@ class Environment(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
         ...
 
     @property

@@ -100,8 +100,10 @@ class Policy(nn.Module, Decider):
 
     def restandardize(self, table: MarketTable, worlds: Tensor) -> None:
         """Put right, in place, what a table shows of these worlds [K], which have changed."""
-        bars = table.tape.bars_of(worlds)
-        bars = bars[(bars >= table.first) & (bars < table.first + len(table.rows))]
+        last = table.first + len(table.rows) - 1
+        # Bars beyond the table stand for its outermost ones, which stay right: picking the others
+        # out by a mask would wait for the device.
+        bars = table.tape.bars_of(worlds).clamp(table.first, last)
         table.rows[bars - table.first] = self._standardized(table.tape.known.features[bars])
 
     def encode(self, rows: Tensor) -> Tensor:

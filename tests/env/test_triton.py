@@ -22,6 +22,7 @@ from parity import (
     soaring_tape,
     tapes,
 )
+from waiting import without_waiting
 from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.env.actions import ACTIONS
@@ -36,7 +37,7 @@ from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
 pytest.importorskip("triton", reason="triton is for Linux")
-from triton.runtime import interpreter
+from interpreted import quick_interpreter
 
 from fastsim.env.kernels import triton_step
 
@@ -49,22 +50,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.i
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_interpreter():
-    """Patch the language once per launch rather than at every call, most of the interpreter's time.
-
-    A launch patches what the kernel's own module sees; triton's modules stay patched.
-    """
-    patched = set()
-
-    def call(function, *arguments, **named):
-        home = function.fn.__module__
-        if home.startswith("triton.") and home not in patched:
-            interpreter._patch_lang(function.fn)
-            patched.add(home)
-        return function.rewrite()(*arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter.InterpretedFunction, "__call__", call)
+def quickly():
+    with quick_interpreter():
         yield
 
 
@@ -311,12 +298,9 @@ def test_steps_on_cuda_neither_wait_nor_grow():
     transition = env.step(action)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waiting():
         for _ in range(100):
             transition = env.step(action)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_allocated() == before
     assert transition.reward.isfinite().all()
 

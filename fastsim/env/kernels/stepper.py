@@ -16,7 +16,7 @@ class Stepper(Protocol):
 
     name: str
     capturable: bool
-    """Whether a step on a GPU can be recorded: it writes where it wrote before."""
+    """Whether a step can be recorded as a graph: it writes where it wrote before."""
 
     @property
     def state(self) -> EnvState:

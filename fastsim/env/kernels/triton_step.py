@@ -23,6 +23,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     seen_width,
 )
+from fastsim.env.kernels.capture import current, records
 from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
@@ -48,7 +49,6 @@ class TritonStepper:
     """
 
     name = "triton"
-    capturable = True
 
     def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         device = params.tape.device
@@ -60,6 +60,7 @@ class TritonStepper:
         self.num_envs, self._assets = state.portfolio.holdings.shape
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
+        self.capturable = records(device)
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
@@ -93,7 +94,7 @@ class TritonStepper:
         results, singles = empty_results(self._params, self.num_envs), None
         if self._single_orders:
             singles = empty_singles(self._params, self.num_envs)
-        with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
+        with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,

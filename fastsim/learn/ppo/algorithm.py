@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsim.env.kernels.capture import captured, records
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
-from fastsim.learn.capture import captured
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
@@ -82,7 +82,7 @@ class PPO:
             total.zero_()
         generator = self.course.generator
         for rows in minibatches(len(self.batch.bar), self.config, generator):
-            if generator.device.type == "cpu" and bool(self.tally.stopped):
+            if not records(generator.device) and bool(self.tally.stopped):
                 break  # the rest would change nothing
             self._rows.copy_(rows)
             self._learn()
@@ -149,10 +149,10 @@ class PPO:
         env = flatten(self._env.stepper.state)
         records = [*flatten(self.rollout), *flatten(self.batch)]
         kept = [*env, *records, *self.reward_scale.buffers()]
-        self._experience = captured(self._gather_experience, kept, generator)
+        self._experience = captured(self._gather_experience, kept, generator.device, generator)
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
-        self._learn = captured(self._learn_from_rows, kept, generator)
+        self._learn = captured(self._learn_from_rows, kept, generator.device, generator)
 
 
 RECORD = AlgorithmRecord(name="ppo", config=PPOConfig, make=PPO, check=check_minibatches)
