@@ -19,6 +19,7 @@ from torch import Tensor
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import CLOSE
+from fastsim.devices import memory_shortage
 from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.artifacts.formats import (
     FORMAT,
@@ -111,7 +112,7 @@ class ArtifactForecaster(Counted):
         ------
         ForecastError
             The request does not fit, the context is too short and may not be padded, or the
-            artefact's program fails.
+            artefact's program fails, but for want of memory, which is raised as it is.
         """
         check_request(self.card, context, horizon)
         if not len(context.bars):
@@ -129,6 +130,8 @@ class ArtifactForecaster(Counted):
         try:
             quantiles = self.program(*inputs)[:, :horizon]
         except Exception as error:  # whatever the runtime raises
+            if memory_shortage(error) is not None:
+                raise  # so that whoever asked may ask for less
             reason = one_line(f"{type(error).__name__}: {error}", 200)
             raise ForecastError(
                 f"the artefact of {self.card.name} fails on {len(context.bars)} series: {reason}"

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastsim.devices import memory_shortage
 from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, Looping
 
@@ -97,6 +98,8 @@ def pack(
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except (RuntimeError, ValueError, torch.jit.Error) as error:
+        if memory_shortage(error) is not None:
+            raise
         reason = one_line(error, 200)
         raise _impossible(label, format, reason) from error
 
@@ -118,6 +121,8 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except Exception as error:  # what the runtimes raise depends on the damage
+        if memory_shortage(error) is not None:
+            raise
         reason = one_line(error, 160) or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
     _check_metadata(metadata, path)
