@@ -34,6 +34,13 @@ def resolve_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """Its type, with make and model where it is a GPU."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type} ({torch.cuda.get_device_name(device)})"
+
+
 def memory_shortage(error: BaseException) -> str | None:
     """What an error says of memory that was too small; None if it is about anything else."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -41,7 +41,7 @@ CALLS = {
     ),
     "export": (
         ["export", "fastsim-prior"],
-        "fastsim.cli.forecast.export",
+        "fastsim.cli.export.export",
         "make --context smaller",
     ),
 }

@@ -81,6 +81,15 @@ def check_format(model: ForecastModel, format: Format, precision: ArtifactPrecis
         raise _impossible(model.card.name, format, reason)
 
 
+def check_device(
+    name: str, format: Format, precision: ArtifactPrecision, device: torch.device
+) -> None:
+    """Raise ForecastError unless such artefacts run on this device."""
+    bound = format if format != "torchscript" else "int8" if precision == "int8" else None
+    if bound is not None and device.type != "cpu":
+        raise ForecastError(f"{name}: {bound} artefacts run on a CPU, not on {device}")
+
+
 def pack(
     program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
 ) -> bytes:
@@ -112,8 +121,7 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     ForecastError
         It is damaged, not fastsim's, does not run on the device, or its runtime is not installed.
     """
-    if format != "torchscript" and device.type != "cpu":
-        raise ForecastError(f"{path}: {format} artefacts run on a CPU, not on {device}")
+    check_device(str(path), format, "float32", device)
     try:
         with _quiet():
             program, note = _UNPACK[format](content, device)
@@ -126,8 +134,7 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
         reason = one_line(error, 160) or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
     _check_metadata(metadata, path)
-    if metadata["precision"] == "int8" and device.type != "cpu":
-        raise ForecastError(f"{path}: int8 artefacts run on a CPU, not on {device}")
+    check_device(str(path), format, metadata["precision"], device)
     return Unpacked(program, metadata)
 
 
