@@ -76,7 +76,7 @@ class NumbaStepper:
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
         bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
+        rooms = [room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
@@ -153,7 +153,7 @@ class NumbaStepper:
         ]
 
 
-def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
+def room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     """What a thread works in: weights and limits of a row, and the orders of a market."""
     single = ("weights", "limit", *numba_market.Pit._fields)
     rows = len(single) - 1 + params.config.players  # the orders take one for each player
