@@ -20,6 +20,8 @@ from torch import Tensor
 import fastsim
 from fastsim.data.bars import Bars
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.capture import captured
+from fastsim.env.nested import flatten
 from fastsim.forecast.interface import DTYPES
 from fastsim.market.tape import MarketTape, make_tape
 
@@ -84,6 +86,49 @@ def stepping(env: PortfolioEnv, seconds: float, agent: Agent | None = None) -> R
     run(2)
     count = max(1, round(2 * seconds / seconds_of(lambda: run(2), device)))
     return lambda: count * env.num_envs / seconds_of(lambda: run(count), device)
+
+
+def one_step(env: PortfolioEnv, agent: Agent | None = None) -> Callable[[], None]:
+    """A step on from where the last one ended, by fixed actions or by an agent's.
+
+    Observations are laid out; what is read and written lies where it lay before, so that the steps
+    can be recorded.
+    """
+    fixed = torch.rand(env.num_envs, env.action_width, device=env.tape.device)
+    first = env.reset(0)
+    bar, columns = first.bar.clone(), env.columns(first).clone()
+
+    @torch.no_grad()
+    def step() -> None:
+        seen = env.step(fixed if agent is None else agent(bar, columns)).observation
+        laid_out = env.columns(seen)
+        if agent is not None:
+            bar.copy_(seen.bar)
+            columns.copy_(laid_out)
+
+    return step
+
+
+def in_one_graph(env: PortfolioEnv, step: Callable[[], None], times: int) -> Callable[[], None]:
+    """So many steps of an environment as one graph."""
+
+    def steps() -> None:
+        for _ in range(times):
+            step()
+
+    return captured(steps, flatten(env.stepper.state), env.tape.device)
+
+
+def replaying(env: PortfolioEnv, seconds: float, times: int, agent: Agent | None = None) -> Rate:
+    """Rounds of at least `seconds`, warmed up, of graphs of so many steps; see `stepping`."""
+    device, replay = str(env.tape.device), in_one_graph(env, one_step(env, agent), times)
+    count = max(1, round(seconds / seconds_of(replay, device)))
+
+    def run() -> None:
+        for _ in range(count):
+            replay()
+
+    return lambda: count * times * env.num_envs / seconds_of(run, device)
 
 
 def seconds_of(call: Callable[[], object], device: str) -> float:

@@ -70,6 +70,18 @@ def test_memory_that_was_let_go_is_not_read_again():
         replay()
 
 
+def test_what_a_procedure_alone_holds_lasts_as_long_as_its_replay():
+    room = torch.zeros(2)
+
+    def recorded():
+        only_here = torch.ones(2)
+        return captured(lambda: room.add_(only_here), [room], CPU)
+
+    replay = recorded()
+    replay()
+    assert torch.equal(room, torch.ones(2))
+
+
 def test_gradients_are_recorded_with_what_they_are_of():
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     weight.grad = torch.zeros(2)

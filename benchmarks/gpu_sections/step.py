@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-import torch
 from benchmark_env import Benchmark, floor_bytes, make_agent, make_env
-from common import Agent, Row, market, market_bars
+from common import Row, in_one_graph, market, market_bars, one_step
 from gpu_sections.measuring import Bench, Case
 
 from fastsim.env.environment import PortfolioEnv
@@ -66,44 +65,8 @@ def graph(assets: int, kind: str, acts: bool, steps: int, bench: Bench) -> Row:
         return {"skipped": "CUDA graphs need a GPU"}
     env = made(bench, assets, kind)
     step = one_step(env, make_agent(env, bench.sizes.hidden) if acts else None)
-    timing = bench.time(recorded(step, steps, bench.device))
+    timing = bench.time(in_one_graph(env, step, steps))
     return _row(bench, env, timing.seconds / steps, timing.spread, timing.warm_up)
-
-
-def one_step(env: PortfolioEnv, agent: Agent | None) -> Callable[[], None]:
-    """A step on from where the last one ended, by fixed actions or by an agent's.
-
-    Observations are laid out; what is read and written lies where it lay before, so that the steps
-    can be recorded.
-    """
-    fixed = torch.rand(env.num_envs, env.action_width, device=env.tape.device)
-    first = env.reset(0)
-    bar, columns = first.bar.clone(), env.columns(first).clone()
-
-    @torch.no_grad()
-    def step() -> None:
-        seen = env.step(fixed if agent is None else agent(bar, columns)).observation
-        laid_out = env.columns(seen)
-        if agent is not None:
-            bar.copy_(seen.bar)
-            columns.copy_(laid_out)
-
-    return step
-
-
-def recorded(call: Callable[[], None], times: int, device: str) -> Callable[[], None]:
-    """So many calls as one CUDA graph."""
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.device(device), torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            for _ in range(times):
-                call()
-    replay: Callable[[], None] = graph.replay
-    return replay
 
 
 def _row(bench: Bench, env: PortfolioEnv, seconds: float, apart: float, warm_up: float) -> Row:

@@ -21,7 +21,7 @@ from fastsim.env.kernels.arrays import (
     on_host,
     with_windows,
 )
-from fastsim.env.kernels.choose import Backend, make_stepper, make_windows
+from fastsim.env.kernels.choose import Backend, Room, make_stepper, make_windows
 from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
     Observation,
@@ -241,8 +241,12 @@ class PortfolioEnv:
         self._refresh(changed)
         return changed
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once.
+    def room(self, steps: int) -> Room | None:
+        """Blocks [steps, N, ...] for what so many steps return, if they can write into them."""
+        return self.stepper.room(steps)
+
+    def step(self, action: Tensor, into: Room | None = None) -> Transition:
+        """Step every environment once, into the blocks of one step of a `room` if they are given.
 
         Raises
         ------
@@ -251,7 +255,7 @@ class PortfolioEnv:
             that is not finite holds its positions and is counted in `state.invalid_actions`.
         """
         self._check_shape(action.shape)
-        return self.stepper.step(action.detach().to(self.tape.dtype))
+        return self.stepper.step(action.detach().to(self.tape.dtype), into)
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once, in NumPy; the observation is laid out as `columns` does.

@@ -144,6 +144,10 @@ class Policy(nn.Module, Decider):
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))
         return hidden
 
+    def show(self, table: MarketTable, bar: Tensor, view: View) -> Tensor:
+        """Standardised features [M, A F] of samples at `bar` [M] with views of their own."""
+        return self._standardized(features_at(table.tape, bar, view))
+
     def look_up(
         self,
         table: MarketTable,
@@ -159,7 +163,7 @@ class Policy(nn.Module, Decider):
         """
         encode = encode or self.encode
         if view is not None:
-            return encode(self._standardized(features_at(table.tape, bar, view)))
+            return encode(self.show(table, bar, view))
         index = bar - table.first
         if len(bar) < len(table.rows):
             return encode(table.rows[index])

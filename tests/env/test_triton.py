@@ -31,6 +31,8 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import _fastest
+from fastsim.env.kernels.columns import FIGURE
+from fastsim.env.nested import take
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, make_friction
@@ -58,6 +60,14 @@ def quickly():
 def small_tape(assets=3, dtype=torch.float64, length=LENGTH, holes=False):
     config = TapeConfig(features=SHORT_FEATURES, risk_free_rate=0.05)
     return make_tape(random_bars(length, assets, seed=2, holes=holes), config, dtype=dtype)
+
+
+def assert_same_step(in_room, alone):
+    """Bit for bit, but for features of the market, which a room leaves out."""
+    observation, final = alone.observation._replace(flat=None), alone.final_observation
+    if final is not None:
+        final = final._replace(flat=None)
+    assert_same_bits(in_room, alone._replace(observation=observation, final_observation=final))
 
 
 def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STEPS, envs=ENVS):
@@ -234,6 +244,38 @@ def test_what_a_step_returns_is_the_callers_to_keep():
     assert torch.equal(first.observation.portfolio, kept[0]) and torch.equal(first.reward, kept[1])
 
 
+@pytest.mark.parametrize("observation", ["index", "flat"])
+@pytest.mark.parametrize("action", ["weights", "logits"])
+@pytest.mark.parametrize("backend", ["numba", "triton"])
+def test_steps_write_what_they_return_into_a_room_that_they_are_given(backend, action, observation):
+    rules = EnvConfig(
+        action=action, observation=observation, episode=EpisodeConfig(horizon=4, staggered=True)
+    )
+    backends = {"numba": "cpu", "triton": DEVICE}
+    tape = small_tape(3, torch.float32).to(backends[backend])
+    alone, given = (PortfolioEnv(tape, 2, rules, backend=backend, seed=4) for _ in range(2))
+    room = given.room(6)
+    actions = torch.rand(6, 2, alone.action_width, device=tape.device)
+    stepped = [alone.step(action) for action in actions]
+    for number, asked in enumerate(actions):
+        assert_same_step(given.step(asked, take(room, number)), stepped[number])
+    assert any(transition.restarted.any() for transition in stepped)
+    for number, transition in enumerate(stepped):
+        assert torch.equal(room.seen[number], transition.observation.portfolio)
+        assert torch.equal(room.figures[number, :, FIGURE.wealth], transition.outcome.wealth)
+    assert given.room(6).seen.shape == (6, 2, alone.portfolio_width)
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_a_room_keeps_what_was_seen_before_a_restart(autoreset):
+    rules = EnvConfig(autoreset=autoreset, episode=EpisodeConfig(horizon=3))
+    alone, given = (PortfolioEnv(small_tape(), 2, rules, backend="numba") for _ in range(2))
+    room = given.room(5)
+    for number in range(5):
+        action = torch.full((2, 3), 0.1 * number)
+        assert_same_step(given.step(action, take(room, number)), alone.step(action))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")
 def test_the_kernel_compiles_for_a_gpu(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
@@ -307,14 +349,16 @@ def test_steps_on_cuda_neither_wait_nor_grow():
 
 @gpu
 @needs_gpu
-def test_a_captured_step_is_the_eager_one():
+@pytest.mark.parametrize("steps", [1, 16])
+def test_captured_steps_are_the_eager_ones(steps):
     tape = small_tape(30, torch.float32, length=60).to("cuda")
     config = EnvConfig(action="logits", episode=EpisodeConfig(horizon=7))
     eager, other = (PortfolioEnv(tape, 64, config, backend="triton") for _ in range(2))
     eager.reset(0), other.reset(0)
-    captured = triton_step.CapturedStep(other.stepper)
+    captured = triton_step.CapturedSteps(other.stepper, steps)
     generator = torch.Generator("cuda").manual_seed(0)
-    for _ in range(20):
-        action = torch.randn(64, 31, device="cuda", generator=generator)
-        assert_same_bits(captured(action), eager.step(action))
+    for _ in range(20 // steps + 1):
+        actions = torch.randn(steps, 64, 31, device="cuda", generator=generator)
+        for number, transition in enumerate(captured(actions)):
+            assert_same_step(transition, eager.step(actions[number]))
         assert_same_bits(other.state, eager.state)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from planted import RULES, planted_tape
-from worlds import SHORT_FEATURES, random_bars
+from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
 pytest.importorskip("triton", reason="triton is for Linux")
 from emulation import emulated
@@ -15,7 +15,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels import capture
-from fastsim.env.kernels.choose import make_stepper
+from fastsim.env.kernels.triton_step import CapturedSteps
 from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise
 from fastsim.env.randomize import RandomizeConfig
@@ -78,7 +78,7 @@ def everything(trainer):
             *moments,
             *learner.reward_scale.buffers(),
             *learner.episodes.buffers(),
-            *flatten(learner.rollout),
+            *flatten(learner.rollout._replace(room=None)),  # nothing writes its first row
             *flatten(learner.batch),
             *learner.tally,
             *flatten(trainer.env.stepper.state),
@@ -148,6 +148,7 @@ def test_a_captured_run_goes_on_from_a_checkpoint_as_if_never_stopped(emulation,
 def test_a_run_that_was_saved_without_graphs_is_captured_after_loading(emulation, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(capture.RECORDERS, "cpu")
+        patch.setattr("fastsim.learn.ppo.steps.uncovered", lambda *_: ["what rounds otherwise"])
         saved = make_trainer()
         saved.advance()
         assert not saved.algorithm.optimizer.param_groups[0]["capturable"]
@@ -195,7 +196,8 @@ def small_trainer(name, randomize):
     settings = ALGORITHMS[name].config(**SMALL.get(name, {}))
     tape = make_tape(random_bars(60, 3), FEATURES)
     given = {"algorithm": name, "iterations": 6, "capture": False}
-    return Trainer(tape, rules, settings, PolicyConfig(hidden=8), FEW, **given)
+    env = PortfolioEnv(tape, FEW.num_envs, rules, backend="torch")
+    return Trainer(tape, env, settings, PolicyConfig(hidden=8), FEW, **given)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,6 @@ def small_trainer(name, randomize):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_an_iteration_reads_nothing_back(emulation, name, randomize):
     trainer = small_trainer(name, randomize)
-    trainer.env.stepper = make_stepper(trainer.env.params, trainer.env.state, "torch")
     trainer.advance()
     with emulation.watching(trainer.course.generator):
         trainer.advance()
@@ -230,3 +231,39 @@ def test_worlds_drawn_anew_are_standardised_without_waiting_for_the_device(emula
     with emulation.watching():
         policy.restandardize(table, worlds[:count])
     assert torch.equal(table.rows, policy.standardize(trainer.env.tape).rows)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_steps_of_one_graph_are_the_eager_ones(emulation, steps):
+    tape, rules = MARKETS["shared"]
+    eager, other = (PortfolioEnv(tape, 4, rules, backend="triton") for _ in range(2))
+    start, stepped = other.state, CapturedSteps(other.stepper, steps)
+    assert_same_bits(other.state, start)
+    for _ in range(8 // steps):
+        actions = torch.randn(steps, 4, other.action_width)
+        for number, transition in enumerate(stepped(actions)):
+            assert_same_bits(transition, eager.step(actions[number]))
+        assert_same_bits(other.state, eager.state)
+    assert emulation.graphs[0].names == {"step_kernel": steps}, "and no other call"
+
+
+STEP, MINIBATCH = 19, 171
+"""Calls that one step of a rollout and one minibatch may launch: fewer is better, and stays so."""
+
+
+def test_a_rollout_step_and_a_minibatch_launch_no_more_calls_than_they_did(emulation):
+    tape, _ = planted_tape(revealing=True, bars=32)
+    counts = []
+    for steps in (6, 7):
+        collect = CollectConfig(num_envs=4, rollout_steps=steps)
+        env = PortfolioEnv(tape, 4, MARKETS["planted"][1], backend="triton")
+        assert tape.last - tape.first < 4 * steps, "each bar is to be encoded once"
+        trainer = Trainer(
+            tape, env, PPOConfig(minibatches=2), PolicyConfig(hidden=8), collect, iterations=1
+        )
+        trainer.algorithm.collect(trainer.env)
+        rollout, minibatch = emulation.graphs[-2:]
+        counts.append(rollout.names.total())
+    assert counts[1] - counts[0] <= STEP
+    assert minibatch.names.total() <= MINIBATCH
+    assert rollout.names["normal_"] == 1, "all noise is drawn at once"

@@ -291,3 +291,14 @@ def test_a_captured_iteration_equals_an_eager_one_and_reads_nothing_back():
         runs.append([parameter.detach().clone() for parameter in trainer.policy.parameters()])
     for captured, eager in zip(*runs, strict=True):
         torch.testing.assert_close(captured, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_moments_that_are_held_standardise_as_they_did_and_change_afterwards():
+    moments, values = RunningMoments(2), torch.tensor([[1.0, 2.0], [3.0, 8.0]])
+    moments.update(values)
+    before = moments(values)
+    with moments.held(torch.float32):
+        assert torch.equal(moments(values), before)
+        assert torch.equal(moments(values.double()).float(), before)
+    moments.update(10.0 * values)
+    assert not torch.equal(moments(values), before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -67,6 +68,18 @@ def records(device: torch.device) -> bool:
     return device.type in RECORDERS
 
 
+@dataclass(frozen=True)
+class Replay:
+    """A recorded procedure; it keeps what the procedure holds, whose memory a graph knows only."""
+
+    procedure: Procedure
+    again: Procedure
+
+    def __call__(self) -> None:
+        """Do again what was recorded."""
+        self.again()
+
+
 def captured(
     procedure: Procedure,
     changed: Iterable[Tensor],
@@ -96,7 +109,7 @@ def captured(
             tensor.copy_(old)
     if generator is not None and state is not None:
         generator.set_state(state)
-    return replay
+    return Replay(procedure, replay)
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from fastsim.env.kernels.buffers import Results
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.env.state import EnvParams, EnvState
@@ -16,6 +17,8 @@ from fastsim.env.window_tables import TorchWindows, Windows
 from fastsim.errors import ConfigError
 
 Backend = Literal["auto", "torch", "numba", "triton"]
+Room = Results
+"""Blocks that steps write into."""
 
 log = logging.getLogger(__name__)
 

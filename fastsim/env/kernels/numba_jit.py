@@ -15,7 +15,7 @@ def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> An
     Without `_nrt` numba counts no references. It would at every block that is taken out of a named
     tuple, with an atomic operation each: six times the time of the whole step.
     """
-    return numba.njit(
+    return numba.njit(  # type: ignore[call-overload]
         function,
         fastmath=fastmath,
         error_model="numpy",

@@ -18,6 +18,7 @@ from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
     Results,
+    Rules,
     Singles,
     by_market,
     empty_like,
@@ -30,6 +31,7 @@ from fastsim.env.kernels.buffers import (
     portfolio_width,
     repack_bars,
     torch_blocks,
+    without_features,
 )
 from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.nested import copy
@@ -70,8 +72,9 @@ class NumbaStepper:
         blocks: Any = numpy_blocks(self._state)
         if not by_market(params.config):
             blocks = blocks._replace(displaced=None)  # every array takes its time at every call
-        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
-        self._fixed = (blocks, *tables)
+        self._fixed = blocks, numpy_blocks(self._market)
+        self._rules = numpy_blocks(pack_rules(params))
+        self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
@@ -80,7 +83,7 @@ class NumbaStepper:
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
-        blank = self._blank, self._no_orders
+        blank = self._rules, self._blank, self._no_orders
         call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
         forget_old_code(numba_kernel.step_block, "env")
@@ -110,9 +113,14 @@ class NumbaStepper:
         """Read these bars [B] of the tape again."""
         repack_bars(self._market, self._params, bars, VECTOR)
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once."""
-        return self._in_tensors(*self._step(action.detach().numpy()))
+    def room(self, steps: int) -> Results:
+        """Blocks [steps, N, ...] that so many steps can write into."""
+        return empty_results(without_features(self._params), self.num_envs, steps)
+
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
+        """Step every environment once, into these blocks [N, ...] if there are any."""
+        results = None if into is None else numpy_blocks(into)
+        return self._in_tensors(*self._step(action.detach().numpy(), results))
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
@@ -135,20 +143,21 @@ class NumbaStepper:
         results: Results = torch_blocks(stepped)
         return results.transition(self._portfolio_width, orders)
 
-    def _step(self, action: NDArray[Any]) -> tuple[Any, Any]:
+    def _step(self, action: NDArray[Any], into: Any = None) -> tuple[Any, Any]:
         """Share the environments among threads."""
-        results = empty_like(self._blank)
+        results = empty_like(self._blank) if into is None else into
+        rules = self._rules if into is None else self._rules_of_room
         singles = None if self._no_orders is None else empty_like(self._no_orders)
         action = np.ascontiguousarray(action, dtype=self._real)
-        in_parts(self._step_block, self._calls(action, results, singles))
+        in_parts(self._step_block, self._calls(action, rules, results, singles))
         return results, singles
 
     def _calls(
-        self, action: NDArray[Any], results: Results, singles: Singles | None
+        self, action: NDArray[Any], rules: Rules, results: Results, singles: Singles | None
     ) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, results, singles, *room)
+            (start, stop, action, *self._fixed, rules, results, singles, *room)
             for start, stop, room in self._parts
         ]
 
