@@ -179,10 +179,11 @@ class _Recurrence(nn.Module):
 
     def _may_fuse(self, inputs: Tensor) -> bool:
         """Whether the recurrence may be one kernel: on CUDA, and where numbers alone are wanted."""
-        kept = _is_tracing() or torch.compiler.is_exporting() or torch.compiler.is_compiling()
+        if _is_tracing() or torch.compiler.is_exporting() or torch.compiler.is_compiling():
+            return False  # what is kept runs without this package
         learns = torch.is_grad_enabled() and (inputs.requires_grad or self._bias_.requires_grad)
         held = self._recurrent_kernel_.shape[1] in FUSED_WIDTHS
-        return inputs.is_cuda and held and not kept and not learns
+        return inputs.is_cuda and held and not learns
 
     def forward(self, inputs: Tensor, state: Tensor) -> _History:
         """The cell over gate inputs [E, S, B, 4W] from a state [4, E, B, W]."""
