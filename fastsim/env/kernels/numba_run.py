@@ -23,9 +23,10 @@ class Kept(NamedTuple):
     """What is kept of B steps of N rows; 0 from the one on that follows a row's ruin."""
 
     action: NDArray[np.floating[Any]]  # [B, N, W]
+    open_orders: NDArray[np.floating[Any]]  # [B, N, A], or [B, N, 0]; before the step
     figures: NDArray[np.floating[Any]]  # [B, N, FIGURE]
     flags: NDArray[np.bool_]  # [B, N, FLAG]
-    singles: Any  # `Singles` of arrays [B, N, A]
+    singles: Any  # `Singles` of arrays [B, N, ...], or [B, 0, ...] of what does not apply
 
 
 class Desk(NamedTuple):
@@ -34,6 +35,7 @@ class Desk(NamedTuple):
     seen: NDArray[np.floating[Any]]  # [N, P]  as the rows see themselves now
     alive: NDArray[np.bool_]  # [N]  not ruined yet
     action: NDArray[np.floating[Any]]  # [N, W]
+    open_orders: NDArray[np.floating[Any]]  # [N, A], or [N, 0]; the memory of the state
 
 
 @jit
@@ -99,17 +101,25 @@ def decide(b, n, targets, network, hidden, answer, desk):
 
 
 @jit
-def keep(b, n, desk, results, singles, kept):
-    """Keep what came of a step."""
+def keep_order(b, n, desk, kept):
+    """Keep what is asked for, and what is open."""
     for j in range(desk.action.shape[1]):
         kept.action[b, n, j] = desk.action[n, j]
+    for j in range(desk.open_orders.shape[1]):
+        kept.open_orders[b, n, j] = desk.open_orders[n, j]
+
+
+@jit
+def keep(b, n, desk, results, singles, kept):
+    """Keep what came of a step."""
     for j in range(results.figures.shape[1]):
         kept.figures[b, n, j] = results.figures[n, j]
     for j in range(results.flags.shape[1]):
         kept.flags[b, n, j] = results.flags[n, j]
-    for j in range(singles.trade.shape[1]):
-        kept.singles.trade[b, n, j] = singles.trade[n, j]
-        kept.singles.holdings[b, n, j] = singles.holdings[n, j]
+    for part in range(len(singles)):
+        told, into = singles[part], kept.singles[part]
+        for j in range(told.shape[1] if told.shape[0] > 0 else 0):
+            into[b, n, j] = told[n, j]
     for j in range(desk.seen.shape[1]):
         desk.seen[n, j] = results.seen[n, j]
     desk.alive[n] = not results.flags[n, c.FLAG.terminated]
@@ -118,15 +128,16 @@ def keep(b, n, desk, results, singles, kept):
 @partial(jit, inline=False)
 def run_rows(
     start, stop, targets, network, hidden, answer, desk, kept,
-    state, market, rules, results, singles, weights, limit,
+    state, market, rules, results, singles, *room,
 ):  # fmt: skip
     """Let rows `start` to `stop`, one after the other, go through all bars."""
     for n in range(start, stop):
         b = 0
         while b < kept.action.shape[0] and desk.alive[n]:
             decide(b, n, targets, network, hidden, answer, desk)
+            keep_order(b, n, desk, kept)
             numba_kernel.step_block(
-                n, n + 1, desk.action, state, market, rules, results, singles, weights, limit
+                n, n + 1, desk.action, state, market, rules, results, singles, *room
             )
             keep(b, n, desk, results, singles, kept)
             b += 1
@@ -135,15 +146,16 @@ def run_rows(
 @partial(jit, inline=False)
 def run_markets(
     start, stop, targets, network, hidden, answer, desk, kept,
-    state, market, rules, results, singles, weights, limit, pit,
+    state, market, rules, results, singles, *room,
 ):  # fmt: skip
     """The same where each row moves the prices of a market of its own."""
     for n in range(start, stop):
         b = 0
         while b < kept.action.shape[0] and desk.alive[n]:
             decide(b, n, targets, network, hidden, answer, desk)
+            keep_order(b, n, desk, kept)
             numba_market.step_block(
-                n, n + 1, desk.action, state, market, rules, results, singles, weights, limit, pit
+                n, n + 1, desk.action, state, market, rules, results, singles, *room
             )
             keep(b, n, desk, results, singles, kept)
             b += 1
