@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any, overload
 
 import torch
@@ -103,7 +104,7 @@ class Info(dict[str, Any]):
         value = self._source.tell(name)
         if self._row is not None:
             value = value[self._row]
-            value = value if value.ndim else value.item()
+            value = deepcopy(value) if value.ndim else value.item()  # a row of its own
         self[name] = value
         return value
 
@@ -160,6 +161,15 @@ class Info(dict[str, Any]):
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A row's is worked out when it is looked at, as its original: some copy every step."""
+        if self._source is None or self._row is None:
+            return deepcopy(dict(self), memo)
+        same = Info(self._source, self._row)
+        for name in super().__iter__():
+            same[name] = deepcopy(super().__getitem__(name), memo)
+        return same
 
     def keys(self) -> Any:
         """Its names."""

@@ -150,6 +150,23 @@ def test_an_info_stays_that_of_its_step_and_is_a_dictionary_in_all_it_does():
         assert torch.equal(same["wealth"], early["wealth"])
 
 
+def test_a_deep_copy_of_a_rows_info_is_worked_out_when_it_is_looked_at_and_is_its_own():
+    asked = []
+
+    def work_out(name):
+        asked.append(name)
+        return np.array([[1.0, 2.0]]) if name == "weights" else np.array([3.0])
+
+    info = Info(Source(("wealth", "weights"), work_out), 0)
+    info["mine"] = [1]
+    same = copy.deepcopy(info)
+    assert asked == []
+    same["weights"][0] = 9.0
+    same["mine"].append(2)
+    assert info["weights"].tolist() == [1.0, 2.0] and info["mine"] == [1]
+    assert dict(same) == {"wealth": 3.0, "weights": same["weights"], "mine": [1, 2]}
+
+
 def one_info():
     source = Source(("a", "b"), lambda name: np.array([{"a": 1.5, "b": 2.5}[name]]))
     return Info(source, 0)
@@ -218,7 +235,12 @@ def test_no_cost_takes_the_name_of_what_is_told(name, monkeypatch):
 
 def test_weights_are_by_slot_where_assets_are_drawn():
     env = PortfolioVectorEnv(
-        4, TAPE, **RULES, randomize={"assets": (2, 3)}, costs={"participation": 1e9}
+        4,
+        TAPE,
+        **RULES,
+        randomize={"assets": (2, 3)},
+        costs={"participation": 1e9},
+        backend="torch",
     )
     env.reset(seed=0)
     slots = env.env.state.slots
