@@ -20,6 +20,7 @@ from fastsim.env.kernels.buffers import (
     Results,
     Singles,
     by_market,
+    by_orders,
     empty_like,
     empty_results,
     empty_singles,
@@ -63,15 +64,20 @@ class NumbaStepper:
         self._state.load(state)
         self._portfolio_width = portfolio_width(params)
         self._blank = numpy_blocks(empty_results(params, self.num_envs))
-        self._no_orders = None
-        if single_orders:
-            self._no_orders = numpy_blocks(empty_singles(params, self.num_envs))
+        singles = empty_singles(params, self.num_envs, asked=single_orders)
+        self._no_orders = None if singles is None else numpy_blocks(singles)
+        self._single_orders = single_orders
         self._market = pack_market(params, VECTOR)
         blocks: Any = numpy_blocks(self._state)
+        market: Any = numpy_blocks(self._market)
         if not by_market(params.config):
             blocks = blocks._replace(displaced=None)  # every array takes its time at every call
-        tables = numpy_blocks(self._market), numpy_blocks(pack_rules(params))
-        self._fixed = (blocks, *tables)
+        if not by_orders(params):
+            blocks, market = (
+                blocks._replace(open_orders=None),
+                market._replace(terms=None, fees=None),
+            )
+        self._fixed = (blocks, market, numpy_blocks(pack_rules(params)))
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
@@ -89,7 +95,7 @@ class NumbaStepper:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
-        made = partial(NumbaStepper, single_orders=self._no_orders is not None)
+        made = partial(NumbaStepper, single_orders=self._single_orders)
         return made, (self._params, copy(self.state))
 
     @property
@@ -156,16 +162,15 @@ class NumbaStepper:
 
 
 def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
-    """What a thread works in: weights and limits of a row, and the orders of a market."""
-    single = ("weights", "limit", *numba_market.Pit._fields)
-    rows = len(single) - 1 + params.config.players  # the orders take one for each player
+    """What a thread works in: weights and limits, the desk of a row, and the orders of a market."""
+    single = [name for name in ("weights", "limit", *numba_market.Pit._fields) if name != "orders"]
+    rows = len(single) + len(c.DESK) + params.config.players  # an order for each player
     lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
-    rooms = dict(zip((name for name in single if name != "orders"), lanes, strict=False))
-    rooms["orders"] = lanes[len(rooms) :]
-    weights, limit = rooms.pop("weights"), rooms.pop("limit")
-    if not by_market(params.config):
-        return weights, limit
-    return weights, limit, numba_market.Pit(**rooms)
+    rooms = dict(zip(single, lanes, strict=False))
+    weights, limit, lanes = rooms.pop("weights"), rooms.pop("limit"), lanes[len(single) :]
+    desk, orders = lanes[: len(c.DESK)], lanes[len(c.DESK) :]
+    room = weights, limit, desk if by_orders(params) else None
+    return (*room, numba_market.Pit(**rooms, orders=orders)) if by_market(params.config) else room
 
 
 make = NumbaStepper

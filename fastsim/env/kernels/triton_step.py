@@ -23,7 +23,7 @@ from fastsim.env.kernels.buffers import (
     repack_bars,
     seen_width,
 )
-from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
+from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -63,7 +63,10 @@ class TritonStepper:
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants, self._single_orders = constants(params), single_orders
+        self._constants, self._single_orders = (
+            constants(params, single_orders=single_orders),
+            single_orders,
+        )
 
     @property
     def state(self) -> EnvState:
@@ -90,9 +93,8 @@ class TritonStepper:
 
     def step(self, action: Tensor) -> Transition:
         """Step every environment once."""
-        results, singles = empty_results(self._params, self.num_envs), None
-        if self._single_orders:
-            singles = empty_singles(self._params, self.num_envs)
+        results = empty_results(self._params, self.num_envs)
+        singles = empty_singles(self._params, self.num_envs, asked=self._single_orders)
         with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
@@ -132,7 +134,7 @@ class CapturedStep:
         return self.transition
 
 
-def constants(params: EnvParams) -> dict[str, Any]:
+def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, Any]:
     """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
     tape, config = params.tape, params.config
     assets, horizon = tape.num_assets, config.episode.horizon
@@ -161,11 +163,20 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "by_market": by_market(config),
         "players": config.players,
         "seats": seats,
+        "told": single_orders,
+        "further": _further(params),
         "width": seen_width(params),
         **{f"{name}_at": place for name, place in column_places(params).items()},
         "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
+
+
+def _further(params: EnvParams) -> Further:
+    """Which further rules of orders hold."""
+    whole = dict(zip(c.WHOLE._fields, pack_rules(params).whole.tolist(), strict=True))
+    rules = {name: bool(whole[name]) for name in Further._fields if name in whole}
+    return Further(**rules, calls=params.config.orders.maintenance_margin > 0)
 
 
 make = TritonStepper
