@@ -1,4 +1,5 @@
 # Two commands: `make train` and `make test`. Both set up what they need in .venv.
+# `make gpu` measures a GPU with the Python that has a CUDA torch: benchmarks/README.md says what else.
 # `make test-clients` tries other people's training libraries, in .venv/clients over .venv.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ CLIENTS = .venv/clients/bin/python
 CLIENTS_PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet --python $(CLIENTS)
 OPTIONS ?=
 
-.PHONY: train test test-clients lint bench clean
+.PHONY: train test test-clients lint bench gpu clean
 
 train: .venv/.run  ## train on the built-in data and open the table: make train OPTIONS="--seed 1"
 	.venv/bin/fastsim train $(OPTIONS)
@@ -25,6 +26,9 @@ lint: .venv/.test
 
 bench: .venv/.run  ## environment steps per second
 	.venv/bin/python benchmarks/benchmark_env.py
+
+gpu:  ## tests and benchmarks of a GPU: make gpu OPTIONS=--quick
+	PYTHONPATH=".:$$PYTHONPATH" $(PYTHON) benchmarks/gpu.py --json benchmarks/results/gpu.json $(OPTIONS)
 
 clean:
 	rm -rf .venv

@@ -11,7 +11,8 @@ An environment step is one portfolio going from one close to the next, its obser
 Each case is built, warmed up, and measured in rounds of equal length in which the backends take
 turns; the median round counts. With a policy, two layers decide on every observation; with `index`
 observations, the layer that sees the market is tabulated once. Compilation is timed once for each
-backend, with empty caches.
+backend, with empty caches. On a GPU every case is measured as graphs of 1 and of 16 steps, too: one
+launch each, without the time that Python takes.
 
 The floor is the least traffic with memory that a step can do with: state read and written, action
 read, observation and results written, and of the shared tables every row once, however many
@@ -43,6 +44,7 @@ from common import (
     market,
     market_bars,
     median,
+    replaying,
     seconds_of,
     spread,
     stepping,
@@ -94,6 +96,8 @@ class Benchmark:
     rounds: int = 5
     seconds: float = 0.3
     """Least length of a round."""
+    graph_steps: tuple[int, ...] = (1, 16)
+    """Steps that one graph holds, in rows of their own where there are graphs."""
     compilation: bool = True
     """Time it, with empty caches: half a minute for numba."""
     growth: tuple[int, int] = (100, 500)
@@ -189,23 +193,57 @@ def measure(case: Benchmark, tape: MarketTape, num_envs: int, kind: Kind) -> lis
     for backend, env in envs.items():
         rows.append(
             header("env", case.device)
+            | described(case, env)
             | {
-                "backend": env.stepper.name,
-                "num_envs": num_envs,
-                "num_assets": tape.num_assets,
-                "players": case.players,
-                "observation": kind,
-                "action": case.action,
-                "observation_width": len(env.observation_names),
                 "env_steps_per_s": median(measured[backend]),
                 "spread": spread(measured[backend]),
-                "hidden": case.hidden,
                 "env_policy_steps_per_s": median(measured[backend, "policy"]),
                 "warm_up_s": round(warm_up[backend], 3),
-                "floor_bytes_per_step": round(floor_bytes(env), 1),
             }
         )
     return rows
+
+
+def measure_graphs(case: Benchmark, tape: MarketTape, num_envs: int, kind: Kind) -> list[Row]:
+    """A row for each backend that can be recorded and each number of steps in one graph."""
+    rows = []
+    for backend in case.backend:
+        env = make_env(case, tape, num_envs, kind, backend)
+        if not env.capturable:
+            continue
+        agent = make_agent(env, case.hidden)
+        for steps in case.graph_steps:
+            rates = {
+                "alone": replaying(env, case.seconds, steps),
+                "policy": replaying(env, case.seconds, steps, agent),
+            }
+            measured = take_turns(rates, case.rounds)
+            rows.append(
+                header("env_graph", case.device)
+                | described(case, env)
+                | {
+                    "graph_steps": steps,
+                    "env_steps_per_s": median(measured["alone"]),
+                    "spread": spread(measured["alone"]),
+                    "env_policy_steps_per_s": median(measured["policy"]),
+                }
+            )
+    return rows
+
+
+def described(case: Benchmark, env: PortfolioEnv) -> Row:
+    """What is measured."""
+    return {
+        "backend": env.stepper.name,
+        "num_envs": env.num_envs,
+        "num_assets": env.tape.num_assets,
+        "players": case.players,
+        "observation": env.config.observation,
+        "action": case.action,
+        "observation_width": len(env.observation_names),
+        "hidden": case.hidden,
+        "floor_bytes_per_step": round(floor_bytes(env), 1),
+    }
 
 
 def measure_grid(case: Benchmark) -> list[Row]:
@@ -225,7 +263,7 @@ def measure_grid(case: Benchmark) -> list[Row]:
                 found = measure(case, tape, num_envs, kind)
                 for row, seconds in zip(found, compiled.values(), strict=True):
                     row["compile_s"] = seconds if case.compilation else None
-                rows += found
+                rows += [*found, *measure_graphs(case, tape, num_envs, kind)]
     bandwidth = copy_bandwidth(case.device)
     for row in rows:
         reached = row["env_steps_per_s"] * row["floor_bytes_per_step"]
@@ -355,7 +393,7 @@ def print_table(rows: list[Row]) -> None:
             str(row["num_assets"]),
             f"{row['observation']}, {row['observation_width']} wide",
             f"{row['num_envs']:,}",
-            row["backend"],
+            row["backend"] + (f", graph of {row['graph_steps']}" if "graph_steps" in row else ""),
             f"{row['env_steps_per_s']:,.0f}",
             f"{row['env_policy_steps_per_s']:,.0f}",
             f"{row['share_of_floor']:.1%}",

@@ -16,23 +16,20 @@ forecasts.
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
+from common import header, matrix_rate, seconds_of
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-import fastsim
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.data.sample import sample_bars
 from fastsim.errors import ConfigError
@@ -40,7 +37,6 @@ from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision
 from fastsim.forecast.cache import MarketForecasts
 from fastsim.forecast.interface import (
-    DTYPES,
     Context,
     Forecaster,
     ModuleForecaster,
@@ -115,23 +111,17 @@ def measure(case: Benchmark) -> dict[str, object]:
     def once() -> None:
         found.forecast(batch, case.horizon)
 
-    warm = _seconds(once, case.device)
-    latencies = [_seconds(once, case.device) for _ in range(case.num_iterations)]
+    warm = seconds_of(once, case.device)
+    latencies = [seconds_of(once, case.device) for _ in range(case.num_iterations)]
     rate = case.batch_size / statistics.median(latencies)
     flops = _flops(case, batch)
     matrix = matrix_rate(case.device, precision)
     per_second = flops / statistics.median(latencies) if flops else None
-    return {
-        "benchmark": "forecaster",
-        "version": fastsim.__version__,
-        "date": date.today().isoformat(),
+    return header("forecaster", case.device) | {
         "model": found.card.name,
         "weights": weights,
         "format": "artifact" if case.artifact else case.format,
         "precision": precision,
-        "device": _device_name(case.device),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
         "batch_size": case.batch_size,
         "context": case.context,
         "horizon": case.horizon,
@@ -164,20 +154,6 @@ def look_up_rate(tape: MarketTape, found: Forecaster, case: Benchmark) -> float:
     elapsed = time.perf_counter() - started
     forecasts.close()
     return count / elapsed
-
-
-def matrix_rate(device: str, precision: ArtifactPrecision, size: int = 0) -> float:
-    """Best FLOP/s of square matrix products in this precision on this device; int8 as float32."""
-    dtype = DTYPES.get(precision, torch.float32)
-    cuda = torch.device(device).type == "cuda"
-    size = size or (8192 if cuda else 1024)
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-    def product() -> None:
-        torch.mm(left, right)
-
-    product()
-    return 2.0 * size**3 / min(_seconds(product, device) for _ in range(10))
 
 
 def main(case: Benchmark) -> None:
@@ -220,17 +196,6 @@ def _flops(case: Benchmark, batch: Context) -> int | None:
     return total or None
 
 
-def _seconds(call: Callable[[], None], device: str) -> float:
-    cuda = torch.device(device).type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    call()
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def _percentile(values: list[float], share: float) -> float:
     return float(torch.tensor(values, dtype=torch.float64).quantile(share))
 
@@ -243,12 +208,6 @@ def _peak_memory(device: str) -> float:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 A frame is one step of one environment. Apart from one another: the environment alone, with fixed
 actions; the rollout, in which the policy acts and everything is kept for learning; and whole
 iterations of training, rollout and all epochs included (no early end by `target_kl`). Each is
-warmed up, which is reported on its own, and the median round counts.
+warmed up, which is reported on its own, and the median round counts. On a GPU rollouts and updates
+are replayed as graphs; a line says whether they were.
 
 `--peers` adds Stable-Baselines3's PPO on sekai, in an environment of its own, with its default 10
 epochs of minibatches of 64 and again with as many epochs and minibatches as ours: same bars, same
@@ -50,9 +51,12 @@ from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
+from fastsim.env.kernels.capture import captured
 from fastsim.env.kernels.choose import Backend
+from fastsim.env.nested import flatten
 from fastsim.learn.ppo.config import PPOConfig
-from fastsim.learn.rollout import CollectConfig, begin_rollout, collect
+from fastsim.learn.ppo.update import matmul_precision
+from fastsim.learn.rollout import CollectConfig, collect
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
 from fastsim.policy.spec import PolicyConfig
@@ -89,7 +93,9 @@ class Benchmark:
     """Also write the results to this file."""
 
 
-def make_trainer(case: Benchmark, tape: MarketTape, num_envs: int) -> Trainer:
+def make_trainer(
+    case: Benchmark, tape: MarketTape, num_envs: int, *, capture: bool = True
+) -> Trainer:
     """PPO that never ends an iteration early."""
     rules = EnvConfig(action="logits", observation="index", episode=EpisodeConfig(staggered=True))
     settings = PPOConfig(
@@ -98,18 +104,15 @@ def make_trainer(case: Benchmark, tape: MarketTape, num_envs: int) -> Trainer:
         precision=case.precision,
         target_kl=None,
     )
-    trainer = Trainer(
+    return Trainer(
         tape,
-        rules,
+        PortfolioEnv(tape, num_envs, rules, backend=case.backend),
         settings,
         PolicyConfig(hidden=case.hidden),
         CollectConfig(num_envs=num_envs, rollout_steps=case.rollout_steps),
         iterations=1_000_000,
+        capture=capture,
     )
-    if case.backend != "auto":
-        trainer.env = PortfolioEnv(tape, num_envs, rules, backend=case.backend)
-        begin_rollout(trainer.algorithm.rollout, trainer.env.reset(0))
-    return trainer
 
 
 def training(trainer: Trainer, seconds: float) -> Rate:
@@ -118,13 +121,19 @@ def training(trainer: Trainer, seconds: float) -> Rate:
 
 
 def rolling_out(trainer: Trainer, seconds: float) -> Rate:
-    """Rounds of rollouts that nothing is learnt from; each returns steps per second."""
+    """Rounds of rollouts that nothing is learnt from; each returns steps per second.
+
+    Where there are graphs each is one, as it is in training.
+    """
+    env, learner, generator = trainer.env, trainer.algorithm, trainer.course.generator
 
     def roll_out() -> None:
-        learner = trainer.algorithm
-        generator = trainer.course.generator
-        collect(trainer.env, trainer.policy, learner.table, learner.rollout, generator)
+        with matmul_precision(learner.config, generator.device):
+            collect(env, trainer.policy, learner.table, learner.rollout, generator)
 
+    if trainer.course.capture and env.capturable:
+        changed = [*flatten(env.stepper.state), *flatten(learner.rollout)]
+        roll_out = captured(roll_out, changed, generator.device, generator)
     return _repeated(roll_out, trainer, seconds)
 
 
@@ -162,6 +171,7 @@ def measure(case: Benchmark, tape: MarketTape, num_envs: int) -> Row:
         "epochs": case.epochs,
         "minibatches": case.minibatches,
         "precision": case.precision,
+        "captured": trainer.course.capture and trainer.env.capturable,
         "env_steps_per_s": median(measured["env"]),
         "rollout_steps_per_s": median(measured["rollout"]),
         "train_frames_per_s": median(measured["train"]),
@@ -258,7 +268,7 @@ def measure_planted(case: Benchmark) -> list[Row]:
     seeds = range(case.planted_seeds)
     return [
         header("ppo_planted", case.device) | row
-        for row in race(seeds, hidden=case.hidden, limit=case.planted_limit)
+        for row in race(seeds, hidden=case.hidden, limit=case.planted_limit, device=case.device)
     ]
 
 

@@ -20,6 +20,9 @@ from torch import Tensor
 import fastsim
 from fastsim.data.bars import Bars
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.capture import captured
+from fastsim.env.nested import flatten
+from fastsim.forecast.interface import DTYPES
 from fastsim.market.tape import MarketTape, make_tape
 
 Row = dict[str, Any]
@@ -85,6 +88,49 @@ def stepping(env: PortfolioEnv, seconds: float, agent: Agent | None = None) -> R
     return lambda: count * env.num_envs / seconds_of(lambda: run(count), device)
 
 
+def one_step(env: PortfolioEnv, agent: Agent | None = None) -> Callable[[], None]:
+    """A step on from where the last one ended, by fixed actions or by an agent's.
+
+    Observations are laid out; what is read and written lies where it lay before, so that the steps
+    can be recorded.
+    """
+    fixed = torch.rand(env.num_envs, env.action_width, device=env.tape.device)
+    first = env.reset(0)
+    bar, columns = first.bar.clone(), env.columns(first).clone()
+
+    @torch.no_grad()
+    def step() -> None:
+        seen = env.step(fixed if agent is None else agent(bar, columns)).observation
+        laid_out = env.columns(seen)
+        if agent is not None:
+            bar.copy_(seen.bar)
+            columns.copy_(laid_out)
+
+    return step
+
+
+def in_one_graph(env: PortfolioEnv, step: Callable[[], None], times: int) -> Callable[[], None]:
+    """So many steps of an environment as one graph."""
+
+    def steps() -> None:
+        for _ in range(times):
+            step()
+
+    return captured(steps, flatten(env.stepper.state), env.tape.device)
+
+
+def replaying(env: PortfolioEnv, seconds: float, times: int, agent: Agent | None = None) -> Rate:
+    """Rounds of at least `seconds`, warmed up, of graphs of so many steps; see `stepping`."""
+    device, replay = str(env.tape.device), in_one_graph(env, one_step(env, agent), times)
+    count = max(1, round(seconds / seconds_of(replay, device)))
+
+    def run() -> None:
+        for _ in range(count):
+            replay()
+
+    return lambda: count * times * env.num_envs / seconds_of(run, device)
+
+
 def seconds_of(call: Callable[[], object], device: str) -> float:
     """Seconds of one call, to its end on the device."""
     synchronize(device)
@@ -100,6 +146,28 @@ def copy_bandwidth(device: str, megabytes: int = 256, rounds: int = 7) -> float:
     target = torch.zeros_like(source)
     seconds = [seconds_of(lambda: target.copy_(source), device) for _ in range(rounds)]
     return 2.0 * 4 * len(source) / min(seconds)
+
+
+def matrix_rate(device: str, precision: str, size: int = 0) -> float:
+    """Best FLOP/s of square products of this side in this precision; int8 as float32.
+
+    "tf32" is float32 whose products a GPU may round to its 19 bits. The side is 8,192 on a GPU and
+    1,024 on a CPU, if none is given.
+    """
+    dtype = DTYPES.get(precision, torch.float32)
+    size = size or (8192 if torch.device(device).type == "cuda" else 1024)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        product()
+        return 2.0 * size**3 / min(seconds_of(product, device) for _ in range(10))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def header(benchmark: str, device: str) -> Row:

@@ -92,10 +92,11 @@ CONTESTANTS: dict[str, tuple[Any, CollectConfig]] = {
 class Market:
     """The planted market, and the share of its best log growth that an agent reaches."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         planted = runpy.run_path(str(PLANTED))  # the tests' own
         self.rules: EnvConfig = planted["RULES"]
-        self.tape, self.best = planted["planted_tape"](revealing=True)
+        tape, self.best = planted["planted_tape"](revealing=True)
+        self.device, self.tape = device, tape.to(device)
 
     def share(self, decide: Decide) -> float:
         """Log growth over the whole tape, over the best there is."""
@@ -116,7 +117,7 @@ def our_seconds(
     trainer = make_trainer(market, seed, hidden, algorithm)
     seconds = 0.0
     while seconds < limit and trainer.iteration < trainer.iterations:
-        seconds += seconds_of(trainer.iterate, "cpu")
+        seconds += seconds_of(trainer.iterate, market.device)
         if market.share(lambda seen: trainer.policy.act(market.tape, seen)) >= SHARE:
             return seconds, trainer.iteration * trainer.frames_per_iteration
     return float("inf"), trainer.iteration * trainer.frames_per_iteration
@@ -161,13 +162,13 @@ def sb3_seconds(
         gamma=DISCOUNT,
         gae_lambda=TRACE,
         policy_kwargs={"net_arch": [hidden, hidden], "log_std_init": 0.0},
-        device="cpu",
+        device=market.device,
         seed=seed,
     )
 
     def decide(seen: Observation) -> Tensor:
-        action, _ = model.predict(env.env.columns(seen).numpy(), deterministic=True)
-        return torch.from_numpy(action)
+        action, _ = model.predict(env.env.columns(seen).numpy(force=True), deterministic=True)
+        return torch.from_numpy(action).to(market.device)
 
     class Clock(BaseCallback):
         """Stops between iterations to look whether the agent is there."""
@@ -193,11 +194,11 @@ def sb3_seconds(
     return clock.seconds if clock.there else float("inf"), used
 
 
-def race(seeds: Iterable[int], *, hidden: int, limit: float) -> list[Row]:
+def race(seeds: Iterable[int], *, hidden: int, limit: float, device: str = "cpu") -> list[Row]:
     """Medians over seeds: one row for Stable-Baselines3 as we set it, one as it comes."""
     import stable_baselines3  # noqa: PLC0415 - optional
 
-    market = Market()
+    market = Market(device)
     make_trainer(market, 0, hidden).iterate()  # compiles
     peers = {"our settings": OURS, "its defaults": THEIRS}
     ours, theirs = [], {name: [] for name in peers}
@@ -231,9 +232,9 @@ def race(seeds: Iterable[int], *, hidden: int, limit: float) -> list[Row]:
     return rows
 
 
-def compare(seeds: Iterable[int], *, hidden: int, limit: float) -> list[Row]:
+def compare(seeds: Iterable[int], *, hidden: int, limit: float, device: str = "cpu") -> list[Row]:
     """Medians over seeds of fastsim's own algorithms: a row for each."""
-    market = Market()
+    market = Market(device)
     seeds, medians = list(seeds), {}
     for name in CONTESTANTS:
         make_trainer(market, 0, hidden, name).iterate()  # compiles
@@ -266,6 +267,7 @@ def _medians(runs: list[tuple[float, int]]) -> tuple[float | None, int]:
 class Race:
     """How the algorithms are compared."""
 
+    device: str = "cpu"
     seeds: int = 5
     hidden: int = 64
     limit: float = 60.0
@@ -277,10 +279,10 @@ class Race:
 def main(case: Race) -> None:
     """Compare, and say how many frames each took."""
     require_count("--seeds", case.seeds)
-    rows = compare(range(case.seeds), hidden=case.hidden, limit=case.limit)
+    rows = compare(range(case.seeds), hidden=case.hidden, limit=case.limit, device=case.device)
     for row in rows:
         print(f"{row['algorithm']:4} {row['frames']:>8,} frames  {row['seconds']} s")
-    write([header("planted_algorithms", "cpu") | row for row in rows], case.json)
+    write([header("planted_algorithms", case.device) | row for row in rows], case.json)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from goals import GOALS, NOT_MEASURED, in_words
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+GPU = "gpu"
+"""The file of results that there is only once a GPU was at hand."""
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 Row = dict[str, Any]
 
@@ -19,7 +23,10 @@ Row = dict[str, Any]
 def table_of(name: str) -> str:
     """Markdown table of one file of results, `file`, or of one kind of its lines, `file:kind`."""
     file, _, kind = name.partition(":")
-    rows = [json.loads(line) for line in (RESULTS / f"{file}.json").read_text().splitlines()]
+    path = RESULTS / f"{file}.json"
+    if file == GPU and not path.exists():
+        return gpu_table([])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     kind = kind or rows[0]["benchmark"]
     make = {
         "env": env_table,
@@ -32,6 +39,7 @@ def table_of(name: str) -> str:
         "before_after": before_after_table,
         "official_forecasters": official_table,
         "accuracy": accuracy_table,
+        "gpu": gpu_table,
     }
     return make[kind]([row for row in rows if row["benchmark"] == kind])
 
@@ -251,6 +259,18 @@ def before_after_table(rows: list[Row]) -> str:
         for (backend, observation), ratios in groups.items()
     ]
     return table(("backend", "observation", "rows", "least", "median", "most"), cells)
+
+
+def gpu_table(rows: list[Row]) -> str:
+    """What a GPU is to reach and what it reached; "not measured" until a row is there."""
+    cells = []
+    for goal in GOALS:
+        row = next((row for row in rows if row["case"] == goal.case), {})
+        found = row.get(goal.figure)
+        figure = NOT_MEASURED if found is None else f"{in_words(found)} {goal.unit}"
+        cells.append((goal.case, figure, goal.words, row.get("verdict", NOT_MEASURED)))
+    device = f"on {rows[0]['device']}" if rows else "on a GPU"
+    return table(("case", device, "goal", "verdict"), cells)
 
 
 def with_tables(text: str) -> str:

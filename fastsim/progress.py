@@ -198,6 +198,11 @@ class Whole:
         """Say one line."""
         self._progress.say(line)
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each kind of work has taken until its last event, parts within it left out."""
+        return {name: kind.seconds for name, kind in self._kinds.items()}
+
     def advanced(self, **figures: str) -> None:
         """Take note that a part has gone on."""
         self._pass_time()

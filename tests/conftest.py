@@ -25,6 +25,13 @@ def threads():
     torch.set_num_threads(before)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With `-m gpu` files without such a test are not imported, nor what they need."""
+    if config.option.markexpr == "gpu" and collection_path.suffix == ".py":
+        return "mark.gpu" not in collection_path.read_text() or None
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Tests marked `gpu` are skipped where there is none."""
     if not torch.cuda.is_available():

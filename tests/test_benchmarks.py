@@ -33,6 +33,8 @@ ENV = {
     "share_of_floor",
 }
 WHO = {"version", "date", "torch", "threads"}
+# The interpreter does what a GPU does with infinities and empty lanes; NumPy remarks on it.
+INTERPRETED = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
 
 @pytest.fixture
@@ -136,6 +138,71 @@ def test_the_gradient_of_wealth_needs_at_most_a_tenth_of_the_frames_of_ppo(load,
     ppo, apg = module.compare([0], hidden=64, limit=60.0)
     assert None not in (ppo["seconds"], apg["seconds"])
     assert apg["frames"] <= ppo["frames"] / 10
+
+
+@pytest.fixture
+def emulation():
+    """Graphs on a CPU."""
+    pytest.importorskip("triton", reason="triton is for Linux")
+    from emulation import emulated  # noqa: PLC0415
+
+    with emulated() as emulation:
+        yield emulation
+
+
+@INTERPRETED
+def test_steps_are_measured_as_graphs_where_there_are_any(load, emulation, monkeypatch):
+    module = load("benchmark_env")
+    case = module.Benchmark(
+        backend=("triton", "torch"),
+        observations=("flat",),
+        num_envs=(2,),
+        num_assets=(2,),
+        graph_steps=(1, 3),
+        bars=400,
+        hidden=4,
+        rounds=1,
+        seconds=0.001,
+    )
+    monkeypatch.setattr(module, "copy_bandwidth", lambda _: 1e9)
+    rows = [row for row in module.measure_grid(case) if row["benchmark"] == "env_graph"]
+    assert [row["graph_steps"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row.keys() >= (ENV - {"warm_up_s"}) | WHO
+        assert row["backend"] == "triton"
+    launched = [graph.names["step_kernel"] for graph in emulation.graphs]
+    assert launched == [1, 1, 3, 3], "alone and with a policy"
+
+
+@INTERPRETED
+def test_the_rollout_is_measured_as_the_graph_that_it_is_in_training(load, emulation):
+    module = load("benchmark_ppo")
+    tape = module.market(module.market_bars(400, 2), "cpu")
+    case = module.Benchmark(backend="triton", rollout_steps=2, hidden=4, minibatches=1)
+    trainer = module.make_trainer(case, tape, 2)
+    rate = module.rolling_out(trainer, 0.001)
+    [graph] = emulation.graphs
+    before = graph.replays
+    assert rate() > 0
+    assert graph.replays > before
+    assert graph.names["step_kernel"] == 2
+    eager = module.make_trainer(case, tape, 2, capture=False)
+    module.rolling_out(eager, 0.001)
+    assert emulation.graphs == [graph]
+
+
+def test_the_planted_race_runs_on_the_device_that_its_lines_name(load, monkeypatch):
+    module, race = load("benchmark_ppo"), load("planted_race")
+    assert race.Market("meta").tape.device.type == "meta"
+    asked = []
+    monkeypatch.setattr(module, "race", lambda _, **named: asked.append(named["device"]) or [])
+    module.measure_planted(module.Benchmark(device="cuda:1"))
+    assert asked == ["cuda:1"]
+    market, timed = race.Market(), []
+    market.device = "its own"
+    monkeypatch.setattr(race, "seconds_of", lambda _, device: timed.append(device) or 1.0)
+    race.our_seconds(market, 0, 4, limit=1.0)
+    assert timed == ["its own"]
 
 
 @pytest.mark.parametrize("name", ["env-cpu", "ppo-cpu"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastsim.backtest.history import History, unlike
 from fastsim.backtest.replay import replay
 from fastsim.config import configuration
+from fastsim.env.ahead import Ahead, Targets
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
@@ -66,6 +67,25 @@ class Benchmarks(Decider):
         spent = held[2:].sum(-1, keepdim=True) > 1.0 - SPENT
         weights = torch.cat([equal, parts, alone.masked_fill(spent, torch.nan)])
         return weights, Bought(torch.ones_like(memory.once))
+
+    def ahead(
+        self, tape: MarketTape, bars: Tensor, memory: Bought, /
+    ) -> tuple[Ahead, Bought] | None:
+        """The same weights, which are settled but for what is held and stuck, or spent."""
+        if type(self) is not Benchmarks:
+            return None
+        rows, assets = len(memory.once), tape.num_assets
+        listed, dtype = tape.known.listed[bars], tape.dtype
+        number = torch.arange(rows, device=tape.device)
+        answers = torch.zeros(len(bars), rows, assets, dtype=dtype, device=tape.device)
+        answers[:, 0] = equal_weights(listed, dtype)
+        answers[:, 1] = torch.nan
+        answers[:1, 1] = answers[:1, 1].where(memory.once[1], 1.0 / assets)
+        answers[:, 2:] = torch.eye(rows - 2, assets, dtype=dtype, device=tape.device)
+        enough = torch.full((rows,), torch.inf, dtype=dtype, device=tape.device)
+        enough[2:] = 1.0 - SPENT
+        said = Targets(answers=answers, enough=enough, keeps=number == 0, stuck=~listed)
+        return said, Bought(torch.ones_like(memory.once))
 
 
 def fully_invested(listed: Tensor, held: Tensor) -> Tensor:

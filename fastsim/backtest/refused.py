@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fastsim.backtest.history import History
+from fastsim.backtest.steps import Steps
 from fastsim.data.dates import show
-from fastsim.env.accounting import Outcome
-from fastsim.env.actions import target_weights
-from fastsim.env.state import EnvParams, EnvState
+from fastsim.env.actions import ACTIONS, target_weights
+from fastsim.env.config import EnvConfig
+from fastsim.market.block import Block
+from fastsim.market.tape import MarketTape
 
 PARTICIPATION, HALTED, SHORTS = "participation", "halted", "shorts"
 ROUNDING, MARGIN = "rounding", "margin"
@@ -47,41 +49,37 @@ WHAT = {
 
 
 class Refusals:
-    """Measures what rules refuse to portfolios that are all at the same bar."""
+    """Measures what rules refuse to n portfolios that are all at the same bars."""
 
-    def __init__(self, params: EnvParams) -> None:
-        self.params = params
-        market = params.tape.next
-        self.tradable, self.dollars = market["tradable"], market["dollars"]  # [T, A]
-        self.growth = 1.0 + market["r_before"]
-        self.banned = ~market["shortable"] if "shortable" in market else None
-        costs, orders = params.config.costs, params.config.orders
-        self.limited = params.tape.has_volume
+    def __init__(self, tape: MarketTape, config: EnvConfig) -> None:
+        costs, orders = config.costs, config.orders
+        self.action, self.max_gross = ACTIONS.find(config.action), config.max_gross
+        self.participation, self.carries = costs.participation, orders.carries
+        self.limited = tape.has_volume
         self.rounds = orders.whole_shares or costs.minimum_fee > 0
 
-    def of(self, bar: int, state: EnvState, action: Tensor, outcome: Outcome) -> dict[str, Tensor]:
-        """Value [N] of orders that were not filled, or were forced, of wealth, by the rule.
+    def of(self, market: Block, steps: Steps) -> dict[str, Tensor]:
+        """Value [B, n] of orders that were not filled, or were forced, of wealth, by the rule.
 
-        Parameters
-        ----------
-        state, action, outcome
-            Before the step, what was asked for, and what came of it.
+        `market` is what the steps met, B rows.
         """
+        outcome = steps.outcome
         assert outcome.trade is not None and outcome.holdings is not None
-        wanted = self._wanted(bar, state, action, outcome)
+        wanted = self._wanted(market, steps)
         lacking = (wanted - outcome.trade).abs()
-        trades = self.tradable[bar]  # [A]
+        trades = market["tradable"][:, None]  # [B, 1, A]
         refused = {HALTED: torch.where(trades, 0.0, lacking)}
         if self.limited:
-            limit = self.params.friction.participation[:, None] * self.dollars[bar]
+            limit = self.participation * market["dollars"][:, None]
             beyond = (wanted.abs() - limit).clamp_min(0.0)
             refused[PARTICIPATION] = torch.where(trades, beyond.minimum(lacking), 0.0)
-        if self.banned is not None:
+        if "shortable" in market:
             owned = (outcome.holdings - outcome.trade).clamp_min(0.0)
             short = (-wanted - owned).clamp_min(0.0).minimum(lacking)
-            refused[SHORTS] = torch.where(trades & self.banned[bar], short, 0.0)
+            banned = ~market["shortable"][:, None]
+            refused[SHORTS] = torch.where(trades & banned, short, 0.0)
         if self.rounds:
-            asked = action.isfinite().all(-1, keepdim=True)
+            asked = steps.actions.isfinite().all(-1, keepdim=True)
             others = sum(refused.values(), torch.zeros_like(lacking))
             refused[ROUNDING] = torch.where(asked, lacking - others, 0.0).clamp_min(0.0)
         if outcome.margin_call is not None:
@@ -93,17 +91,17 @@ class Refusals:
             for rule, value in refused.items()
         }
 
-    def _wanted(self, bar: int, state: EnvState, action: Tensor, outcome: Outcome) -> Tensor:
-        """Orders [N, A] as they would have been without limits."""
-        config, rules = self.params.config, self.params.rules
+    def _wanted(self, market: Block, steps: Steps) -> Tensor:
+        """Orders [B, n, A] as they would have been without limits."""
+        outcome = steps.outcome
         assert outcome.trade is not None and outcome.holdings is not None
-        weights, hold = target_weights(action, rules.action, config.max_gross)
+        weights, hold = target_weights(steps.actions.flatten(0, 1), self.action, self.max_gross)
         held = outcome.holdings - outcome.trade
-        wanted = weights * outcome.wealth_traded[:, None] - held
+        wanted = weights.view(held.shape) * outcome.wealth_traded[..., None] - held
         standing = torch.zeros_like(wanted)
-        if config.orders.carries:
-            standing = state.open_orders * self.growth[bar]
-        return torch.where(hold[:, None], standing, wanted)
+        if self.carries:
+            standing = steps.open_orders * (1.0 + market["r_before"])[:, None]
+        return torch.where(hold.view(held.shape[:2])[..., None], standing, wanted)
 
 
 def refusals_in_words(history: History) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Summary(NamedTuple):
     @property
     def cost(self) -> Tensor:
         """Everything paid over the whole history [N]."""
-        return sum(self.costs.values(), torch.zeros_like(self.initial_wealth))
+        return sum(self.costs.values(), torch.zeros_like(self.turnover))
 
     @property
     def relative_cost(self) -> Tensor:
@@ -99,7 +99,7 @@ def summarize(
         calmar_ratio=calmar_ratio(returns, **scale),
         turnover=history.turnover.mean(0) * periods_per_year,
         costs={name: paid.sum(0) for name, paid in history.costs.items()},
-        initial_wealth=history.wealth[0],
+        initial_wealth=history.wealth[0].to(history.turnover),
     )
 
 

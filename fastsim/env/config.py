@@ -42,7 +42,8 @@ class EnvConfig:
     initial_invested: float = 0.0
     """Share of the initial cash that episodes begin with in assets, equally, bought for nothing."""
     observation: Literal["flat", "index", "window"] = "flat"
-    """Features of the bar; only its index; or the last `window_length` bars (costly)."""
+    """Features of the bar; only its index; or the last `window_length` bars, which are wide: they
+    move N L A C numbers a step, and their tables take 16 bytes for each bar, asset and column."""
     window_length: int = 32
     window_columns: tuple[str, ...] = BAR_COLUMNS
     """What is shown of every bar of a window: open, high, low, close and volume, relative to the

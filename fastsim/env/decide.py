@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from fastsim.env.actions import action_width, actions_for
+from fastsim.env.ahead import Ahead, Targets
 from fastsim.env.config import EnvConfig
 from fastsim.env.nested import select
 from fastsim.env.observe import Observation
@@ -60,6 +61,15 @@ class Decider(Protocol):
         """
         ...
 
+    def ahead(self, market: Any, bars: Tensor, memory: Any, /) -> tuple[Ahead, Any] | None:
+        """How `decide` comes to its answers at these bars [B], one after the other.
+
+        With it, what is remembered after the last of them. None, if it is not written: then it is
+        asked bar by bar. What is said here must be what `decide` would say, so a class that is
+        handed down says it for itself alone.
+        """
+        return None
+
 
 Who = TypeVar("Who", bound=Decider)
 
@@ -91,6 +101,21 @@ class Seat(Generic[Who]):
     def restart(self, begun: Tensor) -> None:
         """Forget those of the rows [n] whose episodes have `begun`."""
         self.memory = select(begun, self._fresh, self.memory)
+
+    def ahead(self, bars: Tensor) -> tuple[Ahead, Any] | None:
+        """How actions at these bars [B] come about, and what is to be remembered then.
+
+        None if the decider cannot say, or not in actions of this mode.
+        """
+        ask = getattr(self.decider, "ahead", None)
+        said = None if ask is None else ask(self.market, bars, self.memory)
+        if said is None or self.decider.answers == self.mode:
+            return said
+        how, memory = said
+        if not isinstance(how, Targets) or bool(how.keeps.any()):
+            return None
+        actions = actions_for(how.answers.flatten(0, 1), self.mode)
+        return how._replace(answers=actions.view(*how.answers.shape[:2], -1)), memory
 
     def __call__(self, seen: Observation) -> Tensor:
         """Actions [n, width] for what the rows see.

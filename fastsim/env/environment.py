@@ -14,8 +14,14 @@ from fastsim.config import require_count, whole_number
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.info import Source, tell_start, tell_step, told_names
-from fastsim.env.kernels.arrays import ArrayStepper, StepArrays, on_host
-from fastsim.env.kernels.choose import Backend, make_stepper
+from fastsim.env.kernels.arrays import (
+    ArrayStepper,
+    ArrayWindows,
+    StepArrays,
+    on_host,
+    with_windows,
+)
+from fastsim.env.kernels.choose import Backend, Room, make_stepper, make_windows
 from fastsim.env.nested import copy, flatten, select, unflatten
 from fastsim.env.observe import (
     Observation,
@@ -105,8 +111,11 @@ class PortfolioEnv:
         self._deal(seed)
         state = self._first_state(seed)
         self.stepper = make_stepper(self.params, state, backend, single_orders=single_orders)
+        self._windows = make_windows(self.params, backend)
         self._action_shape = (num_envs, self.action_width)
-        in_arrays = isinstance(self.stepper, ArrayStepper) and config.observation != "window"
+        plain = isinstance(self._windows, ArrayWindows) and not config.randomize.shows
+        in_arrays = isinstance(self.stepper, ArrayStepper)
+        in_arrays = in_arrays and (plain or config.observation != "window")
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
 
     @property
@@ -134,13 +143,13 @@ class PortfolioEnv:
         state = unflatten(self.stepper.state, saved["state"])
         if self.worlds is not None:
             changed = self.worlds.load_state_dict(saved["worlds"])
-            self.stepper.refresh(self.tape.bars_of(changed))
+            self._refresh(changed)
         self.state = state
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
-        return self.stepper.capturable and self.tape.device.type == "cuda"
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
+        return self.stepper.capturable
 
     @property
     def tape(self) -> MarketTape:
@@ -211,7 +220,7 @@ class PortfolioEnv:
             number = old.episode.number + 1
             state = begin_state(self.params, old.key, number, first=True, chosen=chosen)
         else:
-            self.stepper.refresh(self.tape.bars_of(self._deal(seed)))
+            self._refresh(self._deal(seed))
             state = self._first_state(seed, chosen)
         if rows is not None:
             state = select(rows.to(self.tape.device), state, self.stepper.state)
@@ -229,11 +238,15 @@ class PortfolioEnv:
             return self._no_worlds
         number = self.stepper.state.episode.number[:: self.config.players]
         changed = self.worlds.renew(number.numpy(force=True))
-        self.stepper.refresh(self.tape.bars_of(changed))
+        self._refresh(changed)
         return changed
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once.
+    def room(self, steps: int) -> Room | None:
+        """Blocks [steps, N, ...] for what so many steps return, if they can write into them."""
+        return self.stepper.room(steps)
+
+    def step(self, action: Tensor, into: Room | None = None) -> Transition:
+        """Step every environment once, into the blocks of one step of a `room` if they are given.
 
         Raises
         ------
@@ -242,7 +255,7 @@ class PortfolioEnv:
             that is not finite holds its positions and is counted in `state.invalid_actions`.
         """
         self._check_shape(action.shape)
-        return self.stepper.step(action.detach().to(self.tape.dtype))
+        return self.stepper.step(action.detach().to(self.tape.dtype), into)
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once, in NumPy; the observation is laid out as `columns` does.
@@ -257,7 +270,10 @@ class PortfolioEnv:
         """
         self._check_shape(action.shape)
         if self._fused is not None:
-            return self._fused.step_arrays(action)
+            stepped = self._fused.step_arrays(action)
+            if self._windows is None:
+                return stepped
+            return with_windows(stepped, cast(ArrayWindows, self._windows))
         transition = self.step(torch.tensor(action, device=self.tape.device))
         return on_host(transition, self.columns, self.stepper.invalid_actions)
 
@@ -287,6 +303,14 @@ class PortfolioEnv:
         """What `info` tells after a reset, in tensors [N]."""
         return tell_start(self.params, observation, self.state.wealth)
 
+    def _refresh(self, worlds: Tensor) -> None:
+        """Read these worlds [K] of the tape again."""
+        if len(worlds):
+            bars = self.tape.bars_of(worlds)
+            self.stepper.refresh(bars)
+            if self._windows is not None:
+                self._windows.refresh(bars)
+
     def _lasting(self, source: Source, transition: Transition) -> Source:
         """The same where worlds are drawn anew, and returns of fused steps are soon forgotten."""
         if self.worlds is not None and transition.outcome.holdings is None:
@@ -298,7 +322,9 @@ class PortfolioEnv:
         if self.config.observation == "index":
             return observation.portfolio
         if self.config.observation == "window":
-            return window_observation(self.tape, observation, self.config)
+            if self._windows is None:
+                return window_observation(self.tape, observation, self.config)
+            return self._windows.show(observation)
         return flat_observation(self.tape, observation)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

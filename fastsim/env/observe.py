@@ -79,7 +79,7 @@ def flat_observation(tape: MarketTape, observation: Observation) -> Tensor:
 def window_observation(tape: MarketTape, observation: Observation, config: EnvConfig) -> Tensor:
     """The last bars in the columns that the rules name, and the portfolio [N, L A C + P].
 
-    Costly: with all of a bar's own columns it moves N L A 6 numbers.
+    The reference, which makes every number anew; `fastsim.env.window_tables` copies them.
     """
     length, names = config.window_length, config.window_columns
     window = window_at(tape, observation.bar, observation.view, length, names)

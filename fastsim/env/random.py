@@ -8,10 +8,12 @@ whose every input bit flips every output bit with a probability near one half.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Bits = TypeVar("Bits", int, Tensor)
 _MASK = 0xFFFFFFFF
 GOLDEN = (
     0x9E3779B9  # 2^32 over the golden ratio: the mixer maps zero to zero, so nothing starts there
@@ -20,10 +22,9 @@ GOLDEN = (
 
 def environment_keys(seed: int | Sequence[int], env_ids: Tensor) -> Tensor:
     """Keys [N] of the environments with these numbers [N] under this seed, or their own seeds."""
-    seeds = [seed] if isinstance(seed, int) else seed
-    halves = [[each & _MASK for each in seeds], [(each >> 32) & _MASK for each in seeds]]
-    low, high = torch.tensor(halves, device=env_ids.device).expand(2, len(env_ids))
-    return _mix(_mix(_mix(low + GOLDEN) ^ high) + env_ids)
+    if isinstance(seed, int):
+        return _mix(_mixed(seed) + env_ids)
+    return _mix(torch.tensor([_mixed(each) for each in seed], device=env_ids.device) + env_ids)
 
 
 def draw_integers(
@@ -43,7 +44,12 @@ def draw_uniform(key: Tensor, episode: Tensor, stream: int) -> Tensor:
     return (draw_integers(key, episode, stream, steps).double() + 0.5) / steps
 
 
-def _mix(bits: Tensor) -> Tensor:
+def _mixed(seed: int) -> int:
+    """Both halves of a seed in 32 bits, worked out on the host: nothing is copied from there."""
+    return _mix(_mix((seed & _MASK) + GOLDEN) ^ ((seed >> 32) & _MASK))
+
+
+def _mix(bits: Bits) -> Bits:
     """Finalise the low 32 bits of int64 numbers; the result is in [0, 2^32)."""
     bits = bits & _MASK
     bits = bits ^ (bits >> 16)

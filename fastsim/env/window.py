@@ -117,6 +117,7 @@ def _features(
         sigma = look_up(tape.known.sigma, rows.clamp_min(0), view.slots[:, None])
         rise = torch.where(sigma > 0, view.volatility.log()[:, None, None], 0.0)
         shown |= {name: shown[name] + rise for name in names if name in tape.rising}
+    shown = {name: values.nan_to_num(nan=0.0) for name, values in shown.items()}
     return {name: torch.where(inside, values, 0.0) for name, values in shown.items()}
 
 

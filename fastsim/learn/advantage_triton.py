@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastsim.env.kernels.capture import current
+
 BLOCK = 128
 """Environments of one program."""
 
@@ -48,7 +50,8 @@ def estimate(
     rates = torch.stack([torch.full_like(reward[0, 0], x) for x in (discount, discount * trace)])
     flags = (flag.contiguous().view(torch.uint8) for flag in (terminated, truncated))
     programs = (triton.cdiv(count, BLOCK),)
-    sweep[programs](
-        reward.contiguous(), value.contiguous(), *flags, rates, advantage, steps, count, BLOCK
-    )
+    with current(reward.device):
+        sweep[programs](
+            reward.contiguous(), value.contiguous(), *flags, rates, advantage, steps, count, BLOCK
+        )
     return advantage

@@ -20,6 +20,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
+from fastsim.env.kernels.choose import Room
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
@@ -218,9 +219,13 @@ class LeagueEnv:
             seat.begin(len(rows))
         return take(self._seen, self.rows)
 
+    def room(self, steps: int) -> None:
+        """None: the learner's rows lie among those of all players."""
+
     @torch.no_grad()
-    def step(self, action: Tensor) -> Transition:
+    def step(self, action: Tensor, into: Room | None = None) -> Transition:
         """Step all players, the learner by its actions [M, W]; returns its rows."""
+        assert into is None, "there is no room"
         transition = self.env.step(self.actions(action))
         self._seen = transition.observation
         for seat, rows in self._seated():

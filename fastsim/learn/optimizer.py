@@ -8,14 +8,33 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fastsim.env.kernels.capture import records
+
 
 def adam(
     parameters: Iterable[nn.Parameter], rate: float, *, betas: tuple[float, float] = (0.9, 0.999)
 ) -> torch.optim.Adam:
-    """Adam, in one kernel for all parameters."""
+    """Adam, in one kernel for all parameters; its steps can be recorded where there are graphs."""
     listed = list(parameters)
-    start = torch.tensor(rate, device=listed[0].device)
-    return torch.optim.Adam(listed, lr=start, betas=betas, eps=1e-5, fused=True)
+    device = listed[0].device
+    optimizer = torch.optim.Adam(
+        listed,
+        lr=torch.tensor(rate, device=device),
+        betas=betas,
+        eps=1e-5,
+        fused=True,
+        capturable=records(device),
+    )
+    optimizer.register_load_state_dict_post_hook(_capturable_again)
+    # PyTorch would warn of steps that run as they are: warm-ups and runs without graphs do.
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def _capturable_again(optimizer: torch.optim.Optimizer) -> None:
+    """Let it be recorded after loading, too: what was saved elsewhere says what held there."""
+    for group in optimizer.param_groups:
+        group["capturable"] = records(group["params"][0].device)
 
 
 def descend(optimizer: torch.optim.Adam, loss: Tensor, max_grad_norm: float = math.inf) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastsim.config import configuration, require_between
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
+from fastsim.env.kernels.choose import Room
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import take
 from fastsim.env.observe import Observation
@@ -52,7 +53,7 @@ class Environment(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be recorded as a CUDA graph: it leaves everything in its place."""
+        """Whether a step can be recorded as a graph: it leaves everything in its place."""
         ...
 
     @property
@@ -79,8 +80,12 @@ class Environment(Protocol):
         """Begin a new episode everywhere."""
         ...
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every row once."""
+    def room(self, steps: int) -> Room | None:
+        """Blocks [steps, N, ...] for what so many steps return, if they can write into them."""
+        ...
+
+    def step(self, action: Tensor, into: Room | None = None) -> Transition:
+        """Step every row once, into the blocks of one step of a `room` if they are given."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,7 +104,8 @@ class Environment(Protocol):
 class Rollout(NamedTuple):
     """T steps of N environments. Market features are not stored: `bar` finds them.
 
-    The last row of `bar`, `portfolio` and `view` is where the next rollout begins.
+    The last row of `bar`, `portfolio` and `view` is where the next rollout begins. Where steps can
+    write into a room that they are given, `bar` and `portfolio` are its own memory.
     """
 
     bar: Tensor  # [T + 1, N]  int64
@@ -115,6 +121,7 @@ class Rollout(NamedTuple):
     turnover: Tensor  # [T, N]
     cost: Tensor  # [T, N]  relative to wealth before the trade
     view: View | None = None  # [T + 1, N, ...]  of episodes that draw what their agents see
+    room: Room | None = None  # [T + 1, N, ...]  what led to each row of `bar`
 
     @property
     def valid(self) -> Tensor:
@@ -163,13 +170,18 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
     def room(*extra: int, rows: int = steps, dtype: torch.dtype = tape.dtype) -> Tensor:
         return torch.empty(rows, env.num_envs, *extra, device=tape.device, dtype=dtype)
 
-    view = None
+    view, written = None, env.room(steps + 1)
     if env.config.randomize.shows:
         slots = env.stepper.state.slots.shape[-1]
         view = View(room(slots, rows=steps + 1, dtype=torch.int64), room(rows=steps + 1))
+    if written is None:
+        bar = room(rows=steps + 1, dtype=torch.int64)
+        portfolio = room(env.portfolio_width, rows=steps + 1)
+    else:
+        bar, portfolio = written.bar, written.seen
     return Rollout(
-        bar=room(rows=steps + 1, dtype=torch.int64),
-        portfolio=room(env.portfolio_width, rows=steps + 1),
+        bar=bar,
+        portfolio=portfolio,
         action=room(env.action_width),
         log_prob=room(),
         value=room(rows=steps + 1),
@@ -181,6 +193,7 @@ def empty_rollout(env: Environment, steps: int) -> Rollout:
         turnover=room(),
         cost=room(),
         view=view,
+        room=written,
     )
 
 
@@ -217,14 +230,22 @@ def collect(
     if rollout.view is None and len(table.rows) <= steps * env.num_envs:
         known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
     record(rollout, 0, rollout.seen(steps))
-    noise = torch.empty_like(rollout.action[0])
+    actions, means = rollout.action.normal_(generator=generator), torch.empty_like(rollout.action)
     deviation = policy.log_std.exp()
-    for step in range(steps):
-        output = decide(policy, table, known, rollout.seen(step))
-        noise.normal_(generator=generator)
-        action = torch.addcmul(output.mean, deviation, noise)
-        keep(rollout, step, output, action, env.step(action))
-    rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
+    with policy.portfolio_moments.held(rollout.portfolio.dtype):
+        for step in range(steps):
+            output = decide(policy, table, known, rollout.seen(step))
+            means[step], rollout.value[step] = output.mean, output.value
+            action = torch.addcmul(output.mean, deviation, actions[step], out=actions[step])
+            if rollout.room is None:
+                keep(rollout, step, env.step(action))
+            else:
+                env.step(action, take(rollout.room, step + 1))
+        rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
+    if rollout.room is not None:
+        keep_all(rollout, rollout.room)
+    said = PolicyOutput(means, policy.log_std, rollout.value[:-1])
+    rollout.log_prob.copy_(said.log_prob(actions))
 
 
 def decide(
@@ -240,19 +261,19 @@ def decide(
 
 
 @torch.no_grad()
-def keep(
-    rollout: Rollout, step: int, output: PolicyOutput, action: Tensor, transition: Transition
-) -> None:
-    """Keep one step: what the policy said, what was done, and what came of it."""
+def keep(rollout: Rollout, step: int, transition: Transition) -> None:
+    """Keep what came of one step."""
     record(rollout, step + 1, transition.observation)
-    columns = {
-        "action": action,
-        "log_prob": output.log_prob(action),
-        "value": output.value,
-        **_figures(transition),
-    }
-    for name, values in columns.items():
+    for name, values in _figures(transition).items():
         getattr(rollout, name)[step] = values
+
+
+def keep_all(rollout: Rollout, room: Room) -> None:
+    """Keep what came of all steps, which have written it into the room, at once."""
+    rows = Room(*(block[1:].flatten(0, 1) for block in room))  # [T N, ...]
+    for name, values in _figures(rows.transition(rollout.portfolio.shape[-1])).items():
+        column = getattr(rollout, name)
+        column.copy_(values.view_as(column))
 
 
 def _figures(transition: Transition) -> dict[str, Tensor]:

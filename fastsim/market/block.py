@@ -127,9 +127,10 @@ class Block:
         self.assets[:, bars] = other.assets
         self.bars[:, bars] = other.bars
 
-    def to(self, device: torch.device | str) -> Block:
-        """The same columns on another device."""
-        return replace(self, assets=self.assets.to(device), bars=self.bars.to(device))
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Block:
+        """The same columns on another device, or in another floating-point type."""
+        assets, bars = (table.to(device, dtype) for table in (self.assets, self.bars))
+        return replace(self, assets=assets, bars=bars)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Block:
         """What `function` makes of every table [T, A] and [T]."""

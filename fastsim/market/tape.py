@@ -271,12 +271,16 @@ class MarketTape:
             known=self.known._replace(features=torch.cat([table, *added], dim=-1)),
         )
 
-    def to(self, device: torch.device | str) -> MarketTape:
-        """Copy the tables to another device."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> MarketTape:
+        """Copy the tables to another device, or numbers to another floating-point type."""
+
+        def moved(table: Tensor) -> Tensor:
+            return table.to(device, dtype if table.is_floating_point() else None)
+
         return replace(
             self,
-            known=KnownTables(*(table.to(device) for table in self.known)),
-            next=self.next.to(device),
+            known=KnownTables(*map(moved, self.known)),
+            next=self.next.to(device, dtype),
         )
 
 

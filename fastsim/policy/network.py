@@ -16,13 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from fastsim.env.ahead import Ahead, Network
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation, features_at
 from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
-from fastsim.policy.normalize import RunningMoments
+from fastsim.policy.normalize import OBSERVATION_LIMIT, RunningMoments
 from fastsim.policy.spec import PolicySpec
+
+AHEAD = 256
+"""Bars that are encoded together, counted from the first of the tape: a product of other rows
+differs in its last bits."""
 
 
 class PolicyOutput(NamedTuple):
@@ -94,20 +99,54 @@ class Policy(nn.Module, Decider):
         """Most likely actions [n, W], without exploration."""
         return self.act(tape, seen), memory
 
+    @torch.no_grad()
+    def ahead(self, tape: MarketTape, bars: Tensor, memory: Any, /) -> tuple[Ahead, Any] | None:
+        """The actor, with its market part at these bars [B]; None of a network of another kind."""
+        moments, hidden, actor = self.portfolio_moments, self.portfolio_hidden, self.actor
+        kinds = (type(self), *map(type, (moments, hidden, actor)))
+        if kinds != (Policy, RunningMoments, nn.Linear, nn.Linear):
+            return None
+        width, dtype = actor.in_features, actor.weight.dtype
+        return Network(
+            market=self._encoded(tape, bars)[:, :width],
+            mean=moments.mean.to(dtype),
+            std=moments.std.to(dtype),
+            limit=actor.weight.new_tensor([OBSERVATION_LIMIT]),
+            hidden=hidden.weight[:width].T,
+            actor=actor.weight.T,
+            bias=actor.bias,
+        ), memory
+
+    def _encoded(self, tape: MarketTape, bars: Tensor) -> Tensor:
+        """Market part [B, 2 hidden] of consecutive bars [B], the same whatever B is."""
+        first, last = int(bars[0]), int(bars[-1])
+        begin = first - first % AHEAD
+        parts = [
+            self.encode(self._standardized(tape.known.features[start : start + AHEAD]))
+            for start in range(begin, last + 1, AHEAD)
+        ]
+        return torch.cat(parts)[first - begin : last + 1 - begin]
+
     def standardize(self, tape: MarketTape) -> MarketTable:
         """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
         return MarketTable(self._standardized(_rows(tape)), tape.first, tape)
 
     def restandardize(self, table: MarketTable, worlds: Tensor) -> None:
         """Put right, in place, what a table shows of these worlds [K], which have changed."""
-        bars = table.tape.bars_of(worlds)
-        bars = bars[(bars >= table.first) & (bars < table.first + len(table.rows))]
+        last = table.first + len(table.rows) - 1
+        # Bars beyond the table stand for its outermost ones, which stay right: picking the others
+        # out by a mask would wait for the device.
+        bars = table.tape.bars_of(worlds).clamp(table.first, last)
         table.rows[bars - table.first] = self._standardized(table.tape.known.features[bars])
 
     def encode(self, rows: Tensor) -> Tensor:
         """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))
         return hidden
+
+    def show(self, table: MarketTable, bar: Tensor, view: View) -> Tensor:
+        """Standardised features [M, A F] of samples at `bar` [M] with views of their own."""
+        return self._standardized(features_at(table.tape, bar, view))
 
     def look_up(
         self,
@@ -124,7 +163,7 @@ class Policy(nn.Module, Decider):
         """
         encode = encode or self.encode
         if view is not None:
-            return encode(self._standardized(features_at(table.tape, bar, view)))
+            return encode(self.show(table, bar, view))
         index = bar - table.first
         if len(bar) < len(table.rows):
             return encode(table.rows[index])

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 OBSERVATION_LIMIT = 5.0
 """Normalised observations are clipped to this many standard deviations."""
+
+
+class Scale(NamedTuple):
+    """Moments as they are now, in the type of what they are to standardise."""
+
+    mean: Tensor  # [P]
+    std: Tensor  # [P]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Standardise `values` [..., P] and clip them."""
+        scaled = (values - self.mean) / self.std
+        return scaled.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
 
 
 class RunningMoments(nn.Module):
@@ -21,6 +37,7 @@ class RunningMoments(nn.Module):
 
     def __init__(self, columns: int, *, device: torch.device | str = "cpu") -> None:
         super().__init__()
+        self._held: Scale | None = None
         for name, shape in (("mean", (columns,)), ("square_sum", (columns,)), ("count", ())):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64, device=device))
 
@@ -45,7 +62,22 @@ class RunningMoments(nn.Module):
         self.mean += delta * share
         self.count.copy_(total)
 
+    @contextmanager
+    def held(self, dtype: torch.dtype) -> Iterator[None]:
+        """Within it moments stay as they are, and those for values of this type are at hand."""
+        self._held = self.scale(dtype)
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def scale(self, dtype: torch.dtype) -> Scale:
+        """The moments now, for values of this type."""
+        return Scale(self.mean.to(dtype), self.std.to(dtype))
+
     def forward(self, values: Tensor) -> Tensor:
         """Standardise `values` [..., P] and clip them."""
-        scaled = (values - self.mean.to(values.dtype)) / self.std.to(values.dtype)
-        return scaled.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+        held = self._held
+        if held is not None and held.mean.dtype == values.dtype:
+            return held(values)
+        return self.scale(values.dtype)(values)

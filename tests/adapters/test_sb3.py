@@ -6,6 +6,8 @@ import torch
 from gymnasium import make
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
+
+pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy

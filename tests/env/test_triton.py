@@ -22,6 +22,7 @@ from parity import (
     soaring_tape,
     tapes,
 )
+from waiting import without_waiting
 from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 
 from fastsim.env.actions import ACTIONS
@@ -30,13 +31,15 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import _fastest
+from fastsim.env.kernels.columns import FIGURE
+from fastsim.env.nested import take
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
 pytest.importorskip("triton", reason="triton is for Linux")
-from triton.runtime import interpreter
+from interpreted import quick_interpreter
 
 from fastsim.env.kernels import triton_step
 
@@ -49,28 +52,22 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.i
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_interpreter():
-    """Patch the language once per launch rather than at every call, most of the interpreter's time.
-
-    A launch patches what the kernel's own module sees; triton's modules stay patched.
-    """
-    patched = set()
-
-    def call(function, *arguments, **named):
-        home = function.fn.__module__
-        if home.startswith("triton.") and home not in patched:
-            interpreter._patch_lang(function.fn)
-            patched.add(home)
-        return function.rewrite()(*arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter.InterpretedFunction, "__call__", call)
+def quickly():
+    with quick_interpreter():
         yield
 
 
 def small_tape(assets=3, dtype=torch.float64, length=LENGTH, holes=False):
     config = TapeConfig(features=SHORT_FEATURES, risk_free_rate=0.05)
     return make_tape(random_bars(length, assets, seed=2, holes=holes), config, dtype=dtype)
+
+
+def assert_same_step(in_room, alone):
+    """Bit for bit, but for features of the market, which a room leaves out."""
+    observation, final = alone.observation._replace(flat=None), alone.final_observation
+    if final is not None:
+        final = final._replace(flat=None)
+    assert_same_bits(in_room, alone._replace(observation=observation, final_observation=final))
 
 
 def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STEPS, envs=ENVS):
@@ -255,6 +252,38 @@ def test_what_a_step_returns_is_the_callers_to_keep():
     assert torch.equal(first.observation.portfolio, kept[0]) and torch.equal(first.reward, kept[1])
 
 
+@pytest.mark.parametrize("observation", ["index", "flat"])
+@pytest.mark.parametrize("action", ["weights", "logits"])
+@pytest.mark.parametrize("backend", ["numba", "triton"])
+def test_steps_write_what_they_return_into_a_room_that_they_are_given(backend, action, observation):
+    rules = EnvConfig(
+        action=action, observation=observation, episode=EpisodeConfig(horizon=4, staggered=True)
+    )
+    backends = {"numba": "cpu", "triton": DEVICE}
+    tape = small_tape(3, torch.float32).to(backends[backend])
+    alone, given = (PortfolioEnv(tape, 2, rules, backend=backend, seed=4) for _ in range(2))
+    room = given.room(6)
+    actions = torch.rand(6, 2, alone.action_width, device=tape.device)
+    stepped = [alone.step(action) for action in actions]
+    for number, asked in enumerate(actions):
+        assert_same_step(given.step(asked, take(room, number)), stepped[number])
+    assert any(transition.restarted.any() for transition in stepped)
+    for number, transition in enumerate(stepped):
+        assert torch.equal(room.seen[number], transition.observation.portfolio)
+        assert torch.equal(room.figures[number, :, FIGURE.wealth], transition.outcome.wealth)
+    assert given.room(6).seen.shape == (6, 2, alone.portfolio_width)
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_a_room_keeps_what_was_seen_before_a_restart(autoreset):
+    rules = EnvConfig(autoreset=autoreset, episode=EpisodeConfig(horizon=3))
+    alone, given = (PortfolioEnv(small_tape(), 2, rules, backend="numba") for _ in range(2))
+    room = given.room(5)
+    for number in range(5):
+        action = torch.full((2, 3), 0.1 * number)
+        assert_same_step(given.step(action, take(room, number)), alone.step(action))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")
 def test_the_kernel_compiles_for_a_gpu(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
@@ -319,26 +348,25 @@ def test_steps_on_cuda_neither_wait_nor_grow():
     transition = env.step(action)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waiting():
         for _ in range(100):
             transition = env.step(action)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_allocated() == before
     assert transition.reward.isfinite().all()
 
 
 @gpu
 @needs_gpu
-def test_a_captured_step_is_the_eager_one():
+@pytest.mark.parametrize("steps", [1, 16])
+def test_captured_steps_are_the_eager_ones(steps):
     tape = small_tape(30, torch.float32, length=60).to("cuda")
     config = EnvConfig(action="logits", episode=EpisodeConfig(horizon=7))
     eager, other = (PortfolioEnv(tape, 64, config, backend="triton") for _ in range(2))
     eager.reset(0), other.reset(0)
-    captured = triton_step.CapturedStep(other.stepper)
+    captured = triton_step.CapturedSteps(other.stepper, steps)
     generator = torch.Generator("cuda").manual_seed(0)
-    for _ in range(20):
-        action = torch.randn(64, 31, device="cuda", generator=generator)
-        assert_same_bits(captured(action), eager.step(action))
+    for _ in range(20 // steps + 1):
+        actions = torch.randn(steps, 64, 31, device="cuda", generator=generator)
+        for number, transition in enumerate(captured(actions)):
+            assert_same_step(transition, eager.step(actions[number]))
         assert_same_bits(other.state, eager.state)

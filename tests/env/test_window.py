@@ -116,7 +116,7 @@ def test_a_fused_backend_shows_the_same(autoreset):
     tape = make_tape(BARS, TapeConfig(features=SHORT_FEATURES))
     config = rules(episode=EpisodeConfig(horizon=9), autoreset=autoreset)
     one, other = (PortfolioEnv(tape, 6, config, backend=name) for name in ("torch", "numba"))
-    assert torch.equal(one.columns(one.reset(2)), other.columns(other.reset(2)))
+    torch.testing.assert_close(one.columns(one.reset(2)), other.columns(other.reset(2)))
     for _ in range(25):
         ours, theirs = (env.step(torch.full((6, 4), 0.1)) for env in (one, other))
         torch.testing.assert_close(one.columns(ours.observation), other.columns(theirs.observation))

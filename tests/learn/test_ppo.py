@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted import RULES, planted_tape
 from torch.distributions import Independent, Normal
+from waiting import without_waiting
 
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.observe import Observation
@@ -279,12 +280,9 @@ def test_a_captured_iteration_equals_an_eager_one_and_reads_nothing_back():
             tape.to("cuda"), RULES, config, size, few, iterations=9, capture=not eager
         )
         trainer.advance()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with without_waiting():
             for _ in range(3):
                 trainer.advance()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         actions = trainer.algorithm.rollout.action.clone()
         trainer.advance()
         assert not torch.equal(
@@ -293,3 +291,14 @@ def test_a_captured_iteration_equals_an_eager_one_and_reads_nothing_back():
         runs.append([parameter.detach().clone() for parameter in trainer.policy.parameters()])
     for captured, eager in zip(*runs, strict=True):
         torch.testing.assert_close(captured, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_moments_that_are_held_standardise_as_they_did_and_change_afterwards():
+    moments, values = RunningMoments(2), torch.tensor([[1.0, 2.0], [3.0, 8.0]])
+    moments.update(values)
+    before = moments(values)
+    with moments.held(torch.float32):
+        assert torch.equal(moments(values), before)
+        assert torch.equal(moments(values.double()).float(), before)
+    moments.update(10.0 * values)
+    assert not torch.equal(moments(values), before)

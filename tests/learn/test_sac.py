@@ -52,8 +52,8 @@ def watched(trainer):
     step, record = trainer.env.step, []
     seen = [copy(trainer.algorithm.rollout.seen(-1))]
 
-    def spy(action):
-        transition = step(action)
+    def spy(action, into=None):
+        transition = copy(step(action, into))  # the next rollout is written into the same room
         record.append((seen[-1], action.clone(), transition))
         seen.append(transition.observation)
         return transition
@@ -111,7 +111,7 @@ def buffer_of(worlds, capacity=12):
     """A buffer with a step in each of these worlds of 10 bars, numbered in order."""
     trainer = make(config=replace(SMALL, capacity=ROWS * STEPS))
     buffer = ReplayBuffer(trainer.algorithm.rollout, capacity)
-    rollout = trainer.algorithm.rollout
+    rollout = trainer.algorithm.rollout._replace(room=None)
     for number, world in enumerate(worlds):
         one = type(rollout)(*(None if part is None else part[:2, :1].clone() for part in rollout))
         one = one._replace(

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+
+pytest.importorskip("scipy")
 from scipy import integrate, special, stats
 
 from fastsim.cli import main, parse

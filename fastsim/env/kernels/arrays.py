@@ -15,6 +15,7 @@ from fastsim.env.info import figures_of
 from fastsim.env.kernels.columns import FLAG
 from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.observe import Observation
+from fastsim.env.window_tables import Windows
 
 
 class StepArrays(NamedTuple):
@@ -26,6 +27,7 @@ class StepArrays(NamedTuple):
     figures: NDArray[np.floating[Any]]  # [N, F]
     flags: NDArray[np.bool_]  # [N, FLAG]
     final_seen: NDArray[np.floating[Any]]  # [N, width]  before a restart; [0, width] if next_step
+    final_bar: NDArray[np.int64]  # [N]  before a restart; [0] if next_step
     invalid: NDArray[np.int64]  # [N]  actions that were not finite, since the last reset
     transition: Callable[[], Transition]  # the same in tensors
 
@@ -37,6 +39,24 @@ class ArrayStepper(Stepper, Protocol):
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
         ...
+
+
+@runtime_checkable
+class ArrayWindows(Windows, Protocol):
+    """Lays windows out in NumPy, without a tensor in between."""
+
+    def rows(self, bar: NDArray[np.int64], own: NDArray[Any]) -> NDArray[Any]:
+        """Windows and portfolios [N, L A C + P] by bars [N] and portfolios [N, P]."""
+        ...
+
+
+def with_windows(stepped: StepArrays, windows: ArrayWindows) -> StepArrays:
+    """The same step with windows before the portfolios that were seen."""
+    final = stepped.final_seen
+    return stepped._replace(
+        seen=windows.rows(stepped.bar, stepped.seen),
+        final_seen=windows.rows(stepped.final_bar, final) if len(final) else final,
+    )
 
 
 def on_host(
@@ -52,6 +72,7 @@ def on_host(
         "figures": torch.stack(list(figures.values()), dim=1),
         "flags": torch.stack([ends[name] for name in FLAG._fields], dim=1),
         "final_seen": seen[:0] if final is None else columns(final),
+        "final_bar": transition.observation.bar[:0] if final is None else final.bar,
         "invalid": invalid.clone(),
     }
     arrays = {name: block.numpy(force=True) for name, block in blocks.items()}

@@ -7,6 +7,7 @@ column of a block is a tensor [N] like any other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -318,19 +319,29 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     )
 
 
-def empty_results(params: EnvParams, num_envs: int) -> Results:
-    """Room for what one step of N environments returns."""
-    options = {"device": params.tape.device, "dtype": params.tape.dtype}
+def empty_results(params: EnvParams, num_envs: int, *steps: int) -> Results:
+    """Room for what one step of N environments returns, or [steps] of them."""
+
+    def room(rows: int, *columns: int, dtype: torch.dtype = params.tape.dtype) -> Tensor:
+        return torch.empty(*steps, rows, *columns, device=params.tape.device, dtype=dtype)
+
     finals = num_envs if params.config.autoreset == "same_step" else 0
     width = seen_width(params)
     return Results(
-        seen=torch.empty(num_envs, width, **options),  # type: ignore[call-overload]
-        bar=torch.empty(num_envs, device=params.tape.device, dtype=torch.int64),
-        figures=torch.empty(num_envs, c.NUM_FIGURES, **options),  # type: ignore[call-overload]
-        flags=torch.empty(num_envs, c.NUM_FLAGS, device=params.tape.device, dtype=torch.bool),
-        final_seen=torch.empty(finals, width, **options),  # type: ignore[call-overload]
-        final_bar=torch.empty(finals, device=params.tape.device, dtype=torch.int64),
+        seen=room(num_envs, width),
+        bar=room(num_envs, dtype=torch.int64),
+        figures=room(num_envs, c.NUM_FIGURES),
+        flags=room(num_envs, c.NUM_FLAGS, dtype=torch.bool),
+        final_seen=room(finals, width),
+        final_bar=room(finals, dtype=torch.int64),
     )
+
+
+def without_features(params: EnvParams) -> EnvParams:
+    """The same, but of the market an observation names the bar alone: who learns looks it up."""
+    if params.config.observation != "flat":
+        return params
+    return params._replace(config=replace(params.config, observation="index"))
 
 
 def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles | None:

@@ -9,12 +9,16 @@ from typing import Literal, get_args
 
 import torch
 
+from fastsim.env.kernels.buffers import Results
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
 from fastsim.env.kernels.stepper import Stepper, TorchStepper
 from fastsim.env.state import EnvParams, EnvState
+from fastsim.env.window_tables import TorchWindows, Windows
 from fastsim.errors import ConfigError
 
 Backend = Literal["auto", "torch", "numba", "triton"]
+Room = Results
+"""Blocks that steps write into."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,21 @@ def make_stepper(
     kernels = import_module(f"fastsim.env.kernels.{backend}_step")
     stepper: Stepper = kernels.make(params, state, single_orders=single_orders)
     return stepper
+
+
+def make_windows(params: EnvParams, backend: Backend = "auto") -> Windows | None:
+    """Who lays windows out from tables; None where the reference does, or there are no windows.
+
+    Tables are float64, which not every device has.
+    """
+    tape, config = params.tape, params.config
+    device = tape.device.type
+    if config.observation != "window" or backend == "torch" or device not in ("cpu", "cuda"):
+        return None
+    if device == "cuda" or tape.dtype == torch.bfloat16:
+        return TorchWindows(tape, config)
+    made: Windows = import_module("fastsim.env.kernels.numba_window").NumbaWindows(tape, config)
+    return made
 
 
 def _fastest(params: EnvParams, state: EnvState) -> tuple[Backend, str]:

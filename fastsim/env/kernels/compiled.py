@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -23,6 +24,15 @@ def pool(threads: int) -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not survive a fork
+
+
+def in_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    """Run a kernel on the arguments of every call at once; this thread takes the last."""
+    *rest, last = calls
+    others = [pool(len(calls)).submit(kernel, *call) for call in rest]
+    kernel(*last)
+    for other in others:
+        other.result()
 
 
 @cache

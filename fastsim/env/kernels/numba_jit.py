@@ -16,7 +16,7 @@ def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> An
     tuple, with an atomic operation each: six times the time of the whole step. Inlining is left to
     LLVM: numba's own takes four fifths of the time to compile, for the same code.
     """
-    return numba.njit(
+    return numba.njit(  # type: ignore[call-overload]
         function,
         fastmath=fastmath,
         error_model="numpy",

@@ -17,8 +17,11 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.kernels import numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
+    MarketBlocks,
     Results,
+    Rules,
     Singles,
+    State,
     by_market,
     by_orders,
     empty_like,
@@ -31,8 +34,9 @@ from fastsim.env.kernels.buffers import (
     portfolio_width,
     repack_bars,
     torch_blocks,
+    without_features,
 )
-from fastsim.env.kernels.compiled import forget_old_code, pool
+from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -68,25 +72,18 @@ class NumbaStepper:
         self._no_orders = None if singles is None else numpy_blocks(singles)
         self._single_orders = single_orders
         self._market = pack_market(params, VECTOR)
-        blocks: Any = numpy_blocks(self._state)
-        market: Any = numpy_blocks(self._market)
-        if not by_market(params.config):
-            blocks = blocks._replace(displaced=None)  # every array takes its time at every call
-        if not by_orders(params):
-            blocks, market = (
-                blocks._replace(open_orders=None),
-                market._replace(terms=None, fees=None),
-            )
-        self._fixed = (blocks, market, numpy_blocks(pack_rules(params)))
+        self._fixed = on_host(params, self._state, self._market)
+        self._rules = numpy_blocks(pack_rules(params))
+        self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
         bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [_room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
+        rooms = [room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
         self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
         self._real = rooms[0][0].dtype
         width = action_width(params.config.action, assets)
-        blank = self._blank, self._no_orders
+        blank = self._rules, self._blank, self._no_orders
         call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
         forget_old_code(numba_kernel.step_block, "env")
@@ -116,9 +113,14 @@ class NumbaStepper:
         """Read these bars [B] of the tape again."""
         repack_bars(self._market, self._params, bars, VECTOR)
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once."""
-        return self._in_tensors(*self._step(action.detach().numpy()))
+    def room(self, steps: int) -> Results:
+        """Blocks [steps, N, ...] that so many steps can write into."""
+        return empty_results(without_features(self._params), self.num_envs, steps)
+
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
+        """Step every environment once, into these blocks [N, ...] if there are any."""
+        results = None if into is None else numpy_blocks(into)
+        return self._in_tensors(*self._step(action.detach().numpy(), results))
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
@@ -130,6 +132,7 @@ class NumbaStepper:
             figures=stepped.figures,
             flags=stepped.flags,
             final_seen=stepped.final_seen,
+            final_bar=stepped.final_bar,
             invalid=self._fixed[0].counters[:, c.COUNTER.invalid_actions].copy(),
             transition=lambda: self._in_tensors(stepped, singles),
         )
@@ -140,28 +143,37 @@ class NumbaStepper:
         results: Results = torch_blocks(stepped)
         return results.transition(self._portfolio_width, orders)
 
-    def _step(self, action: NDArray[Any]) -> tuple[Any, Any]:
-        """Share the environments among threads; this one takes the last part."""
-        results = empty_like(self._blank)
+    def _step(self, action: NDArray[Any], into: Any = None) -> tuple[Any, Any]:
+        """Share the environments among threads."""
+        results = empty_like(self._blank) if into is None else into
+        rules = self._rules if into is None else self._rules_of_room
         singles = None if self._no_orders is None else empty_like(self._no_orders)
-        *calls, last = self._calls(np.ascontiguousarray(action, dtype=self._real), results, singles)
-        others = [pool(self._threads).submit(self._step_block, *call) for call in calls]
-        self._step_block(*last)
-        for other in others:
-            other.result()
+        action = np.ascontiguousarray(action, dtype=self._real)
+        in_parts(self._step_block, self._calls(action, rules, results, singles))
         return results, singles
 
     def _calls(
-        self, action: NDArray[Any], results: Results, singles: Singles | None
+        self, action: NDArray[Any], rules: Rules, results: Results, singles: Singles | None
     ) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, results, singles, *room)
+            (start, stop, action, *self._fixed, rules, results, singles, *room)
             for start, stop, room in self._parts
         ]
 
 
-def _room(params: EnvParams, columns: int) -> tuple[Any, ...]:
+def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any, Any]:
+    """Blocks as kernels take them: those that these rules need, for each takes time at a call."""
+    blocks: Any = numpy_blocks(state)
+    tables: Any = numpy_blocks(market)
+    if not by_market(params.config):
+        blocks = blocks._replace(displaced=None)
+    if not by_orders(params):
+        blocks, tables = blocks._replace(open_orders=None), tables._replace(terms=None, fees=None)
+    return blocks, tables
+
+
+def room(params: EnvParams, columns: int) -> tuple[Any, ...]:
     """What a thread works in: weights and limits, the desk of a row, and the orders of a market."""
     single = [name for name in ("weights", "limit", *numba_market.Pit._fields) if name != "orders"]
     rows = len(single) + len(c.DESK) + params.config.players  # an order for each player

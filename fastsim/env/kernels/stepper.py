@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastsim.env.core import Transition, step
+from fastsim.env.kernels.buffers import Results
 from fastsim.env.state import EnvParams, EnvState
 
 
@@ -16,7 +17,7 @@ class Stepper(Protocol):
 
     name: str
     capturable: bool
-    """Whether a step on a GPU can be recorded: it writes where it wrote before."""
+    """Whether a step can be recorded as a graph: it writes where it wrote before."""
 
     @property
     def state(self) -> EnvState:
@@ -36,8 +37,18 @@ class Stepper(Protocol):
         """Take note that the tape has changed at these bars [B]."""
         ...
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once; the tensors returned are the caller's to keep."""
+    def room(self, steps: int) -> Results | None:
+        """Blocks [steps, N, ...] that so many steps can write into; None if they bring their own.
+
+        Observations in it leave out the market's features, which are those of their bars.
+        """
+        ...
+
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
+        """Step every environment once; the tensors returned are the caller's to keep.
+
+        They lie in the blocks `into`, one step of a `room`, if there are any.
+        """
         ...
 
 
@@ -62,8 +73,12 @@ class TorchStepper:
     def refresh(self, bars: Tensor) -> None:
         """Nothing to do: steps read the tape itself."""
 
+    def room(self, steps: int) -> None:
+        """None: every step makes new tensors."""
+
     @torch.no_grad()
-    def step(self, action: Tensor) -> Transition:
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
         """Step every environment once."""
+        assert into is None, "there is no room"
         self.state, transition = step(self.params, self.state, action)
         return transition

@@ -1,4 +1,4 @@
-"""The backend for GPUs: one fused kernel per step, and a step captured as a CUDA graph."""
+"""The backend for GPUs: one fused kernel per step, and steps captured as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastsim.env.actions import action_width
 from fastsim.env.core import Transition
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.buffers import (
+    Results,
     by_market,
     column_places,
     empty_results,
@@ -22,9 +23,11 @@ from fastsim.env.kernels.buffers import (
     portfolio_width,
     repack_bars,
     seen_width,
+    without_features,
 )
+from fastsim.env.kernels.capture import captured, current, records
 from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
-from fastsim.env.nested import copy
+from fastsim.env.nested import flatten, take
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
 
@@ -48,7 +51,6 @@ class TritonStepper:
     """
 
     name = "triton"
-    capturable = True
 
     def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         device = params.tape.device
@@ -60,13 +62,13 @@ class TritonStepper:
         self.num_envs, self._assets = state.portfolio.holdings.shape
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
+        self.capturable = records(device)
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants, self._single_orders = (
-            constants(params, single_orders=single_orders),
-            single_orders,
-        )
+        self._constants = constants(params, single_orders=single_orders)
+        self._constants_of_room = constants(without_features(params), single_orders=single_orders)
+        self._single_orders = single_orders
 
     @property
     def state(self) -> EnvState:
@@ -91,11 +93,15 @@ class TritonStepper:
         """Read these bars [B] of the tape again."""
         repack_bars(self._market, self._params, bars, VECTOR)
 
-    def step(self, action: Tensor) -> Transition:
-        """Step every environment once."""
-        results = empty_results(self._params, self.num_envs)
+    def room(self, steps: int) -> Results:
+        """Blocks [steps, N, ...] that so many steps can write into."""
+        return empty_results(without_features(self._params), self.num_envs, steps)
+
+    def step(self, action: Tensor, into: Results | None = None) -> Transition:
+        """Step every environment once, into these blocks [N, ...] if there are any."""
+        results = empty_results(self._params, self.num_envs) if into is None else into
         singles = empty_singles(self._params, self.num_envs, asked=self._single_orders)
-        with torch.cuda.device_of(action):  # type: ignore[no-untyped-call]
+        with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,
@@ -103,35 +109,39 @@ class TritonStepper:
                 self._real,
                 results,
                 singles,
-                **self._constants,
+                **(self._constants if into is None else self._constants_of_room),
             )
         return results.transition(self._portfolio_width, singles)
 
 
-class CapturedStep:
-    """The step of a `TritonStepper` as a CUDA graph: one launch, without Python's share of it.
+class CapturedSteps:
+    """K steps of a `TritonStepper` as one graph: one launch, without Python's share of it.
 
-    Call it with an action [N, width]. What it returns is overwritten by the next call. The
-    stepper's own `step` and `load` stay usable in between.
+    Call it with actions [K, N, width], or write them into `actions` and call it without. The steps
+    that it returns lie in `room` and are overwritten by the next call. The stepper's own `step` and
+    `load` stay usable in between.
     """
 
-    def __init__(self, stepper: TritonStepper) -> None:
-        device = stepper.state.key.device
-        state = copy(stepper.state)
-        self.action = torch.zeros(
-            stepper.action_shape, device=device, dtype=state.portfolio.cash.dtype
-        )
-        stepper.step(self.action)  # a kernel is compiled at its first launch, not within a capture
-        stepper.load(state)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(self._graph):
-            self.transition = stepper.step(self.action)
+    def __init__(self, stepper: TritonStepper, steps: int = 1) -> None:
+        state = stepper.state
+        self.room = stepper.room(steps)
+        self.actions = state.portfolio.cash.new_zeros(steps, *stepper.action_shape)
+        self._steps: list[Transition] = []
 
-    def __call__(self, action: Tensor) -> Transition:
-        """Step every environment once."""
-        self.action.copy_(action)
-        self._graph.replay()
-        return self.transition
+        def step_all() -> None:
+            self._steps = [
+                stepper.step(self.actions[number], take(self.room, number))
+                for number in range(steps)
+            ]
+
+        self._replay = captured(step_all, flatten(state), state.key.device)
+
+    def __call__(self, actions: Tensor | None = None) -> list[Transition]:
+        """Step every environment K times."""
+        if actions is not None:
+            self.actions.copy_(actions)
+        self._replay()
+        return self._steps
 
 
 def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, Any]:

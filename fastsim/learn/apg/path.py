@@ -46,7 +46,10 @@ def roll_out(
         noise = torch.empty_like(rollout.action[0]).normal_(generator=generator)
         action = torch.addcmul(output.mean, policy.log_std.exp(), noise)
         state, transition = step(params, state, action.to(params.tape.dtype))
-        keep(rollout, number, output, action, transition)
+        keep(rollout, number, transition)
+        with torch.no_grad():
+            rollout.action[number], rollout.value[number] = action, output.value
+            rollout.log_prob[number] = output.log_prob(action)
         seen = transition.observation
         rewards.append(transition.reward)
         portfolios.append(seen.portfolio)

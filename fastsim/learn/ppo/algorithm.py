@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsim.env.kernels.capture import captured
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
-from fastsim.learn.capture import captured
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
 from fastsim.learn.ppo.config import PPOConfig, check_minibatches, learning_rate
+from fastsim.learn.ppo.steps import Steps
 from fastsim.learn.ppo.update import (
     Losses,
     empty_batch,
@@ -66,6 +67,7 @@ class PPO:
         self._rows = torch.zeros(
             len(self.batch.bar) // config.minibatches, dtype=torch.int64, device=device
         )
+        self._steps = Steps(config)
         self._forget()
 
     def collect(self, env: Environment) -> None:
@@ -80,12 +82,9 @@ class PPO:
         set_rate(self.optimizer, learning_rate(self.config, self.course.done))
         for total in self.tally:
             total.zero_()
-        generator = self.course.generator
-        for rows in minibatches(len(self.batch.bar), self.config, generator):
-            if generator.device.type == "cpu" and bool(self.tally.stopped):
-                break  # the rest would change nothing
-            self._rows.copy_(rows)
-            self._learn()
+        rows = minibatches(len(self.batch.bar), self.config, self.course.generator)
+        parts = (self.policy, self.optimizer, self.table, self.batch)
+        self._steps.take(*parts, rows, self.tally, self._learn_by_autograd)
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
         return self._figures()
 
@@ -136,6 +135,10 @@ class PPO:
         for room, column in zip(flatten(self.batch), columns, strict=True):
             room.copy_(column)
 
+    def _learn_by_autograd(self, rows: Tensor) -> None:
+        self._rows.copy_(rows)
+        self._learn()
+
     def _learn_from_rows(self) -> None:
         minibatch = take(self.batch, self._rows)
         learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
@@ -147,12 +150,12 @@ class PPO:
             return
         generator = self.course.generator
         env = flatten(self._env.stepper.state)
-        records = [*flatten(self.rollout), *flatten(self.batch)]
-        kept = [*env, *records, *self.reward_scale.buffers()]
-        self._experience = captured(self._gather_experience, kept, generator)
+        filled = [*flatten(self.rollout), *flatten(self.batch)]
+        kept = [*env, *filled, *self.reward_scale.buffers()]
+        self._experience = captured(self._gather_experience, kept, generator.device, generator)
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
-        self._learn = captured(self._learn_from_rows, kept, generator)
+        self._learn = captured(self._learn_from_rows, kept, generator.device, generator)
 
 
 RECORD = AlgorithmRecord(name="ppo", config=PPOConfig, make=PPO, check=check_minibatches)

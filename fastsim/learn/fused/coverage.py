@@ -1,0 +1,86 @@
+"""Which policies, optimisers and tables the passes by hand know; all else goes through autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fastsim.env.kernels.capture import records
+from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.normalize import RunningMoments
+
+_METHODS = ("forward", "encode", "look_up", "show", "_standardized")
+_LAYERS = ("market_hidden", "portfolio_hidden", "actor", "critic")
+_PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTable) -> list[str]:
+    """What is asked for and not known here, in words; nothing if the passes by hand may be taken.
+
+    An encoder of bars may be any module, as it goes through autograd.
+    """
+    return [*_of_policy(policy), *_of_optimizer(optimizer, policy), *_of_numbers(policy, table)]
+
+
+def has_own_encoder(policy: Policy) -> bool:
+    """Whether its encoder of bars is the one that is known by hand: a layer, and its tanh."""
+    encoder = policy.market_encoder
+    if type(encoder) is not nn.Sequential or len(encoder) != 2 or _hooked(encoder):
+        return False
+    layer, activation = encoder
+    if type(layer) is not nn.Linear or type(activation) is not nn.Tanh:
+        return False
+    return layer.bias is not None and not any(map(_hooked, encoder))
+
+
+def _of_policy(policy: Policy) -> Iterator[str]:
+    for name in _METHODS:
+        if getattr(type(policy), name) is not getattr(Policy, name) or name in vars(policy):
+            yield f"a {name} of the policy's own"
+    for name in _LAYERS:
+        layer = getattr(policy, name, None)
+        if type(layer) is not nn.Linear:
+            yield f"{name} that is no plain linear layer"
+        elif (layer.bias is None) != (name == "portfolio_hidden"):
+            yield f"{name} with{'out' if layer.bias is None else ''} a bias"
+    if type(policy.portfolio_moments) is not RunningMoments:
+        yield "moments of the portfolio of another kind"
+    known = {f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")} | {"log_std"}
+    for name, parameter in policy.named_parameters():
+        if name not in known and not name.startswith("market_encoder."):
+            yield f"a parameter {name}"
+        if any(getattr(parameter, hooks, None) for hooks in _GRADIENT_HOOKS):
+            yield f"hooks on {name}"
+    if any(map(_hooked, (policy, *(getattr(policy, name) for name in _LAYERS)))):
+        yield "hooks on a layer"
+
+
+def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[str]:
+    groups = optimizer.param_groups
+    if type(optimizer) is not torch.optim.Adam or len(groups) != 1:
+        yield "an optimiser that is not one Adam"
+        return
+    for name, plain in _PLAIN_ADAM.items():
+        if groups[0].get(name, plain) != plain:
+            yield f"Adam's {name} = {groups[0][name]}"
+    if [*map(id, groups[0]["params"])] != [*map(id, policy.parameters())]:
+        yield "an optimiser of other parameters than the policy's"
+    elif any(each not in optimizer.state for each in policy.parameters()):
+        yield "an optimiser that has not begun"
+
+
+def _of_numbers(policy: Policy, table: MarketTable) -> Iterator[str]:
+    numbers: list[Tensor] = [*policy.parameters(), table.rows]
+    for wanted in sorted({str(each.dtype) for each in numbers} - {"torch.float32"}):
+        yield f"numbers of type {wanted}"
+    for device in {each.device for each in numbers}:
+        if device.type != "cpu" or records(device):
+            yield f"tensors on {device}" + (", where steps are recorded" if records(device) else "")
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in _HOOKS)
