@@ -79,21 +79,21 @@ def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STE
 
 
 @settings(max_examples=8)
-@given(tapes(torch.float32, LENGTH, further=False), configs(further=False), st.integers(0, 2**40))
+@given(tapes(torch.float32, LENGTH), configs(shares=False), st.integers(0, 2**40))
 def test_triton_steps_as_the_reference_in_float32(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
 @settings(max_examples=8)
-@given(tapes(torch.float64, LENGTH, further=False), configs(further=False), st.integers(0, 2**40))
+@given(tapes(torch.float64, LENGTH), configs(), st.integers(0, 2**40))
 def test_triton_steps_as_the_reference_in_float64(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
 @settings(max_examples=8)
 @given(
-    tapes(torch.float32, LENGTH, volume=True, further=False),
-    shared_configs(further=False),
+    tapes(torch.float32, LENGTH, volume=True),
+    shared_configs(shares=False),
     st.integers(0, 2**40),
 )
 def test_triton_steps_markets_as_the_reference_in_float32(tape, config, seed):
@@ -102,8 +102,8 @@ def test_triton_steps_markets_as_the_reference_in_float32(tape, config, seed):
 
 @settings(max_examples=8)
 @given(
-    tapes(torch.float64, LENGTH, volume=True, further=False),
-    shared_configs(further=False),
+    tapes(torch.float64, LENGTH, volume=True),
+    shared_configs(),
     st.integers(0, 2**40),
 )
 def test_triton_steps_markets_as_the_reference_in_float64(tape, config, seed):

@@ -143,21 +143,7 @@ FUSED = Coverage(
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
     ),
 )
-BY_RATES = replace(
-    FUSED,
-    settings={
-        **FUSED.settings,
-        "costs.fee_per_share": only(0.0),
-        "costs.minimum_fee": only(0.0),
-        "orders.unfilled": only("drop"),
-        "orders.whole_shares": only(False),
-        "orders.maintenance_margin": only(0.0),
-    },
-    tables=FUSED.tables - {"borrow", "shortable", "delisted"},
-    frictions=frozenset(c.FRICTION._fields),
-)
-"""The same, but that orders are filled, charged and lent at rates and limits alone."""
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": BY_RATES}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}
 """By backend; the reference covers everything."""
 
 
