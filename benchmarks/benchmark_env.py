@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +52,7 @@ from common import (
     take_turns,
     write,
 )
-from peers.environments import FINRL, GYM_TRADING_ENV, SEKAI, Peer, PeerError, ask
+from peers.environments import FINRL, GYM_TRADING_ENV, SEKAI, TORCHTRADE, Peer, PeerError, ask
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -65,6 +66,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import Backend
 from fastsim.env.kernels.columns import NUM_FIGURES
+from fastsim.env.window import BAR_COLUMNS
 from fastsim.market.tape import MarketTape
 
 Kind = Literal["index", "flat", "window"]
@@ -332,7 +334,36 @@ def our_side(case: Benchmark, bars: Bars) -> dict[str, tuple[Row, Rate]]:
         "ours_num_envs": 1,
         "ours_observation_width": len(wide.observation_names),
     }
-    return sides | {"single": (one, single(bars, case.peer_seconds))}
+    first = bars.take(slice(None), [0])
+    returns = case.window_length, ("log_return",), time.perf_counter
+    return sides | {
+        "single": (one, single(bars, case.peer_seconds)),
+        "returns": window_side(case, bars, *returns),
+        "narrow": window_side(case, first, 10, BAR_COLUMNS, time.process_time),
+    }
+
+
+def window_side(
+    case: Benchmark, bars: Bars, length: int, columns: tuple[str, ...], clock: Callable[[], float]
+) -> tuple[Row, Rate]:
+    """Windows of these columns, to hold a peer's against, by this clock."""
+    config = EnvConfig(
+        action=case.action,
+        observation="window",
+        window_length=length,
+        window_columns=columns,
+        episode=EpisodeConfig(staggered=True),
+    )
+    tape = market(bars, case.device)
+    env = PortfolioEnv(tape, case.peer_envs, config, backend=case.backend[0])
+    shown = ", ".join(columns) if len(columns) == 1 else f"{len(columns)} columns"
+    described = {
+        "ours": f"{env.stepper.name}, windows of {length} bars, {shown}",
+        "ours_num_envs": env.num_envs,
+        "ours_observation_width": len(env.observation_names),
+        "ours_clock": clock.__name__,
+    }
+    return described, stepping(env, case.peer_seconds, clock=clock)
 
 
 def measure_peers(case: Benchmark) -> list[Row]:
@@ -340,7 +371,8 @@ def measure_peers(case: Benchmark) -> list[Row]:
     bars = market_bars(case.bars, PEER_ASSETS)
     sides = our_side(case, bars)
     pairs = (
-        (SEKAI, case.peer_envs, ("index", "flat")),
+        (SEKAI, case.peer_envs, ("index", "flat", "returns")),
+        (TORCHTRADE, case.peer_envs, ("narrow",)),
         (SEKAI, 0, ("single",)),
         (FINRL, 1, ("flat", "single")),
         (GYM_TRADING_ENV, 1, ("flat", "single")),

@@ -68,7 +68,12 @@ def take_turns(cases: Mapping[str, Rate], rounds: int) -> dict[str, list[float]]
     return rates
 
 
-def stepping(env: PortfolioEnv, seconds: float, agent: Agent | None = None) -> Rate:
+def stepping(
+    env: PortfolioEnv,
+    seconds: float,
+    agent: Agent | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rate:
     """Rounds of at least `seconds`, warmed up; each returns environment steps per second."""
     device = str(env.tape.device)
     seen = env.reset(0)
@@ -85,7 +90,7 @@ def stepping(env: PortfolioEnv, seconds: float, agent: Agent | None = None) -> R
 
     run(2)
     count = max(1, round(2 * seconds / seconds_of(lambda: run(2), device)))
-    return lambda: count * env.num_envs / seconds_of(lambda: run(count), device)
+    return lambda: count * env.num_envs / seconds_of(lambda: run(count), device, clock)
 
 
 def one_step(env: PortfolioEnv, agent: Agent | None = None) -> Callable[[], None]:
@@ -131,13 +136,15 @@ def replaying(env: PortfolioEnv, seconds: float, times: int, agent: Agent | None
     return lambda: count * times * env.num_envs / seconds_of(run, device)
 
 
-def seconds_of(call: Callable[[], object], device: str) -> float:
+def seconds_of(
+    call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds of one call, to its end on the device."""
     synchronize(device)
-    started = time.perf_counter()
+    started = clock()
     call()
     synchronize(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def copy_bandwidth(device: str, megabytes: int = 256, rounds: int = 7) -> float:

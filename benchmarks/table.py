@@ -37,6 +37,8 @@ def table_of(name: str) -> str:
         "ppo_planted": planted_table,
         "planted_algorithms": algorithms_table,
         "before_after": before_after_table,
+        "replay": replay_table,
+        "replay_minutes": minutes_table,
         "official_forecasters": official_table,
         "accuracy": accuracy_table,
         "gpu": gpu_table,
@@ -48,6 +50,32 @@ def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def replay_table(rows: list[Row]) -> str:
+    """Bars per second of replays, beside the reference of the same commit."""
+    head = ["replay of `us20`", "bars/s", "reference", "ratio", "wealth off by"]
+    cells = [
+        (
+            row["case"],
+            f"{row['bars_per_s']:,.0f}",
+            f"{row['reference_bars_per_s']:,.0f}",
+            f"{row['ratio']:,.0f}",
+            f"{row['wealth_off']:.1e}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def minutes_table(rows: list[Row]) -> str:
+    """Seconds of an evaluation of minute bars, part by part."""
+    parts = rows[0]["parts"]
+    cells = [
+        (f"{row['bars']:,}", *(f"{row['parts'][name]:.1f}" for name in parts), f"{row['seconds']}")
+        for row in rows
+    ]
+    return table(["minute bars", *(f"{name}, s" for name in parts), "in all, s"], cells)
 
 
 def official_table(rows: list[Row]) -> str:

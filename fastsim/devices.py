@@ -1,10 +1,13 @@
-"""Which device a name means."""
+"""Which device a name means, and whether its memory was too small."""
 
 from __future__ import annotations
 
 import torch
 
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, one_line
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How allocators and compiled programs, TorchScript's among them, say it in a RuntimeError."""
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
@@ -29,6 +32,23 @@ def resolve_device(name: str | torch.device) -> torch.device:
     if device.type != "cpu":
         _check_there(device)
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """Its type, with make and model where it is a GPU."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type} ({torch.cuda.get_device_name(device)})"
+
+
+def memory_shortage(error: BaseException) -> str | None:
+    """What an error says of memory that was too small; None if it is about anything else."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return one_line(str(error).partition(". GPU ")[0] or "out of memory", 160)
+    if not isinstance(error, RuntimeError):
+        return None
+    lines = [line for line in str(error).splitlines() if any(word in line for word in _NO_MEMORY)]
+    return one_line(lines[-1], 160) if lines else None
 
 
 def _check_there(device: torch.device) -> None:

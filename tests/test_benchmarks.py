@@ -111,6 +111,31 @@ def test_the_ppo_benchmark_writes_a_line_for_each_size(load, tmp_path):
         assert min(row["train_frames_per_s"], row["rollout_steps_per_s"]) > 0
 
 
+def test_the_replay_benchmark_writes_its_cases_and_the_parts_of_an_evaluation(load, tmp_path):
+    module, table = load("benchmark_replay"), load("table")
+    module.main(
+        module.Benchmark(
+            bars=40, reference_bars=20, minutes=600, hidden=8, rounds=1, json=tmp_path / "r.json"
+        )
+    )
+    agent, benchmarks, minutes = rows = lines(tmp_path / "r.json")
+    assert all(row.keys() >= WHO for row in rows)
+    assert (agent["case"], benchmarks["case"]) == ("agent", "22 benchmarks")
+    assert max(agent["wealth_off"], benchmarks["wealth_off"]) < 1e-6
+    assert list(minutes["parts"]) == [
+        "read",
+        "tape",
+        "replay",
+        "summary",
+        "bootstrap",
+        "curves",
+        "report",
+    ]
+    assert minutes["seconds"] >= max(minutes["parts"].values())
+    assert "22 benchmarks" in table.replay_table(rows[:2])
+    assert "bootstrap" in table.minutes_table(rows[2:])
+
+
 def test_a_peer_that_cannot_be_had_is_a_line_that_says_so(load, monkeypatch):
     module = load("benchmark_env")
 

@@ -25,12 +25,12 @@ FLOORS = {
     "market": ("data",),
     "synthetic": ("market", "data"),
     "env": ("market", "synthetic"),
-    "forecast": ("market", "synthetic", "progress"),
+    "forecast": ("market", "synthetic", "progress", "devices"),
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
-    "experiment": ("learn", "policy", "backtest", "forecast", "devices"),
-    "adapters": ("env", "forecast", "devices"),
+    "experiment": ("learn", "policy", "backtest", "forecast"),
+    "adapters": ("env", "forecast"),
     "cli": ("experiment",),
 }
 """What each room may import, with all that those may."""

@@ -125,6 +125,7 @@ def export_there(name: str, path: Path, bench: Bench) -> None:
         windows=Context(*(part.cpu() for part in windows(bench, 64))),
         horizon=bench.sizes.horizon,
         precision=PRECISIONS[name],
+        device=bench.device,
     )
 
 

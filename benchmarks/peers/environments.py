@@ -55,13 +55,20 @@ GYM_TRADING_ENV = Peer(
     packages=("gymnasium==1.4.0", "numpy==2.4.6", "pandas==2.3.3"),
     alone=("gym-trading-env==0.3.5",),
 )
+TORCHTRADE = Peer(
+    name="torchtrade",
+    version="0.1.0",
+    script="torchtrade_env.py",
+    packages=("torch==2.13.0", "numpy==2.4.6", "pandas==2.3.3", "torchrl==0.13.2"),
+    alone=("torchtrade==0.1.0",),
+)
 SB3_ON_SEKAI = Peer(
     name="stable-baselines3 on sekai",
     version="2.9.2 on 0.2.0",
     script="sb3_sekai_ppo.py",
     packages=("sekai==0.2.0", *LEARNING),
 )
-PEERS = (SEKAI, FINRL, GYM_TRADING_ENV, SB3_ON_SEKAI)
+PEERS = (SEKAI, FINRL, GYM_TRADING_ENV, TORCHTRADE, SB3_ON_SEKAI)
 
 
 def python_of(peer: Peer) -> Path:

@@ -42,6 +42,8 @@ SHARED_IMPACT = {"transient": 1.0, "permanent": 0.1}
 SHARED_MARKET = "tech4"
 """A sample with volume: what an order moves is measured by it."""
 
+FIGURES, REWARD = c.FIGURE._fields, int(c.FIGURE.reward)
+FLOAT32 = np.dtype(np.float32)
 AUTORESET_MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
 
 
@@ -104,7 +106,8 @@ class PortfolioGymEnv(Specified, gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_space = observation_space(self.env)
         self.observation_names = self.env.observation_names
         self.timestamps = self.env.timestamps
-        self._tally = SingleTally(self.env.tape)
+        self._tally = SingleTally(self.env.tape, self.env.cost_names)
+        self._shows_bar = self.env.config.observation == "index"
         self._begun = self._over = False
 
     @property
@@ -122,36 +125,54 @@ class PortfolioGymEnv(Specified, gymnasium.Env[Any, NDArray[np.float32]]):
         where = begin_with(options, rows=False)
         check_seed(seed)
         super().reset(seed=None if seed is None else int(seed))
-        observation = _begin(self, self.env, seed, begun=self._begun, **where)
+        row = self.env.begin_row() if seed is None and self._begun and not where else None
+        if row is None:
+            observation = _begin(self, self.env, seed, begun=self._begun, **where)
         self._begun, self._over = True, False
         if self._screen is not None:
             self._screen.begin()
+        self._tally.begin()
+        if row is not None:
+            return self._observation(*row[:2]), Info(self.env.tell_row(row), 0)
         columns, bar = self.env.columns(observation), observation.bar.numpy(force=True)
         info = Info(on_host(self.env.tell_start(observation)), 0)
-        self._tally.begin()
-        return self._observation(columns.numpy(force=True), bar), info
+        return self._observation(columns.numpy(force=True), bar[0]), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade to `action` and move to the next close."""
         if self._over or not self._begun:
             raise ActionError("there is no episode under way: call reset() before step()")
         values = numbers_of(action)
+        row = self.env.step_row(values)
+        if row is None:
+            return self._step_arrays(values)
+        seen, bar, told, terminated, truncated = row
+        info = Info(self.env.tell_row(row), 0)
+        self._tally.add(told, FIGURES)
+        if self._screen is not None or terminated or truncated:
+            self._look(info, over=terminated or truncated)
+        return self._observation(seen, bar), told.item(REWARD), terminated, truncated, info
+
+    def _step_arrays(self, values: NDArray[np.float32]) -> tuple[Any, float, bool, bool, Info]:
+        """The same where the environment is not stepped by rows, or the action is none."""
         if not says_something(values, self.env.config):
             raise ActionError(f"action must be finite, got {values.tolist()}")
         stepped = self.env.step_arrays(values[None])
-        ends = stepped.flags[0].tolist()
+        ends, figures = stepped.flags[0].tolist(), stepped.figures[0]
         terminated, truncated = ends[c.FLAG.terminated], ends[c.FLAG.truncated]
-        self._over = terminated or truncated
+        info = Info(self.env.tell_arrays(stepped), 0)
+        self._tally.add(figures, stepped.names)
+        self._look(info, over=terminated or truncated)
+        seen = self._observation(stepped.seen, stepped.bar[0])
+        return seen, figures.item(REWARD), terminated, truncated, info
+
+    def _look(self, info: Info, *, over: bool) -> None:
+        """Show the step that was taken, and tell what its episode came to if it is over."""
         if self._screen is not None:
             self._screen.look()
-        info = Info(self.env.tell_arrays(stepped), 0)
-        figures = dict(zip(stepped.names, stepped.figures[0].tolist(), strict=True))
-        reward = figures["reward"]
-        self._tally.add(figures, sum(map(figures.__getitem__, self.env.cost_names)))
-        if self._over:
+        if over:
+            self._over = True
             info["episode_statistics"] = self._tally.end()
-        seen = self._observation(stepped.seen, stepped.bar)
-        return seen, reward, terminated, truncated, info
 
     def render(self) -> Frame | None:
         """The account since the episode's start as a picture [480, 640, 3], or in its window."""
@@ -167,11 +188,12 @@ class PortfolioGymEnv(Specified, gymnasium.Env[Any, NDArray[np.float32]]):
             self._screen.close()
         self._begun = False
 
-    def _observation(self, columns: NDArray[Any], bar: NDArray[np.int64]) -> Any:
-        row = columns[0].astype(np.float32, copy=False)
-        if self.env.config.observation == "index":
-            return {"bar": bar[0], "portfolio": row}
-        return row
+    def _observation(self, columns: NDArray[Any], bar: int) -> Any:
+        """Columns [1, width] and a bar in the types of the observation space."""
+        row = columns[0]
+        if row.dtype != FLOAT32:
+            row = row.astype(np.float32)
+        return {"bar": np.int64(bar), "portfolio": row} if self._shows_bar else row
 
 
 class PortfolioVectorEnv(Specified, VectorEnv[Any, Any, Tensor]):
@@ -327,6 +349,8 @@ def numbers_of(action: Any) -> NDArray[np.float32]:
     ActionError
         It is not made of real numbers.
     """
+    if type(action) is np.ndarray and action.dtype == FLOAT32:
+        return action
     try:
         values = np.asarray(action)
         if values.dtype.kind in "biuf":
@@ -382,7 +406,8 @@ def says_something(values: NDArray[np.float32], config: EnvConfig) -> bool:
 
     The sum of squares tells in a quarter of the time, but for huge numbers whose squares overflow.
     """
-    if isfinite(np.vdot(values, values)) or np.isfinite(values).all():
+    squares = values.dot(values) if values.ndim == 1 else np.vdot(values, values)
+    if isfinite(squares) or np.isfinite(values).all():
         return True
     return config.orders.carries and bool(np.isnan(values).all())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,7 +20,6 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider, Seat
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
-from fastsim.env.kernels.numba_ahead import run_ahead
 from fastsim.env.nested import combine, take, transform
 from fastsim.env.observe import Observation, observe
 from fastsim.env.state import EnvState, begin_state, check_fit, make_params
@@ -97,6 +97,8 @@ class Compiled:
         said = self._seat.ahead(torch.arange(bars.start, bars.stop, device=self._tape.device))
         assert said is not None, "who says how decisions come about says so of all of them"
         how, self._seat.memory = said
+        # Kernels are imported when they are wanted: numba alone takes half a second.
+        run_ahead = import_module("fastsim.env.kernels.numba_ahead").run_ahead
         run = run_ahead(params, self._state, how, self._seen, self._alive)
         self._state = run.state
 

@@ -19,7 +19,8 @@ from fastsim.cli.data import (
 )
 from fastsim.cli.doctor import DoctorCommand
 from fastsim.cli.ending import one_line_errors, parsed, value_of
-from fastsim.cli.forecast import ExportCommand, ForecastCommand, ScoreCommand, ShowCommand
+from fastsim.cli.export import ExportCommand
+from fastsim.cli.forecast import ForecastCommand, ScoreCommand, ShowCommand
 from fastsim.cli.models import ModelsCommand
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml

@@ -6,14 +6,28 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import tyro
 
-from fastsim.cli.flags import flags_of
+from fastsim.cli.flags import flags_of, is_inlined
+from fastsim.devices import memory_shortage
 from fastsim.errors import ConfigError, FastsimError
+from fastsim.settings import dotted, places_of
 
 Options = TypeVar("Options")
+MEMORY = (
+    ("CollectConfig", "num_envs"),
+    ("CollectConfig", "rollout_steps"),
+    ("ForecastConfig", "batch_size"),
+)
+"""Settings of a run that memory grows with."""
+OWN_MEMORY = (
+    *("num_envs", "num_assets", "markets", "players", "batch_size", "context", "bars"),
+    *("peer_envs", "growth_envs"),
+)
+"""Likewise of other commands and scripts, by the names that they have there."""
 _COUNTS = tyro.constructors.ConstructorRegistry()
 
 
@@ -48,8 +62,9 @@ def one_line_errors(
 ) -> Iterator[None]:
     """Let bad input end in one line and exit status 2, Ctrl-C in one line and 130.
 
-    Settings are called as the flags of `options`. How to go on says `after_stop`, or the argument
-    of a KeyboardInterrupt, which Ctrl-C itself has none of.
+    So does memory that is too small, with what to make smaller. Settings are called as the flags of
+    `options`. How to go on says `after_stop`, or the argument of a KeyboardInterrupt, which Ctrl-C
+    itself has none of.
     """
     try:
         yield
@@ -58,6 +73,11 @@ def one_line_errors(
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         line, status = f"{place}{error.strerror or error}; choose a place that can be used", 2
+    except (RuntimeError, MemoryError) as error:
+        shortage = memory_shortage(error)
+        if shortage is None:
+            raise
+        line, status = f"memory is too small ({shortage}); {_smaller(options)}", 2
     except KeyboardInterrupt as stop:
         hints = stop.args or (after_stop,)
         line, status = "; ".join(["stopped", *(str(hint) for hint in hints if hint)]), 130
@@ -65,6 +85,17 @@ def one_line_errors(
         return
     print(f"{program}: {line}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def _smaller(options: type[Any]) -> str:
+    """What of these options to make smaller where memory does not suffice."""
+    places = places_of(options, is_inlined)
+    found = [dotted(places, owner, name) for owner, name in MEMORY]
+    found += [name for name in OWN_MEMORY if name in {entry.name for entry in fields(options)}]
+    flags = [f"--{name.replace('_', '-')}" for name in found if name is not None]
+    if not flags:
+        return "end what else uses it, or choose a device that has more"
+    return f"make {' or '.join(flags)} smaller"
 
 
 def parsed(parse: Callable[[], Options]) -> Options:

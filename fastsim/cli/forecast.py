@@ -1,4 +1,4 @@
-"""`fastsim forecast` and `export`."""
+"""`fastsim forecast`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ from fastsim.cli.scores import (
 )
 from fastsim.config import configuration, require_between
 from fastsim.data.dates import rows_between, show_day
-from fastsim.errors import ConfigError, DataError, ForecastError
-from fastsim.forecast.artifacts.export import export
-from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
+from fastsim.errors import ConfigError, DataError
 from fastsim.forecast.evaluate import Centred, Windows, common_windows, spaced_origins
 from fastsim.forecast.interface import (
     Context,
@@ -40,15 +38,11 @@ from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import (
     load_ensemble,
     load_forecaster,
-    load_network,
     parse_names,
     parse_weights,
 )
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
-
-GATE_WINDOWS = 64
-"""Real contexts that an export is held against."""
 
 
 @configuration(slots=False)
@@ -201,63 +195,6 @@ class ForecastCommand:
     def __call__(self, console: Console) -> None:
         """Run the action."""
         self.action(console)
-
-
-@configuration(slots=False)
-class ExportCommand:
-    """Write a model as an artefact that needs neither its code nor the hub."""
-
-    model: tyro.conf.Positional[str]
-    """Its name; `fastsim models` lists them. NAME@REVISION takes another revision of the hub."""
-    path: Path | None = None
-    """Local weights, instead of the hub's; the same as NAME:PATH."""
-    out: Path | None = None
-    """The artefact; by default MODEL-PRECISION and the format's ending, here."""
-    precision: ArtifactPrecision = "float16"
-    """int8 is for torchscript; onnx has float32 and float16."""
-    format: Format = "torchscript"
-    """Ends in .pt, .pt2 or .onnx; the last needs `pip install 'fastsim-rl[onnx]'`."""
-    horizon: int | None = None
-    """Bars ahead; by default 64, or as many as the model forecasts."""
-    context: int | None = None
-    """Bars to look back on; by default 512, or as many as the model reads."""
-    source: str = "us20"
-    """Whose bars are the real windows of the parity gate."""
-    reading: HowToRead = field(default_factory=Reading)
-
-    def __call__(self, console: Console) -> None:
-        """Export through the gate."""
-        require_place("--out", self.out, SUFFIX[self.format])
-        model = load_network(self.model, self.path)
-        card = model.card
-        out = self.out or Path(f"{card.name}-{self.precision}{SUFFIX[self.format]}")
-        horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
-        length = min(512, card.max_context) if self.context is None else self.context
-        check_horizon(card, horizon)
-        if not card.min_context <= length <= card.max_context:
-            raise ForecastError(
-                f"{card.name} reads {card.min_context} to {card.max_context} bars, not {length}"
-            )
-        tape = make_tape(self.reading.bars(self.source))
-        origins = slice(length, length + -(-GATE_WINDOWS // tape.num_assets))
-        if len(tape) < origins.stop:
-            raise ForecastError(f"{self.source} has too few bars for contexts of {length}")
-        rows = context_at(tape, origins, length)
-        parity = export(
-            model,
-            out,
-            windows=Context(rows.bars[:GATE_WINDOWS], rows.timestamps[:GATE_WINDOWS]),
-            horizon=horizon,
-            precision=self.precision,
-            format=self.format,
-        )
-        console.print(
-            f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
-            f"the eager model, by {parity.against_float32:.2g} from the eager model in float32",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def _fan_table(forecast: Forecast, context: Context, title: str) -> Table:

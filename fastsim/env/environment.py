@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastsim.env.info import Source, tell_start, tell_step, told_names
 from fastsim.env.kernels.arrays import (
     ArrayStepper,
     ArrayWindows,
+    Row,
     StepArrays,
     on_host,
     with_windows,
@@ -117,6 +119,10 @@ class PortfolioEnv:
         in_arrays = isinstance(self.stepper, ArrayStepper)
         in_arrays = in_arrays and (plain or config.observation != "window")
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
+        alone = num_envs == 1 and self.worlds is None and not single_orders
+        alone = alone and config.autoreset == "next_step" and config.observation != "window"
+        self._by_row = alone and in_arrays
+        self._row_shape = self._action_shape[1:]
 
     @property
     def state(self) -> EnvState:
@@ -268,7 +274,8 @@ class PortfolioEnv:
         ActionError
             The action's shape is not [N, width].
         """
-        self._check_shape(action.shape)
+        if action.shape != self._action_shape:
+            self._check_shape(action.shape)
         if self._fused is not None:
             stepped = self._fused.step_arrays(action)
             if self._windows is None:
@@ -276,6 +283,29 @@ class PortfolioEnv:
             return with_windows(stepped, cast(ArrayWindows, self._windows))
         transition = self.step(torch.tensor(action, device=self.tape.device))
         return on_host(transition, self.columns, self.stepper.invalid_actions)
+
+    def step_row(self, action: NDArray[np.floating[Any]]) -> Row | None:
+        """Step a single environment by an action [width], with next to nothing around it.
+
+        None, and no step, where that is not to be had, or the action is not finite or of another
+        shape: `step_arrays` has the last word.
+        """
+        if not self._by_row or action.shape != self._row_shape:
+            return None
+        return self.stepper.by_row().step(action)  # type: ignore[attr-defined,no-any-return]
+
+    def begin_row(self) -> Row | None:
+        """Begin the next episode of a single environment; None where `reset` has to."""
+        if not self._by_row or self.config.episode.staggered:
+            return None
+        return cast(ArrayStepper, self.stepper).by_row().begin()
+
+    def tell_row(self, row: Row) -> Source:
+        """What `info` tells of a step of `step_row` or of `begin_row`, in NumPy."""
+        return Source(self._told_names, partial(self._work_out_row, row))
+
+    def _work_out_row(self, row: Row, name: str) -> NDArray[Any]:
+        return self._work_out(cast(ArrayStepper, self.stepper).by_row().arrays(row), name)
 
     def tell(self, transition: Transition) -> Source:
         """What `info` tells of the step just taken (`fastsim.env.info.MEANING`), in tensors [N].
@@ -287,17 +317,16 @@ class PortfolioEnv:
 
     def tell_arrays(self, stepped: StepArrays) -> Source:
         """What `info` tells of a step of `step_arrays`, in NumPy."""
-
-        def work_out(name: str) -> NDArray[Any]:
-            if name in stepped.names:
-                return stepped.figures[:, stepped.names.index(name)]
-            if name == "invalid_actions":
-                return stepped.invalid
-            source = tell_step(self.params, stepped.transition(), torch.empty(0))
-            return source.tell(name).numpy(force=True)  # type: ignore[no-any-return]
-
-        source = Source(self._told_names, work_out)
+        source = Source(self._told_names, partial(self._work_out, stepped))
         return source if self.worlds is None else self._lasting(source, stepped.transition())
+
+    def _work_out(self, stepped: StepArrays, name: str) -> NDArray[Any]:
+        if name in stepped.names:
+            return stepped.figures[:, stepped.names.index(name)]
+        if name == "invalid_actions":
+            return stepped.invalid
+        source = tell_step(self.params, stepped.transition(), torch.empty(0))
+        return source.tell(name).numpy(force=True)  # type: ignore[no-any-return]
 
     def tell_start(self, observation: Observation) -> Source:
         """What `info` tells after a reset, in tensors [N]."""

@@ -92,7 +92,8 @@ class Info(dict[str, Any]):
     def __init__(
         self, source: Source | None = None, row: int | None = None, /, **known: Any
     ) -> None:
-        super().__init__(known)
+        if known:
+            self.update(known)
         self._source = source
         self._row = row
 

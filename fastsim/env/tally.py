@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import import_module
 from math import nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.core import Transition
@@ -28,6 +30,8 @@ then its first and highest wealth and its largest drawdown."""
 NUM_SUMS = int(KEPT.start)
 TOTAL = places("Total", *(f"total_{name}" for name in FIGURES), "episodes", "sharpes")
 """Of all that ended: each figure, how many they were, and how many have a Sharpe ratio."""
+BLOCK = 256
+"""Steps of a single environment that are added up at once."""
 EQUAL = 1e-12
 """A share of the squares that is rounding: returns that vary by less are all the same."""
 
@@ -115,52 +119,54 @@ class EpisodeTally:
 
 
 class SingleTally:
-    """The same of one episode after another, in Python's numbers: quicker for a single row."""
+    """The same of one episode after another: steps are kept, and added up by the block."""
 
-    def __init__(self, tape: MarketTape) -> None:
-        self._sums = [0.0] * NUM_SUMS
-        self._start = self._wealth = self._peak = self._drawdown = nan
-        self._totals = torch.zeros(len(TOTAL), dtype=torch.float64)
+    def __init__(self, tape: MarketTape, costs: Sequence[str]) -> None:
+        """For trades that are charged these costs."""
+        self._told = ("reward", "wealth_before", "wealth", *costs)
+        self._names: tuple[str, ...] = self._told
+        self._steps: list[NDArray[Any]] = []
+        self._kept, self._totals = np.zeros((len(KEPT), 1)), np.zeros(len(TOTAL))
         self._root = _root(tape)
         self._clock = _Clock()
+        self._add_steps = import_module("fastsim.env.kernels.numba_tally").add_steps
 
     def begin(self) -> None:
         """An episode begins; the one under way is left."""
-        self._clock.leave(int(self._sums[KEPT.length]))
-        self._sums = [0.0] * NUM_SUMS
+        self._add_up()
+        self._clock.leave(int(self._kept[KEPT.length, 0]))
+        self._kept[:NUM_SUMS] = 0.0
 
-    def add(self, figures: Mapping[str, float], cost: float) -> None:
-        """Add a step with these figures, whose trades cost so much."""
-        sums, before, wealth = self._sums, figures["wealth_before"], figures["wealth"]
-        if sums[KEPT.length] == 0:
-            self._start, self._peak, self._drawdown = before, before, 0.0
-        gain = (wealth - before) / before
-        sums[KEPT.reward] += figures["reward"]
-        sums[KEPT.length] += 1.0
-        sums[KEPT.gain] += gain
-        sums[KEPT.square] += gain * gain
-        sums[KEPT.cost] += cost / before
-        self._wealth, self._peak = wealth, max(self._peak, wealth)
-        self._drawdown = max(self._drawdown, 1.0 - wealth / self._peak)
+    def add(self, figures: NDArray[Any], names: tuple[str, ...]) -> None:
+        """Add a step with figures [F] of these names, and more; they are kept for a while."""
+        if len(self._steps) >= BLOCK:
+            self._add_up()
+        self._names = names
+        self._steps.append(figures)
 
     def end(self) -> dict[str, float]:
-        """What the episode came to; it is over."""
-        sums, start, wealth, drawdown = (
-            torch.tensor(numbers, dtype=torch.float64)
-            for numbers in (self._sums, self._start, self._wealth, self._drawdown)
-        )
-        figures = episode_figures(sums, start, wealth, drawdown, self._root)
-        self._totals[:NUM_FIGURES] += figures.masked_fill(figures.isnan(), 0.0)
-        self._totals[TOTAL.episodes] += 1.0
-        self._totals[TOTAL.sharpes] += ~figures[SHARPE].isnan()
-        self._sums = [0.0] * NUM_SUMS
-        named = dict(zip(FIGURES, figures.tolist(), strict=True))
+        """What the episode came to, of which a step has just been added; it is over."""
+        figures = self._add_up(over=True)
+        named = dict(zip(FIGURES, figures, strict=True))
         return named | {"length": int(named["length"])}
 
     @property
     def averages(self) -> Averages:
         """What ended so far."""
-        return self._clock.averages(self._totals, int(self._sums[KEPT.length]))
+        self._add_up()
+        totals, under_way = torch.from_numpy(self._totals), int(self._kept[KEPT.length, 0])
+        return self._clock.averages(totals, under_way)
+
+    def _add_up(self, *, over: bool = False) -> list[float]:
+        """Add the steps that are kept to the sums of their episode; returns figures if it ends."""
+        figures = np.zeros((NUM_FIGURES, 1))
+        if self._steps:
+            told = np.concatenate(self._steps).reshape(len(self._steps), -1)
+            self._steps.clear()
+            told = told[:, [self._names.index(name) for name in self._told]]
+            steps = np.column_stack([told[:, :3], told[:, 3:].sum(1)]).astype(np.float64)
+            self._add_steps(steps, over, self._kept, figures, self._totals, self._root)
+        return list(map(float, figures[:, 0]))
 
 
 def episode_figures(

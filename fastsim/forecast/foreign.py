@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from torch import Tensor
 
+from fastsim.devices import memory_shortage
 from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
 from fastsim.forecast.digests import digest_of
 from fastsim.forecast.interface import (
@@ -88,6 +89,8 @@ class ForeignForecaster(Counted):
         except FastsimError:
             raise
         except Exception as error:  # whatever a user's code does
+            if memory_shortage(error) is not None:
+                raise  # so that whoever asked may ask for less
             reason = one_line(f"{type(error).__name__}: {error}")
             raise ForecastError(f"forecaster {self.name!r} fails: {reason}") from error
         problem = self._problem(forecast, len(context.bars), horizon)

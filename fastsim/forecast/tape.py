@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +22,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fastsim.config import require_count, write_whole
+from fastsim.devices import memory_shortage
 from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
 from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of the figures: a table that was made by other rules is made again."""
@@ -80,12 +85,14 @@ def build_forecast_tape(
     folder
         Where tables are kept, one folder per fingerprint.
     batch_size
-        Forecasts asked for at once. Rows do not depend on their batch, so neither does the table.
+        Forecasts asked for at once; half as many from where they do not fit in memory. Rows do not
+        depend on their batch, so neither does the table.
 
     Raises
     ------
     ForecastError
-        The horizons do not fit the forecaster, or a stored part is damaged.
+        The horizons do not fit the forecaster, a stored part is damaged, or a single series is too
+        much for the memory; parts that were whole before that stay.
     """
     if tape.worlds > 1:
         raise ForecastError(f"forecast one world at a time, tape.world(i), not {tape.worlds}")
@@ -109,16 +116,12 @@ def build_forecast_tape(
     missing = [start for start in starts if not _part(parts, start).exists()]
     if missing:
         done = len(tape) * (len(starts) - len(missing)) // len(starts)
+        batch = _Batch(batch_size)
         with progress.task("forecasting", len(tape), unit="bars", done=done) as task:
             started, made = time.perf_counter(), 0
             for start in missing:
                 rows = slice(start, min(start + BARS_PER_PART, len(tape)))
-                values = torch.cat(
-                    [
-                        _figures(tape, forecaster, bars, wanted, context_length)
-                        for bars in _batches(rows, max(1, batch_size // tape.num_assets))
-                    ]
-                )
+                values = _forecast(tape, forecaster, rows, wanted, context_length, batch)
                 write_whole(_part(parts, start), save({"values": values.contiguous()}))
                 made += (rows.stop - rows.start) * tape.num_assets
                 rate = made / (time.perf_counter() - started)
@@ -132,9 +135,63 @@ def build_forecast_tape(
     return ForecastTape(values, wanted)
 
 
-def _batches(rows: slice, size: int) -> Iterator[slice]:
-    for start in range(rows.start, rows.stop, size):
-        yield slice(start, min(start + size, rows.stop))
+@dataclass
+class _Batch:
+    """Series that are asked for at once: half as many once they did not fit."""
+
+    size: int
+    shortage: str = ""
+    """What was last said of memory; empty as long as it suffices."""
+    told: bool = False
+
+    def halve(self, shortage: str, name: str) -> None:
+        """Ask for half from now on; ForecastError if it was a single series."""
+        if self.size == 1:
+            raise ForecastError(
+                f"{name}: memory is too small for a single series ({shortage}); use a shorter "
+                f"context, or a device that has more"
+            )
+        self.size, self.shortage = self.size // 2, shortage
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def tell(self, name: str) -> None:
+        """Say once, when a smaller batch fits, that it does."""
+        if self.shortage and not self.told:
+            self.told = True
+            log.warning(
+                "%s: memory is too small for the batch (%s); it goes on with %d series at once",
+                name,
+                self.shortage,
+                self.size,
+            )
+
+
+def _forecast(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    rows: slice,
+    horizons: tuple[int, ...],
+    context_length: int,
+    batch: _Batch,
+) -> Tensor:
+    """Figures [bars, A, K] of these bars, as many series at once as memory allows."""
+    name, start, figures = forecaster.card.name, rows.start, []
+    while start < rows.stop:
+        bars = slice(start, min(start + max(1, batch.size // tape.num_assets), rows.stop))
+        shortage = None
+        try:
+            figures.append(_figures(tape, forecaster, bars, horizons, context_length, batch.size))
+        except (RuntimeError, MemoryError) as error:
+            shortage = memory_shortage(error)
+            if shortage is None:
+                raise
+        if shortage is not None:  # here the error is gone, and with it the tensors of its frames
+            batch.halve(shortage, name)
+            continue
+        batch.tell(name)
+        start = bars.stop
+    return torch.cat(figures)
 
 
 def _figures(
@@ -143,15 +200,19 @@ def _figures(
     bars: slice,
     horizons: tuple[int, ...],
     context_length: int,
+    most: int,
 ) -> Tensor:
-    """Figures [bars, A, K] of these bars; NaN where an asset is not listed or too young."""
+    """Figures [bars, A, K] of these bars; NaN where an asset is not listed or too young.
+
+    At most so many series are asked for at once.
+    """
     context = context_at(tape, bars, context_length)
     close = context.close
     known = can_forecast(forecaster, context)
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
     figures = torch.full((len(close), len(horizons) * len(FIGURES)), torch.nan)
-    if len(ready):
-        chosen = Context(context.bars[ready], context.timestamps[ready])
+    for rows in torch.split(ready, most):
+        chosen = Context(context.bars[rows], context.timestamps[rows])
         forecast = forecaster.forecast(chosen, max(horizons))
         price = chosen.close[:, -1].to(forecast.quantiles)
         columns = torch.tensor(horizons, device=price.device) - 1
@@ -161,7 +222,7 @@ def _figures(
             forecast.probability_of_rise(price),
         )
         stacked = torch.stack([part[:, columns] for part in parts], dim=-1)  # [rows, horizons, 3]
-        figures[ready.cpu()] = stacked.flatten(1).float().cpu()
+        figures[rows.cpu()] = stacked.flatten(1).float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
 
 

@@ -1,6 +1,7 @@
 """An artefact agrees with its model, or is not written."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -11,10 +12,12 @@ from forecasters import TinyModel, random_context
 
 from fastsim.cli import main
 from fastsim.errors import ConfigError, ForecastError
+from fastsim.forecast.artifacts import export as exporting
+from fastsim.forecast.artifacts import formats
 from fastsim.forecast.artifacts.export import ROUNDING_BOUND, export, load_artifact
 from fastsim.forecast.artifacts.formats import SUFFIX, _asinh, _log1p, _running_maximum, _sinh
 from fastsim.forecast.artifacts.int8 import Int8Linear, quantised
-from fastsim.forecast.interface import Context, ModuleForecaster
+from fastsim.forecast.interface import Context, ModuleForecaster, model_inputs
 from fastsim.forecast.models.kronos import random_kronos
 from fastsim.forecast.models.prior import load_prior
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
@@ -93,6 +96,75 @@ def test_its_metadata_travel_inside_and_its_figures_beside(tmp_path):
     report = json.loads((tmp_path / "tiny.pt.json").read_text())
     assert report["parity"] == parity._asdict()
     assert 0 < parity.against_float32 <= report["bounds"][1]
+
+
+def test_the_gate_runs_on_the_device_that_was_asked_for_and_the_metadata_say_so(
+    tmp_path, monkeypatch
+):
+    """A processor of number 0 is called otherwise than one without, and is the same."""
+    places, path = {"artefact": [], "inputs": []}, tmp_path / "tiny.pt"
+
+    def unpack(content, format, path, device):
+        places["artefact"].append(str(device))
+        return formats.unpack(content, format, path, device)
+
+    def inputs(card, context, length, device):
+        places["inputs"].append(str(device))
+        return model_inputs(card, context, length, device)
+
+    monkeypatch.setattr(exporting, "unpack", unpack)
+    monkeypatch.setattr(exporting, "model_inputs", inputs)
+    monkeypatch.setattr(exporting, "device_name", str)
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32", device="cpu:0")
+    assert places["artefact"] == ["cpu:0"]
+    assert places["inputs"].count("cpu") == 1  # the example that the trace is made with
+    assert set(places["inputs"]) == {"cpu", "cpu:0"}
+    monkeypatch.undo()
+    assert load_artifact(path).metadata["gated_on"] == "cpu:0"
+    assert json.loads((tmp_path / "tiny.pt.json").read_text())["gated_on"] == "cpu:0"
+    export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32")
+    assert load_artifact(path).metadata["gated_on"] == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastsim.cli.export.load_network", None)
+    told = "device 'cuda' was asked for, but PyTorch finds no GPU; use \"cpu\""
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        export(TinyModel(), tmp_path / "tiny.pt", windows=WINDOWS, horizon=8, device="cuda")
+    with pytest.raises(SystemExit):
+        main(["export", "fastsim-prior", "--device", "cuda"])
+    assert capsys.readouterr().err == f"fastsim: {told}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "told"),
+    [("aoti", "float32", "aoti"), ("onnx", "float32", "onnx"), ("torchscript", "int8", "int8")],
+)
+def test_what_runs_on_a_cpu_alone_is_not_gated_on_a_gpu(
+    tmp_path, monkeypatch, format, precision, told
+):
+    monkeypatch.setattr(exporting, "resolve_device", torch.device)
+    path = tmp_path / f"tiny{SUFFIX[format]}"
+    wish = {"format": format, "precision": precision, "device": "cuda"}
+    with pytest.raises(ForecastError, match=f"{told} artefacts run on a CPU, not on cuda"):
+        export(TinyModel(), path, windows=WINDOWS, horizon=8, **wish)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [tiny_tirex, tiny_toto2])
+def test_an_artefact_that_was_gated_on_a_gpu_runs_there_and_on_a_cpu(tmp_path, make):
+    path, windows = tmp_path / "tiny.pt", random_context(40)
+    export(make(), path, windows=windows, horizon=8, precision="float16", device="cuda")
+    there, here = (load_artifact(path, device) for device in ("cuda", "cpu"))
+    assert there.metadata["gated_on"].startswith("cuda (")
+    found, wanted = (each.forecast(windows, 8).quantiles.cpu() for each in (there, here))
+    deviation = windows.close.std(1)[:, None, None]
+    assert float(((found - wanted) / deviation).abs().max()) <= 2 * ROUNDING_BOUND["float16"]
 
 
 def test_artefacts_of_other_weights_have_other_keys(tmp_path):

@@ -226,6 +226,70 @@ def test_the_batch_size_does_not_change_the_table(tape, tmp_path):
     torch.testing.assert_close(*tables, equal_nan=True, rtol=1e-4, atol=1e-6)
 
 
+class Cramped(ModuleForecaster):
+    """Has memory for so many series at once."""
+
+    def __init__(self, room: int, error: Exception | None = None):
+        super().__init__(TinyModel())
+        self.room, self.batches = room, []
+        self.error = error or torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+        )
+
+    def forecast(self, context, horizon):
+        self.batches.append(len(context.bars))
+        if self.batches[-1] > self.room:
+            raise self.error
+        return super().forecast(context, horizon)
+
+
+@pytest.mark.parametrize("room", [100, 7, 3, 1])
+def test_a_table_is_made_by_smaller_batches_where_memory_is_too_small(tape, tmp_path, room, caplog):
+    settings = {"horizons": (1, 3), "context_length": 32, "batch_size": 256}
+    wanted = build_forecast_tape(tape, ModuleForecaster(TinyModel()), tmp_path / "1", **settings)
+    forecaster = Cramped(room)
+    found = build_forecast_tape(tape, forecaster, tmp_path / "2", **settings)
+    torch.testing.assert_close(found.values, wanted.values, equal_nan=True, rtol=1e-5, atol=1e-6)
+    refused = [size for size in forecaster.batches if size > room]
+    assert refused == sorted(refused, reverse=True)
+    assert len(refused) <= 8  # 256 is halved once for all parts, not once for each
+    (line,) = caplog.messages
+    assert "series at once" in line
+    assert "Tried to allocate 2.00 GiB" in line
+
+
+def test_what_torchscript_says_of_memory_is_understood_and_other_errors_are_not_tried_again(
+    tape, tmp_path
+):
+    settings = {"horizons": (1,), "context_length": 32}
+    said = "The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA out "
+    script = Cramped(50, RuntimeError(f"{said}of memory. Tried to allocate 1.00 GiB."))
+    build_forecast_tape(tape, script, tmp_path / "1", **settings)
+    other = Cramped(50, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        build_forecast_tape(tape, other, tmp_path / "2", **settings)
+    assert len(other.batches) == 1
+
+
+def test_a_single_series_that_does_not_fit_is_an_error_after_which_a_build_goes_on(tape, tmp_path):
+    settings = {"horizons": (1, 3), "context_length": 32}
+    wanted = build_forecast_tape(tape, ModuleForecaster(TinyModel()), tmp_path / "1", **settings)
+    forecaster = Cramped(1000)
+
+    def fails_later(context, horizon, forecast=forecaster.forecast):
+        forecaster.room = 0 if len(forecaster.batches) else 1000
+        return forecast(context, horizon)
+
+    forecaster.forecast = fails_later
+    with pytest.raises(ForecastError, match="memory is too small for a single series") as caught:
+        build_forecast_tape(tape, forecaster, tmp_path / "2", batch_size=1024, **settings)
+    assert "\n" not in str(caught.value)
+    (folder,) = (tmp_path / "2").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["00000000.safetensors"]
+    again = build_forecast_tape(tape, ModuleForecaster(TinyModel()), tmp_path / "2", **settings)
+    assert torch.equal(again.values.nan_to_num(-1), wanted.values.nan_to_num(-1))
+
+
 def test_a_damaged_part_is_named(tape, tmp_path):
     build_forecast_tape(tape, Counting(), tmp_path, context_length=32)
     part = sorted(tmp_path.rglob("*.safetensors"))[1]

@@ -118,6 +118,21 @@ def test_a_captured_run_is_the_eager_one_to_the_bit(emulation, market, settings)
     assert stopped == (settings == "stopped"), "the test is to meet a policy that moved too far"
 
 
+def test_bars_that_are_encoded_once_a_minibatch_are_captured_like_others(emulation):
+    tape, _ = planted_tape(revealing=True, bars=32)
+    settings, runs = PPOConfig(epochs=2, minibatches=1), []
+    for replayed in (False, True):
+        env = PortfolioEnv(tape, 4, MARKETS["planted"][1], backend="triton")
+        collect = CollectConfig(num_envs=4, rollout_steps=6)
+        size = PolicyConfig(hidden=8)
+        trainer = Trainer(tape, env, settings, size, collect, iterations=3, capture=replayed)
+        assert len(trainer.algorithm.table.rows) < 4 * 6
+        for _ in range(2):
+            trainer.advance()
+        runs.append(everything(trainer))
+    assert_same(*runs)
+
+
 def test_a_replay_draws_fresh_noise(emulation):
     trainer = make_trainer()
     actions = []
@@ -182,13 +197,16 @@ def make_league(*, capture=True):
     return league, trainer
 
 
-def test_a_league_is_captured_right_or_not_at_all(emulation):
+def test_a_league_steps_as_it_is_and_its_update_is_captured(emulation):
     (first, eager), (second, replayed) = make_league(capture=False), make_league()
     for _ in range(5):
         train_league(eager, first, 1)
         train_league(replayed, second, 1)
         assert_same(everything(replayed), everything(eager))
-    assert bool(emulation.graphs) == second.capturable
+    assert not second.capturable, "who sits where changes"
+    [update] = emulation.graphs
+    assert "step_kernel" not in update.names
+    assert update.replays == 5 * 4
 
 
 def small_trainer(name, randomize):
@@ -261,7 +279,7 @@ def test_a_rollout_step_and_a_minibatch_launch_no_more_calls_than_they_did(emula
         trainer = Trainer(
             tape, env, PPOConfig(minibatches=2), PolicyConfig(hidden=8), collect, iterations=1
         )
-        trainer.algorithm.collect(trainer.env)
+        trainer.advance()
         rollout, minibatch = emulation.graphs[-2:]
         counts.append(rollout.names.total())
     assert counts[1] - counts[0] <= STEP

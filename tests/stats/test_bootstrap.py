@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.bootstrap import percentile_interval, sharpe_difference
+from fastsim.stats.bootstrap import _resampled_ratios, percentile_interval, sharpe_difference
 from fastsim.stats.metrics import sharpe_ratio
-from fastsim.stats.resample import circular_rows, resampled_rows
+from fastsim.stats.resample import circular_rows, resampled_blocks, resampled_rows
 
 
 def equal_sharpe_pairs(length, pairs, seed, *, persistence=0.0, common=0.6):
@@ -170,3 +170,28 @@ def test_resamples_that_do_not_vary_are_left_out():
     other = 0.01 * torch.randn(60, generator=torch.Generator().manual_seed(1)).double()
     interval = sharpe_difference(rare, other, block_length=5, resamples=200)
     assert all(isfinite(figure) for figure in interval)
+
+
+@pytest.mark.parametrize(("length", "block_length"), [(2, 1), (50, 1), (300, 21), (40, 500)])
+def test_blocks_are_so_long_on_average_and_make_a_series_as_long_as_the_first(length, block_length):
+    generator = torch.Generator().manual_seed(0)
+    chunks = list(resampled_blocks(length, block_length, 3000, generator))
+    starts, ends = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    sizes = ends - starts
+    assert (sizes >= 0).all() and (sizes.sum(1) == length).all()
+    assert starts.min() >= 0 and starts.max() < length
+    number = (sizes > 0).double().sum(1).mean().item()
+    assert number == pytest.approx(1 + (length - 1) / block_length, rel=0.03)
+
+
+def test_ratios_from_sums_over_blocks_are_those_of_the_rows_themselves():
+    series = 0.01 * torch.randn(120, 2, generator=torch.Generator().manual_seed(3)).double() + 0.001
+    drawn = [
+        resampled_blocks(120, 9, 40, torch.Generator().manual_seed(1)),
+        _resampled_ratios(series, 9, 40, 4e-16, torch.Generator().manual_seed(1)),
+    ]
+    for (starts, ends), ratios in zip(*drawn, strict=True):
+        for row, (first, end) in enumerate(zip(starts, ends, strict=True)):
+            rows = torch.cat([torch.arange(a, b) for a, b in zip(first, end, strict=True)]) % 120
+            expected = sharpe_ratio(series[rows], periods_per_year=1)
+            torch.testing.assert_close(ratios[row], expected, rtol=1e-9, atol=0)

@@ -32,12 +32,37 @@ class StepArrays(NamedTuple):
     transition: Callable[[], Transition]  # the same in tensors
 
 
+Row = tuple[NDArray[np.floating[Any]], int, NDArray[np.float64], bool, bool]
+"""A step of a single environment: what is seen [1, width], the bar, numbers that tell the rest,
+figures first, and whether the episode was terminated or truncated."""
+
+
+class RowStepper(Protocol):
+    """Steps a single environment with next to nothing around the step."""
+
+    def step(self, action: NDArray[Any]) -> Row | None:
+        """Step by an action [W]; None, and no step, if it is not finite."""
+        ...
+
+    def begin(self) -> Row:
+        """Begin the next episode, as a step under `next_step` does after the end of one."""
+        ...
+
+    def arrays(self, row: Row) -> StepArrays:
+        """What a row tells, as `step_arrays` returns it."""
+        ...
+
+
 @runtime_checkable
 class ArrayStepper(Stepper, Protocol):
     """A backend that steps in NumPy, without a tensor in between."""
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
+        ...
+
+    def by_row(self) -> RowStepper:
+        """Of a single environment under `next_step`; made when it is first asked for."""
         ...
 
 

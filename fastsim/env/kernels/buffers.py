@@ -7,7 +7,9 @@ column of a block is a tensor [N] like any other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -374,9 +376,18 @@ def numpy_blocks(blocks: Blocks) -> Blocks:
     return type(blocks)(*(block.numpy() for block in blocks))
 
 
-def empty_like(arrays: Blocks) -> Blocks:
-    """Arrays of the same sizes, under the same names."""
-    return type(arrays)(*map(np.empty_like, arrays))
+def room_like(arrays: Blocks) -> Callable[[], Blocks]:
+    """What makes arrays of the same sizes, under the same names; those without numbers are shared.
+
+    It is called at every step, of which a single environment takes a few microseconds.
+    """
+    make = [partial(np.empty, a.shape, a.dtype) if len(a) else partial(_same, a) for a in arrays]
+    gather = partial(tuple.__new__, type(arrays))
+    return lambda: gather([each() for each in make])
+
+
+def _same(array: Any) -> Any:
+    return array
 
 
 def torch_blocks(blocks: Blocks) -> Blocks:

@@ -36,7 +36,11 @@ class Run(NamedTuple):
     """What came of B steps of N rows, one bar after the other."""
 
     actions: Tensor  # [B N, W]
+<<<<<<< HEAD
     open_orders: Tensor  # [B N, A] before each step, or [B N, 0] where none are carried
+=======
+    open_orders: Tensor  # [B N, A], or [B N, 0]; before each step
+>>>>>>> main
     transition: Transition  # of B N rows, without observations; 0 from ruin on
     state: EnvState  # of the N rows, after them
 
@@ -64,17 +68,24 @@ def run_ahead(params: EnvParams, state: EnvState, how: Ahead, seen: Tensor, aliv
     blocks.counters[:, c.COUNTER.bar] = 0
     blocks.counters[:, c.COUNTER.end] = steps + 1  # so that none begins anew
     blocks.done.zero_()
-    desk = Desk(seen.numpy(), alive.numpy(), np.empty((rows, width), seen.numpy().dtype))
-    kept = _empty_kept(params, rows, steps)
+    action, open_orders = seen.new_empty(rows, width), blocks.nested(params).open_orders
+    desk = Desk(*(part.numpy() for part in (seen, alive, action, open_orders)))
+    kept = _empty_kept(params, steps, desk)
     _share_out(params, blocks, how, desk, kept)
     return Run(
+<<<<<<< HEAD
         actions=torch.from_numpy(kept.action).flatten(0, 1),
         open_orders=_open_orders(kept),
+=======
+        actions=_by_row(kept.action),
+        open_orders=_by_row(kept.open_orders),
+>>>>>>> main
         transition=_transition(kept),
         state=copy(blocks.nested(params)),
     )
 
 
+<<<<<<< HEAD
 def _empty_kept(params: EnvParams, rows: int, steps: int) -> Kept:
     assets, width = (
         params.tape.num_assets,
@@ -85,11 +96,20 @@ def _empty_kept(params: EnvParams, rows: int, steps: int) -> Kept:
 
     def zeros(columns: int, kept: bool = True) -> Any:
         return torch.zeros(steps, rows if kept else 0, columns, dtype=params.tape.dtype).numpy()
+=======
+def _empty_kept(params: EnvParams, steps: int, desk: Desk) -> Kept:
+    def zeros(rows: int, columns: int) -> Any:
+        return torch.zeros(steps, rows, columns, dtype=params.tape.dtype).numpy()
+>>>>>>> main
 
+    rows = len(desk.alive)
+    singles = empty_singles(params, rows)
     return Kept(
-        action=zeros(width),
-        figures=zeros(c.NUM_FIGURES),
+        action=zeros(*desk.action.shape),
+        open_orders=zeros(*desk.open_orders.shape),
+        figures=zeros(rows, c.NUM_FIGURES),
         flags=np.zeros((steps, rows, c.NUM_FLAGS), bool),
+<<<<<<< HEAD
         singles=Singles(
             trade=zeros(assets),
             holdings=zeros(assets),
@@ -97,6 +117,9 @@ def _empty_kept(params: EnvParams, rows: int, steps: int) -> Kept:
             called_cost=zeros(len(c.COSTS), calls),
         ),
         open_orders=zeros(assets, params.config.orders.carries),
+=======
+        singles=Singles(*(zeros(*part.shape) for part in singles)),
+>>>>>>> main
     )
 
 
@@ -109,21 +132,21 @@ def _open_orders(kept: Kept) -> Tensor:
 
 def _transition(kept: Kept) -> Transition:
     """The same memory under the names of the reference."""
-
-    def rows(array: Any) -> Tensor:
-        return torch.from_numpy(array).flatten(0, 1)
-
-    figures, flags, singles = rows(kept.figures), rows(kept.flags), map(rows, kept.singles)
-    nothing, nowhere = figures[:, :0], torch.zeros(0, dtype=torch.int64)
+    figures, nowhere = _by_row(kept.figures), torch.zeros(0, dtype=torch.int64)
     results = Results(
-        seen=nothing,
+        seen=figures[:, :0],
         bar=nowhere,
         figures=figures,
-        flags=flags,
-        final_seen=nothing,
+        flags=_by_row(kept.flags),
+        final_seen=figures[:, :0],
         final_bar=nowhere,
     )
-    return results.transition(0, Singles(*singles))
+    return results.transition(0, Singles(*map(_by_row, kept.singles)))
+
+
+def _by_row(array: Any) -> Tensor:
+    """Numbers [B, N, ...] of rows, bar by bar [B N, ...]."""
+    return torch.from_numpy(array).flatten(0, 1)
 
 
 def _share_out(params: EnvParams, state: State, how: Ahead, desk: Desk, kept: Kept) -> None:

@@ -23,10 +23,15 @@ class Kept(NamedTuple):
     """What is kept of B steps of N rows; 0 from the one on that follows a row's ruin."""
 
     action: NDArray[np.floating[Any]]  # [B, N, W]
+    open_orders: NDArray[np.floating[Any]]  # [B, N, A], or [B, N, 0]; before the step
     figures: NDArray[np.floating[Any]]  # [B, N, FIGURE]
     flags: NDArray[np.bool_]  # [B, N, FLAG]
+<<<<<<< HEAD
     singles: Any  # `Singles` of arrays [B, N, A]
     open_orders: NDArray[np.floating[Any]]  # [B, N, A]  before each step; [B, 0, A] if none are
+=======
+    singles: Any  # `Singles` of arrays [B, N, ...], or [B, 0, ...] of what does not apply
+>>>>>>> main
 
 
 class Desk(NamedTuple):
@@ -35,6 +40,7 @@ class Desk(NamedTuple):
     seen: NDArray[np.floating[Any]]  # [N, P]  as the rows see themselves now
     alive: NDArray[np.bool_]  # [N]  not ruined yet
     action: NDArray[np.floating[Any]]  # [N, W]
+    open_orders: NDArray[np.floating[Any]]  # [N, A], or [N, 0]; the memory of the state
 
 
 @jit
@@ -100,14 +106,22 @@ def decide(b, n, targets, network, hidden, answer, desk):
 
 
 @jit
-def keep(b, n, desk, results, singles, kept):
-    """Keep what came of a step."""
+def keep_order(b, n, desk, kept):
+    """Keep what is asked for, and what is open."""
     for j in range(desk.action.shape[1]):
         kept.action[b, n, j] = desk.action[n, j]
+    for j in range(desk.open_orders.shape[1]):
+        kept.open_orders[b, n, j] = desk.open_orders[n, j]
+
+
+@jit
+def keep(b, n, desk, results, singles, kept):
+    """Keep what came of a step."""
     for j in range(results.figures.shape[1]):
         kept.figures[b, n, j] = results.figures[n, j]
     for j in range(results.flags.shape[1]):
         kept.flags[b, n, j] = results.flags[n, j]
+<<<<<<< HEAD
     for j in range(singles.trade.shape[1]):
         kept.singles.trade[b, n, j] = singles.trade[n, j]
         kept.singles.holdings[b, n, j] = singles.holdings[n, j]
@@ -116,6 +130,12 @@ def keep(b, n, desk, results, singles, kept):
             kept.singles.called[b, n, j] = singles.called[n, j]
         for part in range(singles.called_cost.shape[1]):
             kept.singles.called_cost[b, n, part] = singles.called_cost[n, part]
+=======
+    for part in range(len(singles)):
+        told, into = singles[part], kept.singles[part]
+        for j in range(told.shape[1] if told.shape[0] > 0 else 0):
+            into[b, n, j] = told[n, j]
+>>>>>>> main
     for j in range(desk.seen.shape[1]):
         desk.seen[n, j] = results.seen[n, j]
     desk.alive[n] = not results.flags[n, c.FLAG.terminated]
@@ -132,7 +152,11 @@ def keep_open(b, n, state, orders, kept):
 @partial(jit, inline=False)
 def run_rows(
     start, stop, targets, network, hidden, answer, desk, kept,
+<<<<<<< HEAD
     state, market, rules, results, singles, weights, limit, orders,
+=======
+    state, market, rules, results, singles, *room,
+>>>>>>> main
 ):  # fmt: skip
     """Let rows `start` to `stop`, one after the other, go through all bars."""
     for n in range(start, stop):
@@ -140,10 +164,16 @@ def run_rows(
         while b < kept.action.shape[0] and desk.alive[n]:
             keep_open(b, n, state, orders, kept)
             decide(b, n, targets, network, hidden, answer, desk)
+            keep_order(b, n, desk, kept)
             numba_kernel.step_block(
+<<<<<<< HEAD
                 n, n + 1, desk.action, state, market, rules, results, singles, weights, limit,
                 orders,
             )  # fmt: skip
+=======
+                n, n + 1, desk.action, state, market, rules, results, singles, *room
+            )
+>>>>>>> main
             keep(b, n, desk, results, singles, kept)
             b += 1
 
@@ -151,7 +181,11 @@ def run_rows(
 @partial(jit, inline=False)
 def run_markets(
     start, stop, targets, network, hidden, answer, desk, kept,
+<<<<<<< HEAD
     state, market, rules, results, singles, weights, limit, orders, pit,
+=======
+    state, market, rules, results, singles, *room,
+>>>>>>> main
 ):  # fmt: skip
     """The same where each row moves the prices of a market of its own."""
     for n in range(start, stop):
@@ -159,9 +193,15 @@ def run_markets(
         while b < kept.action.shape[0] and desk.alive[n]:
             keep_open(b, n, state, orders, kept)
             decide(b, n, targets, network, hidden, answer, desk)
+            keep_order(b, n, desk, kept)
             numba_market.step_block(
+<<<<<<< HEAD
                 n, n + 1, desk.action, state, market, rules, results, singles, weights, limit,
                 orders, pit,
             )  # fmt: skip
+=======
+                n, n + 1, desk.action, state, market, rules, results, singles, *room
+            )
+>>>>>>> main
             keep(b, n, desk, results, singles, kept)
             b += 1

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.env.kernels.numba_kernel import jit
+from fastsim.env.kernels.numba_jit import jit
 from fastsim.market.features import FEATURE_LIMIT
 
 whole = np.uintp

@@ -19,6 +19,7 @@ from torch import Tensor
 import fastsim
 from fastsim.config import write_whole
 from fastsim.data.bars import CLOSE
+from fastsim.devices import device_name, memory_shortage, resolve_device
 from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.artifacts.formats import (
     FORMAT,
@@ -26,6 +27,7 @@ from fastsim.forecast.artifacts.formats import (
     ArtifactPrecision,
     Format,
     Program,
+    check_device,
     check_format,
     pack,
     unpack,
@@ -111,7 +113,7 @@ class ArtifactForecaster(Counted):
         ------
         ForecastError
             The request does not fit, the context is too short and may not be padded, or the
-            artefact's program fails.
+            artefact's program fails, but for want of memory, which is raised as it is.
         """
         check_request(self.card, context, horizon)
         if not len(context.bars):
@@ -129,6 +131,8 @@ class ArtifactForecaster(Counted):
         try:
             quantiles = self.program(*inputs)[:, :horizon]
         except Exception as error:  # whatever the runtime raises
+            if memory_shortage(error) is not None:
+                raise  # so that whoever asked may ask for less
             reason = one_line(f"{type(error).__name__}: {error}", 200)
             raise ForecastError(
                 f"the artefact of {self.card.name} fails on {len(context.bars)} series: {reason}"
@@ -155,8 +159,12 @@ def export(
     precision: ArtifactPrecision = "float16",
     revision: str = "",
     format: Format = "torchscript",
+    device: torch.device | str = "cpu",
 ) -> Parity:
     """Export a model in a precision, hold it against the eager model, and only then write it.
+
+    The artefact is the same for every device: it is made on the CPU, and runs on the device for the
+    gate alone.
 
     Parameters
     ----------
@@ -168,14 +176,19 @@ def export(
         Bars ahead; shorter horizons can be asked of the artefact.
     precision
         Of the parameters; int8, of linear layers, is for torchscript on a CPU.
+    device
+        Where the gate runs: artefact and model, in its precision and in float32, are on it.
 
     Raises
     ------
+    ConfigError
+        There is no such device, format or precision.
     ForecastError
         The artefact disagrees with the model beyond the bounds of this file, or the format cannot
-        hold this model in this precision. Nothing is written then.
+        hold this model in this precision, or does not run on the device. Nothing is written then.
     """
-    _check_wish(model, path, precision, format)
+    place = resolve_device(device)
+    _check_wish(model, path, precision, format, place)
     card, length = model.card, windows.bars.shape[1]
     if len(windows.bars) < max(GATE_BATCHES):
         raise ForecastError(
@@ -183,16 +196,17 @@ def export(
         )
     check_request(card, windows, horizon)
     contexts = [windows, _random_windows(windows)]
-    inputs = [model_inputs(card, context, length, torch.device("cpu")) for context in contexts]
-    exact = Program(copied(model, "float32"), horizon)
+    inputs = [model_inputs(card, context, length, place) for context in contexts]
+    exact = Program(copied(model, "float32").to(place), horizon)
     with torch.no_grad():
         wanted = [exact(*columns) for columns in inputs]
     cast = quantised(model) if precision == "int8" else copied(model, precision)
     program = Program(cast.requires_grad_(False), horizon)
-    metadata = _metadata(exact, windows, precision, revision)
-    content = pack(program, inputs[0], metadata, format)
-    artifact = unpack(content, format, path, torch.device("cpu")).program
-    parity = _measure(program, artifact, inputs, wanted)
+    metadata = _metadata(exact, windows, precision, revision, place)
+    example = model_inputs(card, windows, length, torch.device("cpu"))
+    content = pack(program, example, metadata, format)
+    artifact = unpack(content, format, path, place).program
+    parity = _measure(program.to(place), artifact, inputs, wanted)
     _gate(card, parity, precision)
     write_whole(path, content)
     report = metadata | {"parity": parity._asdict(), "bounds": _bounds(precision)}
@@ -201,7 +215,11 @@ def export(
 
 
 def _metadata(
-    exact: Program, windows: Context, precision: ArtifactPrecision, revision: str
+    exact: Program,
+    windows: Context,
+    precision: ArtifactPrecision,
+    revision: str,
+    place: torch.device,
 ) -> dict[str, Any]:
     """What an artefact says of itself."""
     card = exact.model.card
@@ -212,7 +230,8 @@ def _metadata(
         "precision": precision,
         "context_length": windows.bars.shape[1],
         "horizon": exact.horizon,
-        "takes_padding": _takes_padding(exact, windows),
+        "takes_padding": _takes_padding(exact, windows, place),
+        "gated_on": device_name(place),
         "fastsim": fastsim.__version__,
     }
 
@@ -222,6 +241,8 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
 
     Raises
     ------
+    ConfigError
+        There is no such device.
     ForecastError
         The file is missing, damaged, or no artefact of fastsim; or it does not run on the device,
         where only torchscript in floating point runs on any.
@@ -231,9 +252,10 @@ def load_artifact(path: Path, device: torch.device | str = "cpu") -> ArtifactFor
     formats = {suffix: format for format, suffix in SUFFIX.items()}
     if path.suffix not in formats:
         raise ForecastError(f"{path}: an artefact ends in {' or '.join(formats)}")
-    place = torch.device(device)
+    format = formats[path.suffix]
+    place = resolve_device(device) if format == "torchscript" else torch.device(device)
     content = path.read_bytes()
-    program, metadata = unpack(content, formats[path.suffix], path, place)
+    program, metadata = unpack(content, format, path, place)
     metadata["fingerprint"] = hashlib.sha256(content).hexdigest()
     return ArtifactForecaster(program, _card_of(metadata, path), metadata, place)
 
@@ -256,7 +278,11 @@ def _card_of(metadata: dict[str, Any], path: Path) -> ModelCard:
 
 
 def _check_wish(
-    model: ForecastModel, path: Path, precision: ArtifactPrecision, format: Format
+    model: ForecastModel,
+    path: Path,
+    precision: ArtifactPrecision,
+    format: Format,
+    place: torch.device,
 ) -> None:
     """Raise unless such an artefact of the model can be written to this path."""
     if format not in SUFFIX:
@@ -269,9 +295,10 @@ def _check_wish(
     if path.is_dir():
         raise ForecastError(f"{path} is a folder: name a file that ends in {SUFFIX[format]}")
     check_format(model, format, precision)
+    check_device(f"{model.card.name} as {format} in {precision}", format, precision, place)
 
 
-def _takes_padding(exact: Program, windows: Context) -> bool:
+def _takes_padding(exact: Program, windows: Context, place: torch.device) -> bool:
     """Whether missing bars on the left leave the model's forecasts as they are without them."""
     card, length = exact.model.card, windows.bars.shape[1]
     lengths = {length - 1, length // 2 + 1, length // 3, card.min_context + 1}
@@ -283,10 +310,11 @@ def _takes_padding(exact: Program, windows: Context) -> bool:
         cut = Context(*(part[rows] for part in cut))
         with torch.no_grad():
             alone, together = (
-                exact(*model_inputs(card, context, length, torch.device("cpu")))
+                exact(*model_inputs(card, context, length, place))
                 for context in (cut, padded(cut, length))
             )
-        if not _difference(together, alone, _deviation(cut.close)[:, None, None]) <= PADDING_BOUND:
+        scale = _deviation(cut.close)[:, None, None].to(place)
+        if not _difference(together, alone, scale) <= PADDING_BOUND:
             return False
     return True
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastsim.devices import memory_shortage
 from fastsim.errors import ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, Looping
 
@@ -80,6 +81,15 @@ def check_format(model: ForecastModel, format: Format, precision: ArtifactPrecis
         raise _impossible(model.card.name, format, reason)
 
 
+def check_device(
+    name: str, format: Format, precision: ArtifactPrecision, device: torch.device
+) -> None:
+    """Raise ForecastError unless such artefacts run on this device."""
+    bound = format if format != "torchscript" else "int8" if precision == "int8" else None
+    if bound is not None and device.type != "cpu":
+        raise ForecastError(f"{name}: {bound} artefacts run on a CPU, not on {device}")
+
+
 def pack(
     program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
 ) -> bytes:
@@ -97,6 +107,8 @@ def pack(
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except (RuntimeError, ValueError, torch.jit.Error) as error:
+        if memory_shortage(error) is not None:
+            raise
         reason = one_line(error, 200)
         raise _impossible(label, format, reason) from error
 
@@ -109,8 +121,7 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     ForecastError
         It is damaged, not fastsim's, does not run on the device, or its runtime is not installed.
     """
-    if format != "torchscript" and device.type != "cpu":
-        raise ForecastError(f"{path}: {format} artefacts run on a CPU, not on {device}")
+    check_device(str(path), format, "float32", device)
     try:
         with _quiet():
             program, note = _UNPACK[format](content, device)
@@ -118,11 +129,12 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     except ImportError as error:
         raise ForecastError(_NEED_ONNX) from error
     except Exception as error:  # what the runtimes raise depends on the damage
+        if memory_shortage(error) is not None:
+            raise
         reason = one_line(error, 160) or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
     _check_metadata(metadata, path)
-    if metadata["precision"] == "int8" and device.type != "cpu":
-        raise ForecastError(f"{path}: int8 artefacts run on a CPU, not on {device}")
+    check_device(str(path), format, metadata["precision"], device)
     return Unpacked(program, metadata)
 
 

@@ -5,7 +5,9 @@ The architecture of "TiRex: Zero-Shot Forecasting across Long and Short Horizons
 patches pass through blocks of sLSTM (arXiv 2405.04517, equations 8 to 17) and feed-forward layers;
 the token at the last patch holds the quantiles of the next one. Unlike the official package, which
 recurs in bfloat16, the recurrence is in float32 whatever the parameters are, so that a row's
-forecast does not depend on its neighbours in the batch.
+forecast does not depend on its neighbours in the batch. A loop of tensor operations is its law; on
+CUDA one Triton kernel does it for all tokens, but in traces and exports, which keep the loop: what
+they write runs without this package.
 
 Legend, next to the package's: `S` tokens, `D` width of the model, `E` heads, `W` width of a head,
 `P` closes in a patch.
@@ -18,6 +20,8 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -46,6 +50,8 @@ CHECKPOINT = "model.ckpt"
 _Parts = tuple[Tensor, ...]
 _Scan = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 
+FUSED_WIDTHS = (16, 32, 64, 128)
+"""Widths of a head that a program of the kernel can hold; 128 is that of the released weights."""
 _RMS_EPS = 1e-6
 _HEAD_NORM_EPS = 1e-5
 _CONSTANT_EPS = 1e-5
@@ -163,6 +169,22 @@ class _Recurrence(nn.Module):
         self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, head_width, 4 * head_width))
         self._bias_ = nn.Parameter(torch.empty(heads * 4 * head_width))
 
+    def outputs(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """Output after each token, [E, S, B, W], of what `forward` takes."""
+        fused = _fused() if self._may_fuse(inputs) else None
+        if fused is None:
+            looped: _History = self(inputs, state)
+            return looped.output
+        return fused(inputs, self._bias_, self._recurrent_kernel_, state)
+
+    def _may_fuse(self, inputs: Tensor) -> bool:
+        """Whether the recurrence may be one kernel: on CUDA, and where numbers alone are wanted."""
+        if _is_tracing() or torch.compiler.is_exporting() or torch.compiler.is_compiling():
+            return False  # what is kept runs without this package
+        learns = torch.is_grad_enabled() and (inputs.requires_grad or self._bias_.requires_grad)
+        held = self._recurrent_kernel_.shape[1] in FUSED_WIDTHS
+        return inputs.is_cuda and held and not learns
+
     def forward(self, inputs: Tensor, state: Tensor) -> _History:
         """The cell over gate inputs [E, S, B, 4W] from a state [4, E, B, W]."""
         heads = inputs.shape[0]
@@ -187,16 +209,28 @@ class _Slstm(nn.Module):
         self.slstm_cell = _Recurrence(heads, width // heads)
         self.group_norm = _HeadNorm(width)
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, _History]:
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        """Tokens [S, B, D] mixed over time."""
+        return self._normal(self.slstm_cell.outputs(self._gates(x), state), x.dtype)
+
+    def with_history(self, x: Tensor, state: Tensor) -> tuple[Tensor, _History]:
+        """The same, and the states after all tokens."""
+        history = self.slstm_cell(self._gates(x), state)
+        return self._normal(history.output, x.dtype), history
+
+    def _gates(self, x: Tensor) -> Tensor:
+        """Inputs of the four gates [E, S, B, 4W], for all tokens at once."""
         # The official cell reads its input gate from fgate and its forget gate from igate.
         gates = (self.fgate.weight, self.igate.weight, self.zgate.weight, self.ogate.weight)
         weight = torch.cat(gates, dim=1).transpose(1, 2)  # [E, W, 4W]
         tokens, batch = x.shape[:2]
         sliced = x.reshape(tokens * batch, self.heads, -1).transpose(0, 1)  # [E, S * B, W]
-        inputs = torch.unflatten(torch.bmm(sliced, weight), 1, (tokens, batch))  # [E, S, B, 4W]
-        history = self.slstm_cell(inputs, state)
-        normal = self.group_norm(history.output)  # [E, S, B, W]
-        return normal.permute(1, 2, 0, 3).flatten(2).to(x.dtype), history
+        return torch.unflatten(torch.bmm(sliced, weight), 1, (tokens, batch))
+
+    def _normal(self, output: Tensor, dtype: torch.dtype) -> Tensor:
+        """Outputs [E, S, B, W] normalised head by head, as tokens [S, B, D]."""
+        normal: Tensor = self.group_norm(output)
+        return normal.permute(1, 2, 0, 3).flatten(2).to(dtype)
 
 
 class _FeedForward(nn.Module):
@@ -219,10 +253,17 @@ class _Block(nn.Module):
         self.norm_ffn = _RmsNorm(config.width)
         self.ffn = _FeedForward(config.width, config.block_hidden)
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, _History]:
-        mixed, history = self.slstm_layer(self.norm_slstm(x), state)
-        x = x + mixed
-        return x + self.ffn(self.norm_ffn(x)), history
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        return self._fed(x + self.slstm_layer(self.norm_slstm(x), state))
+
+    def with_history(self, x: Tensor, state: Tensor) -> tuple[Tensor, _History]:
+        """The same, and the states of its cell after all tokens."""
+        mixed, history = self.slstm_layer.with_history(self.norm_slstm(x), state)
+        return self._fed(x + mixed), history
+
+    def _fed(self, x: Tensor) -> Tensor:
+        fed: Tensor = self.ffn(self.norm_ffn(x))
+        return x + fed
 
 
 class TiRexModel(ForecastModel):
@@ -306,7 +347,8 @@ class TiRexModel(ForecastModel):
         if most:
             x = self.input_patch_embedding(self._blank.expand(most, 1, -1))
             for index, block in enumerate(self.blocks):
-                x, history = block(x, padding[0, index])
+                assert isinstance(block, _Block)
+                x, history = block.with_history(x, padding[0, index])
                 states = torch.stack(history).permute(2, 0, 1, 3, 4)  # [S, 4, E, 1, W]
                 padding[1:, index] = states
 
@@ -369,7 +411,7 @@ class TiRexModel(ForecastModel):
         states = self._padding[missing].expand(-1, -1, -1, tokens.shape[1], -1)
         x: Tensor = self.input_patch_embedding(tokens)
         for block, state in zip(self.blocks, states.unbind(0), strict=True):
-            x, _ = block(x, state)
+            x = block(x, state)
         return x
 
 
@@ -511,6 +553,15 @@ def _step(held: _State, token: Tensor, kernel: Tensor) -> _State:
     cell = keep * held.cell + take * torch.tanh(candidate)
     normaliser = keep * held.normaliser + take
     return _State(torch.sigmoid(gate) * cell / normaliser, cell, normaliser, maximum)
+
+
+@functools.cache
+def _fused() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """The kernel that scans; None without triton, which comes with CUDA builds of torch alone."""
+    if find_spec("triton") is None:
+        return None
+    found: Callable[..., Tensor] = import_module("fastsim.forecast.networks.slstm_triton").outputs
+    return found
 
 
 def _exported_scan(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.kernels.capture import captured
+from fastsim.env.kernels.capture import captured, records
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
@@ -40,7 +40,8 @@ from fastsim.policy.spec import PolicyConfig
 class PPO:
     """On-policy learning from rollouts; see `AlgorithmRecord.make` for what it is given.
 
-    On a GPU the rollout and the update are replayed as CUDA graphs; the same numbers, sooner.
+    On a GPU the rollout and the update are replayed as CUDA graphs; the same numbers, sooner. An
+    environment that moves things about steps as it is, and the update is still a graph.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class PPO:
     def collect(self, env: Environment) -> None:
         """Fill the rollout, and the batch with its samples."""
         self._env = env
-        if self.course.capture and not self._recorded:
-            self._record()
+        if self.course.capture and env.capturable and not self._rollout_recorded:
+            self._record_rollout()
         self._experience()
 
     def update(self) -> Figures:
         """Learn in minibatches until the policy has moved far enough; reads nothing on a GPU."""
+        if self.course.capture and records(self.course.generator.device):
+            self._record_update()
         set_rate(self.optimizer, learning_rate(self.config, self.course.done))
         for total in self.tally:
             total.zero_()
@@ -110,7 +113,7 @@ class PPO:
         self._forget()  # what was recorded knows the old tensors
 
     def _forget(self) -> None:
-        self._recorded = False
+        self._rollout_recorded = self._update_recorded = False
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
 
     def _figures(self) -> Figures:
@@ -143,19 +146,22 @@ class PPO:
         minibatch = take(self.batch, self._rows)
         learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
 
-    def _record(self) -> None:
-        """Record the rollout and the update as CUDA graphs where everything stays in its place."""
-        self._recorded = True
-        if not self._env.capturable:
-            return
-        generator = self.course.generator
-        env = flatten(self._env.stepper.state)
+    def _record_rollout(self) -> None:
+        """Record the rollout as a CUDA graph: the environment leaves everything in its place."""
+        self._rollout_recorded = True
+        generator, env = self.course.generator, flatten(self._env.stepper.state)
         filled = [*flatten(self.rollout), *flatten(self.batch)]
         kept = [*env, *filled, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, generator.device, generator)
+
+    def _record_update(self) -> None:
+        """Record a minibatch as a CUDA graph, once there are samples in the batch."""
+        if self._update_recorded:
+            return
+        self._update_recorded = True
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [*self.policy.parameters(), *moments, *self.tally]
-        self._learn = captured(self._learn_from_rows, kept, generator.device, generator)
+        self._learn = captured(self._learn_from_rows, kept, self.course.generator.device)
 
 
 RECORD = AlgorithmRecord(name="ppo", config=PPOConfig, make=PPO, check=check_minibatches)
