@@ -36,11 +36,7 @@ class Run(NamedTuple):
     """What came of B steps of N rows, one bar after the other."""
 
     actions: Tensor  # [B N, W]
-<<<<<<< HEAD
-    open_orders: Tensor  # [B N, A] before each step, or [B N, 0] where none are carried
-=======
     open_orders: Tensor  # [B N, A], or [B N, 0]; before each step
->>>>>>> main
     transition: Transition  # of B N rows, without observations; 0 from ruin on
     state: EnvState  # of the N rows, after them
 
@@ -73,61 +69,32 @@ def run_ahead(params: EnvParams, state: EnvState, how: Ahead, seen: Tensor, aliv
     kept = _empty_kept(params, steps, desk)
     _share_out(params, blocks, how, desk, kept)
     return Run(
-<<<<<<< HEAD
-        actions=torch.from_numpy(kept.action).flatten(0, 1),
-        open_orders=_open_orders(kept),
-=======
         actions=_by_row(kept.action),
         open_orders=_by_row(kept.open_orders),
->>>>>>> main
         transition=_transition(kept),
         state=copy(blocks.nested(params)),
     )
 
 
-<<<<<<< HEAD
-def _empty_kept(params: EnvParams, rows: int, steps: int) -> Kept:
-    assets, width = (
-        params.tape.num_assets,
-        action_width(params.config.action, params.tape.num_assets),
-    )
-
-    calls = params.config.orders.maintenance_margin > 0
-
-    def zeros(columns: int, kept: bool = True) -> Any:
-        return torch.zeros(steps, rows if kept else 0, columns, dtype=params.tape.dtype).numpy()
-=======
 def _empty_kept(params: EnvParams, steps: int, desk: Desk) -> Kept:
     def zeros(rows: int, columns: int) -> Any:
         return torch.zeros(steps, rows, columns, dtype=params.tape.dtype).numpy()
->>>>>>> main
 
     rows = len(desk.alive)
-    singles = empty_singles(params, rows)
+    singles = _empty_singles(params, rows)
     return Kept(
         action=zeros(*desk.action.shape),
         open_orders=zeros(*desk.open_orders.shape),
         figures=zeros(rows, c.NUM_FIGURES),
         flags=np.zeros((steps, rows, c.NUM_FLAGS), bool),
-<<<<<<< HEAD
-        singles=Singles(
-            trade=zeros(assets),
-            holdings=zeros(assets),
-            called=zeros(assets, calls),
-            called_cost=zeros(len(c.COSTS), calls),
-        ),
-        open_orders=zeros(assets, params.config.orders.carries),
-=======
         singles=Singles(*(zeros(*part.shape) for part in singles)),
->>>>>>> main
     )
 
 
-def _open_orders(kept: Kept) -> Tensor:
-    """What was open before each step."""
-    steps, rows, _ = kept.action.shape
-    orders = torch.from_numpy(kept.open_orders)
-    return orders.flatten(0, 1) if orders.shape[1] else orders.new_empty(steps * rows, 0)
+def _empty_singles(params: EnvParams, rows: int) -> Singles:
+    singles = empty_singles(params, rows, asked=True)
+    assert singles is not None, "they are asked for"
+    return singles
 
 
 def _transition(kept: Kept) -> Transition:
@@ -155,13 +122,8 @@ def _share_out(params: EnvParams, state: State, how: Ahead, desk: Desk, kept: Ke
     threads, lone = 1, not by_market(params.config)
     if rows * padded * len(params.tape) >= SERIAL_BELOW:
         threads = min(torch.get_num_threads(), rows)
-    singles = empty_singles(params, rows, asked=True)
-    assert singles is not None
-    fixed = (
-        *on_host(params, state, pack_market(params, VECTOR)),
-        numpy_blocks(pack_rules(params)),
-        *(numpy_blocks(empty_results(params, rows)), numpy_blocks(singles)),
-    )
+    told = pack_rules(params), empty_results(params, rows), _empty_singles(params, rows)
+    fixed = *on_host(params, state, pack_market(params, VECTOR)), *map(numpy_blocks, told)
     bounds = [part * rows // threads for part in range(threads + 1)]
     known: Any = _arrays(how)
     calls = [

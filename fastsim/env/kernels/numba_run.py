@@ -26,12 +26,7 @@ class Kept(NamedTuple):
     open_orders: NDArray[np.floating[Any]]  # [B, N, A], or [B, N, 0]; before the step
     figures: NDArray[np.floating[Any]]  # [B, N, FIGURE]
     flags: NDArray[np.bool_]  # [B, N, FLAG]
-<<<<<<< HEAD
-    singles: Any  # `Singles` of arrays [B, N, A]
-    open_orders: NDArray[np.floating[Any]]  # [B, N, A]  before each step; [B, 0, A] if none are
-=======
     singles: Any  # `Singles` of arrays [B, N, ...], or [B, 0, ...] of what does not apply
->>>>>>> main
 
 
 class Desk(NamedTuple):
@@ -121,59 +116,29 @@ def keep(b, n, desk, results, singles, kept):
         kept.figures[b, n, j] = results.figures[n, j]
     for j in range(results.flags.shape[1]):
         kept.flags[b, n, j] = results.flags[n, j]
-<<<<<<< HEAD
-    for j in range(singles.trade.shape[1]):
-        kept.singles.trade[b, n, j] = singles.trade[n, j]
-        kept.singles.holdings[b, n, j] = singles.holdings[n, j]
-    if singles.called.shape[0]:
-        for j in range(singles.called.shape[1]):
-            kept.singles.called[b, n, j] = singles.called[n, j]
-        for part in range(singles.called_cost.shape[1]):
-            kept.singles.called_cost[b, n, part] = singles.called_cost[n, part]
-=======
     for part in range(len(singles)):
         told, into = singles[part], kept.singles[part]
         for j in range(told.shape[1] if told.shape[0] > 0 else 0):
             into[b, n, j] = told[n, j]
->>>>>>> main
     for j in range(desk.seen.shape[1]):
         desk.seen[n, j] = results.seen[n, j]
     desk.alive[n] = not results.flags[n, c.FLAG.terminated]
 
 
-@jit
-def keep_open(b, n, state, orders, kept):
-    """Keep what is open before a step, where anything can be."""
-    if orders is not None:
-        for j in range(kept.open_orders.shape[2] if kept.open_orders.shape[1] else 0):
-            kept.open_orders[b, n, j] = state.open_orders[n, j]
-
-
 @partial(jit, inline=False)
 def run_rows(
     start, stop, targets, network, hidden, answer, desk, kept,
-<<<<<<< HEAD
-    state, market, rules, results, singles, weights, limit, orders,
-=======
     state, market, rules, results, singles, *room,
->>>>>>> main
 ):  # fmt: skip
     """Let rows `start` to `stop`, one after the other, go through all bars."""
     for n in range(start, stop):
         b = 0
         while b < kept.action.shape[0] and desk.alive[n]:
-            keep_open(b, n, state, orders, kept)
             decide(b, n, targets, network, hidden, answer, desk)
             keep_order(b, n, desk, kept)
             numba_kernel.step_block(
-<<<<<<< HEAD
-                n, n + 1, desk.action, state, market, rules, results, singles, weights, limit,
-                orders,
-            )  # fmt: skip
-=======
                 n, n + 1, desk.action, state, market, rules, results, singles, *room
             )
->>>>>>> main
             keep(b, n, desk, results, singles, kept)
             b += 1
 
@@ -181,27 +146,16 @@ def run_rows(
 @partial(jit, inline=False)
 def run_markets(
     start, stop, targets, network, hidden, answer, desk, kept,
-<<<<<<< HEAD
-    state, market, rules, results, singles, weights, limit, orders, pit,
-=======
     state, market, rules, results, singles, *room,
->>>>>>> main
 ):  # fmt: skip
     """The same where each row moves the prices of a market of its own."""
     for n in range(start, stop):
         b = 0
         while b < kept.action.shape[0] and desk.alive[n]:
-            keep_open(b, n, state, orders, kept)
             decide(b, n, targets, network, hidden, answer, desk)
             keep_order(b, n, desk, kept)
             numba_market.step_block(
-<<<<<<< HEAD
-                n, n + 1, desk.action, state, market, rules, results, singles, weights, limit,
-                orders, pit,
-            )  # fmt: skip
-=======
                 n, n + 1, desk.action, state, market, rules, results, singles, *room
             )
->>>>>>> main
             keep(b, n, desk, results, singles, kept)
             b += 1

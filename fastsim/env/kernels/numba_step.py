@@ -24,11 +24,7 @@ from fastsim.env.kernels.buffers import (
     Singles,
     State,
     by_market,
-<<<<<<< HEAD
     by_orders,
-    empty_like,
-=======
->>>>>>> main
     empty_results,
     empty_singles,
     empty_state,
@@ -78,22 +74,18 @@ class NumbaStepper:
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
         self._portfolio_width = portfolio_width(params)
-<<<<<<< HEAD
-        self._blank = numpy_blocks(empty_results(params, self.num_envs))
-        singles = empty_singles(params, self.num_envs, asked=single_orders)
-        self._no_orders = None if singles is None else numpy_blocks(singles)
         self._single_orders = single_orders
-=======
+        singles = empty_singles(params, self.num_envs, asked=single_orders)
         self._new_results = room_like(numpy_blocks(empty_results(params, self.num_envs)))
+        self.tells_rows = singles is None
         self._new_singles: Callable[[], Singles | None] = _nothing
-        if single_orders:
-            self._new_singles = room_like(numpy_blocks(empty_singles(params, self.num_envs)))
->>>>>>> main
+        if singles is not None:
+            self._new_singles = room_like(numpy_blocks(singles))
         self._market = pack_market(params, VECTOR)
         self._fixed = on_host(params, self._state, self._market)
         self._rules = numpy_blocks(pack_rules(params))
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
-        self._invalid = blocks.counters[:, c.COUNTER.invalid_actions]
+        self._invalid = self._fixed[0].counters[:, c.COUNTER.invalid_actions]
         self._threads = 1
         if self.num_envs * assets >= SERIAL_BELOW:
             self._threads = min(torch.get_num_threads(), markets)
@@ -112,11 +104,7 @@ class NumbaStepper:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
-<<<<<<< HEAD
         made = partial(NumbaStepper, single_orders=self._single_orders)
-=======
-        made = partial(NumbaStepper, single_orders=self._new_singles is not _nothing)
->>>>>>> main
         return made, (self._params, copy(self.state))
 
     @property
@@ -196,25 +184,14 @@ class NumbaStepper:
         ]
 
 
-<<<<<<< HEAD
-def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any, Any]:
-    """Blocks as kernels take them: those that these rules need, for each takes time at a call."""
-    blocks: Any = numpy_blocks(state)
-    tables: Any = numpy_blocks(market)
-=======
 def _nothing() -> None:
     """Where single orders are not told."""
 
 
-def room(params: EnvParams, columns: int) -> tuple[Any, ...]:
-    """What a thread works in: weights and limits of a row, and the orders of a market."""
-    single = ("weights", "limit", *numba_market.Pit._fields)
-    rows = len(single) - 1 + params.config.players  # the orders take one for each player
-    lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
-    rooms = dict(zip((name for name in single if name != "orders"), lanes, strict=False))
-    rooms["orders"] = lanes[len(rooms) :]
-    weights, limit = rooms.pop("weights"), rooms.pop("limit")
->>>>>>> main
+def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any, Any]:
+    """Blocks as kernels take them: those that these rules need, for each takes time at a call."""
+    blocks: Any = numpy_blocks(state)
+    tables: Any = numpy_blocks(market)
     if not by_market(params.config):
         blocks = blocks._replace(displaced=None)
     if not by_orders(params):
