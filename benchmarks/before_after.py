@@ -52,10 +52,13 @@ class Options:
 
 
 class Checkout:
-    """A process that measures what it is asked for."""
+    """A process that measures what it is asked for, by the code in a folder.
 
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, str(HERE / "before_after.py"), SERVE, str(folder)]
+    It runs this script, or another, which is given "--serve" and the folder.
+    """
+
+    def __init__(self, folder: Path, script: str = __file__) -> None:
+        command = [sys.executable, script, SERVE, str(folder)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -37,6 +37,9 @@ def table_of(name: str) -> str:
         "ppo_planted": planted_table,
         "planted_algorithms": algorithms_table,
         "before_after": before_after_table,
+        "learning": learning_table,
+        "learning_peers": learning_peers_table,
+        "learning_train": learning_train_table,
         "replay": replay_table,
         "replay_minutes": minutes_table,
         "official_forecasters": official_table,
@@ -299,6 +302,55 @@ def gpu_table(rows: list[Row]) -> str:
         cells.append((goal.case, figure, goal.words, row.get("verdict", NOT_MEASURED)))
     device = f"on {rows[0]['device']}" if rows else "on a GPU"
     return table(("case", device, "goal", "verdict"), cells)
+
+
+def learning_table(rows: list[Row]) -> str:
+    """Frames a CPU second of two checkouts."""
+    head = ("algorithm", "environments", "before, frames/CPU s", "after", "ratio")
+    names = {"ppo": "PPO", "sac": "SAC", "league": "league, PPO's learner"}
+    cells = [
+        (
+            names[row["algorithm"]],
+            f"{row['num_envs']:,}",
+            f"{row['before']:,.0f}",
+            f"{row['after']:,.0f}",
+            f"{row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def learning_peers_table(rows: list[Row]) -> str:
+    """PPO of others on our environments, beside ours."""
+    head = ("peer", "its environments, weights", "frames/CPU s", "ours", "weights", "ratio")
+    cells = [
+        (
+            row["peer"],
+            f"{row['num_envs']:,}, {row['weights']:,}",
+            f"{row['frames_per_cpu_s']:,.0f}",
+            f"{row['ours_frames_per_cpu_s']:,.0f}",
+            f"{row['ours_weights']:,}",
+            f"{row['ratio']:.1f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def learning_train_table(rows: list[Row]) -> str:
+    """A whole run of `fastsim train`."""
+    head = ("command", "before, CPU s", "after", "ratio")
+    cells = [
+        (
+            f"`{row['command']}`",
+            f"{row['before_cpu_s']:.1f}",
+            f"{row['after_cpu_s']:.1f}",
+            f"{row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
 
 
 def with_tables(text: str) -> str:

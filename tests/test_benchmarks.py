@@ -236,3 +236,20 @@ def test_kept_results_name_machine_versions_and_date(name):
         assert row.keys() >= WHO | {"benchmark", "device"}
         if "peer" in row:
             assert "ratio" in row or "error" in row
+
+
+def test_learning_is_compared_in_turns_and_written_as_tables(load, tmp_path):
+    module = load("learning")
+    options = module.Options(
+        before=FOLDER.parent,
+        num_envs=(8,),
+        num_assets=3,
+        bars=400,
+        pairs=1,
+        seconds=0.001,
+        algorithms=("ppo", "league"),
+    )
+    rows = module.compare_all(options)
+    assert [row["algorithm"] for row in rows] == ["ppo", "league"]
+    assert all(min(row["before"], row["after"], row["ratio"]) > 0 for row in rows)
+    assert "PPO" in load("table").learning_table(rows)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,15 +46,47 @@ def fused_gae(
     trace: float,
 ) -> Tensor:
     """`gae` in one pass: by numba on a CPU, by Triton on a GPU that has it, else the reference."""
-    arguments = (reward, value, terminated, truncated, discount, trace)
+    fused = _fused(reward)
+    if fused is None:
+        return gae(reward, value, terminated, truncated, discount=discount, trace=trace)
+    advantage: Tensor = fused.estimate(reward, value, terminated, truncated, discount, trace)
+    return advantage
+
+
+def discounted_sums(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float, running: Tensor
+) -> Tensor:
+    """Discounted sums [T, N] of each episode's rewards up to each step, that step's among them.
+
+    `running` [N] is what they come to before the first step, and becomes that after the last.
+    """
+    sums = []
+    for step, earned in enumerate(reward):
+        running.mul_(discount).add_(earned)
+        sums.append(running.clone())
+        running.masked_fill_(terminated[step] | truncated[step], 0.0)
+    return torch.stack(sums)
+
+
+def fused_sums(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float, running: Tensor
+) -> Tensor:
+    """`discounted_sums` in one pass, by whoever has `fused_gae`."""
+    fused = _fused(reward)
+    sums = discounted_sums if fused is None else fused.discounted_sums
+    found: Tensor = sums(reward, terminated, truncated, discount, running)
+    return found
+
+
+def _fused(reward: Tensor) -> Any:
+    """The module of fused passes for tensors like these, or None."""
     if reward.device.type == "cpu":
-        return _kernel("numba")(*arguments)
+        return _kernel("numba")
     if reward.device.type == "cuda" and find_spec("triton") is not None:
-        return _kernel("triton")(*arguments)
-    return gae(reward, value, terminated, truncated, discount=discount, trace=trace)
+        return _kernel("triton")
+    return None
 
 
-def _kernel(name: str) -> Callable[..., Tensor]:
-    """The fused pass of this name, imported when it is wanted, as the kernels of the step are."""
-    estimate: Callable[..., Tensor] = import_module(f"fastsim.learn.advantage_{name}").estimate
-    return estimate
+def _kernel(name: str) -> Any:
+    """The module of this name, imported when it is wanted, as the kernels of the step are."""
+    return import_module(f"fastsim.learn.advantage_{name}")

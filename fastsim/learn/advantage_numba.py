@@ -28,6 +28,31 @@ def sweep(
             advantage[step, n] = delta + decay * running
 
 
+@numba.njit(error_model="numpy", cache=True, nogil=True)
+def add_up(
+    reward: Any, terminated: Any, truncated: Any, discount: Any, running: Any, sums: Any
+) -> None:
+    """Fill `sums` [T, N]; `running` [N] goes on from where it is."""
+    steps, count = reward.shape
+    for step in range(steps):
+        for n in range(count):
+            running[n] = running[n] * discount[0] + reward[step, n]
+            sums[step, n] = running[n]
+            if terminated[step, n] or truncated[step, n]:
+                running[n] = 0.0
+
+
+def discounted_sums(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float, running: Tensor
+) -> Tensor:
+    """Sums [T, N] of rewards so far; see `fastsim.learn.advantage.discounted_sums`."""
+    sums = torch.empty(reward.shape, dtype=running.dtype)
+    rate = torch.tensor([discount], dtype=running.dtype)
+    blocks = (reward.detach(), terminated, truncated, rate, running, sums)
+    add_up(*(block.numpy() for block in blocks))
+    return sums
+
+
 def estimate(
     reward: Tensor,
     value: Tensor,

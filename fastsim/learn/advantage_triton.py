@@ -36,6 +36,38 @@ def sweep(
         following = now
 
 
+@triton.jit
+def add_up(
+    reward, terminated, truncated, discount, running, sums, steps, count, block: tl.constexpr
+):
+    """Fill `sums` [T, N]; `running` [N] goes on from where it is."""
+    n = tl.program_id(0) * block + tl.arange(0, block)
+    inside = n < count
+    rate, total = tl.load(discount), tl.load(running + n, mask=inside, other=0.0)
+    for step in range(steps):
+        row = step * count + n
+        total = total * rate + tl.load(reward + row, mask=inside, other=0.0).to(total.dtype)
+        tl.store(sums + row, total, mask=inside)
+        ended = tl.load(terminated + row, mask=inside, other=0) != 0
+        ended = ended | (tl.load(truncated + row, mask=inside, other=0) != 0)
+        total = tl.where(ended, 0.0, total)
+    tl.store(running + n, total, mask=inside)
+
+
+def discounted_sums(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float, running: Tensor
+) -> Tensor:
+    """Sums [T, N] of rewards so far; see `fastsim.learn.advantage.discounted_sums`."""
+    steps, count = reward.shape
+    sums = torch.empty(reward.shape, dtype=running.dtype, device=reward.device)
+    rate = torch.full_like(running[:1], discount)
+    flags = (flag.contiguous().view(torch.uint8) for flag in (terminated, truncated))
+    programs = (triton.cdiv(count, BLOCK),)
+    with current(reward.device):
+        add_up[programs](reward.contiguous(), *flags, rate, running, sums, steps, count, BLOCK)
+    return sums
+
+
 def estimate(
     reward: Tensor,
     value: Tensor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastsim.learn.advantage import fused_sums
 from fastsim.learn.rollout import Rollout
 from fastsim.policy.normalize import RunningMoments
 
@@ -26,13 +27,10 @@ class RewardScale(nn.Module):
     @torch.no_grad()
     def update(self, rollout: Rollout, discount: float) -> Tensor:
         """Take in a rollout's rewards and return them scaled [T, N]."""
-        sums = []
-        for step, reward in enumerate(rollout.reward):
-            self.running.mul_(discount).add_(reward)
-            sums.append(self.running.clone())
-            ended = rollout.terminated[step] | rollout.truncated[step]
-            self.running.masked_fill_(ended, 0.0)
-        self.moments.update(torch.stack(sums).view(-1, 1), rollout.valid.view(-1))
+        sums = fused_sums(
+            rollout.reward, rollout.terminated, rollout.truncated, discount, self.running
+        )
+        self.moments.update(sums.view(-1, 1), rollout.valid.view(-1))
         scaled: Tensor = self(rollout.reward)
         return scaled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from fastsim.env.nested import take
 from fastsim.env.observe import Observation
 from fastsim.env.slots import View
 from fastsim.errors import ConfigError
+from fastsim.learn.fused.coverage import uncovered_policy
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
@@ -226,26 +228,67 @@ def collect(
     """
     assert env.config.autoreset == "next_step"
     steps = len(rollout.action)
-    known = None
-    if rollout.view is None and len(table.rows) <= steps * env.num_envs:
-        known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
     record(rollout, 0, rollout.seen(steps))
-    actions, means = rollout.action.normal_(generator=generator), torch.empty_like(rollout.action)
-    deviation = policy.log_std.exp()
+    rollout.action.normal_(generator=generator)
+    actor = _actor(policy, table, rollout)
     with policy.portfolio_moments.held(rollout.portfolio.dtype):
         for step in range(steps):
-            output = decide(policy, table, known, rollout.seen(step))
-            means[step], rollout.value[step] = output.mean, output.value
-            action = torch.addcmul(output.mean, deviation, actions[step], out=actions[step])
+            actor.act(rollout, step)
             if rollout.room is None:
-                keep(rollout, step, env.step(action))
+                keep(rollout, step, env.step(rollout.action[step]))
             else:
-                env.step(action, take(rollout.room, step + 1))
-        rollout.value[steps] = decide(policy, table, known, rollout.seen(steps)).value
+                env.step(rollout.action[step], take(rollout.room, step + 1))
+        actor.judge(rollout)
     if rollout.room is not None:
         keep_all(rollout, rollout.room)
-    said = PolicyOutput(means, policy.log_std, rollout.value[:-1])
-    rollout.log_prob.copy_(said.log_prob(actions))
+
+
+class _Actor(Protocol):
+    """Who acts in a rollout."""
+
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Make actions of the noise in their place at a step; fill in values and log densities."""
+        ...
+
+    def judge(self, rollout: Rollout) -> None:
+        """Fill in the values of the state after the last step, and whatever is not there yet."""
+        ...
+
+
+def _actor(policy: Policy, table: MarketTable, rollout: Rollout) -> _Actor:
+    """The policy by hand, where that is known, or as a module."""
+    at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
+    rough = torch.is_autocast_enabled(table.rows.device.type)
+    if rough or uncovered_policy(policy, table):
+        known = policy.encode(table.rows) if at_once else None
+        return _Module(policy, table, known, torch.empty_like(rollout.action))
+    # Imported when it is wanted, as kernels are: numba alone takes half a second.
+    make = import_module("fastsim.learn.fused.acting").Acting
+    acting: _Actor = make(policy, table, len(rollout.bar[0]), at_once=at_once)
+    return acting
+
+
+class _Module(NamedTuple):
+    """The policy as a module."""
+
+    policy: Policy
+    table: MarketTable
+    known: Tensor | None  # [B, 2 hidden]  each bar once for the whole rollout
+    means: Tensor  # [T, N, W]
+
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Actions and values; log densities wait for the others."""
+        output = decide(self.policy, self.table, self.known, rollout.seen(step))
+        self.means[step], rollout.value[step] = output.mean, output.value
+        action = rollout.action[step]
+        torch.addcmul(output.mean, output.log_std.exp(), action, out=action)
+
+    def judge(self, rollout: Rollout) -> None:
+        """The last values, and log densities of all steps."""
+        last = decide(self.policy, self.table, self.known, rollout.seen(-1))
+        rollout.value[-1] = last.value
+        said = PolicyOutput(self.means, self.policy.log_std, rollout.value[:-1])
+        rollout.log_prob.copy_(said.log_prob(rollout.action))
 
 
 def decide(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fastsim.env.kernels.capture import records
+
 OBSERVATION_LIMIT = 5.0
 """Normalised observations are clipped to this many standard deviations."""
+
+LARGE = 256
+"""Rows from which on one fused pass takes less time."""
 
 
 class Scale(NamedTuple):
@@ -50,11 +56,7 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, values: Tensor, valid: Tensor | None = None) -> None:
         """Take in `values` [M, P], or only their rows where `valid` [M]."""
-        rows = values.double()
-        weight = rows.new_ones(len(rows), 1) if valid is None else valid.double()[:, None]
-        count = weight.sum()
-        mean = (rows * weight).sum(0) / count.clamp_min(1.0)
-        square_sum = ((rows - mean).square() * weight).sum(0)
+        mean, square_sum, count = batch_moments(values, valid)
         total = self.count + count
         delta = mean - self.mean
         share = count / total.clamp_min(1.0)
@@ -81,3 +83,18 @@ class RunningMoments(nn.Module):
         if held is not None and held.mean.dtype == values.dtype:
             return held(values)
         return self.scale(values.dtype)(values)
+
+
+def batch_moments(values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and sum of squared deviations [P] of `values` [M, P] where `valid` [M], and M []."""
+    plain = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+    if plain and len(values) >= LARGE and not records(values.device):
+        # Imported when it is wanted, as kernels are: numba alone takes half a second.
+        fused = import_module("fastsim.policy.normalize_numba").batch_moments
+        found: tuple[Tensor, Tensor, Tensor] = fused(values, valid)
+        return found
+    rows = values.double()
+    weight = rows.new_ones(len(rows), 1) if valid is None else valid.double()[:, None]
+    count = weight.sum()
+    mean = (rows * weight).sum(0) / count.clamp_min(1.0)
+    return mean, ((rows - mean).square() * weight).sum(0), count

@@ -17,7 +17,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import take
 from fastsim.env.randomize import RandomizeConfig
-from fastsim.learn.fused import numba_kernels, passes
+from fastsim.learn.fused import acting, numba_kernels, passes
 from fastsim.learn.fused.coverage import has_own_encoder, uncovered
 from fastsim.learn.ppo import by_hand
 from fastsim.learn.ppo.by_hand import ByHand
@@ -143,7 +143,7 @@ def test_every_step_is_that_of_autograd(settings, hidden, assets, num_envs, step
 
 def in_parts(patch, samples, bars):
     """Let parts be of so many rows."""
-    for module in (passes, by_hand):
+    for module in (passes, by_hand, acting):
         patch.setattr(module, "SAMPLES", samples)
         patch.setattr(module, "BARS", bars)
 

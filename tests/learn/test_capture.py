@@ -163,7 +163,8 @@ def test_a_captured_run_goes_on_from_a_checkpoint_as_if_never_stopped(emulation,
 def test_a_run_that_was_saved_without_graphs_is_captured_after_loading(emulation, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(capture.RECORDERS, "cpu")
-        patch.setattr("fastsim.learn.ppo.steps.uncovered", lambda *_: ["what rounds otherwise"])
+        for place in ("ppo.steps.uncovered", "rollout.uncovered_policy"):
+            patch.setattr(f"fastsim.learn.{place}", lambda *_: ["what rounds otherwise"])
         saved = make_trainer()
         saved.advance()
         assert not saved.algorithm.optimizer.param_groups[0]["capturable"]

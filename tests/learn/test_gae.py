@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastsim.learn import advantage_numba, advantage_triton
-from fastsim.learn.advantage import fused_gae, gae
+from fastsim.learn.advantage import discounted_sums, fused_gae, gae
 
 NEVER = torch.zeros(3, 1, dtype=torch.bool)
 
@@ -79,6 +79,25 @@ def test_a_fused_pass_makes_the_estimates_of_the_reference(
     torch.testing.assert_close(
         estimate(*rollout, 0.95, 0.9), expected, rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize("fused", [advantage_numba, advantage_triton])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (7, 3), (16, 130)])
+def test_fused_sums_of_rewards_are_those_of_the_reference_and_go_on_as_they_do(
+    fused, dtype, steps, count
+):
+    device = "cuda" if torch.cuda.is_available() and fused is advantage_triton else "cpu"
+    reward, _, terminated, truncated = (
+        block.to(device) for block in random_rollout(steps, count, dtype)
+    )
+    law = torch.linspace(-1.0, 1.0, count, dtype=torch.float64, device=device)
+    running = law.clone()
+    for _ in range(2):
+        expected = discounted_sums(reward, terminated, truncated, 0.95, law)
+        sums = fused.discounted_sums(reward, terminated, truncated, 0.95, running)
+        torch.testing.assert_close(sums, expected, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(running, law, rtol=1e-13, atol=1e-13)
 
 
 def test_on_a_cpu_the_fused_pass_is_taken(monkeypatch):

@@ -70,6 +70,25 @@ def test_running_moments_of_batches_are_those_of_everything_at_once():
     torch.testing.assert_close(moments.std, kept.std(0, unbiased=False))
 
 
+@pytest.mark.parametrize("rows", [255, 256, 257, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [None, torch.bool, torch.float32])
+def test_moments_of_many_rows_in_one_pass_are_those_of_the_plain_formula(rows, dtype, kind):
+    generator = torch.Generator().manual_seed(rows)
+    values = 1e3 + torch.randn(rows, 5, generator=generator, dtype=dtype).cumsum(0)
+    values[:, 2] = 0.1  # does not vary
+    valid = torch.rand(rows, generator=generator) < 0.8
+    valid[:140] = False
+    kept = (values if kind is None else values[valid]).double()
+    moments = RunningMoments(5)
+    moments.update(values, None if kind is None else valid.to(kind))
+    torch.testing.assert_close(moments.mean, kept.mean(0), rtol=1e-14, atol=0.0)
+    expected = (kept - kept.mean(0)).square().sum(0)
+    torch.testing.assert_close(moments.square_sum, expected, rtol=1e-11, atol=1e-18)
+    assert float(moments.count) == len(kept)
+    assert float(moments.std[2]) == 1.0
+
+
 def test_a_rollout_stores_what_the_policy_said_of_what_the_environment_showed(experience):
     table, policy, rollout = experience
     with torch.no_grad():

@@ -23,7 +23,12 @@ def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTab
 
     An encoder of bars may be any module, as it goes through autograd.
     """
-    return [*_of_policy(policy), *_of_optimizer(optimizer, policy), *_of_numbers(policy, table)]
+    return [*uncovered_policy(policy, table), *_of_optimizer(optimizer, policy)]
+
+
+def uncovered_policy(policy: Policy, table: MarketTable) -> list[str]:
+    """The same of one that only acts."""
+    return [*_of_policy(policy), *_of_numbers(policy, table)]
 
 
 def has_own_encoder(policy: Policy) -> bool:

@@ -14,11 +14,11 @@ from fastsim.policy.network import Policy
 
 
 class _Moved(NamedTuple):
-    """All that a step touches of one parameter, as blocks of rows [g, r, c]."""
+    """All that a step touches of one parameter, as blocks of rows [g, r, c]; padded where noted."""
 
     weight: Array
-    copy: Array
-    gradient: Array
+    copy: Array  # padded
+    gradient: Array  # padded
     mean: Array
     square: Array
     step: Array  # [1]
@@ -60,9 +60,7 @@ class Descent:
         state = self.optimizer.state[parameter]
         own = (each.detach().view(place.shape) for each in (parameter, *map(state.get, _MOMENTS)))
         weight, mean, square = (each.numpy() for each in own)
-        copy, gradient = (
-            place.inner(blocks[name]).numpy() for blocks in (self.weights.blocks, self.blocks)
-        )
+        copy, gradient = (blocks[name].numpy() for blocks in (self.weights.blocks, self.blocks))
         return _Moved(weight, copy, gradient, mean, square, state["step"].view(1).numpy())
 
 

@@ -8,15 +8,15 @@ Comparisons are so written that a NaN stays one.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastsim.env.kernels.compiled import forget_old_code
+from fastsim.env.kernels.numba_jit import jit as compiled
 from fastsim.policy.normalize import OBSERVATION_LIMIT
 
-_REASSOCIATED = {"reassoc", "contract", "arcp", "nsz"}
 _real = np.float32
 _ZERO, _HALF, _ONE, _LIMIT = map(_real, (0.0, 0.5, 1.0, OBSERVATION_LIMIT))
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
@@ -46,9 +46,7 @@ _DOWN = tuple(
 )
 
 
-def jit(function: Any) -> Any:
-    """Compile for speed: no bounds checks, IEEE division by zero, cached on disk, no lock held."""
-    return numba.njit(function, fastmath=_REASSOCIATED, error_model="numpy", cache=True, nogil=True)
+jit = partial(compiled, inline=False)
 
 
 def forget_stale() -> None:
@@ -265,6 +263,29 @@ def adam(
                 deviation = math.sqrt(square[g, r, c]) * unit + epsilon
                 weight[g, r, c] -= size * mean[g, r, c] / deviation
                 copy[g, r, c] = weight[g, r, c]
+
+
+@jit
+def act(
+    mean: Any, bias: Any, log_std: Any, deviation: Any, noise: Any, action: Any, log_prob: Any
+) -> None:
+    """Actions [m, W] of noise around `mean` [m, W+] and its `bias`, and their log densities [m].
+
+    `deviation` [W+] is a room.
+    """
+    width = noise.shape[1]
+    known = _real(_HALF_LOG_2_PI * width)
+    for j in range(width):
+        deviation[j] = math.exp(log_std[j])
+        known += log_std[j]
+    for m in range(noise.shape[0]):
+        total = _ZERO
+        for j in range(width):
+            center = mean[m, j] + bias[j]
+            action[m, j] = center + deviation[j] * noise[m, j]
+            z = (action[m, j] - center) / deviation[j]
+            total += z * z
+        log_prob[m] = -_HALF * total - known
 
 
 @jit

@@ -69,7 +69,7 @@ class Room(NamedTuple):
     value: Tensor  # [m]
     market: Tensor  # [k, 2 H]
     encoded: Tensor  # [k, E+]
-    inverse: Array  # [W+]
+    deviation: Array  # [W+]  or their inverses
 
 
 def empty_room(weights: Weights, rows: int, columns: int) -> Room:
@@ -83,7 +83,7 @@ def empty_room(weights: Weights, rows: int, columns: int) -> Room:
         value=torch.zeros(rows),
         market=torch.zeros(bars, width),
         encoded=torch.zeros(bars, weights.bars.market.shape[1]),
-        inverse=torch.zeros(len(of.log_std)).numpy(),
+        deviation=torch.zeros(len(of.log_std)).numpy(),
     )
 
 

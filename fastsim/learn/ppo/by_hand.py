@@ -59,6 +59,7 @@ class ByHand:
     ) -> None:
         kernels.forget_stale()
         self.policy, self.config, self.table, self.batch = policy, config, table, batch
+        self._actions = policy.spec.action_width
         self._shapes = [(name, each.shape) for name, each in policy.named_parameters()]
         rows = len(batch.bar) // config.minibatches
         layout = lay_out(policy, own_encoder=own_encoder)
@@ -80,10 +81,13 @@ class ByHand:
         self._samples = torch.zeros(frames, padded(columns + kernels.FACTS))
         self._back = torch.zeros(rows, len(weights.samples.portfolio))  # gradients of samples
         self._owed = torch.zeros_like(self._known.encoded)  # those of a foreign encoder's bars
-        self._parts = (
-            torch.zeros(parts_of(rows, SAMPLES), layout.samples),
-            torch.zeros(parts_of(most, BARS), layout.bars),
-        )
+        gradient = self.descent.gradient
+        self._totals = gradient[: layout.samples], gradient[layout.samples :][: layout.bars]
+        counts = parts_of(rows, SAMPLES), parts_of(most, BARS)
+        self._parts = [
+            total[None] if count == 1 else torch.zeros(count, len(total))
+            for count, total in zip(counts, self._totals, strict=True)
+        ]
         self._into_samples = [of_samples(layout, flat) for flat in self._parts[0]]
         self._into_bars = [of_bars(layout, flat, layout.samples) for flat in self._parts[1]]
         self._sums = np.zeros((parts_of(rows, SAMPLES), 4))
@@ -146,7 +150,7 @@ class ByHand:
             parts_of(bars, BARS),
             self._threads,
         )
-        self._gather_gradient(parts_of(bars, BARS))
+        self._gather_gradient((len(self._into_samples), parts_of(bars, BARS)))
         if encoded is not None:
             self._teach_encoder(encoded)
         self.descent.step(self.config.max_grad_norm)
@@ -187,11 +191,11 @@ class ByHand:
         kernels.gather(self._samples.numpy(), self._order.rows[rows], room.samples.numpy())
         room = decide(weights, room, market, segment)
         of = weights.samples
-        log_std = of.log_std[: self.policy.spec.action_width]
+        log_std = of.log_std[: self._actions]
         kernels.backward_loss(
             (room.mean.numpy(), room.value.numpy()),
             room.samples.numpy(),
-            (log_std, room.inverse, of.actor_bias),
+            (log_std, room.deviation, of.actor_bias),
             self._how,
             self._sums[part],
             (into.log_std, into.actor_bias, into.critic_bias),
@@ -208,25 +212,23 @@ class ByHand:
     def _count(self, tally: Tally, samples: float) -> bool:
         """Add up the losses; whether the policy has moved too far."""
         surrogate, error, divergence, clipped = (self._sums.sum(0) / samples).tolist()
-        log_std = self.weights.samples.log_std[: self.policy.spec.action_width]
+        log_std = self.weights.samples.log_std[: self._actions]
         entropy = float((log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum())
-        counts = 1.0 - float(tally.stopped)
-        losses = torch.tensor([-surrogate, error, entropy, divergence, clipped])
-        tally.sums.add_(losses, alpha=counts)
-        tally.terms.add_(counts)
+        sums, terms, stopped = (each.numpy() for each in tally)
+        if not stopped:
+            sums += np.array([-surrogate, error, entropy, divergence, clipped], np.float32)
+            terms += 1.0
         target = self.config.target_kl
         if target is not None and divergence > target:
-            tally.stopped.fill_(1.0)
+            stopped[...] = 1.0
         return bool(tally.stopped)
 
-    def _gather_gradient(self, parts: int) -> None:
+    def _gather_gradient(self, counts: tuple[int, int]) -> None:
         """Add up what the parts have left."""
-        by_samples, by_bars = self._parts
-        split = by_samples.shape[1]
-        gradient = self.descent.gradient.numpy()
-        kernels.add_up(by_samples.numpy(), gradient[:split])
-        kernels.add_up(by_bars[:parts].numpy(), gradient[split : split + by_bars.shape[1]])
-        log_std = self.descent.blocks["log_std"][..., : self.policy.spec.action_width]
+        for total, left, count in zip(self._totals, self._parts, counts, strict=True):
+            if len(left) > 1:  # else it stands there already
+                kernels.add_up(left[:count].numpy(), total.numpy())
+        log_std = self.descent.blocks["log_std"][..., : self._actions]
         log_std -= self.config.entropy_weight
 
     def _teach_encoder(self, made: Tensor) -> None:

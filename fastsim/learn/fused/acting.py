@@ -1,0 +1,109 @@
+"""A policy that acts by hand: what `rollout.collect` asks of it, without autograd or modules."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from fastsim.env.observe import Observation
+from fastsim.learn.fused import numba_kernels as kernels
+from fastsim.learn.fused.coverage import has_own_encoder
+from fastsim.learn.fused.layout import Array, lay_out
+from fastsim.learn.fused.passes import (
+    BARS,
+    SAMPLES,
+    Room,
+    Weights,
+    decide,
+    empty_known,
+    empty_room,
+    encode,
+    parts_of,
+)
+from fastsim.learn.fused.threads import one_thread_each, share
+from fastsim.learn.rollout import Rollout
+from fastsim.policy.network import MarketTable, Policy
+
+
+class Acting:
+    """The policy as it is now, in N environments.
+
+    Parameters
+    ----------
+    at_once
+        Encode every bar of the table now, rather than those that are seen when they are.
+    """
+
+    def __init__(self, policy: Policy, table: MarketTable, num_envs: int, *, at_once: bool) -> None:
+        kernels.forget_stale()
+        self.policy, self.table, self._at_once = policy, table, at_once
+        self._weights = Weights(policy, lay_out(policy, own_encoder=has_own_encoder(policy)))
+        columns = self._weights.samples.portfolio.shape[1]
+        bars = len(table.rows) if at_once else num_envs
+        self._known = empty_known(self._weights, table.rows.shape[1], bars)
+        self._each = np.arange(num_envs, dtype=np.int32)
+        self._room = partial(empty_room, self._weights, max(num_envs, bars), columns)
+        self._rooms: list[Room] = []
+        if at_once:
+            with one_thread_each() as threads:
+                self._encode(table.rows, threads)
+
+    def act(self, rollout: Rollout, step: int) -> None:
+        """Make actions of the noise in their place at a step; fill in values and log densities."""
+        action = rollout.action[step]
+        drawn = (action.clone(), action, rollout.log_prob[step])
+        self._look(rollout.seen(step), rollout.value[step], drawn)
+
+    def judge(self, rollout: Rollout) -> None:
+        """Fill in the values of the state after the last step."""
+        self._look(rollout.seen(-1), rollout.value[-1], None)
+
+    def _look(
+        self, seen: Observation, value: Tensor, drawn: tuple[Tensor, Tensor, Tensor] | None
+    ) -> None:
+        """Fill in values [N] and, of noise [N, W], actions [N, W] and their log densities [N]."""
+        with one_thread_each() as threads:
+            segment = self._each
+            if self._at_once:
+                segment = (seen.bar - self.table.first).int().numpy()
+            elif seen.view is None:
+                self._encode(self.table.rows[seen.bar - self.table.first], threads)
+            else:
+                self._encode(self.policy.show(self.table, seen.bar, seen.view), threads)
+
+            def work(part: int, worker: int) -> None:
+                rows = slice(part * SAMPLES, (part + 1) * SAMPLES)
+                room = self._decide(self._rooms[worker], seen.portfolio[rows], segment[rows])
+                value[rows] = room.value
+                if drawn is not None:
+                    of, blocks = self._weights.samples, (each[rows].numpy() for each in drawn)
+                    known = (room.mean.numpy(), of.actor_bias, of.log_std, room.deviation)
+                    kernels.act(*known, *blocks)
+
+            self._furnish(threads)
+            share(work, parts_of(len(segment), SAMPLES), threads)
+
+    def _decide(self, room: Room, portfolio: Tensor, segment: Array) -> Room:
+        weights, samples = self._weights, room.samples.numpy()
+        kernels.standardize(portfolio.numpy(), weights.mean, weights.std, samples)
+        return decide(weights, room, self._known.market.numpy(), segment)
+
+    def _encode(self, shown: Tensor, threads: int) -> None:
+        """Make market parts of what the market shows [B, A F]."""
+        known, of, count = self._known, self._weights.bars, len(shown)
+        if of.encoder is None:
+            made = self.policy.market_encoder(shown)
+            known.encoded[:, : made.shape[1]] = made
+        else:
+            known.shown[:, : shown.shape[1]] = shown
+        work = partial(self._encode_part, count)
+        share(work, parts_of(count, BARS), threads)
+
+    def _encode_part(self, count: int, part: int, _worker: int) -> None:
+        encode(self._weights.bars, self._known.part(part, count))
+
+    def _furnish(self, threads: int) -> None:
+        while len(self._rooms) < threads:
+            self._rooms.append(self._room())
