@@ -14,6 +14,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.info import figures_of
 from fastsim.env.orders import OrderConfig
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.env.window import BAR_COLUMNS
 from fastsim.market.costs import CostConfig, Friction
@@ -150,6 +151,29 @@ def shared_configs(draw, *, shares=True):
     return replace(config, players=players, impact=impact if moved else ImpactConfig())
 
 
+@st.composite
+def drawn_configs(draw, rules, assets=3):
+    """Any of these rules where anything of a market of this many assets, or more, is drawn."""
+    config = draw(rules)
+    ranges = {
+        "fee_bps": [(0.5, 40.0), (3.0, 3.0)],
+        "half_spread_bps": [(1.0, 30.0)],
+        "impact": [(0.5, 3.0)],
+        "participation": [(0.001, 0.1)],
+        "borrow_bps_per_year": [(10.0, 900.0)],
+        "volatility": [(0.4, 2.5), (1.5, 1.5)],
+        "assets": [(1, assets), (2, 2), (assets, assets)],
+    }
+    if config.impact.moves_prices:
+        ranges["price_impact"] = [(0.2, 4.0)]
+    drawn = {name: draw(st.sampled_from([(), *choices])) for name, choices in ranges.items()}
+    spacing = draw(st.sampled_from(["uniform", "log"]))
+    if drawn["volatility"]:  # shares are counted at the prices of the data
+        orders = replace(config.orders, whole_shares=False)
+        config = replace(config, orders=orders, costs=replace(config.costs, fee_per_share=0.0))
+    return replace(config, randomize=RandomizeConfig(**drawn, spacing=spacing))
+
+
 def soaring_tape(length=60, jump=30, *, volume=False):
     """A market in which one asset is worth eight times as much overnight: ruin for the short."""
     bars = random_bars(length, 3, seed=4, volume=volume)
@@ -231,6 +255,16 @@ def _numbers(state, prefix=""):
     return found
 
 
+def assert_same_view(found, wanted, tolerance):
+    """Agents see the same assets in the same slots, at the same volatility."""
+    assert (found.view is None) == (wanted.view is None)
+    if wanted.view is not None:
+        assert torch.equal(found.view.slots, wanted.view.slots)
+        torch.testing.assert_close(
+            found.view.volatility, wanted.view.volatility, rtol=tolerance, atol=0
+        )
+
+
 def assert_same_run(reference, other, wealth, tolerance):
     """Equal to rounding in everything that is not a count; restarted rows, too."""
 
@@ -252,10 +286,12 @@ def assert_same_run(reference, other, wealth, tolerance):
         assert torch.equal(found.outcome.ruined, wanted.outcome.ruined)
         assert torch.equal(found.observation.bar, wanted.observation.bar)
         near(found.observation.portfolio, wanted.observation.portfolio, 10.0)
+        assert_same_view(found.observation, wanted.observation, tolerance)
         assert (found.final_observation is None) == (wanted.final_observation is None)
         if wanted.final_observation is not None:
             assert torch.equal(found.final_observation.bar, wanted.final_observation.bar)
             near(found.final_observation.portfolio, wanted.final_observation.portfolio, 10.0)
+            assert_same_view(found.final_observation, wanted.final_observation, tolerance)
         if found.outcome.holdings is not None:
             near(found.outcome.holdings, wanted.outcome.holdings, wealth)
         if found.outcome.trade is not None:

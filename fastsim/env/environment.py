@@ -121,6 +121,7 @@ class PortfolioEnv:
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
         alone = num_envs == 1 and self.worlds is None and in_arrays
         alone = alone and config.autoreset == "next_step" and config.observation != "window"
+        alone = alone and not config.randomize.shows
         self._by_row = alone and cast(ArrayStepper, self.stepper).tells_rows
         self._row_shape = self._action_shape[1:]
 

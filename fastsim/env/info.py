@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastsim.env.core import Transition
 from fastsim.env.observe import Observation
-from fastsim.env.slots import to_slots
+from fastsim.env.slots import masked, to_slots
 from fastsim.env.state import EnvParams
 from fastsim.market.costs import ALWAYS
 from fastsim.market.features import FEATURE_LIMIT
@@ -284,13 +284,12 @@ def executed_weights(params: EnvParams, transition: Transition) -> Tensor:
     """Weights [N, A] right after the trade; see `MEANING`.
 
     Fused steps keep no single orders. But returns from the fill to the close are those of the tape,
-    so what was held follows from what is seen at the close.
+    or of the episode, so what was held follows from what is seen at the close.
     """
     outcome, seen, assets = transition.outcome, closing(transition), params.tape.num_assets
     at_close = seen.portfolio[:, :assets]
     if outcome.holdings is None:
-        after = params.tape.next["r_after"][(seen.bar - 1).clamp_min(0)]
-        growth = torch.where(transition.restarted[:, None], 1.0, 1.0 + after)
+        growth = torch.where(transition.restarted[:, None], 1.0, _growth_after_fill(params, seen))
         held = at_close * outcome.wealth[:, None] / growth
     else:
         all_assets = seen.bar[:, None][:, :0]
@@ -298,6 +297,16 @@ def executed_weights(params: EnvParams, transition: Transition) -> Tensor:
     unknown = outcome.ruined | (at_close.abs() >= FEATURE_LIMIT).any(-1)
     traded = torch.where(outcome.wealth_traded > 0, outcome.wealth_traded, torch.nan)
     return torch.where(unknown[:, None], torch.nan, held / traded[:, None])
+
+
+def _growth_after_fill(params: EnvParams, seen: Observation) -> Tensor:
+    """Growth [N, A] of prices from the last fill to the close that is seen, by slot."""
+    growth = 1.0 + params.tape.next["r_after"][(seen.bar - 1).clamp_min(0)]
+    if seen.view is None:
+        return growth
+    growth = to_slots(growth.pow(seen.view.volatility[:, None]), seen.view.slots)
+    hidden = masked(seen.view.slots)
+    return growth if hidden is None else growth.masked_fill(hidden, 1.0)
 
 
 def table() -> str:

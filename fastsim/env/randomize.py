@@ -25,13 +25,14 @@ from fastsim.market.costs import CostConfig, Friction
 from fastsim.market.tape import MarketTape
 
 RANDOMIZE_STREAM = 16
-_COSTS = {  # names in the configuration: column of `Friction`, its unit
+DRAWN_COSTS = {
     "fee_bps": ("fee", BPS),
     "half_spread_bps": ("half_spread", BPS),
     "impact": ("impact", 1.0),
     "participation": ("participation", 1.0),
     "borrow_bps_per_year": ("borrow", BPS),
 }
+"""Names in the configuration: column of `Friction`, and its unit."""
 _FACTOR_LIMIT = 100.0
 
 
@@ -59,7 +60,7 @@ class RandomizeConfig:
     def __post_init__(self) -> None:
         require_choice(self, "spacing")
         self._check_assets()
-        for name in _names():
+        for name in drawn_names():
             bounds = getattr(self, name)
             if isinstance(bounds, tuple | list) and not bounds:
                 continue
@@ -73,7 +74,7 @@ class RandomizeConfig:
     @property
     def varies(self) -> bool:
         """Whether anything is drawn."""
-        return bool(self.assets) or any(getattr(self, name) for name in _names())
+        return bool(self.assets) or any(getattr(self, name) for name in drawn_names())
 
     @property
     def shows(self) -> bool:
@@ -90,7 +91,7 @@ class RandomizeConfig:
             )
 
     def _check_bound(self, name: str, bound: float) -> None:
-        if name in _COSTS:
+        if name in DRAWN_COSTS:
             CostConfig(**{name: bound})  # type: ignore[arg-type]
         elif not 0.0 <= bound <= _FACTOR_LIMIT:
             raise ConfigError(
@@ -111,7 +112,7 @@ def check_assets(tape: MarketTape, config: RandomizeConfig) -> None:
         )
 
 
-def _names() -> tuple[str, ...]:
+def drawn_names() -> tuple[str, ...]:
     """What is drawn from a range of numbers; the place of a name is that of its stream."""
     apart = ("assets", "spacing")
     return tuple(field.name for field in fields(RandomizeConfig) if field.name not in apart)
@@ -121,7 +122,7 @@ def draw(config: RandomizeConfig, name: str, key: Tensor, episode: Tensor) -> Te
     """Value of `name`, in its unit, in `episode` [N] of environments `key` [N]; float64 [N]."""
     bounds: tuple[float, float] = getattr(config, name)
     low, high = bounds
-    share = draw_uniform(key, episode, RANDOMIZE_STREAM + _names().index(name))
+    share = draw_uniform(key, episode, RANDOMIZE_STREAM + drawn_names().index(name))
     if config.spacing == "log":
         return low * torch.exp(math.log(high / low) * share)
     return low + (high - low) * share
@@ -133,7 +134,7 @@ def draw_friction(
     """`friction` with the costs that are drawn in place of its own."""
     drawn = {
         column: (unit * draw(config, name, key, episode)).to(friction.fee.dtype)
-        for name, (column, unit) in _COSTS.items()
+        for name, (column, unit) in DRAWN_COSTS.items()
         if getattr(config, name)
     }
     return friction._replace(**drawn)

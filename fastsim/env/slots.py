@@ -17,7 +17,7 @@ from fastsim.env.random import draw_integers
 COUNT_STREAM = 64
 ORDER_STREAM = 1024
 """The first of as many streams as there are assets."""
-_RESOLUTION = 1 << 31
+RESOLUTION = 1 << 31
 
 
 class View(NamedTuple):
@@ -38,7 +38,7 @@ def draw_slots(bounds: tuple[int, ...], assets: int, key: Tensor, episode: Tenso
     fewest, most = bounds
     numbers = torch.arange(assets, device=key.device)
     count = fewest + draw_integers(key, episode, COUNT_STREAM, most - fewest + 1)  # [N]
-    hashes = draw_integers(key[:, None], episode[:, None], ORDER_STREAM + numbers, _RESOLUTION)
+    hashes = draw_integers(key[:, None], episode[:, None], ORDER_STREAM + numbers, RESOLUTION)
     order = hashes.argsort(dim=-1, stable=True)
     return torch.where(numbers < count[:, None], order, -1)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import configs, shared_configs
+from parity import configs, drawn_configs, shared_configs
 from worlds import SHORT_FEATURES, random_bars
 
 from fastsim.env.accounting import Outcome
@@ -26,8 +26,6 @@ from fastsim.market.costs import ALWAYS, Friction
 from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
-WITHOUT_EFFECT = {"randomize.spacing"}
-"""Settings that say nothing while the others are at what fused steps cover."""
 
 
 def test_the_table_in_the_documentation_is_made_from_the_record():
@@ -66,15 +64,13 @@ def test_parity_is_tried_on_every_value_that_kernels_cover():
     seen = defaultdict(set)
 
     @settings(max_examples=300)
-    @given(st.one_of(configs(), shared_configs()))
+    @given(drawn_configs(st.one_of(configs(), shared_configs())))
     def collect(config):
         for name, value in leaves(config):
             seen[name].add(value)
 
     collect()
     for name, allowed in FUSED.settings.items():
-        if name in WITHOUT_EFFECT:
-            continue
         if allowed.known is None:
             assert len(seen[name]) > 1, f"parity.py never varies {name}"
         else:

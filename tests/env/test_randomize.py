@@ -195,12 +195,6 @@ def test_a_backtest_is_of_the_market_as_it_is():
     assert_same_bits(replay_benchmarks(TAPE, drawn).wealth, plain.wealth)
 
 
-def test_fused_backends_say_what_they_leave_out():
-    assert make(COSTS, backend="auto").stepper.name == "torch"
-    with pytest.raises(ConfigError, match=r"does not cover randomize\.fee_bps = "):
-        make(COSTS, backend="numba")
-
-
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

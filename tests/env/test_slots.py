@@ -335,10 +335,3 @@ def test_more_assets_than_there_are_is_an_error():
 def test_numbers_of_assets_survive_a_configuration_file():
     config = EnvConfig(randomize=SOME)
     assert from_mapping(EnvConfig, to_mapping(config)) == config
-
-
-def test_fused_backends_leave_it_to_the_reference():
-    assert make().stepper.name == "torch"
-    rules = EnvConfig(randomize=SOME, episode=EpisodeConfig(horizon=8))
-    with pytest.raises(ConfigError, match=r"does not cover randomize\.assets = "):
-        PortfolioEnv(TAPE, 2, rules, backend="numba")

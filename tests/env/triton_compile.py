@@ -16,12 +16,14 @@ from fastsim.env.kernels.buffers import (
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     pack_market,
     pack_rules,
 )
 from fastsim.env.kernels.triton_kernel import step_kernel
-from fastsim.env.kernels.triton_step import VECTOR, constants
+from fastsim.env.kernels.triton_step import VECTOR, constants, drawn_tables
 from fastsim.env.orders import OrderConfig
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.env.state import make_params
 from fastsim.market.costs import CostConfig, make_friction
@@ -36,6 +38,11 @@ MOVING = {"impact": ImpactConfig(transient=1.0, permanent=0.1)}
 FURTHER = {
     "orders": OrderConfig(unfilled="carry", whole_shares=True, maintenance_margin=0.2),
     "costs": CostConfig(fee_per_share=0.01, minimum_fee=1.0),
+}
+DRAWN = {
+    "randomize": RandomizeConfig(
+        fee_bps=(1.0, 9.0), volatility=(0.5, 2.0), assets=(1, 4), spacing="log"
+    )
 }
 RULES = (
     (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
@@ -79,6 +86,18 @@ RULES = (
         1,
         FURTHER | MOVING | {"orders": OrderConfig(unfilled="carry", maintenance_margin=0.2)},
     ),
+    (30, torch.float32, "logits", "excess_log_growth", "same_step", "flat", 7, 1, DRAWN),
+    (
+        5,
+        torch.float64,
+        "weights",
+        "log_growth",
+        "next_step",
+        "index",
+        7,
+        2,
+        DRAWN | MOVING | {"players": 3},
+    ),
 )
 
 
@@ -111,6 +130,8 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         pack_rules(params).real,
         empty_results(params, rows),
         empty_singles(params, rows, asked=bool(others)),
+        empty_views(params, rows),
+        *drawn_tables(params, rows),
         grid=(2,),
         **constants(params, single_orders=bool(others)),
     )

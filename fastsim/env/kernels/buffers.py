@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import nan
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,7 +27,9 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.env.orders import Fill, OrderConfig
 from fastsim.env.portfolio_columns import portfolio_names
+from fastsim.env.randomize import DRAWN_COSTS
 from fastsim.env.reward import RewardMemory
+from fastsim.env.slots import View
 from fastsim.env.state import EnvParams, EnvState, endowment
 from fastsim.market.block import Block
 
@@ -59,6 +62,7 @@ class State(NamedTuple):
     money: Tensor  # [N, MONEY]
     counters: Tensor  # [N, COUNTER]  int64
     done: Tensor  # [N]  bool
+    slots: Tensor  # [N, A]  int64, or [N, 0] where every asset is shown in its own slot
     displaced: Tensor  # [DISPLACED, M, A'], or [DISPLACED, M, 0] if every row is its own
     open_orders: Tensor  # [N, A'], or [N, 0] where none are carried
 
@@ -80,7 +84,7 @@ class State(NamedTuple):
             memory=RewardMemory(**{name: money[name] for name in c.MEMORY}),
             invalid_actions=counters["invalid_actions"],
             key=counters["key"],
-            slots=self.counters[:, :0],
+            slots=self.slots,
         )
 
     def load(self, state: EnvState) -> None:
@@ -94,11 +98,33 @@ class State(NamedTuple):
         for name, values in state.displacement._asdict().items():
             self.displaced[getattr(c.DISPLACED, name), :, : values.shape[1]] = values
         self.done.copy_(state.episode.done)
+        self.slots.copy_(state.slots)
         numbers = state._asdict() | state.episode._asdict() | state.memory._asdict()
         numbers |= {"cash": state.portfolio.cash}
         for block, names in ((self.money, c.MONEY), (self.counters, c.COUNTER)):
             for name, column in by_name(names, block).items():
                 column.copy_(numbers[name])
+
+
+class Draws(NamedTuple):
+    """What is drawn for every episode: from which ranges, and what follows from it for each row.
+
+    A row's costs are in `MarketBlocks.friction`, and what it has drawn is a function of the state.
+    """
+
+    ranges: Tensor  # [DRAWN, 3]  float64: lowest, highest and unit; NaN where nothing is drawn
+    rising: Tensor  # [A F]  1 for features that rise with the log of the volatility, else 0
+    factors: Tensor  # [N, FACTOR]
+    shown: Tensor  # [N]  int64, assets of the episode
+
+
+class Views(NamedTuple):
+    """How agents see the market after a step, where that is not as it is; see `slots.View`."""
+
+    slots: Tensor  # [N, A]  int64, or [N, 0]
+    volatility: Tensor  # [N]
+    final_slots: Tensor  # like `slots`, before a restart; empty under next_step
+    final_volatility: Tensor  # [N]; empty under next_step
 
 
 class Singles(NamedTuple):
@@ -132,7 +158,9 @@ class Results(NamedTuple):
     final_seen: Tensor  # like `seen`, before a restart; empty under next_step
     final_bar: Tensor  # [N]  int64; empty under next_step
 
-    def transition(self, portfolio_width: int, singles: Singles | None = None) -> Transition:
+    def transition(
+        self, portfolio_width: int, singles: Singles | None = None, views: Views | None = None
+    ) -> Transition:
         """The same memory under the names of the reference."""
         figures, flags = self.figures.unbind(1), self.flags.unbind(1)
         cost = {name: figures[place] for name, place in _COSTS}
@@ -143,12 +171,15 @@ class Results(NamedTuple):
             single = {"trade": trade, "holdings": singles.holdings, "margin_call": called}
             if called is not None:
                 cost = {name: paid - called.cost[name] for name, paid in cost.items()}
-        final = None
+        final, view, last_view = None, None, None
+        if views is not None:
+            view = View(views.slots, views.volatility)
+            last_view = View(views.final_slots, views.final_volatility)
         if len(self.final_bar):
-            final = _observation(self.final_bar, self.final_seen, portfolio_width)
+            final = _observation(self.final_bar, self.final_seen, portfolio_width, last_view)
         at, ends = c.FIGURE, c.FLAG
         return Transition(
-            observation=_observation(self.bar, self.seen, portfolio_width),
+            observation=_observation(self.bar, self.seen, portfolio_width, view),
             reward=figures[at.reward],
             terminated=flags[ends.terminated],
             truncated=flags[ends.truncated],
@@ -182,6 +213,8 @@ def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
     rate = begun.displacement.rate
     moves = {
         **{name: following[name] for name in c.MOVE._fields if name in following},
+        **_log_returns(params),
+        "present": (tape.known.sigma > 0).to(tape.dtype),
         "dollars": torch.where(following["tradable"], following["dollars"], 0.0),
         "start_holdings": begun.portfolio.holdings,
         "start_rate": rate if begun.displacement.exists else torch.zeros_like(tape.known.sigma),
@@ -191,7 +224,8 @@ def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
         "start_cash": begun.portfolio.cash,
         "start_wealth": worth(begun),
     }
-    rows = torch.stack([moves[name] for name in c.MOVE._fields[: market_rows(params.config)]], 1)
+    names = c.MOVE._fields[: market_rows(params.config)]
+    rows = torch.stack([moves[name].to(tape.dtype) for name in names], 1)
     return MarketBlocks(
         moves=pad(rows, (0, -tape.num_assets % vector)),
         bars=torch.stack([bars[name] for name in c.BARS._fields], dim=1),
@@ -239,6 +273,13 @@ def _fees(params: EnvParams) -> Tensor:
     return torch.stack([none if fee is None else fee for fee in given], 1)
 
 
+def _log_returns(params: EnvParams) -> dict[str, Tensor]:
+    """What returns are laid out as where an episode multiplies their logarithms."""
+    if not params.config.randomize.volatility:
+        return {}
+    return {name: params.tape.next[name].log1p() for name in ("r_before", "r_after")}
+
+
 def repack_bars(market: MarketBlocks, params: EnvParams, bars: Tensor, vector: int = 1) -> None:
     """Lay out again, in place, these bars [B], at which the tape has changed."""
     if len(bars) == 0:
@@ -253,6 +294,7 @@ def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = params.tape, params.config
     episode, reward, following = config.episode, config.reward, tape.next
+    randomize = config.randomize
     whole = {
         "action": getattr(c.ACTION, config.action),
         "reward": getattr(c.REWARD, reward.kind),
@@ -275,11 +317,15 @@ def pack_rules(params: EnvParams) -> Rules:
         "lends": "borrow" in following,
         "bans": "shortable" in following,
         "delists": "delisted" in following,
+        "fewest": min(randomize.assets, default=0),
+        "most": max(randomize.assets, default=0),
+        "log_spacing": randomize.spacing == "log",
         **{f"{name}_at": place for name, place in column_places(params).items()},
     }
     real = {
         "max_gross": config.max_gross,
         "initial_cash": config.initial_cash,
+        "initial_invested": config.initial_invested,
         "adaptation": reward.adaptation,
         "drawdown_penalty": reward.drawdown_penalty,
         "retention": config.impact.retention,
@@ -316,6 +362,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
         money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
         counters=torch.empty(num_envs, c.NUM_COUNTERS, device=tape.device, dtype=torch.int64),
         done=torch.empty(num_envs, device=tape.device, dtype=torch.bool),
+        slots=_empty_slots(params, num_envs),
         displaced=torch.empty(len(c.DISPLACED), markets, columns, **options),  # type: ignore[call-overload]
         open_orders=torch.empty(num_envs, kept, **options),  # type: ignore[call-overload]
     )
@@ -344,6 +391,45 @@ def without_features(params: EnvParams) -> EnvParams:
     if params.config.observation != "flat":
         return params
     return params._replace(config=replace(params.config, observation="index"))
+
+
+def empty_draws(params: EnvParams, num_envs: int) -> Draws | None:
+    """Ranges that are drawn from, and room for what N rows draw; None if nothing is drawn."""
+    tape, config = params.tape, params.config.randomize
+    if not config.varies:
+        return None
+    units = {name: unit for name, (_, unit) in DRAWN_COSTS.items()}
+    ranges = [
+        (*(getattr(config, name) or (nan, nan)), units.get(name, 1.0)) for name in c.DRAWN._fields
+    ]
+    rising = [name in tape.rising for name in tape.feature_names]
+    options: dict[str, Any] = {"device": tape.device, "dtype": tape.dtype}
+    return Draws(
+        ranges=torch.tensor(ranges, device=tape.device, dtype=torch.float64),
+        rising=torch.tensor(rising * tape.num_assets, **options),
+        factors=torch.empty(num_envs, len(c.FACTOR), **options),
+        shown=torch.empty(num_envs, device=tape.device, dtype=torch.int64),
+    )
+
+
+def empty_views(params: EnvParams, num_envs: int) -> Views | None:
+    """Room for what N rows see the market as; None where it is as it is."""
+    tape, config = params.tape, params.config
+    if not config.randomize.shows:
+        return None
+    finals = num_envs if config.autoreset == "same_step" else 0
+    options: dict[str, Any] = {"device": tape.device, "dtype": tape.dtype}
+    return Views(
+        slots=_empty_slots(params, num_envs),
+        volatility=torch.empty(num_envs, **options),
+        final_slots=_empty_slots(params, finals),
+        final_volatility=torch.empty(finals, **options),
+    )
+
+
+def _empty_slots(params: EnvParams, rows: int) -> Tensor:
+    columns = params.tape.num_assets if params.config.randomize.assets else 0
+    return torch.empty(rows, columns, device=params.tape.device, dtype=torch.int64)
 
 
 def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles | None:
@@ -396,9 +482,11 @@ def torch_blocks(blocks: Blocks) -> Blocks:
 
 
 def market_rows(config: EnvConfig) -> int:
-    """Rows of `MarketBlocks.moves` for each bar: fewer where all episodes begin with cash alone."""
+    """Rows of `MarketBlocks.moves` for each bar; see `columns.MOVE`."""
+    if config.randomize.shows:
+        return len(c.MOVE)
     invested = config.initial_invested > 0 or config.impact.moves_prices
-    return len(c.MOVE) if invested else int(c.MOVE.start_holdings)
+    return int(c.MOVE.tradable if invested else c.MOVE.start_holdings)
 
 
 def by_market(config: EnvConfig) -> bool:
@@ -435,7 +523,7 @@ def _starts(params: EnvParams) -> Account:
     return begun._replace(displacement=moved)
 
 
-def _observation(bar: Tensor, seen: Tensor, width: int) -> Observation:
+def _observation(bar: Tensor, seen: Tensor, width: int, view: View | None) -> Observation:
     if seen.shape[1] == width:
-        return Observation(bar, seen)
-    return Observation(bar, seen[:, -width:], seen)
+        return Observation(bar, seen, view=view)
+    return Observation(bar, seen[:, -width:], seen, view)

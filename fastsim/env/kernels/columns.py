@@ -10,6 +10,7 @@ from collections import namedtuple
 from typing import Any
 
 from fastsim.env.info import figure_names
+from fastsim.env.randomize import DRAWN_COSTS, drawn_names
 
 
 def places(kind: str, *names: str) -> Any:
@@ -18,9 +19,13 @@ def places(kind: str, *names: str) -> Any:
 
 
 MOVE = places(
-    "Move", "r_before", "r_after", "dollars", "impact_scale", "start_holdings", "start_rate"
+    "Move",
+    *("r_before", "r_after", "dollars", "impact_scale"),
+    *("start_holdings", "start_rate", "tradable", "present"),
 )
-"""Rows of `MarketBlocks.moves`; the last two where episodes begin with more than cash."""
+"""Rows of `MarketBlocks.moves`. Those from `start_holdings` on are there where episodes begin with
+more than cash, and those from `tradable` on where agents see another market than the tape's: what
+can be traded, and what has a volatility. Where volatilities are drawn, returns are log returns."""
 TERM = places(
     "Term",
     *("price", "borrow", "shortable", "delisted", "listed", "closing_price", "closing_scale"),
@@ -39,6 +44,10 @@ MEMORY = ("mean", "square")
 """Those of them that are the reward's."""
 DISPLACED = places("Displaced", "transient", "rate")
 """Parts of `State.displaced`, as in `Displacement`."""
+DRAWN = places("Drawn", *drawn_names())
+"""Rows of `Draws.ranges`; the costs among them come first, as in `FRICTION`."""
+FACTOR = places("Factor", "volatility", "log_volatility", "rate")
+"""Columns of `Draws.factors`: of log returns, the logarithm of that, and of displacements."""
 COUNTER = places("Counter", "bar", "end", "number", "invalid_actions", "key")
 """Columns of `State.counters`."""
 COSTS = ("commission", "spread", "impact")
@@ -53,13 +62,15 @@ WHOLE = places(
     "Whole",
     *("action", "reward", "same_step", "flat", "first", "last", "horizon", "random_start"),
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
+    *("fewest", "most", "log_spacing"),
     *("carries", "whole_shares", "by_order", "lends", "bans", "delists"),
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
 )
-"""Entries of `Rules.whole`; a horizon of 0 is none. The last are where portfolio columns begin."""
+"""Entries of `Rules.whole`; a horizon of 0 is none, and so are 0 assets to be drawn. The last are
+where portfolio columns begin."""
 REAL = places(
     "Real",
-    *("max_gross", "initial_cash", "adaptation", "drawdown_penalty"),
+    *("max_gross", "initial_cash", "initial_invested", "adaptation", "drawdown_penalty"),
     *("retention", "transient_share", "maintenance_margin"),
 )
 """Entries of `Rules.real`."""
@@ -71,6 +82,8 @@ REWARD = places(
     *("differential_sharpe", "drawdown_penalized_growth"),
 )
 """Numbers that stand for rewards."""
+assert tuple(column for column, _ in DRAWN_COSTS.values()) == FRICTION._fields[: len(DRAWN_COSTS)]
+assert tuple(DRAWN_COSTS) == DRAWN._fields[: len(DRAWN_COSTS)]
 PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order")
 """Portfolio columns that kernels write."""
 NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))

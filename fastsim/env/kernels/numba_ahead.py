@@ -127,7 +127,7 @@ def _share_out(params: EnvParams, state: State, how: Ahead, desk: Desk, kept: Ke
     bounds = [part * rows // threads for part in range(threads + 1)]
     known: Any = _arrays(how)
     calls = [
-        (start, stop, *known, *_layers(how), desk, kept, *fixed, *room(params, padded))
+        (start, stop, *known, *_layers(how), desk, kept, *fixed, None, *room(params, padded))
         for start, stop in pairwise(bounds)
     ]
     run = run_rows if lone else run_markets

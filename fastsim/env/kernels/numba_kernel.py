@@ -17,7 +17,15 @@ import numpy as np
 from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM
 from fastsim.env.kernels import columns as c
-from fastsim.env.kernels.numba_draws import draw_integer
+from fastsim.env.kernels.numba_draws import (
+    by_asset,
+    draw_episode,
+    draw_integer,
+    meet_drawn,
+    show_features,
+    show_in_slots,
+    show_view,
+)
 from fastsim.env.kernels.numba_jit import every, jit
 from fastsim.env.kernels.numba_orders import charge as charge_orders
 from fastsim.env.kernels.numba_orders import (
@@ -58,57 +66,64 @@ def added(cash, carry, amount):
 
 @jit
 @every(c.ACTION)
-def target_weights(n, action, rules, weights):
-    """Write admissible weights [A']; returns whether the row is not finite and holds instead."""
+def target_weights(n, action, shown, rules, weights):
+    """Write admissible weights [A']; returns whether the row is not finite and holds instead.
+
+    Nothing is asked for but by the first `shown` numbers, and by the last where cash has one.
+    """
     real = weights.dtype.type
     largest, one, zero = real(LARGEST), real(1.0), real(0.0)
-    mode, width = rules.whole[c.WHOLE.action], action.shape[1]
-    assets = width - 1 if mode == c.ACTION.logits else width
-    check = zero
-    for j in range(width):
+    mode, last = rules.whole[c.WHOLE.action], action.shape[1] - 1
+    check = action[n, last] * zero if mode == c.ACTION.logits else zero
+    for j in range(shown):
         check += action[n, j] * zero  # NaN if anything is not finite
-    weights[assets:] = zero
+    weights[shown:] = zero
     if check != zero:
         weights[:] = zero
         return True
     total, scale = zero, one
     if mode == c.ACTION.logits:
-        top = -largest
-        for j in range(width):
+        top = max(-largest, min(action[n, last], largest))
+        for j in range(shown):
             top = max(top, min(action[n, j], largest))
-        for j in range(assets):
+        for j in range(shown):
             weights[j] = math.exp(max(-largest, min(action[n, j], largest)) - top)
-        total = math.exp(max(-largest, min(action[n, assets], largest)) - top)
-        for j in range(assets):
+        total = math.exp(max(-largest, min(action[n, last], largest)) - top)
+        for j in range(shown):
             total += weights[j]
         scale = one / total
     elif mode == c.ACTION.weights:
-        for j in range(assets):
+        for j in range(shown):
             weights[j] = max(zero, min(action[n, j], largest))
             total += weights[j]
         scale = one / max(total, one)
     elif mode == c.ACTION.signed:
         net = zero
-        for j in range(assets):
+        for j in range(shown):
             weights[j] = max(-largest, min(action[n, j], largest))
             total += abs(weights[j])
             net += weights[j]
         scale = one / max(total / rules.real[c.REAL.max_gross], net, one)
     else:
         scale = real(math.nan)  # no such mode: nobody's money may look right
-    for j in range(assets):
+    for j in range(shown):
         weights[j] *= scale
     return False
 
 
 @jit
-def decide(n, action, state, rules, weights, desk):
+def decide(n, action, state, rules, views, draws, weights, desk):
     """Write the weights to trade to, and count a row that is not finite; returns whether it holds.
 
     A row of NaN alone leaves orders open, where there are such. At the last fill of an episode
     everything may have to be sold.
     """
-    invalid = target_weights(n, action, rules, weights)
+    shown = rules.whole[c.WHOLE.assets]
+    if views is not None:
+        shown = draws.shown[n]
+    invalid = target_weights(n, action, shown, rules, weights)
+    if views is not None:
+        by_asset(n, weights, draws)
     counted = invalid
     if desk is not None:
         counted = invalid and not (rules.whole[c.WHOLE.carries] and is_all_nan(n, action))
@@ -454,7 +469,7 @@ def world_of(n, counters, whole):
 
 
 @partial(jit, inline=False)  # seldom called, and in the way of what is called often
-def restart(n, state, market, rules, desk):
+def restart(n, state, market, rules, draws, desk):
     """The start of the next episode; wealth is the peak."""
     real = state.money.dtype.type
     counters, money, whole = state.counters, state.money, rules.whole
@@ -486,40 +501,55 @@ def restart(n, state, market, rules, desk):
     money[n, c.MONEY.peak] = market.bars[start, c.BARS.start_wealth]
     money[n, c.MONEY.mean] = real(0.0)
     money[n, c.MONEY.square] = real(INITIAL_VOLATILITY**2)
+    if draws is not None:
+        draw_episode(n, state, market, rules, draws)
 
 
 @jit
-def observe(n, wealth, state, market, rules, seen, desk):
+def observe(n, wealth, state, market, rules, views, draws, seen, desk):
     """Write the features of the bar, if there is room for them, and the portfolio's columns."""
     real = state.money.dtype.type
     bound, one = real(FEATURE_LIMIT), real(1.0)
     features, bar = market.features, state.counters[n, c.COUNTER.bar]
     whole, assets = rules.whole, rules.whole[c.WHOLE.assets]
-    for j in range(features.shape[1] if whole[c.WHOLE.flat] else 0):
-        seen[n, j] = features[bar, j]
+    if views is None:
+        for j in range(features.shape[1] if whole[c.WHOLE.flat] else 0):
+            seen[n, j] = features[bar, j]
+    elif whole[c.WHOLE.flat]:
+        show_features(n, bar, market, draws, seen)
     positive = max(wealth, real(SMALLEST))
     scale, weight = one / positive, whole[c.WHOLE.weight_at]
-    for j in range(assets):
-        seen[n, weight + j] = max(-bound, min(state.holdings[n, j] * scale, bound))
+    if views is None:
+        for j in range(assets):
+            seen[n, weight + j] = max(-bound, min(state.holdings[n, j] * scale, bound))
+    else:
+        for j in range(state.holdings.shape[1]):
+            draws.spare[j] = max(-bound, min(state.holdings[n, j] * scale, bound))
+        show_in_slots(n, weight, draws.spare, draws, seen)
     seen[n, weight + assets] = max(-bound, min(state.money[n, c.MONEY.cash] * scale, bound))
     drawdown = one - wealth / state.money[n, c.MONEY.peak]
     growth = math.log(positive / rules.real[c.REAL.initial_cash])
     seen[n, whole[c.WHOLE.drawdown_at]] = max(-bound, min(drawdown, bound))
     seen[n, whole[c.WHOLE.log_growth_at]] = max(-bound, min(growth, bound))
     if desk is not None:
-        show_orders(n, scale, state, rules, seen)
+        show_orders(n, scale, state, rules, views, draws, seen)
 
 
 @jit
-def show_orders(n, scale, state, rules, seen):
+def show_orders(n, scale, state, rules, views, draws, seen):
     """Write the columns that are there where orders stay open; prices are where they were."""
     real, assets = state.money.dtype.type, rules.whole[c.WHOLE.assets]
     bound = real(FEATURE_LIMIT)
     shown, still = rules.whole[c.WHOLE.order_at], rules.whole[c.WHOLE.displacement_at]
     for j in range(assets if shown else 0):
         seen[n, still + j] = real(0.0)
-    for j in range(assets if shown else 0):
-        seen[n, shown + j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
+    if views is None:
+        for j in range(assets if shown else 0):
+            seen[n, shown + j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
+    elif shown:
+        for j in range(state.open_orders.shape[1]):
+            draws.spare[j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
+        show_in_slots(n, shown, draws.spare, draws, seen)
 
 
 @jit
@@ -565,14 +595,18 @@ def end(n, bar, over, state):
 
 
 @jit
-def move(n, action, state, market, rules, results, singles, weights, limit, desk):
+def move(n, action, state, market, rules, results, singles, views, draws, weights, limit, desk):
     """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
     bar, figures = state.counters[n, c.COUNTER.bar], results.figures
-    hold = decide(n, action, state, rules, weights, desk)
+    hold = decide(n, action, state, rules, views, draws, weights, desk)
+    met, row = market, bar
+    if views is not None:
+        meet_drawn(n, bar, market, rules, draws, desk)
+        met, row = draws.met, 0
     before, wealth, ruined = advance(
-        n, bar, hold, state, market, rules, figures, singles, weights, limit, desk
+        n, row, hold, state, met, rules, figures, singles, weights, limit, desk
     )
-    be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
+    be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
     end(n, bar, ruined, state)
     return wealth, ruined
 
@@ -590,34 +624,42 @@ def write_flags(n, ruined, restarted, state, rules, results):
 
 
 @jit
-def step_one(n, action, state, market, rules, results, singles, weights, limit, desk):
+def step_one(n, action, state, market, rules, results, singles, views, draws, weights, limit, desk):
     """Step environment `n`."""
     same_step = rules.whole[c.WHOLE.same_step] != 0
     restarted = state.done[n] and not same_step
     wealth, ruined = state.money[n, c.MONEY.peak], False
     if restarted:
-        restart(n, state, market, rules, desk)
+        restart(n, state, market, rules, draws, desk)
         wealth = state.money[n, c.MONEY.peak]
         stand_still(n, wealth, results.figures)
         if singles is not None:
             keep_none(n, state, singles)
     else:
         wealth, ruined = move(
-            n, action, state, market, rules, results, singles, weights, limit, desk
+            n, action, state, market, rules, results, singles, views, draws, weights, limit, desk
         )
     write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
         results.final_bar[n] = state.counters[n, c.COUNTER.bar]
-        observe(n, wealth, state, market, rules, results.final_seen, desk)
+        observe(n, wealth, state, market, rules, views, draws, results.final_seen, desk)
+        if views is not None:
+            show_view(n, draws, views.final_slots, views.final_volatility)
         if state.done[n]:
-            restart(n, state, market, rules, desk)
+            restart(n, state, market, rules, draws, desk)
             wealth = state.money[n, c.MONEY.peak]
     results.bar[n] = state.counters[n, c.COUNTER.bar]
-    observe(n, wealth, state, market, rules, results.seen, desk)
+    observe(n, wealth, state, market, rules, views, draws, results.seen, desk)
+    if views is not None:
+        show_view(n, draws, views.slots, views.volatility)
 
 
 @partial(jit, inline=False)
-def step_block(start, stop, action, state, market, rules, results, singles, weights, limit, desk):
+def step_block(
+    start, stop, action, state, market, rules, results, singles, views, draws, weights, limit, desk
+):
     """Step environments `start` to `stop`, one after the other."""
     for n in range(start, stop):
-        step_one(n, action, state, market, rules, results, singles, weights, limit, desk)
+        step_one(
+            n, action, state, market, rules, results, singles, views, draws, weights, limit, desk
+        )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.numba_draws import meet_drawn, scale_rates, show_in_slots, show_view
 from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
@@ -141,9 +142,25 @@ def multiply_orders(n, growth, state):
 
 
 @jit
-def trade(n, player, m, bar, action, state, market, rules, figures, weights, limit, desk, pit):
+def trade(
+    n,
+    player,
+    m,
+    bar,
+    action,
+    state,
+    market,
+    rules,
+    figures,
+    views,
+    draws,
+    weights,
+    limit,
+    desk,
+    pit,
+):
     """Let player `n` decide and place its orders."""
-    hold = decide(n, action, state, rules, weights, desk)
+    hold = decide(n, action, state, rules, views, draws, weights, desk)
     wealth, before = meet(n, m, state, pit)
     if desk is None:
         limit_orders(n, bar, hold, before, market, limit)
@@ -328,32 +345,38 @@ def close_account(n, state):
 
 
 @jit
-def move(m, action, state, market, rules, results, singles, weights, limit, desk, pit):
+def move(
+    m, action, state, market, rules, results, singles, views, draws, weights, limit, desk, pit
+):
     """Trade, be paid, and end the episode if it is over for all."""
     zero, figures = weights.dtype.type(0.0), results.figures
     players = rules.whole[c.WHOLE.players]
     first = m * players
     bar, over = state.counters[first, c.COUNTER.bar], True
-    drift(m, bar, state, market, rules, pit)
+    met, row = market, bar
+    if views is not None:
+        meet_drawn(first, bar, market, rules, draws, desk)
+        met, row = draws.met, 0
+    drift(m, row, state, met, rules, pit)
     for player in range(players):
         trade(
-            first + player, player, m, bar, action, state, market, rules, figures,
-            weights, limit, desk, pit,
+            first + player, player, m, row, action, state, met, rules, figures,
+            views, draws, weights, limit, desk, pit,
         )  # fmt: skip
     push(m, state, rules, pit)
     for player in range(players):
         n = first + player
-        settle(n, player, m, bar, state, market, rules, pit, figures, singles, desk)
+        settle(n, player, m, row, state, met, rules, pit, figures, singles, desk)
     for j in range(pit.net.shape[0]):
-        growth = growth_to_close(bar, j, rules, market, desk)
+        growth = growth_to_close(row, j, rules, met, desk)
         state.displaced[c.DISPLACED.rate, m, j] /= growth
     if desk is not None and is_any_called(m, state, rules, figures):
-        call_margin(m, bar, state, market, rules, figures, singles, limit, pit, desk)
+        call_margin(m, row, state, met, rules, figures, singles, limit, pit, desk)
     for n in range(first, first + players):
         wealth = figures[n, c.FIGURE.wealth]
         ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
         before = figures[n, c.FIGURE.wealth_before]
-        be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
+        be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
         results.flags[n, c.FLAG.ruined] = ruined
         over = over and ruined
         if ruined and players > 1:
@@ -365,11 +388,11 @@ def move(m, action, state, market, rules, results, singles, weights, limit, desk
 
 
 @partial(jit, inline=False)  # seldom called
-def begin(m, state, market, rules, desk, pit):
+def begin(m, state, market, rules, draws, desk, pit):
     """The start of the next episode of a market and its players."""
     players = rules.whole[c.WHOLE.players]
     for n in range(m * players, (m + 1) * players):
-        restart(n, state, market, rules, desk)
+        restart(n, state, market, rules, draws, desk)
     zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.COUNTER.bar]
     moved = market.moves.shape[1] > c.MOVE.start_rate
     for j in range(pit.net.shape[0]):
@@ -377,10 +400,12 @@ def begin(m, state, market, rules, desk, pit):
         state.displaced[c.DISPLACED.rate, m, j] = (
             market.moves[bar, c.MOVE.start_rate, j] if moved else zero
         )
+    if draws is not None:
+        scale_rates(m, state, rules, draws)
 
 
 @jit
-def look(m, begun, state, market, rules, results, seen, bars, desk, pit):
+def look(m, begun, state, market, rules, results, views, draws, seen, bars, desk, pit):
     """Write what the players of a market see, at its beginning or after a step."""
     real = state.money.dtype.type
     bound, players = real(FEATURE_LIMIT), rules.whole[c.WHOLE.players]
@@ -395,51 +420,97 @@ def look(m, begun, state, market, rules, results, seen, bars, desk, pit):
         elif results.flags[n, c.FLAG.ruined] and players > 1:
             wealth = real(0.0)
         bars[n] = state.counters[n, c.COUNTER.bar]
-        observe(n, wealth, state, market, rules, seen, desk)
-        for j in range(assets if shown_at else 0):
-            seen[n, shown_at + j] = pit.price[j]
+        observe(n, wealth, state, market, rules, views, draws, seen, desk)
+        if views is None:
+            for j in range(assets if shown_at else 0):
+                seen[n, shown_at + j] = pit.price[j]
+        elif shown_at:
+            show_in_slots(n, shown_at, pit.price, draws, seen)
 
 
 @jit
-def step_one(m, action, state, market, rules, results, singles, weights, limit, desk, pit):
+def step_one(
+    m, action, state, market, rules, results, singles, views, draws, weights, limit, desk, pit
+):
     """Step market `m`."""
     players, same_step = rules.whole[c.WHOLE.players], rules.whole[c.WHOLE.same_step] != 0
     first = m * players
     begun = state.done[first] and not same_step
     if begun:
-        begin(m, state, market, rules, desk, pit)
+        begin(m, state, market, rules, draws, desk, pit)
         for n in range(first, first + players):
             stand_still(n, state.money[n, c.MONEY.peak], results.figures)
             results.flags[n, c.FLAG.ruined] = False
             if singles is not None:
                 keep_none(n, state, singles)
     else:
-        move(m, action, state, market, rules, results, singles, weights, limit, desk, pit)
-    for n in range(first, first + players):
-        write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
-    if same_step:
-        look(
+        move(
             m,
-            False,
+            action,
             state,
             market,
             rules,
             results,
-            results.final_seen,
-            results.final_bar,
+            singles,
+            views,
+            draws,
+            weights,
+            limit,
             desk,
             pit,
         )
+    for n in range(first, first + players):
+        write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
+    if same_step:
+        look(
+            m, False, state, market, rules, results, views, draws,
+            results.final_seen, results.final_bar, desk, pit,
+        )  # fmt: skip
+        if views is not None:
+            for n in range(first, first + players):
+                show_view(n, draws, views.final_slots, views.final_volatility)
         if state.done[first]:
-            begin(m, state, market, rules, desk, pit)
+            begin(m, state, market, rules, draws, desk, pit)
             begun = True
-    look(m, begun, state, market, rules, results, results.seen, results.bar, desk, pit)
+    look(
+        m, begun, state, market, rules, results, views, draws, results.seen, results.bar, desk, pit
+    )
+    if views is not None:
+        for n in range(first, first + players):
+            show_view(n, draws, views.slots, views.volatility)
 
 
 @partial(jit, inline=False)
 def step_block(
-    start, stop, action, state, market, rules, results, singles, weights, limit, desk, pit
+    start,
+    stop,
+    action,
+    state,
+    market,
+    rules,
+    results,
+    singles,
+    views,
+    draws,
+    weights,
+    limit,
+    desk,
+    pit,
 ):
     """Step markets `start` to `stop`, one after the other."""
     for m in range(start, stop):
-        step_one(m, action, state, market, rules, results, singles, weights, limit, desk, pit)
+        step_one(
+            m,
+            action,
+            state,
+            market,
+            rules,
+            results,
+            singles,
+            views,
+            draws,
+            weights,
+            limit,
+            desk,
+            pit,
+        )

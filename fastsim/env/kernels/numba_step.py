@@ -15,19 +15,20 @@ from torch import Tensor
 from fastsim.env.actions import action_width
 from fastsim.env.core import Transition
 from fastsim.env.kernels import columns as c
-from fastsim.env.kernels import numba_kernel, numba_market
+from fastsim.env.kernels import numba_draws, numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
     MarketBlocks,
     Results,
     Rules,
-    Singles,
     State,
     by_market,
     by_orders,
+    empty_draws,
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     numpy_blocks,
     pack_market,
     pack_rules,
@@ -69,38 +70,44 @@ class NumbaStepper:
     def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
         if params.tape.device.type != "cpu":
             raise ConfigError(f'backend "numba" runs on a CPU, not on {params.tape.device}')
-        self.num_envs, assets = state.portfolio.holdings.shape
-        self._params, markets = params, self.num_envs // params.config.players
+        self.num_envs = len(state.portfolio.cash)
+        self._params, self._portfolio_width = params, portfolio_width(params)
         self._state = empty_state(params, self.num_envs, VECTOR)
         self._state.load(state)
-        self._portfolio_width = portfolio_width(params)
-        self._single_orders = single_orders
-        singles = empty_singles(params, self.num_envs, asked=single_orders)
-        self._new_results = room_like(numpy_blocks(empty_results(params, self.num_envs)))
-        self.tells_rows = singles is None
-        self._new_singles: Callable[[], Singles | None] = _nothing
-        if singles is not None:
-            self._new_singles = room_like(numpy_blocks(singles))
         self._market = pack_market(params, VECTOR)
-        self._fixed = on_host(params, self._state, self._market)
+        self._single_orders = single_orders
+        self._new_results = room_like(numpy_blocks(empty_results(params, self.num_envs)))
+        singles = empty_singles(params, self.num_envs, asked=single_orders)
+        self.tells_rows = singles is None
+        self._new_singles = _new_room(singles)
+        self._new_views = _new_room(empty_views(params, self.num_envs))
+        self._fixed = blocks, market = on_host(params, self._state, self._market)
+        self._invalid = blocks.counters[:, c.COUNTER.invalid_actions]
+        self._real = market.moves.dtype
+        self._parts = _parts(params, blocks, self._state.slots.numpy(), market)
+        self._threads, self._room = len(self._parts), self._parts[0][2]
+        self._all = 0, self._parts[-1][1]
         self._rules = numpy_blocks(pack_rules(params))
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
-        self._invalid = self._fixed[0].counters[:, c.COUNTER.invalid_actions]
-        self._threads = 1
-        if self.num_envs * assets >= SERIAL_BELOW:
-            self._threads = min(torch.get_num_threads(), markets)
-        bounds = [part * markets // self._threads for part in range(self._threads + 1)]
-        rooms = [room(params, self._state.holdings.shape[1]) for _ in range(self._threads)]
-        self._parts = list(zip(bounds, bounds[1:], rooms, strict=False))
-        self._all, self._room = (0, markets), rooms[0]
-        self._real = rooms[0][0].dtype
-        width = action_width(params.config.action, assets)
-        blank = self._rules, self._new_results(), self._new_singles()
-        call = self._calls(np.empty((self.num_envs, width), self._real), *blank)[0]
-        kernel = numba_market if by_market(params.config) else numba_kernel
+        self._step_block, self._draw_block = self._compiled()
+        self._draw_again()
+
+    def _compiled(self) -> tuple[Callable[..., None], Callable[..., None] | None]:
+        """Kernels for blocks of these types, for steps and for what is drawn.
+
+        To look up the types of all blocks at every call takes longer than to step an environment.
+        """
+        params = self._params
         forget_old_code(numba_kernel.step_block, "env")
-        # To look up the types of all blocks at every call takes longer than to step an environment.
-        self._step_block = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        width = action_width(params.config.action, params.tape.num_assets)
+        told = self._new_results(), self._new_singles(), self._new_views()
+        call = self._calls(np.empty((self.num_envs, width), self._real), self._rules, told)[0]
+        kernel = numba_market if by_market(params.config) else numba_kernel
+        step = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        if not params.config.randomize.varies:
+            return step, None
+        types = map(numba.typeof, self._draw_call())
+        return step, numba_draws.draw_block.compile(tuple(types))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: blocks are shared here, and compiled code stays."""
@@ -120,6 +127,7 @@ class NumbaStepper:
     def load(self, state: EnvState) -> None:
         """Go on from a copy of this state."""
         self._state.load(state)
+        self._draw_again()
 
     def refresh(self, bars: Tensor) -> None:
         """Read these bars [B] of the tape again."""
@@ -136,9 +144,9 @@ class NumbaStepper:
 
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
-        stepped, singles = self._step(action)
+        told = self._step(action)
         return _as_arrays(
-            (*_NAMES, *stepped, self._invalid.copy(), partial(self._in_tensors, stepped, singles))
+            (*_NAMES, *told[0], self._invalid.copy(), partial(self._in_tensors, *told))
         )
 
     def by_row(self) -> NumbaRow:
@@ -149,49 +157,64 @@ class NumbaStepper:
     def _row(self) -> NumbaRow:
         results = numpy_blocks(empty_results(self._params, 1))
         width = action_width(self._params.config.action, self._params.tape.num_assets)
-        rest, transition = (None, *self._room), partial(self._in_tensors, singles=None)
+        nothing = {"singles": None, "views": None}
+        rest, transition = (None, None, *self._room), partial(self._in_tensors, **nothing)
         market = by_market(self._params.config)
         return NumbaRow(
             (*self._fixed, self._rules), results, rest, width, transition, market=market
         )
 
-    def _in_tensors(self, stepped: Any, singles: Any) -> Transition:
+    def _in_tensors(self, stepped: Any, singles: Any, views: Any) -> Transition:
         """The same memory as tensors."""
-        orders = None if singles is None else torch_blocks(singles)
         results: Results = torch_blocks(stepped)
-        return results.transition(self._portfolio_width, orders)
+        others = (None if blocks is None else torch_blocks(blocks) for blocks in (singles, views))
+        return results.transition(self._portfolio_width, *others)
 
-    def _step(self, action: NDArray[Any], into: Any = None) -> tuple[Any, Any]:
-        """Share the environments among threads."""
+    def _step(self, action: NDArray[Any], into: Any = None) -> tuple[Any, ...]:
+        """Share the environments among threads; returns results, single orders and views."""
         results = self._new_results() if into is None else into
         rules = self._rules if into is None else self._rules_of_room
-        singles = self._new_singles()
+        told = results, self._new_singles(), self._new_views()
         action = np.ascontiguousarray(action, self._real)
         if self._threads > 1:
-            in_parts(self._step_block, self._calls(action, rules, results, singles))
+            in_parts(self._step_block, self._calls(action, rules, told))
         else:  # a single environment takes its step in less time than it takes to look around
-            blocks = (*self._fixed, rules, results, singles)
-            self._step_block(*self._all, action, *blocks, *self._room)
-        return results, singles
+            self._step_block(*self._all, action, *self._fixed, rules, *told, *self._room)
+        return told
 
     def _calls(
-        self, action: NDArray[Any], rules: Rules, results: Results, singles: Singles | None
+        self, action: NDArray[Any], rules: Rules, told: tuple[Any, ...]
     ) -> list[tuple[Any, ...]]:
         """Arguments of the kernel, thread by thread."""
         return [
-            (start, stop, action, *self._fixed, rules, results, singles, *room)
+            (start, stop, action, *self._fixed, rules, *told, *room)
             for start, stop, room in self._parts
         ]
 
+    def _draw_call(self) -> tuple[Any, ...]:
+        """Arguments of the kernel that draws."""
+        return 0, self.num_envs, *self._fixed, self._rules, self._room[0]
+
+    def _draw_again(self) -> None:
+        """Draw what follows from the episodes of a state that was loaded."""
+        if self._draw_block is not None:
+            self._draw_block(*self._draw_call())
+
 
 def _nothing() -> None:
-    """Where single orders are not told."""
+    """What is not told."""
+
+
+def _new_room(blocks: Any) -> Callable[[], Any]:
+    """What makes arrays like these blocks, if there are any."""
+    return _nothing if blocks is None else room_like(numpy_blocks(blocks))
 
 
 def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any, Any]:
     """Blocks as kernels take them: those that these rules need, for each takes time at a call."""
     blocks: Any = numpy_blocks(state)
     tables: Any = numpy_blocks(market)
+    blocks = blocks._replace(slots=None)  # they are among what is drawn
     if not by_market(params.config):
         blocks = blocks._replace(displaced=None)
     if not by_orders(params):
@@ -199,16 +222,57 @@ def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any,
     return blocks, tables
 
 
-def room(params: EnvParams, columns: int) -> tuple[Any, ...]:
-    """What a thread works in: weights and limits, the desk of a row, and the orders of a market."""
+def _parts(
+    params: EnvParams, state: Any, slots: Any, market: Any
+) -> list[tuple[int, int, tuple[Any, ...]]]:
+    """Markets from which to which each thread steps, and what it works in."""
+    rows, columns = state.holdings.shape
+    markets, threads = rows // params.config.players, 1
+    if rows * params.tape.num_assets >= SERIAL_BELOW:
+        threads = min(torch.get_num_threads(), markets)
+    bounds = [part * markets // threads for part in range(threads + 1)]
+    drawn = _drawn_rooms(params, slots, market, (threads, columns))
+    rooms = [room(params, columns, each) for each in drawn]
+    return list(zip(bounds, bounds[1:], rooms, strict=False))
+
+
+def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:
+    """What a thread works in: what is drawn, weights, limits, a desk, and orders of a market."""
     single = [name for name in ("weights", "limit", *numba_market.Pit._fields) if name != "orders"]
     rows = len(single) + len(c.DESK) + params.config.players  # an order for each player
     lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
     rooms = dict(zip(single, lanes, strict=False))
     weights, limit, lanes = rooms.pop("weights"), rooms.pop("limit"), lanes[len(single) :]
     desk, orders = lanes[: len(c.DESK)], lanes[len(c.DESK) :]
-    room = weights, limit, desk if by_orders(params) else None
+    room = drawn, weights, limit, desk if by_orders(params) else None
     return (*room, numba_market.Pit(**rooms, orders=orders)) if by_market(params.config) else room
+
+
+def _drawn_rooms(params: EnvParams, slots: Any, market: Any, sizes: tuple[int, int]) -> list[Any]:
+    """What rows draw, and room to work in for each thread; None where nothing is drawn."""
+    threads, columns = sizes
+    draws = empty_draws(params, len(slots))
+    if draws is None:
+        return [None] * threads
+    shared: Any = numpy_blocks(draws)
+    return [
+        numba_draws.Drawn(
+            *shared,  # type: ignore[misc]
+            slots=slots,
+            order=np.empty(params.tape.num_assets, np.int64),
+            spare=np.empty(columns, market.moves.dtype),
+            met=_one_bar(market),
+        )
+        for _ in range(threads)
+    ]
+
+
+def _one_bar(market: Any) -> Any:
+    """The same market, but with room for a single bar."""
+    names = ("moves", "bars", "terms")
+    tables = {name: getattr(market, name) for name in names}
+    rooms = {name: np.empty_like(each[:1]) for name, each in tables.items() if each is not None}
+    return market._replace(**rooms)
 
 
 make = NumbaStepper

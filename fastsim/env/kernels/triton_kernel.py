@@ -21,8 +21,18 @@ from fastsim.env.actions import LARGEST
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
 from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.triton_draws import (
+    Friction,
+    draw_factor,
+    draw_friction,
+    draw_integer,
+    draw_rate,
+    find_slots,
+    hidden,
+    renew_slots,
+    show_view,
+)
 from fastsim.env.orders import BISECTIONS, NEWTON_STEPS
-from fastsim.env.random import GOLDEN
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -35,7 +45,6 @@ _LARGEST = tl.constexpr(LARGEST)
 _SMALLEST = tl.constexpr(1e-37)  # wealth and its ratios are raised to this before a logarithm
 _START_STREAM = tl.constexpr(START_STREAM)
 _WORLD_STREAM = tl.constexpr(WORLD_STREAM)
-_GOLDEN = tl.constexpr(GOLDEN)
 _RUIN_LOG_GROWTH = tl.constexpr(RUIN_LOG_GROWTH)
 _INITIAL_SQUARE = tl.constexpr(INITIAL_VOLATILITY**2)
 _LIMIT = tl.constexpr(FEATURE_LIMIT)
@@ -51,16 +60,6 @@ class Account(NamedTuple):
     open_orders: tl.tensor  # like `held`, or as a number 0 where none are carried
     peak: tl.tensor
     memory: RewardMemory
-
-
-class Friction(NamedTuple):
-    """What trading costs, as `columns.FRICTION` names it."""
-
-    fee: tl.tensor
-    half_spread: tl.tensor
-    impact: tl.tensor
-    participation: tl.tensor
-    borrow: tl.tensor
 
 
 class Further(NamedTuple):
@@ -125,7 +124,6 @@ class Figures(NamedTuple):
     interest: tl.tensor
 
 
-assert Friction._fields == c.FRICTION._fields
 assert TradeCost._fields == c.COSTS
 
 
@@ -183,24 +181,6 @@ def cut(x, limit):
 
 
 @triton.jit
-def mix(bits):
-    """Finalise the low 32 bits of an int64, as `fastsim.env.random` does."""
-    bits = bits & 0xFFFFFFFF
-    bits = bits ^ (bits >> 16)
-    bits = (bits * 0x85EBCA6B) & 0xFFFFFFFF
-    bits = bits ^ (bits >> 13)
-    bits = (bits * 0xC2B2AE35) & 0xFFFFFFFF
-    return bits ^ (bits >> 16)
-
-
-@triton.jit
-def draw_integer(key, number, stream, bound):
-    """An integer in [0, bound)."""
-    bits = mix(mix(key + number * _GOLDEN) + stream)
-    return (bits * bound) >> 32
-
-
-@triton.jit
 def not_finite(x):
     """1 for NaN and infinities, else 0."""
     return tl.where(tl.abs(x) < float("inf"), 0, 1)
@@ -213,11 +193,11 @@ def is_number(x):
 
 
 @triton.jit
-def target_weights(action, n, max_gross, lanes, assets: tl.constexpr, mode: tl.constexpr):
+def target_weights(action, n, max_gross, shown, assets: tl.constexpr, mode: tl.constexpr):
     """Admissible weights, zero in empty lanes, and whether the row is not finite and holds."""
-    inside = lanes < assets
+    inside = shown.inside
     row = action + n * (assets + (mode == c.ACTION.logits))
-    asked = tl.load(row + lanes, mask=inside, other=0.0)
+    asked = tl.load(row + shown.slot, mask=inside, other=0.0)
     odd = largest(not_finite(asked))
     if mode == c.ACTION.logits:
         cash = tl.load(row + assets)
@@ -287,13 +267,20 @@ def store_account(account, state, n, lanes, padded: tl.constexpr, further: tl.co
 
 
 @triton.jit
+def gross_return(moves, room, factor, row: tl.constexpr, padded: tl.constexpr):
+    """What a row of returns makes of a price; log returns are multiplied by the factor, if any."""
+    told = tl.load(moves + row * padded, mask=room, other=0.0)
+    return 1.0 + told if factor is None else tl.exp(factor * told)
+
+
+@triton.jit
 def load_term(terms, row: tl.constexpr, room, padded: tl.constexpr):
     """What further rules need of a bar; empty lanes hold ones, as in the table."""
     return tl.load(terms + row * padded, mask=room, other=1.0)
 
 
 @triton.jit
-def load_venue(scale, price, friction, fees, room, further: tl.constexpr):
+def load_venue(scale, price, factor, friction, fees, room, further: tl.constexpr):
     """Where an environment trades, by where the scale of impact and the price are."""
     one, none = 1.0, 0.0
     if further.by_order or further.whole_shares:
@@ -302,7 +289,10 @@ def load_venue(scale, price, friction, fees, room, further: tl.constexpr):
     if further.by_order:
         per_share = tl.load(fees + c.FEE.per_share)
         minimum = tl.load(fees + c.FEE.minimum)
-    return Venue(tl.load(scale, mask=room, other=0.0), one, friction, per_share, minimum)
+    scales = tl.load(scale, mask=room, other=0.0)
+    if factor is not None:
+        scales = factor * scales
+    return Venue(scales, one, friction, per_share, minimum)
 
 
 @triton.jit
@@ -440,7 +430,7 @@ def find_bounds(before, held, friction, moves, terms, room, padded: tl.constexpr
 
 @triton.jit
 def rebalance(
-    before, held, open_orders, weights, hold, moves, terms, friction, fees, room,
+    before, held, open_orders, weights, hold, moves, terms, factor, friction, fees, room,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Orders that lead to `weights` of what their cost leaves of `before`.
@@ -448,8 +438,8 @@ def rebalance(
     Returns also their cost, how much more was asked for, and what stays open.
     """
     venue = load_venue(
-        moves + c.MOVE.impact_scale * padded, terms + c.TERM.price * padded, friction, fees, room,
-        further,
+        moves + c.MOVE.impact_scale * padded, terms + c.TERM.price * padded, factor, friction, fees,
+        room, further,
     )  # fmt: skip
     bounds = find_bounds(before, held, friction, moves, terms, room, padded, further)
     x = post_cost_wealth(before, held, weights, bounds, venue, enough, further)
@@ -471,13 +461,13 @@ def rebalance(
 
 @triton.jit
 def cut_positions(
-    wealth, held, called, terms, friction, fees, margin, room,
+    wealth, held, called, terms, factor, friction, fees, margin, room,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Sales of those who are called, as in `orders.cut`, and their cost."""
     venue = load_venue(
-        terms + c.TERM.closing_scale * padded, terms + c.TERM.closing_price * padded, friction,
-        fees, room, further,
+        terms + c.TERM.closing_scale * padded, terms + c.TERM.closing_price * padded, factor,
+        friction, fees, room, further,
     )  # fmt: skip
     loose = tl.where(load_term(terms, c.TERM.listed, room, padded) > 0.0, held, 0.0)
     gross, movable = total(tl.abs(held)), total(tl.abs(loose))
@@ -546,6 +536,17 @@ def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, inte
 
 
 @triton.jit
+def growth_to_close(moves, terms, room, factor, padded: tl.constexpr, further: tl.constexpr):
+    """By how much prices grow from the fill to the close; what is delisted loses what it loses."""
+    growth = gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    if further.delists and factor is not None:
+        gone = load_term(terms, c.TERM.delisted, room, padded) > 0.0
+        told = tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
+        growth = tl.where(gone, tl.exp(told), growth)
+    return growth
+
+
+@triton.jit
 def pay_out(held, value, open_orders, growth, terms, room, padded: tl.constexpr,
             further: tl.constexpr):  # fmt: skip
     """Holdings, open orders and growth less what is delisted, and the cash that it brings."""
@@ -579,16 +580,16 @@ def with_call(figures, wealth, cost):
 
 @triton.jit
 def advance(
-    account, weights, hold, moves, bars, terms, friction, fees, real, lanes,
+    account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """From a close to the next: the account, figures, ruin and single orders."""
     room, waiting = lanes < padded, account.open_orders
-    growth = 1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0)
+    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
     held = account.held * growth
     before = total(held) + account.cash
     order, cost, lacking, waiting = rebalance(
-        before, held, waiting * growth, weights, hold, moves, terms, friction, fees, room,
+        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
         padded, enough, further,
     )  # fmt: skip
     paid = sum_of(cost)
@@ -597,7 +598,7 @@ def advance(
     cash, carry, interest, borrow = accrue(
         cash, carry, bought, bars, terms, friction, room, padded, further
     )
-    growth = 1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
+    growth = growth_to_close(moves, terms, room, factor, padded, further)
     held, waiting, growth, due = pay_out(
         bought, bought, waiting, growth, terms, room, padded, further
     )
@@ -615,7 +616,18 @@ def advance(
         called = (wealth > 0.0) & (wealth < margin * total(tl.abs(held)))
         if anyone(called):
             sold, called_cost = cut_positions(
-                wealth, held, called, terms, friction, fees, margin, room, padded, enough, further
+                wealth,
+                held,
+                called,
+                terms,
+                factor,
+                friction,
+                fees,
+                margin,
+                room,
+                padded,
+                enough,
+                further,
             )
         if further.carries:
             waiting = tl.where(largest(tl.abs(sold)) > 0.0, 0.0, waiting)
@@ -641,8 +653,9 @@ def meet(order, rate, transient, seat, share, players: tl.constexpr):
 
 @triton.jit
 def advance_with_impact(
-    account, displacement, weights, hold, moves, bars, terms, friction, fees, real, seat, lanes,
-    players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
+    account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real, seat,
+    lanes, players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
+    further: tl.constexpr,
 ):  # fmt: skip
     """`advance` of a market in which trades move prices: displacement, too.
 
@@ -650,13 +663,13 @@ def advance_with_impact(
     """
     room, waiting = lanes < padded, account.open_orders
     retention, share = tl.load(real + c.REAL.retention), tl.load(real + c.REAL.transient_share)
-    growth = 1.0 + tl.load(moves + c.MOVE.r_before * padded, mask=room, other=0.0)
+    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
     growth = growth * tl.exp((retention - 1.0) * displacement.transient)
     price = mean_price(-displacement.rate * account.held)
     held = account.held * growth
     before = total(held * price) + account.cash
     order, cost, lacking, waiting = rebalance(
-        before, held, waiting * growth, weights, hold, moves, terms, friction, fees, room,
+        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
         padded, enough, further,
     )  # fmt: skip
     rate, transient, paid, lift = meet(
@@ -670,7 +683,7 @@ def advance_with_impact(
     cash, carry, interest, borrow = accrue(
         cash, carry, bought, bars, terms, friction, room, padded, further
     )
-    growth = 1.0 + tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
+    growth = growth_to_close(moves, terms, room, factor, padded, further)
     held, waiting, growth, due = pay_out(
         bought, bought * later, waiting, growth, terms, room, padded, further
     )
@@ -687,7 +700,18 @@ def advance_with_impact(
         called = (wealth > 0.0) & (wealth < margin * total(tl.abs(held)))
         if anyone(called):
             sold, called_cost = cut_positions(
-                wealth, held, called, terms, friction, fees, margin, room, padded, enough, further
+                wealth,
+                held,
+                called,
+                terms,
+                factor,
+                friction,
+                fees,
+                margin,
+                room,
+                padded,
+                enough,
+                further,
             )
             rate, transient, paid, lift = meet(sold, rate, transient, seat, share, players)
             cash, carry = receive(cash, carry, -total(sold * paid) - sum_of(called_cost))
@@ -811,14 +835,28 @@ def load_start(moves, lanes, row: tl.constexpr, rows: tl.constexpr, padded: tl.c
 
 
 @triton.jit
-def renew(over, account, endowment, bars, further: tl.constexpr):
+def endow(endowment, initial, invested, bars, shown, most: tl.constexpr):
+    """Holdings, cash and wealth of an episode that begins: as laid out, or shared by the drawn."""
+    held, cash = endowment, tl.load(bars + c.BARS.start_cash)
+    wealth = tl.load(bars + c.BARS.start_wealth)
+    if most > 0:
+        there = shown.inside & (endowment > 0.0)
+        count = tl.maximum(total(tl.where(there, 1.0, 0.0)), 1.0).to(initial.dtype)
+        held = tl.where(there, divide(invested * initial, count), 0.0)
+        cash = initial - total(held)
+        wealth = total(held) + cash
+    return held, cash, wealth
+
+
+@triton.jit
+def renew(over, account, held, cash, peak, further: tl.constexpr):
     """The account, or where its episode is `over` that of the next."""
     return Account(
-        held=tl.where(over, endowment, account.held),
-        cash=tl.where(over, tl.load(bars + c.BARS.start_cash), account.cash),
+        held=tl.where(over, held, account.held),
+        cash=tl.where(over, cash, account.cash),
         carry=tl.where(over, 0.0, account.carry),
         open_orders=tl.where(over, 0.0, account.open_orders) if further.carries else 0.0,
-        peak=tl.where(over, tl.load(bars + c.BARS.start_wealth), account.peak),
+        peak=tl.where(over, peak, account.peak),
         memory=RewardMemory(
             mean=tl.where(over, 0.0, account.memory.mean),
             square=tl.where(over, _INITIAL_SQUARE, account.memory.square),
@@ -827,29 +865,114 @@ def renew(over, account, endowment, bars, further: tl.constexpr):
 
 
 @triton.jit
-def observe(
-    seen, n, bar, account, wealth, initial, table, lanes, transient,
-    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
-    weight_at: tl.constexpr, drawdown_at: tl.constexpr, log_growth_at: tl.constexpr,
-    displacement_at: tl.constexpr, order_at: tl.constexpr,
+def lay_out(
+    market, bar, initial, invested, key, number, ranges, lanes, shown,
+    padded: tl.constexpr, rows: tl.constexpr, by_market: tl.constexpr, drawn: tl.constexpr,
+    log_spacing: tl.constexpr, most: tl.constexpr,
 ):  # fmt: skip
-    """Write the bar's features, if any are wanted, and the portfolio's columns."""
-    seen += n * width
+    """What an episode begins with: holdings, cash, wealth, and how far trades move prices."""
+    moves = market.moves + bar * (rows * padded) + lanes
+    bars = market.bars + bar * c.NUM_BARS
+    held = load_start(moves, lanes, c.MOVE.start_holdings, rows, padded)
+    held, cash, wealth = endow(held, initial, invested, bars, shown, most)
+    rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
+    if by_market and drawn and rows > c.MOVE.start_rate:
+        rate = rate * draw_rate(initial, key, number, ranges, drawn, log_spacing)
+        wealth = total(held * mean_price(-rate * held)) + cash
+    return held, cash, wealth, rate
+
+
+@triton.jit
+def renew_prices(over, displacement, rate, place, lanes, padded: tl.constexpr):
+    """Where the market stands, or if its episode is `over` where the next begins; kept, too."""
+    displacement = Displacement(
+        tl.where(over, 0.0, displacement.transient), tl.where(over, rate, displacement.rate)
+    )
+    tl.store(place.transient, displacement.transient, lanes < padded)
+    tl.store(place.rate, displacement.rate, lanes < padded)
+    return displacement
+
+
+@triton.jit
+def write_orders(
+    singles, n, live, kept, account, lanes,
+    assets: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
+):  # fmt: skip
+    """Tell the orders one by one; where not `live`, that there were none."""
+    at, inside = n * assets + lanes, lanes < assets
+    tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
+    if told:
+        tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
+    if told and further.calls:
+        row, cost = singles.called_cost + n * c.NUM_COSTS, kept.called_cost
+        tl.store(singles.called + at, tl.where(live, kept.called, 0.0), inside)
+        tl.store(row, tl.where(live, cost.commission, 0.0))
+        tl.store(row + 1, tl.where(live, cost.spread, 0.0))
+        tl.store(row + 2, tl.where(live, cost.impact, 0.0))
+
+
+@triton.jit
+def show_features(
+    seen, bar, market, slots, rising, factor, assets: tl.constexpr, features: tl.constexpr,
+    chunk: tl.constexpr, rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr,
+):  # fmt: skip
+    """Write the features of a bar, by slot, at the volatility of the episode; 0 where masked."""
+    each: tl.constexpr = features // assets + (features == 0)
     for start in range(0, features, chunk):
         columns = start + tl.arange(0, chunk)
         inside = columns < features
-        tl.store(seen + columns, tl.load(table + bar * features + columns, mask=inside), inside)
+        asset = columns // each
+        if most > 0:
+            asset = tl.load(slots + asset, mask=inside, other=-1)
+        there = inside & (asset >= 0)
+        place = bar * features + asset * each + columns % each
+        told = tl.load(market.features + place, mask=there, other=0.0)
+        if factor is not None:
+            known = market.moves + (bar * rows + c.MOVE.present) * padded + asset
+            rise = tl.where(tl.load(known, mask=there, other=0.0) > 0.0, tl.log(factor), 0.0)
+            told += rise * tl.load(rising + columns, mask=there, other=0.0)
+        tl.store(seen + columns, tl.where(there, cut(told, _LIMIT), 0.0), inside)
+
+
+@triton.jit
+def observe(
+    seen, n, bar, account, wealth, initial, market, lanes, shown, transient, slots, rising, factor,
+    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
+    rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr, weight_at: tl.constexpr,
+    drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
+    order_at: tl.constexpr,
+):  # fmt: skip
+    """Write the bar's features, if any are wanted, and the portfolio's columns."""
+    seen += n * width
+    if rows > c.MOVE.tradable:
+        show_features(
+            seen, bar, market, slots, rising, factor, assets, features, chunk, rows, padded, most
+        )
+    else:
+        table = market.features + bar * features
+        for start in range(0, features, chunk):
+            columns = start + tl.arange(0, chunk)
+            inside = columns < features
+            tl.store(seen + columns, tl.load(table + columns, mask=inside), inside)
     positive = tl.maximum(wealth, _SMALLEST)
     scale = 1.0 / positive
-    tl.store(seen + weight_at + lanes, cut(account.held * scale, _LIMIT), lanes < assets)
+    tl.store(seen + weight_at + shown.slot, cut(account.held * scale, _LIMIT), shown.inside)
     tl.store(seen + weight_at + assets, cut(account.cash * scale, _LIMIT))
     tl.store(seen + drawdown_at, cut(1.0 - divide(wealth, account.peak), _LIMIT))
     tl.store(seen + log_growth_at, cut(tl.log(divide(positive, initial)), _LIMIT))
     if displacement_at > 0:
         displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
-        tl.store(seen + displacement_at + lanes, displaced, lanes < assets)
+        tl.store(seen + displacement_at + shown.slot, displaced, shown.inside)
     if order_at > 0:
-        tl.store(seen + order_at + lanes, cut(account.open_orders * scale, _LIMIT), lanes < assets)
+        orders = cut(account.open_orders * scale, _LIMIT)
+        tl.store(seen + order_at + shown.slot, orders, shown.inside)
+    if most > 0:
+        masked = hidden(shown, lanes, assets)
+        tl.store(seen + weight_at + lanes, lanes * 0.0, masked)
+        if displacement_at > 0:
+            tl.store(seen + displacement_at + lanes, lanes * 0.0, masked)
+        if order_at > 0:
+            tl.store(seen + order_at + lanes, lanes * 0.0, masked)
 
 
 @triton.jit
@@ -881,7 +1004,7 @@ def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
 
 @triton.jit
 def decide(
-    action, n, episode, max_gross, lanes,
+    action, n, episode, max_gross, lanes, shown,
     assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Weights to trade to, whether the row holds, and whether it is not finite.
@@ -889,7 +1012,7 @@ def decide(
     A row of NaN alone leaves orders open, where there are such. At the last fill of an episode
     everything may have to be sold.
     """
-    weights, odd = target_weights(action, n, max_gross, lanes, assets, mode)
+    weights, odd = target_weights(action, n, max_gross, shown, assets, mode)
     hold = odd
     if further.carries:
         width: tl.constexpr = assets + (mode == c.ACTION.logits)
@@ -917,8 +1040,31 @@ def load_displacement(state, program, lanes, padded: tl.constexpr):
 
 
 @triton.jit
+def find_prices(state, account, program, lanes, padded: tl.constexpr, by_market: tl.constexpr):
+    """The same, or where prices are left alone, that they are where they were."""
+    still, place = account.held * 0.0, state.displaced
+    displacement = Displacement(still, still)
+    if by_market:
+        displacement, place = load_displacement(state, program, lanes, padded)
+    return displacement, place
+
+
+@triton.jit
+def mean_return(moves, terms, room, factor, shown, padded: tl.constexpr, further: tl.constexpr):
+    """Mean simple return of what is shown and can be traded."""
+    gross = gross_return(moves, room, factor, c.MOVE.r_before, padded)
+    gross *= growth_to_close(moves, terms, room, factor, padded, further)
+    tradable = tl.load(moves + c.MOVE.tradable * padded, mask=room, other=0.0) > 0.0
+    there = shown.inside & tradable
+    return total(tl.where(there, gross - 1.0, 0.0)) / tl.maximum(
+        total(tl.where(there, 1.0, 0.0)), 1.0
+    )
+
+
+@triton.jit
 def move(
-    account, displacement, weights, hold, market, bar, n, friction, real, seat, lanes,
+    account, displacement, weights, hold, market, bar, n, factor, friction, real, seat, lanes,
+    shown,
     padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
     by_market: tl.constexpr, players: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
@@ -928,13 +1074,13 @@ def move(
     terms, fees = market.terms + bar * (c.NUM_TERMS * padded) + lanes, market.fees + n * c.NUM_FEES
     if by_market:
         account, displacement, figures, ruined, singles = advance_with_impact(
-            account, displacement, weights, hold, moves, bars, terms, friction, fees, real, seat,
-            lanes, players, padded, enough, further,
+            account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real,
+            seat, lanes, players, padded, enough, further,
         )  # fmt: skip
     else:
         account, figures, ruined, singles = advance(
-            account, weights, hold, moves, bars, terms, friction, fees, real, lanes, padded, enough,
-            further,
+            account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
+            padded, enough, further,
         )  # fmt: skip
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
         account = Account(
@@ -946,31 +1092,15 @@ def move(
             memory=account.memory,
         )
     market_return = tl.load(bars + c.BARS.market_return)
+    if rows > c.MOVE.tradable:
+        market_return = mean_return(moves, terms, lanes < padded, factor, shown, padded, further)
     account, reward = be_paid(account, figures, ruined, market_return, real, kind)
     return account, displacement, reward, figures, ruined, singles
 
 
 @triton.jit
-def store_singles(
-    singles, n, live, kept, account, lanes,
-    assets: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
-):  # fmt: skip
-    """Tell the orders one by one; where not `live`, that there were none."""
-    at, inside = n * assets + lanes, lanes < assets
-    tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
-    if told:
-        tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
-    if told and further.calls:
-        row, cost = singles.called_cost + n * c.NUM_COSTS, kept.called_cost
-        tl.store(singles.called + at, tl.where(live, kept.called, 0.0), inside)
-        tl.store(row, tl.where(live, cost.commission, 0.0))
-        tl.store(row + 1, tl.where(live, cost.spread, 0.0))
-        tl.store(row + 2, tl.where(live, cost.impact, 0.0))
-
-
-@triton.jit
 def step_kernel(
-    action, state, market, real, results, singles,
+    action, state, market, real, results, singles, views, ranges, rising, desk,
     assets: tl.constexpr, padded: tl.constexpr, block: tl.constexpr, features: tl.constexpr,
     chunk: tl.constexpr, mode: tl.constexpr, kind: tl.constexpr, same_step: tl.constexpr,
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
@@ -978,11 +1108,12 @@ def step_kernel(
     rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
     players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
+    drawn: tl.constexpr, log_spacing: tl.constexpr, fewest: tl.constexpr, most: tl.constexpr,
     order_at: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Step the environment, or the market, that has this program's number."""
     program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
-    n, seat, place = program, 0, state.displaced
+    n, seat = program, 0
     if by_market:
         seat, lanes = tl.arange(0, seats)[:, None], lanes[None, :]
         n = program * players + tl.minimum(seat, players - 1)
@@ -990,63 +1121,70 @@ def step_kernel(
     counters = state.counters + n * c.NUM_COUNTERS
     key, invalid = tl.load(counters + c.COUNTER.key), tl.load(counters + c.COUNTER.invalid_actions)
     old, account = load_episode(state, n), load_account(state, n, lanes, padded, further)
-    displacement = Displacement(account.held * 0.0, account.held * 0.0)
-    if by_market:
-        displacement, place = load_displacement(state, program, lanes, padded)
+    displacement, place = find_prices(state, account, program, lanes, padded, by_market)
     friction = load_friction(market.friction + n * c.NUM_FRICTIONS)
-    weights, hold, odd = decide(action, n, old, gross, lanes, assets, mode, liquidates, further)
+    friction = draw_friction(friction, key, old.number, ranges, drawn, log_spacing)
+    factor = draw_factor(initial, common(key), common(old.number), ranges, drawn, log_spacing)
+    slots = state.slots + program * players * assets
+    shown = find_slots(slots, desk, program, lanes, assets, padded, most)
+    weights, hold, odd = decide(
+        action, n, old, gross, lanes, shown, assets, mode, liquidates, further
+    )
     tl.debug_barrier()  # all threads have read before one writes
 
     account, displacement, reward, figures, ruined, kept = move(
-        account, displacement, weights, hold, market, common(old.bar), n, friction, real, seat,
-        lanes, padded, rows, kind, enough, by_market, players, further,
+        account, displacement, weights, hold, market, common(old.bar), n, factor, friction, real,
+        seat, lanes, shown, padded, rows, kind, enough, by_market, players, further,
     )  # fmt: skip
     wealth = tl.where(ruined, 0.0, figures.wealth) if players > 1 else figures.wealth
     done = (anyone(ruined == 0) == 0) | (old.bar + 1 >= old.end)
     now = Episode(old.bar + 1, old.end, old.number, done)
     live = (old.done == 0) | same_step  # else the episode had ended, and begins anew
-    over, table = live == 0, market.features
+    over = live == 0
     if same_step:
         over = done
         tl.store(results.final_bar + n, now.bar)
         observe(
-            results.final_seen, n, now.bar, account, wealth, initial, table, lanes,
-            displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
-            log_growth_at, displacement_at, order_at,
+            results.final_seen, n, now.bar, account, wealth, initial, market, lanes, shown,
+            displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+            padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
         )  # fmt: skip
+        if views is not None:
+            show_view(
+                views.final_slots, views.final_volatility, n, initial, factor, shown, lanes, assets,
+                most,
+            )  # fmt: skip
 
     episode = begin(
         over, now, key, program, first, starts, horizon, last, worlds, span, worlds_per_market
     )
-    moves = market.moves + common(episode.bar) * (rows * padded) + lanes
-    bars = market.bars + common(episode.bar) * c.NUM_BARS
-    account = renew(
-        over,
-        account,
-        load_start(moves, lanes, c.MOVE.start_holdings, rows, padded),
-        bars,
-        further,
+    key, number = common(key), common(episode.number)
+    shown = renew_slots(
+        anyone(over), state.slots, n, shown, key, number, lanes, assets, fewest, most
     )
-    wealth = tl.where(over, account.peak, wealth)
+    factor = draw_factor(initial, key, number, ranges, drawn, log_spacing)
+    held, cash, peak, fresh = lay_out(
+        market, common(episode.bar), initial, tl.load(real + c.REAL.initial_invested), key, number,
+        ranges, lanes, shown, padded, rows, by_market, drawn, log_spacing, most,
+    )  # fmt: skip
     if by_market:
-        rate = load_start(moves, lanes, c.MOVE.start_rate, rows, padded)
-        displacement = Displacement(
-            tl.where(anyone(over), 0.0, displacement.transient),
-            tl.where(anyone(over), rate, displacement.rate),
-        )
-        tl.store(place.transient, displacement.transient, lanes < padded)
-        tl.store(place.rate, displacement.rate, lanes < padded)
-    alive = figures.wealth_before > 0.0
+        displacement = renew_prices(anyone(over), displacement, fresh, place, lanes, padded)
+    account = renew(over, account, held, cash, peak, further)
+    wealth = tl.where(over, account.peak, wealth)
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
-    write_flags(results.flags + n * c.NUM_FLAGS, live, ruined, done, alive, terminates)
+    write_flags(
+        results.flags + n * c.NUM_FLAGS, live, ruined, done, figures.wealth_before > 0.0, terminates
+    )
     tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
     if singles is not None:
-        store_singles(singles, n, live, kept, account, lanes, assets, told, further)
+        write_orders(singles, n, live, kept, account, lanes, assets, told, further)
     store_episode(episode, state, n)
     store_account(account, state, n, lanes, padded, further)
     tl.store(results.bar + n, episode.bar)
     observe(
-        results.seen, n, episode.bar, account, wealth, initial, table, lanes,
-        displacement.transient, assets, features, chunk, width, weight_at, drawdown_at,
-            log_growth_at, displacement_at, order_at,
+        results.seen, n, episode.bar, account, wealth, initial, market, lanes, shown,
+        displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
     )  # fmt: skip
+    if views is not None:
+        show_view(views.slots, views.volatility, n, initial, factor, shown, lanes, assets, most)

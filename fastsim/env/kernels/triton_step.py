@@ -14,9 +14,11 @@ from fastsim.env.kernels.buffers import (
     Results,
     by_market,
     column_places,
+    empty_draws,
     empty_results,
     empty_singles,
     empty_state,
+    empty_views,
     market_rows,
     pack_market,
     pack_rules,
@@ -69,6 +71,7 @@ class TritonStepper:
         self._constants = constants(params, single_orders=single_orders)
         self._constants_of_room = constants(without_features(params), single_orders=single_orders)
         self._single_orders = single_orders
+        self._drawn = drawn_tables(params, self.num_envs)
 
     @property
     def state(self) -> EnvState:
@@ -101,6 +104,7 @@ class TritonStepper:
         """Step every environment once, into these blocks [N, ...] if there are any."""
         results = empty_results(self._params, self.num_envs) if into is None else into
         singles = empty_singles(self._params, self.num_envs, asked=self._single_orders)
+        views = empty_views(self._params, self.num_envs)
         with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
@@ -109,9 +113,11 @@ class TritonStepper:
                 self._real,
                 results,
                 singles,
+                views,
+                *self._drawn,
                 **(self._constants if into is None else self._constants_of_room),
             )
-        return results.transition(self._portfolio_width, singles)
+        return results.transition(self._portfolio_width, singles, views)
 
 
 class CapturedSteps:
@@ -146,7 +152,7 @@ class CapturedSteps:
 
 def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, Any]:
     """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
-    tape, config = params.tape, params.config
+    tape, config, randomize = params.tape, params.config, params.config.randomize
     assets, horizon = tape.num_assets, config.episode.horizon
     block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
     seats = 1 << (config.players - 1).bit_length()
@@ -177,6 +183,12 @@ def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, An
         "further": _further(params),
         "width": seen_width(params),
         **{f"{name}_at": place for name, place in column_places(params).items()},
+        "drawn": sum(
+            1 << place for place, name in enumerate(c.DRAWN._fields) if getattr(randomize, name)
+        ),
+        "log_spacing": randomize.spacing == "log",
+        "fewest": min(randomize.assets, default=0),
+        "most": max(randomize.assets, default=0),
         "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
@@ -187,6 +199,20 @@ def _further(params: EnvParams) -> Further:
     whole = dict(zip(c.WHOLE._fields, pack_rules(params).whole.tolist(), strict=True))
     rules = {name: bool(whole[name]) for name in Further._fields if name in whole}
     return Further(**rules, calls=params.config.orders.maintenance_margin > 0)
+
+
+def drawn_tables(params: EnvParams, num_envs: int) -> tuple[Tensor | None, ...]:
+    """Ranges, rising features, and room to look slots up in; None where nothing is drawn."""
+    draws, columns = empty_draws(params, num_envs), params.tape.num_assets
+    if draws is None:
+        return None, None, None
+    desk = torch.empty(
+        num_envs // params.config.players,
+        columns + -columns % VECTOR,
+        device=params.tape.device,
+        dtype=torch.int32,
+    )
+    return draws.ranges, draws.rising, desk
 
 
 make = TritonStepper
