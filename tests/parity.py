@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from worlds import SHORT_FEATURES, random_bars
@@ -12,6 +13,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.info import figures_of
+from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.env.window import BAR_COLUMNS
@@ -25,27 +27,86 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 @st.composite
 def tapes(draw, dtype, length=60, volume=None):
-    """Markets with holes or without, with volume and opens or without."""
+    """Markets with holes or without, with volume and opens or without.
+
+    Half of them have fees and bans on shorts, or delisting.
+    """
     opens, holes = draw(st.booleans()), draw(st.booleans())
     volume = draw(st.booleans()) if volume is None else volume
+    seed = draw(st.integers(0, 9))
     bars = random_bars(
-        length, draw(st.integers(3, 18)), draw(st.integers(0, 9)), opens=opens, volume=volume,
-        holes=holes,
-    )  # fmt: skip
-    rate = draw(st.sampled_from([0.0, 0.05]))
-    return make_tape(bars, TapeConfig(features=SHORT_FEATURES, risk_free_rate=rate), dtype=dtype)
+        length, draw(st.integers(3, 18)), seed, opens=opens, volume=volume, holes=holes
+    )
+    further = draw(st.booleans())
+    config = TapeConfig(
+        features=SHORT_FEATURES,
+        risk_free_rate=draw(st.sampled_from([0.0, 0.05])),
+        delisting_haircut=draw(st.sampled_from([None, 0.3])) if further else None,
+        fill=draw(st.sampled_from(["auto", "close"])),
+    )
+    return make_tape(
+        _with_an_end(bars, length // 2) if config.delisting_haircut else bars,
+        config,
+        dtype=dtype,
+        borrow_rates=_borrow_rates(bars, seed) if further and draw(st.booleans()) else None,
+        shortable=_lendable(bars, seed) if further and draw(st.booleans()) else None,
+    )
+
+
+def _with_an_end(bars, last):
+    """The same, but that the second asset has no price after this bar."""
+    columns = (bars.open, bars.high, bars.low, bars.close, bars.volume)
+    for prices in (column for column in columns if column is not None):
+        prices[last + 1 :, 1] = np.nan
+    return bars
+
+
+def _borrow_rates(bars, seed):
+    """Fees on shorts of half of all bars and assets; NaN where an account's own applies."""
+    rates = np.random.default_rng(seed).uniform(0.0, 0.5, bars.close.shape)
+    return np.where(rates < 0.25, np.nan, rates)
+
+
+def _lendable(bars, seed):
+    """Three of four bars and assets of which shorts may grow."""
+    return np.random.default_rng(seed).uniform(size=bars.close.shape) < 0.75
 
 
 @st.composite
-def configs(draw):
-    """Any combination of the rules."""
+def order_rules(draw, max_gross, shares):
+    """How orders are filled, and what a broker charges for each."""
+    margins = [0.0, 0.15, 0.24] + [0.7] * (max_gross <= 1.0)
+    orders = OrderConfig(
+        unfilled=draw(st.sampled_from(["drop", "carry"])),
+        whole_shares=draw(st.booleans()) if shares else False,
+        maintenance_margin=draw(st.sampled_from(margins)),
+    )
+    fees = {
+        "fee_per_share": draw(st.sampled_from([0.0, 0.01])),
+        "minimum_fee": draw(st.sampled_from([0.0, 2.0])),
+    }
+    return orders, fees
+
+
+@st.composite
+def configs(draw, *, shares=True):
+    """Any combination of the rules, whole shares among them or not.
+
+    In float32 a backend buys one share more or less than another where an order is all but a whole
+    number of them, and from there on they go apart.
+    """
     action = draw(st.sampled_from(list(ACTIONS)))
+    max_gross = draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0
+    orders, fees = (
+        draw(order_rules(max_gross, shares)) if draw(st.booleans()) else (OrderConfig(), {})
+    )
     costs = CostConfig(
         fee_bps=draw(st.sampled_from([0.0, 1.0, 100.0])),
         half_spread_bps=draw(st.sampled_from([0.0, 2.0, 50.0])),
         impact=draw(st.sampled_from([0.0, 1.0, 3.0])),
         participation=draw(st.sampled_from([1e-3, 0.05, 1e9])),
         borrow_bps_per_year=draw(st.sampled_from([0.0, 500.0])),
+        **fees,
     )
     observation = draw(st.sampled_from(["flat", "index", "window"]))
     shown = [BAR_COLUMNS] + [("log_return", "close", "log_volatility_4")] * (
@@ -53,7 +114,7 @@ def configs(draw):
     )
     return EnvConfig(
         action=action,
-        max_gross=draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0,
+        max_gross=max_gross,
         reward=RewardConfig(
             kind=draw(st.sampled_from(list(REWARDS))),
             adaptation=draw(st.sampled_from([0.01, 0.05])),
@@ -67,6 +128,7 @@ def configs(draw):
             at_end=draw(st.sampled_from(["truncate", "terminate"])),
         ),
         costs=costs,
+        orders=orders,
         initial_cash=draw(st.sampled_from([1e3, 1e6])),
         initial_invested=draw(st.sampled_from([0.0, 0.7])),
         observation=observation,
@@ -77,7 +139,7 @@ def configs(draw):
 
 
 @st.composite
-def shared_configs(draw):
+def shared_configs(draw, *, shares=True):
     """Any combination of the rules in markets where players meet, move prices, or both."""
     players, moved = draw(st.sampled_from([(1, True), (3, True), (10, True), (3, False)]))
     impact = ImpactConfig(
@@ -85,7 +147,8 @@ def shared_configs(draw):
         permanent=draw(st.sampled_from([0.1, 5.0])),
         half_life=draw(st.sampled_from([0.5, 5.0])),
     )
-    return replace(draw(configs()), players=players, impact=impact if moved else ImpactConfig())
+    config = draw(configs(shares=shares and not moved))
+    return replace(config, players=players, impact=impact if moved else ImpactConfig())
 
 
 @st.composite
@@ -105,6 +168,9 @@ def drawn_configs(draw, rules, assets=3):
         ranges["price_impact"] = [(0.2, 4.0)]
     drawn = {name: draw(st.sampled_from([(), *choices])) for name, choices in ranges.items()}
     spacing = draw(st.sampled_from(["uniform", "log"]))
+    if drawn["volatility"]:  # shares are counted at the prices of the data
+        orders = replace(config.orders, whole_shares=False)
+        config = replace(config, orders=orders, costs=replace(config.costs, fee_per_share=0.0))
     return replace(config, randomize=RandomizeConfig(**drawn, spacing=spacing))
 
 
@@ -142,14 +208,19 @@ def actions(tape, config, seed, envs=ENVS, steps=STEPS):
     rows = 2.0 * torch.randn(steps, envs, width, generator=generator, dtype=tape.dtype)
     rows[3, 1, 0], rows[4, 2, -1], rows[5, 3] = torch.nan, torch.inf, 1e30
     rows[6, 4] = 0.0
+    rows[torch.rand(steps, envs, generator=generator) < 0.15] = torch.nan  # orders are left open
     return rows
 
 
 def run(
     tape, config, seed, backend, friction=None, *,
-    envs=ENVS, steps=STEPS, device="cpu", singles=False,
+    envs=ENVS, steps=STEPS, device="cpu",
 ):  # fmt: skip
-    """Observations, transitions and states of one run on this device, brought to the host."""
+    """Observations, transitions and states of one run on this device, brought to the host.
+
+    In float64 single orders are told, too.
+    """
+    singles = tape.dtype == torch.float64
     if friction is not None:
         friction = Friction(*(None if costs is None else costs.to(device) for costs in friction))
     there = tape.to(device)
@@ -221,9 +292,14 @@ def assert_same_run(reference, other, wealth, tolerance):
             assert torch.equal(found.final_observation.bar, wanted.final_observation.bar)
             near(found.final_observation.portfolio, wanted.final_observation.portfolio, 10.0)
             assert_same_view(found.final_observation, wanted.final_observation, tolerance)
+        if found.outcome.holdings is not None:
+            near(found.outcome.holdings, wanted.outcome.holdings, wealth)
         if found.outcome.trade is not None:
             near(found.outcome.trade, wanted.outcome.trade, wealth)
-            near(found.outcome.holdings, wanted.outcome.holdings, wealth)
+            called = found.outcome.margin_call, wanted.outcome.margin_call
+            assert (called[0] is None) == (called[1] is None)
+            if called[0] is not None:
+                near(called[0].trade, called[1].trade, wealth)
         figures, expected = figures_of(found), figures_of(wanted)
         assert list(figures) == list(expected)
         for name, figure in figures.items():

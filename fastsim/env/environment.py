@@ -119,9 +119,10 @@ class PortfolioEnv:
         in_arrays = isinstance(self.stepper, ArrayStepper)
         in_arrays = in_arrays and (plain or config.observation != "window")
         self._fused = cast(ArrayStepper, self.stepper) if in_arrays else None
-        alone = num_envs == 1 and self.worlds is None and not single_orders
+        alone = num_envs == 1 and self.worlds is None and in_arrays
         alone = alone and config.autoreset == "next_step" and config.observation != "window"
-        self._by_row = alone and in_arrays and not config.randomize.shows
+        alone = alone and not config.randomize.shows
+        self._by_row = alone and cast(ArrayStepper, self.stepper).tells_rows
         self._row_shape = self._action_shape[1:]
 
     @property

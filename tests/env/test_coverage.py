@@ -81,7 +81,7 @@ def test_the_numbers_of_kernels_are_those_of_the_registries():
     assert c.ACTION._fields == tuple(ACTIONS)
     assert c.REWARD._fields == tuple(REWARDS)
     assert tuple(cost.name for cost in ALWAYS) == c.COSTS
-    assert set(c.PORTFOLIO) | {"order"} == set(PORTFOLIO_COLUMNS)
+    assert tuple(PORTFOLIO_COLUMNS) == c.PORTFOLIO
 
 
 @pytest.mark.parametrize(

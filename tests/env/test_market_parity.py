@@ -41,9 +41,8 @@ def market(dtype=torch.float32, **options):
     return make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=dtype)
 
 
-def assert_steps_as_the_reference(tape, config, seed=0, singles=False):
-    options = {"envs": ROWS, "singles": singles}
-    runs = [run(tape, config, seed, backend, **options) for backend in ("torch", "numba")]
+def assert_steps_as_the_reference(tape, config, seed=0):
+    runs = [run(tape, config, seed, backend, envs=ROWS) for backend in ("torch", "numba")]
     assert_same_run(*runs, config.initial_cash, TOLERANCE[tape.dtype])
     return runs[0]
 
@@ -54,13 +53,13 @@ def random_actions(steps, rows=ROWS, seed=0, dtype=torch.float32):
 
 
 @settings(max_examples=40)
-@given(tapes(torch.float64, volume=True), shared_configs(), st.integers(0, 2**40), st.booleans())
-def test_numba_steps_markets_as_the_reference(tape, config, seed, singles):
-    assert_steps_as_the_reference(tape, config, seed, singles)
+@given(tapes(torch.float64, volume=True), shared_configs(), st.integers(0, 2**40))
+def test_numba_steps_markets_as_the_reference(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed)
 
 
 @settings(max_examples=30)
-@given(tapes(torch.float32, volume=True), shared_configs(), st.integers(0, 2**40))
+@given(tapes(torch.float32, volume=True), shared_configs(shares=False), st.integers(0, 2**40))
 def test_numba_steps_markets_as_the_reference_in_float32(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 

@@ -204,7 +204,7 @@ def test_whole_shares_sell_up_and_buy_down_and_close_to_the_last_fraction():
 def test_accounts_of_whole_shares_do_not_trade_when_they_repeat_their_weights():
     tape = make_tape(random_bars(60, 5), TapeConfig(fill="close", features=SHORT_FEATURES))
     config = EnvConfig(orders=WHOLE, costs=FREE, episode=FROM_THE_START, initial_cash=1e6)
-    env = PortfolioEnv(tape, 1, config)
+    env = PortfolioEnv(tape, 1, config, single_orders=True)
     env.reset(0)
     env.step(torch.full((1, 5), 0.19))
     for _ in range(30):
@@ -250,7 +250,7 @@ def test_large_accounts_in_float32_trade_no_shares_without_an_order():
     config = EnvConfig(
         orders=WHOLE, costs=replace(FREE, minimum_fee=1.0), episode=FROM_THE_START, initial_cash=1e8
     )
-    env = PortfolioEnv(tape, 1, config)
+    env = PortfolioEnv(tape, 1, config, single_orders=True)
     env.reset(0)
     env.step(torch.tensor([[0.99]]))
     held = env.state.portfolio

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -21,10 +22,11 @@ from fastsim.env.kernels.buffers import (
 )
 from fastsim.env.kernels.triton_kernel import step_kernel
 from fastsim.env.kernels.triton_step import VECTOR, constants, drawn_tables
+from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
 from fastsim.env.state import make_params
-from fastsim.market.costs import make_friction
+from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
 HOPPER = SimpleNamespace(
@@ -33,6 +35,10 @@ HOPPER = SimpleNamespace(
     get_current_stream=lambda device: 0,
 )
 MOVING = {"impact": ImpactConfig(transient=1.0, permanent=0.1)}
+FURTHER = {
+    "orders": OrderConfig(unfilled="carry", whole_shares=True, maintenance_margin=0.2),
+    "costs": CostConfig(fee_per_share=0.01, minimum_fee=1.0),
+}
 DRAWN = {
     "randomize": RandomizeConfig(
         fee_bps=(1.0, 9.0), volatility=(0.5, 2.0), assets=(1, 4), spacing="log"
@@ -68,6 +74,18 @@ RULES = (
         1,
         {"initial_invested": 0.5},
     ),
+    (30, torch.float32, "signed", "log_growth", "next_step", "index", 7, 1, FURTHER),
+    (
+        5,
+        torch.float64,
+        "logits",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        FURTHER | MOVING | {"orders": OrderConfig(unfilled="carry", maintenance_margin=0.2)},
+    ),
     (30, torch.float32, "logits", "excess_log_growth", "same_step", "flat", 7, 1, DRAWN),
     (
         5,
@@ -86,7 +104,11 @@ RULES = (
 def machine_code(assets, dtype, action, reward, autoreset, observation, horizon, worlds, others):
     """The kernel for these rules, compiled from the arguments of a launch."""
     bars = random_bars(20, assets * worlds)
-    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES), dtype=dtype).fold(worlds)
+    lending = {}
+    if "orders" in others:
+        lending = {"borrow_rates": np.full_like(bars.close, 0.1), "shortable": bars.close > 50.0}
+    config = TapeConfig(features=SHORT_FEATURES, delisting_haircut=0.3 if lending else None)
+    tape = make_tape(bars, config, **lending, dtype=dtype).fold(worlds)
     config = EnvConfig(
         action=action,
         reward=RewardConfig(kind=reward),
@@ -107,11 +129,11 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         pack_market(params, VECTOR),
         pack_rules(params).real,
         empty_results(params, rows),
-        empty_singles(params, rows) if others else None,
+        empty_singles(params, rows, asked=bool(others)),
         empty_views(params, rows),
         *drawn_tables(params, rows),
         grid=(2,),
-        **constants(params),
+        **constants(params, single_orders=bool(others)),
     )
     return kernel.asm["cubin"]
 

@@ -57,6 +57,9 @@ class RowStepper(Protocol):
 class ArrayStepper(Stepper, Protocol):
     """A backend that steps in NumPy, without a tensor in between."""
 
+    tells_rows: bool
+    """Whether `by_row` tells all that there is to tell: not where single orders are among it."""
+
     def step_arrays(self, action: NDArray[np.floating[Any]]) -> StepArrays:
         """Step every environment once; the arrays returned are the caller's to keep."""
         ...

@@ -25,11 +25,13 @@ from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
+from fastsim.env.orders import Fill, OrderConfig
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.randomize import DRAWN_COSTS
 from fastsim.env.reward import RewardMemory
 from fastsim.env.slots import View
 from fastsim.env.state import EnvParams, EnvState, endowment
+from fastsim.market.block import Block
 
 _COSTS = tuple((name, getattr(c.FIGURE, name)) for name in c.COSTS)
 Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
@@ -42,6 +44,8 @@ class MarketBlocks(NamedTuple):
     bars: Tensor  # [T, BARS]
     features: Tensor  # [T, A F]
     friction: Tensor  # [N, FRICTION]
+    terms: Tensor  # [T, TERM, A'], or [0, TERM, A'] where no further rules hold
+    fees: Tensor  # [N, FEE]
 
 
 class Rules(NamedTuple):
@@ -60,6 +64,7 @@ class State(NamedTuple):
     done: Tensor  # [N]  bool
     slots: Tensor  # [N, A]  int64, or [N, 0] where every asset is shown in its own slot
     displaced: Tensor  # [DISPLACED, M, A'], or [DISPLACED, M, 0] if every row is its own
+    open_orders: Tensor  # [N, A'], or [N, 0] where none are carried
 
     def nested(self, params: EnvParams) -> EnvState:
         """The same memory under the names of the reference."""
@@ -68,7 +73,7 @@ class State(NamedTuple):
         displaced = self.displaced[..., : assets if params.config.impact.moves_prices else 0]
         return EnvState(
             displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
-            open_orders=self.holdings[:, :0],
+            open_orders=self.open_orders[:, :assets],
             carry=money["carry"],
             portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
@@ -87,6 +92,8 @@ class State(NamedTuple):
         assets = state.portfolio.holdings.shape[1]
         self.holdings[:, :assets] = state.portfolio.holdings
         self.holdings[:, assets:] = 0.0
+        self.open_orders.zero_()
+        self.open_orders[:, : state.open_orders.shape[1]] = state.open_orders
         self.displaced.zero_()
         for name, values in state.displacement._asdict().items():
             self.displaced[getattr(c.DISPLACED, name), :, : values.shape[1]] = values
@@ -121,10 +128,24 @@ class Views(NamedTuple):
 
 
 class Singles(NamedTuple):
-    """Orders one by one, where they are asked for: a batch that trains has no use for them."""
+    """Orders one by one, where they are asked for: a batch that trains has no use for them.
 
-    trade: Tensor  # [N, A]  bought (positive) and sold
+    Where positions may end at a close, what was held before it is told in any case.
+    """
+
+    trade: Tensor  # [N, A]  bought (positive) and sold; [0, A] if not asked for
     holdings: Tensor  # [N, A]  right after the trade
+    called: Tensor  # [N, A]  traded by force at the next close; [0, A] where margin is not kept
+    called_cost: Tensor  # [N, COSTS]  of those trades, or [0, COSTS]
+
+    @property
+    def margin_call(self) -> Fill | None:
+        """Trades by force, if there can be any."""
+        if not len(self.called):
+            return None
+        cost = dict(zip(c.COSTS, self.called_cost.unbind(1), strict=True))
+        nothing = torch.zeros_like(self.called)
+        return Fill(trade=self.called, cost=cost, rest=nothing, unfilled=nothing[:, 0])
 
 
 class Results(NamedTuple):
@@ -142,7 +163,14 @@ class Results(NamedTuple):
     ) -> Transition:
         """The same memory under the names of the reference."""
         figures, flags = self.figures.unbind(1), self.flags.unbind(1)
-        trade, holdings = (None, None) if singles is None else singles
+        cost = {name: figures[place] for name, place in _COSTS}
+        single: dict[str, Any] = {}
+        if singles is not None:
+            called = singles.margin_call
+            trade = singles.trade if len(singles.trade) else None
+            single = {"trade": trade, "holdings": singles.holdings, "margin_call": called}
+            if called is not None:
+                cost = {name: paid - called.cost[name] for name, paid in cost.items()}
         final, view, last_view = None, None, None
         if views is not None:
             view = View(views.slots, views.volatility)
@@ -164,12 +192,11 @@ class Results(NamedTuple):
                 wealth=figures[at.wealth],
                 turnover=figures[at.turnover],
                 unfilled=figures[at.unfilled],
-                cost={name: figures[place] for name, place in _COSTS},
+                cost=cost,
                 borrow=figures[at.borrow],
                 interest=figures[at.interest],
                 ruined=flags[ends.ruined],
-                trade=trade,
-                holdings=holdings,
+                **single,
             ),
         )
 
@@ -204,7 +231,46 @@ def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
         bars=torch.stack([bars[name] for name in c.BARS._fields], dim=1),
         features=tape.known.features.flatten(1).contiguous(),
         friction=torch.stack([getattr(params.friction, name) for name in c.FRICTION._fields], 1),
+        terms=_terms(params, vector),
+        fees=_fees(params),
     )
+
+
+def _terms(params: EnvParams, vector: int) -> Tensor:
+    """What further rules need of every bar; empty lanes hold ones, which prices may be."""
+    tape, following, known = params.tape, params.tape.next, params.tape.known
+    if not by_orders(params):
+        return following["price"].new_empty(0, len(c.TERM), tape.num_assets)
+    then = torch.arange(1, len(tape) + 1, device=tape.device).clamp_max(len(tape) - 1)
+    listed, closing = known.listed[then], following["price"][then]
+    if tape.fill != "close":  # of the same bar, so nothing was split
+        closing = following["price"] * (1.0 + following["r_after"])
+    price = following["price"]
+    rows = {
+        "price": price,
+        "borrow": following["borrow"] if "borrow" in following else price * torch.nan,
+        "shortable": _flag(following, "shortable", otherwise=True),
+        "delisted": _flag(following, "delisted", otherwise=False),
+        "listed": listed.to(price.dtype),
+        "closing_price": torch.where(listed, closing, 1.0),
+        "closing_scale": following["impact_scale"][then],
+    }
+    table = torch.stack([rows[name] for name in c.TERM._fields], 1)
+    return pad(table, (0, -tape.num_assets % vector), value=1.0)
+
+
+def _flag(block: Block, name: str, *, otherwise: bool) -> Tensor:
+    """A column of truth values [T, A] as numbers."""
+    price = block["price"]
+    given = block[name] if name in block else torch.full_like(price, otherwise)
+    return given.to(price.dtype)
+
+
+def _fees(params: EnvParams) -> Tensor:
+    """Commissions by share and by order, zero where there are none."""
+    friction, none = params.friction, torch.zeros_like(params.friction.fee)
+    given = (getattr(friction, name) for name in c.FEE._fields)
+    return torch.stack([none if fee is None else fee for fee in given], 1)
 
 
 def _log_returns(params: EnvParams) -> dict[str, Tensor]:
@@ -219,14 +285,16 @@ def repack_bars(market: MarketBlocks, params: EnvParams, bars: Tensor, vector: i
     if len(bars) == 0:
         return
     changed = pack_market(params._replace(tape=params.tape.take(bars)), vector)
-    for name in ("moves", "bars", "features"):
+    tables = ("moves", "bars", "features", *["terms"] * by_orders(params))
+    for name in tables:
         getattr(market, name)[bars] = getattr(changed, name)
 
 
 def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = params.tape, params.config
-    episode, reward, randomize = config.episode, config.reward, config.randomize
+    episode, reward, following = config.episode, config.reward, tape.next
+    randomize = config.randomize
     whole = {
         "action": getattr(c.ACTION, config.action),
         "reward": getattr(c.REWARD, reward.kind),
@@ -243,6 +311,12 @@ def pack_rules(params: EnvParams) -> Rules:
         "players": config.players,
         "liquidates": episode.liquidate_at_end,
         "terminates": episode.at_end == "terminate",
+        "carries": config.orders.carries,
+        "whole_shares": config.orders.whole_shares,
+        "by_order": params.friction.minimum is not None,
+        "lends": "borrow" in following,
+        "bans": "shortable" in following,
+        "delists": "delisted" in following,
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
         "log_spacing": randomize.spacing == "log",
@@ -256,6 +330,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "drawdown_penalty": reward.drawdown_penalty,
         "retention": config.impact.retention,
         "transient_share": config.impact.transient_share,
+        "maintenance_margin": config.orders.maintenance_margin,
     }
     device = tape.device
     return Rules(
@@ -281,6 +356,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     options = {"device": tape.device, "dtype": tape.dtype}
     padded = tape.num_assets + -tape.num_assets % vector
     markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
+    kept = padded if params.config.orders.carries else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
@@ -288,6 +364,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
         done=torch.empty(num_envs, device=tape.device, dtype=torch.bool),
         slots=_empty_slots(params, num_envs),
         displaced=torch.empty(len(c.DISPLACED), markets, columns, **options),  # type: ignore[call-overload]
+        open_orders=torch.empty(num_envs, kept, **options),  # type: ignore[call-overload]
     )
 
 
@@ -355,10 +432,29 @@ def _empty_slots(params: EnvParams, rows: int) -> Tensor:
     return torch.empty(rows, columns, device=params.tape.device, dtype=torch.int64)
 
 
-def empty_singles(params: EnvParams, num_envs: int) -> Singles:
-    """Room for the single orders of one step of N environments."""
-    shape = len(Singles._fields), num_envs, params.tape.num_assets
-    return Singles(*torch.empty(shape, device=params.tape.device, dtype=params.tape.dtype))
+def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles | None:
+    """Room for the single orders of one step of N environments, or for what must be told of them.
+
+    None if that is nothing. What was held follows from what is at the close (`info`), but where
+    positions are cut by force or paid out.
+    """
+    options = {"device": params.tape.device, "dtype": params.tape.dtype}
+    calls = params.config.orders.maintenance_margin > 0
+    if not (asked or calls or "delisted" in params.tape.next):
+        return None
+    told = num_envs if asked else 0
+    called = told if calls else 0
+
+    def room(rows: int, columns: int) -> Tensor:
+        return torch.empty(rows, columns, **options)  # type: ignore[call-overload, no-any-return]
+
+    assets = params.tape.num_assets
+    return Singles(
+        trade=room(told, assets),
+        holdings=room(num_envs, assets),
+        called=room(called, assets),
+        called_cost=room(called, len(c.COSTS)),
+    )
 
 
 def numpy_blocks(blocks: Blocks) -> Blocks:
@@ -396,6 +492,13 @@ def market_rows(config: EnvConfig) -> int:
 def by_market(config: EnvConfig) -> bool:
     """Whether rows depend on one another, or on what they did to prices: a step is a market's."""
     return config.players > 1 or config.impact.moves_prices
+
+
+def by_orders(params: EnvParams) -> bool:
+    """Whether more decides on orders, and what becomes of them, than rates and limits."""
+    named = {"borrow", "shortable", "delisted"} & set(params.tape.next)
+    settings = params.config.orders != OrderConfig()
+    return settings or bool(named) or params.friction.minimum is not None
 
 
 def portfolio_width(params: EnvParams) -> int:

@@ -26,10 +26,18 @@ MOVE = places(
 """Rows of `MarketBlocks.moves`. Those from `start_holdings` on are there where episodes begin with
 more than cash, and those from `tradable` on where agents see another market than the tape's: what
 can be traded, and what has a volatility. Where volatilities are drawn, returns are log returns."""
+TERM = places(
+    "Term",
+    *("price", "borrow", "shortable", "delisted", "listed", "closing_price", "closing_scale"),
+)
+"""Rows of `MarketBlocks.terms`: where further rules need them, what they need of a bar beside its
+moves; the last three are of the next close, for who must trade there."""
 BARS = places("Bars", "years", "interest", "market_return", "start_cash", "start_wealth")
 """Columns of `MarketBlocks.bars`."""
 FRICTION = places("Friction", "fee", "half_spread", "impact", "participation", "borrow")
 """Columns of `MarketBlocks.friction`."""
+FEE = places("Fee", "per_share", "minimum")
+"""Columns of `MarketBlocks.fees`."""
 MONEY = places("Money", "cash", "carry", "peak", "mean", "square")
 """Columns of `State.money`: cash, what its rounding loses, peak, and what the reward remembers."""
 MEMORY = ("mean", "square")
@@ -48,19 +56,22 @@ FIGURE = places("Figure", *figure_names(COSTS))
 """Columns of `Results.figures`."""
 FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
 """Columns of `Results.flags`."""
+DESK = places("Desk", "low", "scale", "price", "wanted", "trade")
+"""Rows of the room in which the orders of one environment are worked out under further rules."""
 WHOLE = places(
     "Whole",
     *("action", "reward", "same_step", "flat", "first", "last", "horizon", "random_start"),
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("fewest", "most", "log_spacing"),
-    *("weight_at", "drawdown_at", "log_growth_at", "displacement_at"),
+    *("carries", "whole_shares", "by_order", "lends", "bans", "delists"),
+    *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
 )
 """Entries of `Rules.whole`; a horizon of 0 is none, and so are 0 assets to be drawn. The last are
 where portfolio columns begin."""
 REAL = places(
     "Real",
     *("max_gross", "initial_cash", "initial_invested", "adaptation", "drawdown_penalty"),
-    *("retention", "transient_share"),
+    *("retention", "transient_share", "maintenance_margin"),
 )
 """Entries of `Rules.real`."""
 ACTION = places("Action", "weights", "signed", "logits")
@@ -73,7 +84,8 @@ REWARD = places(
 """Numbers that stand for rewards."""
 assert tuple(column for column, _ in DRAWN_COSTS.values()) == FRICTION._fields[: len(DRAWN_COSTS)]
 assert tuple(DRAWN_COSTS) == DRAWN._fields[: len(DRAWN_COSTS)]
-PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement")
+PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order")
 """Portfolio columns that kernels write."""
 NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))
-NUM_FIGURES, NUM_FLAGS = len(FIGURE), len(FLAG)
+NUM_FIGURES, NUM_FLAGS, NUM_COSTS = len(FIGURE), len(FLAG), len(COSTS)
+NUM_TERMS, NUM_FEES = len(TERM), len(FEE)

@@ -81,8 +81,8 @@ FUSED = Coverage(
         "episode.at_end": only("truncate", "terminate"),
         "costs.fee_bps": ANY,
         "costs.half_spread_bps": ANY,
-        "costs.fee_per_share": only(0.0),
-        "costs.minimum_fee": only(0.0),
+        "costs.fee_per_share": ANY,
+        "costs.minimum_fee": ANY,
         "costs.impact": ANY,
         "costs.participation": ANY,
         "costs.borrow_bps_per_year": ANY,
@@ -90,9 +90,9 @@ FUSED = Coverage(
         "impact.transient": ANY,
         "impact.permanent": ANY,
         "impact.half_life": ANY,
-        "orders.unfilled": only("drop"),
-        "orders.whole_shares": only(False),
-        "orders.maintenance_margin": only(0.0),
+        "orders.unfilled": only("drop", "carry"),
+        "orders.whole_shares": only(False, True),
+        "orders.maintenance_margin": ANY,
         "randomize.fee_bps": ANY,
         "randomize.half_spread_bps": ANY,
         "randomize.impact": ANY,
@@ -113,14 +113,14 @@ FUSED = Coverage(
     },
     tables=frozenset(
         {"r_before", "r_after", "tradable", "dollars", "impact_scale", "price"}
-        | {"years", "interest", "market_return"}
+        | {"years", "interest", "market_return", "borrow", "shortable", "delisted"}
         | {"features", "sigma", "impact_sigma", "dollar_volume", "listed", "bars"}
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
         | {"worlds", "worlds_per_market", "rising"}
     ),
-    frictions=frozenset(c.FRICTION._fields),
+    frictions=frozenset(c.FRICTION._fields + c.FEE._fields),
     costs=frozenset(c.COSTS),
     memory=frozenset(c.MEMORY),
     columns=frozenset(c.PORTFOLIO),

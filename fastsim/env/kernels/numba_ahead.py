@@ -27,7 +27,7 @@ from fastsim.env.kernels.buffers import (
 )
 from fastsim.env.kernels.compiled import forget_old_code, in_parts
 from fastsim.env.kernels.numba_run import Desk, Kept, run_markets, run_rows
-from fastsim.env.kernels.numba_step import SERIAL_BELOW, VECTOR, room
+from fastsim.env.kernels.numba_step import SERIAL_BELOW, VECTOR, on_host, room
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 
@@ -81,7 +81,7 @@ def _empty_kept(params: EnvParams, steps: int, desk: Desk) -> Kept:
         return torch.zeros(steps, rows, columns, dtype=params.tape.dtype).numpy()
 
     rows = len(desk.alive)
-    singles = empty_singles(params, rows)
+    singles = _empty_singles(params, rows)
     return Kept(
         action=zeros(*desk.action.shape),
         open_orders=zeros(*desk.open_orders.shape),
@@ -89,6 +89,12 @@ def _empty_kept(params: EnvParams, steps: int, desk: Desk) -> Kept:
         flags=np.zeros((steps, rows, c.NUM_FLAGS), bool),
         singles=Singles(*(zeros(*part.shape) for part in singles)),
     )
+
+
+def _empty_singles(params: EnvParams, rows: int) -> Singles:
+    singles = empty_singles(params, rows, asked=True)
+    assert singles is not None, "they are asked for"
+    return singles
 
 
 def _transition(kept: Kept) -> Transition:
@@ -114,14 +120,10 @@ def _share_out(params: EnvParams, state: State, how: Ahead, desk: Desk, kept: Ke
     """Let threads share the rows."""
     rows, padded = state.holdings.shape
     threads, lone = 1, not by_market(params.config)
-    own: Any = numpy_blocks(state)
     if rows * padded * len(params.tape) >= SERIAL_BELOW:
         threads = min(torch.get_num_threads(), rows)
-    fixed = (
-        own._replace(slots=None, displaced=None) if lone else own._replace(slots=None),
-        *map(numpy_blocks, (pack_market(params, VECTOR), pack_rules(params))),
-        *map(numpy_blocks, (empty_results(params, rows), empty_singles(params, rows))),
-    )
+    told = pack_rules(params), empty_results(params, rows), _empty_singles(params, rows)
+    fixed = *on_host(params, state, pack_market(params, VECTOR)), *map(numpy_blocks, told)
     bounds = [part * rows // threads for part in range(threads + 1)]
     known: Any = _arrays(how)
     calls = [

@@ -199,7 +199,7 @@ def mean_return(n, draws):
 
 
 @jit
-def meet_drawn(n, bar, market, rules, draws):
+def meet_drawn(n, bar, market, rules, draws, desk):
     """Lay out what row `n` meets at a bar: returns and volatilities of its episode."""
     met, moves = draws.met, market.moves
     real, factor = moves.dtype.type, draws.factors[n, c.FACTOR.volatility]
@@ -218,8 +218,27 @@ def meet_drawn(n, bar, market, rules, draws):
                 exp(factor * moves[bar, c.MOVE.r_after, j], real) - one
             )
             met.moves[0, c.MOVE.impact_scale, j] = factor * moves[bar, c.MOVE.impact_scale, j]
+    if desk is not None:
+        meet_terms(n, bar, market, rules, draws)
     if rules.whole[c.WHOLE.reward] == c.REWARD.excess_log_growth:  # no other asks for it
         met.bars[0, c.BARS.market_return] = mean_return(n, draws)
+
+
+@jit
+def meet_terms(n, bar, market, rules, draws):
+    """The same of what further rules need; what is delisted loses what it loses."""
+    met, terms, factor = draws.met, market.terms, draws.factors[n, c.FACTOR.volatility]
+    real = terms.dtype.type
+    for row in range(terms.shape[1]):
+        for j in range(terms.shape[2]):
+            met.terms[0, row, j] = terms[bar, row, j]
+    if math.isnan(draws.ranges[c.DRAWN.volatility, 0]):
+        return
+    for j in range(terms.shape[2]):
+        met.terms[0, c.TERM.closing_scale, j] = factor * terms[bar, c.TERM.closing_scale, j]
+        if rules.whole[c.WHOLE.delists] and terms[bar, c.TERM.delisted, j] > real(0.0):
+            lost = exp(market.moves[bar, c.MOVE.r_after, j], real)
+            met.moves[0, c.MOVE.r_after, j] = lost - real(1.0)
 
 
 @jit

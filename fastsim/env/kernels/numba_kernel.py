@@ -27,6 +27,22 @@ from fastsim.env.kernels.numba_draws import (
     show_view,
 )
 from fastsim.env.kernels.numba_jit import every, jit
+from fastsim.env.kernels.numba_orders import charge as charge_orders
+from fastsim.env.kernels.numba_orders import (
+    close_orders,
+    cut,
+    drop_orders,
+    find_bounds,
+    grow_orders,
+    is_all_nan,
+    is_called,
+    keep_no_call,
+    lent,
+    pay_call,
+    place,
+    want,
+)
+from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT
@@ -96,10 +112,11 @@ def target_weights(n, action, shown, rules, weights):
 
 
 @jit
-def decide(n, action, state, rules, views, draws, weights):
+def decide(n, action, state, rules, views, draws, weights, desk):
     """Write the weights to trade to, and count a row that is not finite; returns whether it holds.
 
-    At the last fill of an episode everything may have to be sold.
+    A row of NaN alone leaves orders open, where there are such. At the last fill of an episode
+    everything may have to be sold.
     """
     shown = rules.whole[c.WHOLE.assets]
     if views is not None:
@@ -107,7 +124,10 @@ def decide(n, action, state, rules, views, draws, weights):
     invalid = target_weights(n, action, shown, rules, weights)
     if views is not None:
         by_asset(n, weights, draws)
-    state.counters[n, c.COUNTER.invalid_actions] += invalid
+    counted = invalid
+    if desk is not None:
+        counted = invalid and not (rules.whole[c.WHOLE.carries] and is_all_nan(n, action))
+    state.counters[n, c.COUNTER.invalid_actions] += counted
     last = state.counters[n, c.COUNTER.bar] + 1 >= state.counters[n, c.COUNTER.end]
     if last and rules.whole[c.WHOLE.liquidates]:
         weights[:] = weights.dtype.type(0.0)
@@ -116,7 +136,7 @@ def decide(n, action, state, rules, views, draws, weights):
 
 
 @jit
-def excess_and_slope(x, before, n, bar, state, market, weights, limit):
+def excess_and_slope(x, before, n, bar, state, market, weights, limit, desk):
     """Value and derivative of g(x) = x + C(w x - h') - V-."""
     real = weights.dtype.type
     zero, one_and_half = real(0.0), real(1.5)
@@ -130,7 +150,10 @@ def excess_and_slope(x, before, n, bar, state, market, weights, limit):
     sell = fee + half_spread - fee * half_spread
     notional, net, rough, marginal = zero, zero, zero, zero
     for j in range(holdings.shape[1]):
-        order = min(max(weights[j] * x - holdings[n, j], -limit[j]), limit[j])
+        low = -limit[j]
+        if desk is not None:
+            low = desk[c.DESK.low, j]
+        order = min(max(weights[j] * x - holdings[n, j], low), limit[j])
         size = abs(order)
         rate = moves[bar, c.MOVE.impact_scale, j] * math.sqrt(size)
         notional += size
@@ -138,23 +161,47 @@ def excess_and_slope(x, before, n, bar, state, market, weights, limit):
         rough += size * rate
         curve = one_and_half * impact * rate
         slope = buy + curve if order >= zero else -sell - curve
-        marginal += weights[j] * slope if size < limit[j] else zero
+        free = size < limit[j]
+        if desk is not None:
+            free = free and order > low
+        marginal += weights[j] * slope if free else zero
     total = fee * (notional + half_spread * net) + half_spread * notional + impact * rough
     return x + total - before, real(1.0) + marginal
 
 
+@partial(jit, inline=False)
+def below_root(before, n, state, market, weights, limit, desk):
+    """`post_cost_wealth` where commissions are by share and by order."""
+    enough = weights.dtype.type(100.0 * np.finfo(weights.dtype).eps)
+    x, left = before, NEWTON_STEPS
+    while left > 0:
+        excess, slope = excess_by_order(x, before, n, state, market, weights, limit, desk)
+        step = excess / slope
+        x -= step
+        left = left - 1 if abs(step) > enough * abs(x) else 0
+    left = NEWTON_STEPS
+    while left > 0:
+        excess, _ = excess_by_order(x, before, n, state, market, weights, limit, desk)
+        x = min(x, x - excess)
+        left = left - 1 if excess > 0 else 0
+    return x
+
+
 @jit
-def post_cost_wealth(before, n, bar, state, market, weights, limit):
+def post_cost_wealth(before, n, bar, state, market, rules, weights, limit, desk):
     """Solve V+ = V- - C(w V+ - h') by Newton's method from V-.
 
     A step of 100 roundings is the last: what it leaves is its square, or, where an order has
-    changed sides, its product with the cost rates.
+    changed sides, its product with the cost rates. Commissions by order make the cost jump where
+    one is placed: there it stays below the root.
     """
+    if desk is not None and rules.whole[c.WHOLE.by_order]:
+        return below_root(before, n, state, market, weights, limit, desk)
     real = weights.dtype.type
     enough = real(100.0 * np.finfo(weights.dtype).eps)
     x, left = before, NEWTON_STEPS
     while left > 0:  # a for loop with a break would be unrolled, at twice the time
-        excess, slope = excess_and_slope(x, before, n, bar, state, market, weights, limit)
+        excess, slope = excess_and_slope(x, before, n, bar, state, market, weights, limit, desk)
         step = excess / slope
         x -= step
         left = left - 1 if abs(step) > enough * abs(x) else 0
@@ -174,9 +221,9 @@ def limit_orders(n, bar, hold, before, market, limit):
 
 
 @jit
-def meet(n, bar, hold, state, market, limit):
-    """Carry holdings to the fill, and find how much may be traded; returns wealth at both ends."""
-    real = limit.dtype.type
+def meet(n, bar, state, market):
+    """Carry holdings to the fill; returns wealth at both ends."""
+    real = state.money.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings, moves = state.holdings, market.moves
     wealth, before = zero, zero
@@ -186,16 +233,20 @@ def meet(n, bar, hold, state, market, limit):
         before += holdings[n, j]
     wealth += state.money[n, c.MONEY.cash]
     before += state.money[n, c.MONEY.cash]
-    limit_orders(n, bar, hold, before, market, limit)
     return wealth, before
 
 
 @jit
-def pay(n, before, notional, net, rough, market, figures):
-    """Write what orders of this size cost and what part of `before` they turn over."""
+def charge(n, notional, net, rough, market):
+    """What orders of this size cost, by cause."""
     half_spread = market.friction[n, c.FRICTION.half_spread]
     commission = market.friction[n, c.FRICTION.fee] * (notional + half_spread * net)
-    spread, impact = half_spread * notional, market.friction[n, c.FRICTION.impact] * rough
+    return commission, half_spread * notional, market.friction[n, c.FRICTION.impact] * rough
+
+
+@jit
+def pay(n, before, notional, commission, spread, impact, figures):
+    """Write what orders cost and what part of `before` they turn over; returns the cost."""
     zero = figures.dtype.type(0.0)
     figures[n, c.FIGURE.turnover] = notional / before if before > zero else zero
     figures[n, c.FIGURE.commission] = commission
@@ -214,10 +265,10 @@ def receive(n, amount, state):
 
 
 @jit
-def accrue(n, bar, short, state, market, figures):
-    """Receive interest on cash and pay the borrow fee on shorts."""
+def accrue(n, bar, fee, state, market, figures):
+    """Receive interest on cash and pay the fee per year on shorts."""
     interest = state.money[n, c.MONEY.cash] * market.bars[bar, c.BARS.interest]
-    borrow = market.friction[n, c.FRICTION.borrow] * market.bars[bar, c.BARS.years] * short
+    borrow = market.bars[bar, c.BARS.years] * fee
     receive(n, interest - borrow, state)
     figures[n, c.FIGURE.borrow] = borrow
     figures[n, c.FIGURE.interest] = interest
@@ -236,9 +287,12 @@ def keep_orders(x, n, state, weights, limit, singles):
 @jit
 def keep_none(n, state, singles):
     """Tell that nothing was traded."""
-    for j in range(singles.trade.shape[1]):
-        singles.trade[n, j] = state.holdings.dtype.type(0.0)
+    keep_no_call(n, singles)
+    zero = state.holdings.dtype.type(0.0)
+    for j in range(singles.holdings.shape[1]):
         singles.holdings[n, j] = state.holdings[n, j]
+    for j in range(singles.trade.shape[1] if singles.trade.shape[0] else 0):
+        singles.trade[n, j] = zero
 
 
 @jit
@@ -261,24 +315,113 @@ def trade(x, before, n, bar, hold, state, market, weights, limit, figures):
         held *= one + moves[bar, c.MOVE.r_after, j]
         holdings[n, j] = held
         after += held
-    paid = pay(n, before, notional, net, rough, market, figures)
+    commission, spread, impact = charge(n, notional, net, rough, market)
+    paid = pay(n, before, notional, commission, spread, impact, figures)
     figures[n, c.FIGURE.unfilled] = zero if hold or before <= zero else lacking
     receive(n, -net - paid, state)
-    accrue(n, bar, short, state, market, figures)
+    accrue(n, bar, market.friction[n, c.FRICTION.borrow] * short, state, market, figures)
     return paid, after + state.money[n, c.MONEY.cash]
 
 
 @jit
-def advance(n, bar, hold, state, market, figures, singles, weights, limit):
+def trade_by_orders(
+    x, before, n, bar, hold, state, market, rules, weights, limit, figures, singles, desk
+):
+    """`trade` under further rules."""
+    holdings, zero, one = state.holdings, weights.dtype.type(0.0), weights.dtype.type(1.0)
+    want(n, x, hold, before, state, market, rules, weights, limit, desk)
+    place(n, hold, before, state, market, rules, figures, limit, desk)
+    commission, spread, impact, notional, net = charge_orders(n, market, rules, desk)
+    paid = pay(n, before, notional, commission, spread, impact, figures)
+    receive(n, -net - paid, state)
+    short, fees = zero, zero
+    for j in range(holdings.shape[1]):
+        holdings[n, j] += desk[c.DESK.trade, j]
+        short += max(-holdings[n, j], zero)
+    fees = market.friction[n, c.FRICTION.borrow] * short
+    if rules.whole[c.WHOLE.lends]:
+        fees = zero
+        for j in range(holdings.shape[1]):
+            fees += lent(n, bar, j, market) * max(-holdings[n, j], zero)
+    if singles is not None:
+        keep_placed(n, state, singles, desk)
+    accrue(n, bar, fees, state, market, figures)
+    after, gross = zero, zero
+    for j in range(holdings.shape[1]):
+        held = holdings[n, j] * (one + market.moves[bar, c.MOVE.r_after, j])
+        holdings[n, j] = held
+        after += held
+        gross += abs(held)
+    after += state.money[n, c.MONEY.cash]
+    if rules.whole[c.WHOLE.delists]:
+        gross -= pay_out(n, bar, state, market)
+    close_orders(n, bar, rules, state, market)
+    if is_called(after, gross, rules):
+        after = call_margin(
+            n, bar, after, gross, state, market, rules, figures, singles, limit, desk
+        )
+    return paid, after
+
+
+@jit
+def keep_placed(n, state, singles, desk):
+    """Tell the orders on the desk, and what is held after them."""
+    keep_no_call(n, singles)
+    for j in range(singles.holdings.shape[1]):
+        singles.holdings[n, j] = state.holdings[n, j]
+    for j in range(singles.trade.shape[1] if singles.trade.shape[0] else 0):
+        singles.trade[n, j] = desk[c.DESK.trade, j]
+
+
+@jit
+def pay_out(n, bar, state, market):
+    """Turn positions in what is delisted into cash; returns their exposure."""
+    zero = state.money.dtype.type(0.0)
+    paid, gross = zero, zero
+    for j in range(state.holdings.shape[1]):
+        gone = market.terms[bar, c.TERM.delisted, j] > zero
+        held = state.holdings[n, j] if gone else zero
+        paid += held
+        gross += abs(held)
+        state.holdings[n, j] -= held
+    receive(n, paid, state)
+    return gross
+
+
+@partial(jit, inline=False)
+def call_margin(n, bar, wealth, gross, state, market, rules, figures, singles, limit, desk):
+    """Cut the positions of an account that is called; returns its wealth."""
+    cut(n, bar, wealth, gross, state, market, rules, limit, desk)
+    paid, net = pay_call(n, state, market, rules, figures, singles, desk)
+    receive(n, -net - paid, state)
+    after = desk.dtype.type(0.0)
+    for j in range(state.holdings.shape[1]):
+        state.holdings[n, j] += desk[c.DESK.trade, j]
+        after += state.holdings[n, j]
+    return after + state.money[n, c.MONEY.cash]
+
+
+@jit
+def advance(n, bar, hold, state, market, rules, figures, singles, weights, limit, desk):
     """From the close of `bar` to the next; returns wealth at both and whether it is gone."""
     zero = weights.dtype.type(0.0)
-    wealth, before = meet(n, bar, hold, state, market, limit)
+    wealth, before = meet(n, bar, state, market)
+    if desk is None:
+        limit_orders(n, bar, hold, before, market, limit)
+    else:
+        grow_orders(n, bar, c.MOVE.r_before, state, market)
+        find_bounds(n, bar, before, state, market, rules, limit, desk)
     x = before
     if before > zero and not hold:
-        x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    if singles is not None:
-        keep_orders(x, n, state, weights, limit, singles)
-    paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
+        x = post_cost_wealth(before, n, bar, state, market, rules, weights, limit, desk)
+    if desk is None:
+        if singles is not None:
+            keep_orders(x, n, state, weights, limit, singles)
+        paid, after = trade(x, before, n, bar, hold, state, market, weights, limit, figures)
+    else:
+        paid, after = trade_by_orders(
+            x, before, n, bar, hold, state, market, rules, weights, limit, figures, singles, desk
+        )
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
     figures[n, c.FIGURE.wealth_traded] = before - paid
@@ -326,7 +469,7 @@ def world_of(n, counters, whole):
 
 
 @partial(jit, inline=False)  # seldom called, and in the way of what is called often
-def restart(n, state, market, rules, draws):
+def restart(n, state, market, rules, draws, desk):
     """The start of the next episode; wealth is the peak."""
     real = state.money.dtype.type
     counters, money, whole = state.counters, state.money, rules.whole
@@ -346,6 +489,8 @@ def restart(n, state, market, rules, draws):
         start + whole[c.WHOLE.horizon] if whole[c.WHOLE.horizon] else first + steps
     )
     state.done[n] = False
+    if desk is not None:
+        drop_orders(n, state)
     invested = market.moves.shape[1] > c.MOVE.start_holdings
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] = (
@@ -361,7 +506,7 @@ def restart(n, state, market, rules, draws):
 
 
 @jit
-def observe(n, wealth, state, market, rules, views, draws, seen):
+def observe(n, wealth, state, market, rules, views, draws, seen, desk):
     """Write the features of the bar, if there is room for them, and the portfolio's columns."""
     real = state.money.dtype.type
     bound, one = real(FEATURE_LIMIT), real(1.0)
@@ -386,6 +531,25 @@ def observe(n, wealth, state, market, rules, views, draws, seen):
     growth = math.log(positive / rules.real[c.REAL.initial_cash])
     seen[n, whole[c.WHOLE.drawdown_at]] = max(-bound, min(drawdown, bound))
     seen[n, whole[c.WHOLE.log_growth_at]] = max(-bound, min(growth, bound))
+    if desk is not None:
+        show_orders(n, scale, state, rules, views, draws, seen)
+
+
+@jit
+def show_orders(n, scale, state, rules, views, draws, seen):
+    """Write the columns that are there where orders stay open; prices are where they were."""
+    real, assets = state.money.dtype.type, rules.whole[c.WHOLE.assets]
+    bound = real(FEATURE_LIMIT)
+    shown, still = rules.whole[c.WHOLE.order_at], rules.whole[c.WHOLE.displacement_at]
+    for j in range(assets if shown else 0):
+        seen[n, still + j] = real(0.0)
+    if views is None:
+        for j in range(assets if shown else 0):
+            seen[n, shown + j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
+    elif shown:
+        for j in range(state.open_orders.shape[1]):
+            draws.spare[j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
+        show_in_slots(n, shown, draws.spare, draws, seen)
 
 
 @jit
@@ -431,15 +595,17 @@ def end(n, bar, over, state):
 
 
 @jit
-def move(n, action, state, market, rules, results, singles, views, draws, weights, limit):
+def move(n, action, state, market, rules, results, singles, views, draws, weights, limit, desk):
     """Trade, be paid, and end the episode if it is over; returns wealth, and whether it is gone."""
     bar, figures = state.counters[n, c.COUNTER.bar], results.figures
-    hold = decide(n, action, state, rules, views, draws, weights)
+    hold = decide(n, action, state, rules, views, draws, weights, desk)
     met, row = market, bar
     if views is not None:
-        meet_drawn(n, bar, market, rules, draws)
+        meet_drawn(n, bar, market, rules, draws, desk)
         met, row = draws.met, 0
-    before, wealth, ruined = advance(n, row, hold, state, met, figures, singles, weights, limit)
+    before, wealth, ruined = advance(
+        n, row, hold, state, met, rules, figures, singles, weights, limit, desk
+    )
     be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
     end(n, bar, ruined, state)
     return wealth, ruined
@@ -458,40 +624,42 @@ def write_flags(n, ruined, restarted, state, rules, results):
 
 
 @jit
-def step_one(n, action, state, market, rules, results, singles, views, draws, weights, limit):
+def step_one(n, action, state, market, rules, results, singles, views, draws, weights, limit, desk):
     """Step environment `n`."""
     same_step = rules.whole[c.WHOLE.same_step] != 0
     restarted = state.done[n] and not same_step
     wealth, ruined = state.money[n, c.MONEY.peak], False
     if restarted:
-        restart(n, state, market, rules, draws)
+        restart(n, state, market, rules, draws, desk)
         wealth = state.money[n, c.MONEY.peak]
         stand_still(n, wealth, results.figures)
         if singles is not None:
             keep_none(n, state, singles)
     else:
         wealth, ruined = move(
-            n, action, state, market, rules, results, singles, views, draws, weights, limit
+            n, action, state, market, rules, results, singles, views, draws, weights, limit, desk
         )
     write_flags(n, ruined, restarted, state, rules, results)
     if same_step:
         results.final_bar[n] = state.counters[n, c.COUNTER.bar]
-        observe(n, wealth, state, market, rules, views, draws, results.final_seen)
+        observe(n, wealth, state, market, rules, views, draws, results.final_seen, desk)
         if views is not None:
             show_view(n, draws, views.final_slots, views.final_volatility)
         if state.done[n]:
-            restart(n, state, market, rules, draws)
+            restart(n, state, market, rules, draws, desk)
             wealth = state.money[n, c.MONEY.peak]
     results.bar[n] = state.counters[n, c.COUNTER.bar]
-    observe(n, wealth, state, market, rules, views, draws, results.seen)
+    observe(n, wealth, state, market, rules, views, draws, results.seen, desk)
     if views is not None:
         show_view(n, draws, views.slots, views.volatility)
 
 
 @partial(jit, inline=False)
 def step_block(
-    start, stop, action, state, market, rules, results, singles, views, draws, weights, limit
+    start, stop, action, state, market, rules, results, singles, views, draws, weights, limit, desk
 ):
     """Step environments `start` to `stop`, one after the other."""
     for n in range(start, stop):
-        step_one(n, action, state, market, rules, results, singles, views, draws, weights, limit)
+        step_one(
+            n, action, state, market, rules, results, singles, views, draws, weights, limit, desk
+        )

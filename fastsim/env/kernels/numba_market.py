@@ -23,6 +23,7 @@ from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
     be_paid,
+    charge,
     decide,
     end,
     keep_none,
@@ -36,6 +37,19 @@ from fastsim.env.kernels.numba_kernel import (
     write_flags,
 )
 from fastsim.env.kernels.numba_math import exp, mean_price
+from fastsim.env.kernels.numba_orders import charge as charge_orders
+from fastsim.env.kernels.numba_orders import (
+    close_orders,
+    cut,
+    drop_orders,
+    find_bounds,
+    is_called,
+    keep_no_call,
+    lent,
+    pay_call,
+    place,
+    want,
+)
 from fastsim.market.features import FEATURE_LIMIT
 
 
@@ -96,21 +110,72 @@ def order(x, before, n, player, bar, hold, state, market, weights, limit, pit, f
     for j in range(weights.shape[0]):
         pit.net[j] += pit.orders[player, j]
     figures[n, c.FIGURE.unfilled] = real(0.0) if hold or before <= real(0.0) else lacking
-    receive(n, -pay(n, before, notional, net, rough, market, figures), state)
+    commission, spread, impact = charge(n, notional, net, rough, market)
+    receive(n, -pay(n, before, notional, commission, spread, impact, figures), state)
+
+
+@jit
+def order_by_rules(
+    x, before, n, player, hold, state, market, rules, weights, limit, pit, figures, desk
+):
+    """`order` under further rules."""
+    want(n, x, hold, before, state, market, rules, weights, limit, desk)
+    place(n, hold, before, state, market, rules, figures, limit, desk)
+    commission, spread, impact, notional, _ = charge_orders(n, market, rules, desk)
+    receive(n, -pay(n, before, notional, commission, spread, impact, figures), state)
+    add_orders(player, pit, desk)
+
+
+@jit
+def add_orders(player, pit, desk):
+    """Bring the orders on the desk to the others'."""
+    for j in range(pit.net.shape[0]):
+        pit.orders[player, j] = desk[c.DESK.trade, j]
+        pit.net[j] += desk[c.DESK.trade, j]
+
+
+@jit
+def multiply_orders(n, growth, state):
+    """Let open orders, which are so many shares, grow with the price."""
+    for j in range(state.open_orders.shape[1]):
+        state.open_orders[n, j] *= growth[j]
 
 
 @jit
 def trade(
-    n, player, m, bar, action, state, market, rules, figures, views, draws, weights, limit, pit
+    n,
+    player,
+    m,
+    bar,
+    action,
+    state,
+    market,
+    rules,
+    figures,
+    views,
+    draws,
+    weights,
+    limit,
+    desk,
+    pit,
 ):
     """Let player `n` decide and place its orders."""
-    hold = decide(n, action, state, rules, views, draws, weights)
+    hold = decide(n, action, state, rules, views, draws, weights, desk)
     wealth, before = meet(n, m, state, pit)
-    limit_orders(n, bar, hold, before, market, limit)
+    if desk is None:
+        limit_orders(n, bar, hold, before, market, limit)
+    else:
+        multiply_orders(n, pit.growth, state)
+        find_bounds(n, bar, before, state, market, rules, limit, desk)
     x = before
     if before > weights.dtype.type(0.0) and not hold:
-        x = post_cost_wealth(before, n, bar, state, market, weights, limit)
-    order(x, before, n, player, bar, hold, state, market, weights, limit, pit, figures)
+        x = post_cost_wealth(before, n, bar, state, market, rules, weights, limit, desk)
+    if desk is None:
+        order(x, before, n, player, bar, hold, state, market, weights, limit, pit, figures)
+    else:
+        order_by_rules(
+            x, before, n, player, hold, state, market, rules, weights, limit, pit, figures, desk
+        )
     figures[n, c.FIGURE.wealth_before] = wealth
     figures[n, c.FIGURE.wealth_at_fill] = before
 
@@ -134,21 +199,27 @@ def push(m, state, rules, pit):
 @jit
 def keep_orders(n, player, state, pit, singles):
     """Tell the orders of a player, and what is held after all of them."""
-    for j in range(singles.trade.shape[1]):
-        order = pit.orders[player, j]
-        singles.trade[n, j] = order
-        singles.holdings[n, j] = (state.holdings[n, j] + order) * pit.lift[j]
+    for j in range(singles.holdings.shape[1]):
+        held = state.holdings[n, j] + pit.orders[player, j]
+        singles.holdings[n, j] = held * pit.lift[j]
+    for j in range(singles.trade.shape[1] if singles.trade.shape[0] else 0):
+        singles.trade[n, j] = pit.orders[player, j]
 
 
 @jit
-def settle(n, player, m, bar, state, market, pit, figures, singles):
+def settle(n, player, m, bar, state, market, rules, pit, figures, singles, desk):
     """Pay the price of the orders and let the market move; returns wealth at the next close."""
     real = pit.net.dtype.type
     zero, one = real(0.0), real(1.0)
     holdings = state.holdings
     paid, traded, short, after = zero, zero, zero, zero
     if singles is not None:
+        keep_no_call(n, singles)
         keep_orders(n, player, state, pit, singles)
+    fees, lends = zero, False
+    if desk is not None:
+        lends = rules.whole[c.WHOLE.lends] != 0
+        fees = fees_of_assets(n, player, bar, state, market, pit) if lends else zero
     for j in range(holdings.shape[1]):
         order = pit.orders[player, j]
         held = (holdings[n, j] + order) * pit.lift[j]
@@ -161,9 +232,106 @@ def settle(n, player, m, bar, state, market, pit, figures, singles):
         holdings[n, j] = moved
     receive(n, -paid, state)
     figures[n, c.FIGURE.wealth_traded] = traded + state.money[n, c.MONEY.cash]
-    accrue(n, bar, short, state, market, figures)
+    fees = fees if lends else market.friction[n, c.FRICTION.borrow] * short
+    accrue(n, bar, fees, state, market, figures)
     figures[n, c.FIGURE.wealth] = after + state.money[n, c.MONEY.cash]
-    return figures[n, c.FIGURE.wealth]
+    if desk is not None:
+        multiply_orders(n, pit.lift, state)
+        close_orders(n, bar, rules, state, market)
+        if rules.whole[c.WHOLE.delists]:
+            pay_out(n, m, bar, state, market)
+
+
+@jit
+def fees_of_assets(n, player, bar, state, market, pit):
+    """Fee per year on shorts right after the trade, asset by asset."""
+    fees = state.money.dtype.type(0.0)
+    for j in range(pit.net.shape[0]):
+        held = (state.holdings[n, j] + pit.orders[player, j]) * pit.lift[j]
+        fees += lent(n, bar, j, market) * max(-held, state.money.dtype.type(0.0))
+    return fees
+
+
+@jit
+def growth_to_close(bar, j, rules, market, desk):
+    """By how much a price grows from the fill to the close; what is delisted has been paid out."""
+    one = market.moves.dtype.type(1.0)
+    growth = one + market.moves[bar, c.MOVE.r_after, j]
+    if desk is not None:
+        gone = rules.whole[c.WHOLE.delists] and market.terms[bar, c.TERM.delisted, j] > one - one
+        growth = one if gone else growth
+    return growth
+
+
+@partial(jit, inline=False)
+def pay_out(n, m, bar, state, market):
+    """Turn positions in what is delisted into the cash that selling them would bring."""
+    real = state.money.dtype.type
+    paid, one = real(0.0), real(1.0)
+    for j in range(state.holdings.shape[1]):
+        if market.terms[bar, c.TERM.delisted, j] > real(0.0):
+            held, growth = state.holdings[n, j], one + market.moves[bar, c.MOVE.r_after, j]
+            moved = state.displaced[c.DISPLACED.rate, m, j] * held
+            paid += held * mean_price(-moved / growth if growth > real(0.0) else moved, real)
+            state.holdings[n, j] = real(0.0)
+    receive(n, paid, state)
+
+
+@jit
+def exposure(n, state):
+    """Gross value of all positions."""
+    gross = state.money.dtype.type(0.0)
+    for j in range(state.holdings.shape[1]):
+        gross += abs(state.holdings[n, j])
+    return gross
+
+
+@jit
+def is_any_called(m, state, rules, figures):
+    """Whether the margin of any player of a market is not covered."""
+    first = m * rules.whole[c.WHOLE.players]
+    if not rules.real[c.REAL.maintenance_margin] > rules.real.dtype.type(0.0):
+        return False
+    for n in range(first, first + rules.whole[c.WHOLE.players]):
+        if is_called(figures[n, c.FIGURE.wealth], exposure(n, state), rules):
+            return True
+    return False
+
+
+@partial(jit, inline=False)
+def call_margin(m, bar, state, market, rules, figures, singles, limit, pit, desk):
+    """Cut the positions of players who are called; their sales meet at once, as all orders do."""
+    zero, first = pit.net.dtype.type(0.0), m * rules.whole[c.WHOLE.players]
+    pit.net[:] = zero
+    for player in range(rules.whole[c.WHOLE.players]):
+        n = first + player
+        wealth, gross = figures[n, c.FIGURE.wealth], exposure(n, state)
+        if is_called(wealth, gross, rules):
+            cut(n, bar, wealth, gross, state, market, rules, limit, desk)
+            paid, _ = pay_call(n, state, market, rules, figures, singles, desk)
+            receive(n, -paid, state)
+        else:
+            for j in range(pit.net.shape[0]):
+                desk[c.DESK.trade, j] = zero
+        add_orders(player, pit, desk)
+    push(m, state, rules, pit)
+    for player in range(rules.whole[c.WHOLE.players]):
+        settle_call(first + player, player, m, state, pit, figures)
+
+
+@jit
+def settle_call(n, player, m, state, pit, figures):
+    """Pay the price of forced sales, at which all positions are worth what they then are."""
+    real = pit.net.dtype.type
+    paid, wealth = real(0.0), real(0.0)
+    for j in range(pit.net.shape[0]):
+        paid += pit.orders[player, j] * pit.price[j]
+        held = (state.holdings[n, j] + pit.orders[player, j]) * pit.lift[j]
+        wealth += held * mean_price(-state.displaced[c.DISPLACED.rate, m, j] * held, real)
+        state.holdings[n, j] = held
+    receive(n, -paid, state)
+    multiply_orders(n, pit.lift, state)
+    figures[n, c.FIGURE.wealth] = wealth + state.money[n, c.MONEY.cash]
 
 
 @jit
@@ -177,27 +345,35 @@ def close_account(n, state):
 
 
 @jit
-def move(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit):
+def move(
+    m, action, state, market, rules, results, singles, views, draws, weights, limit, desk, pit
+):
     """Trade, be paid, and end the episode if it is over for all."""
-    real, figures = weights.dtype.type, results.figures
-    zero, one = real(0.0), real(1.0)
+    zero, figures = weights.dtype.type(0.0), results.figures
     players = rules.whole[c.WHOLE.players]
     first = m * players
     bar, over = state.counters[first, c.COUNTER.bar], True
     met, row = market, bar
     if views is not None:
-        meet_drawn(first, bar, market, rules, draws)
+        meet_drawn(first, bar, market, rules, draws, desk)
         met, row = draws.met, 0
     drift(m, row, state, met, rules, pit)
     for player in range(players):
         trade(
             first + player, player, m, row, action, state, met, rules, figures,
-            views, draws, weights, limit, pit,
+            views, draws, weights, limit, desk, pit,
         )  # fmt: skip
     push(m, state, rules, pit)
     for player in range(players):
         n = first + player
-        wealth = settle(n, player, m, row, state, met, pit, figures, singles)
+        settle(n, player, m, row, state, met, rules, pit, figures, singles, desk)
+    for j in range(pit.net.shape[0]):
+        growth = growth_to_close(row, j, rules, met, desk)
+        state.displaced[c.DISPLACED.rate, m, j] /= growth
+    if desk is not None and is_any_called(m, state, rules, figures):
+        call_margin(m, row, state, met, rules, figures, singles, limit, pit, desk)
+    for n in range(first, first + players):
+        wealth = figures[n, c.FIGURE.wealth]
         ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
         before = figures[n, c.FIGURE.wealth_before]
         be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
@@ -205,18 +381,18 @@ def move(m, action, state, market, rules, results, singles, views, draws, weight
         over = over and ruined
         if ruined and players > 1:
             close_account(n, state)
-    for j in range(pit.net.shape[0]):
-        state.displaced[c.DISPLACED.rate, m, j] /= one + met.moves[row, c.MOVE.r_after, j]
+            if desk is not None:
+                drop_orders(n, state)
     for n in range(first, first + players):
         end(n, bar, over, state)
 
 
 @partial(jit, inline=False)  # seldom called
-def begin(m, state, market, rules, draws, pit):
+def begin(m, state, market, rules, draws, desk, pit):
     """The start of the next episode of a market and its players."""
     players = rules.whole[c.WHOLE.players]
     for n in range(m * players, (m + 1) * players):
-        restart(n, state, market, rules, draws)
+        restart(n, state, market, rules, draws, desk)
     zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.COUNTER.bar]
     moved = market.moves.shape[1] > c.MOVE.start_rate
     for j in range(pit.net.shape[0]):
@@ -229,7 +405,7 @@ def begin(m, state, market, rules, draws, pit):
 
 
 @jit
-def look(m, begun, state, market, rules, results, views, draws, seen, bars, pit):
+def look(m, begun, state, market, rules, results, views, draws, seen, bars, desk, pit):
     """Write what the players of a market see, at its beginning or after a step."""
     real = state.money.dtype.type
     bound, players = real(FEATURE_LIMIT), rules.whole[c.WHOLE.players]
@@ -244,7 +420,7 @@ def look(m, begun, state, market, rules, results, views, draws, seen, bars, pit)
         elif results.flags[n, c.FLAG.ruined] and players > 1:
             wealth = real(0.0)
         bars[n] = state.counters[n, c.COUNTER.bar]
-        observe(n, wealth, state, market, rules, views, draws, seen)
+        observe(n, wealth, state, market, rules, views, draws, seen, desk)
         if views is None:
             for j in range(assets if shown_at else 0):
                 seen[n, shown_at + j] = pit.price[j]
@@ -253,34 +429,52 @@ def look(m, begun, state, market, rules, results, views, draws, seen, bars, pit)
 
 
 @jit
-def step_one(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit):
+def step_one(
+    m, action, state, market, rules, results, singles, views, draws, weights, limit, desk, pit
+):
     """Step market `m`."""
     players, same_step = rules.whole[c.WHOLE.players], rules.whole[c.WHOLE.same_step] != 0
     first = m * players
     begun = state.done[first] and not same_step
     if begun:
-        begin(m, state, market, rules, draws, pit)
+        begin(m, state, market, rules, draws, desk, pit)
         for n in range(first, first + players):
             stand_still(n, state.money[n, c.MONEY.peak], results.figures)
             results.flags[n, c.FLAG.ruined] = False
             if singles is not None:
                 keep_none(n, state, singles)
     else:
-        move(m, action, state, market, rules, results, singles, views, draws, weights, limit, pit)
+        move(
+            m,
+            action,
+            state,
+            market,
+            rules,
+            results,
+            singles,
+            views,
+            draws,
+            weights,
+            limit,
+            desk,
+            pit,
+        )
     for n in range(first, first + players):
         write_flags(n, results.flags[n, c.FLAG.ruined], begun, state, rules, results)
     if same_step:
         look(
             m, False, state, market, rules, results, views, draws,
-            results.final_seen, results.final_bar, pit,
+            results.final_seen, results.final_bar, desk, pit,
         )  # fmt: skip
         if views is not None:
             for n in range(first, first + players):
                 show_view(n, draws, views.final_slots, views.final_volatility)
         if state.done[first]:
-            begin(m, state, market, rules, draws, pit)
+            begin(m, state, market, rules, draws, desk, pit)
             begun = True
-    look(m, begun, state, market, rules, results, views, draws, results.seen, results.bar, pit)
+    look(
+        m, begun, state, market, rules, results, views, draws, results.seen, results.bar, desk, pit
+    )
     if views is not None:
         for n in range(first, first + players):
             show_view(n, draws, views.slots, views.volatility)
@@ -288,10 +482,35 @@ def step_one(m, action, state, market, rules, results, singles, views, draws, we
 
 @partial(jit, inline=False)
 def step_block(
-    start, stop, action, state, market, rules, results, singles, views, draws, weights, limit, pit
+    start,
+    stop,
+    action,
+    state,
+    market,
+    rules,
+    results,
+    singles,
+    views,
+    draws,
+    weights,
+    limit,
+    desk,
+    pit,
 ):
     """Step markets `start` to `stop`, one after the other."""
     for m in range(start, stop):
         step_one(
-            m, action, state, market, rules, results, singles, views, draws, weights, limit, pit
+            m,
+            action,
+            state,
+            market,
+            rules,
+            results,
+            singles,
+            views,
+            draws,
+            weights,
+            limit,
+            desk,
+            pit,
         )

@@ -18,9 +18,12 @@ from fastsim.env.kernels import columns as c
 from fastsim.env.kernels import numba_draws, numba_kernel, numba_market
 from fastsim.env.kernels.arrays import StepArrays
 from fastsim.env.kernels.buffers import (
+    MarketBlocks,
     Results,
     Rules,
+    State,
     by_market,
+    by_orders,
     empty_draws,
     empty_results,
     empty_singles,
@@ -74,22 +77,16 @@ class NumbaStepper:
         self._market = pack_market(params, VECTOR)
         self._single_orders = single_orders
         self._new_results = room_like(numpy_blocks(empty_results(params, self.num_envs)))
-        self._new_singles = _new_room(empty_singles(params, self.num_envs), single_orders)
-        views = empty_views(params, self.num_envs)
-        self._new_views = _new_room(views, views is not None)
-        blocks: Any = numpy_blocks(self._state)
-        market: Any = numpy_blocks(self._market)
-        self._invalid, self._real = (
-            blocks.counters[:, c.COUNTER.invalid_actions],
-            market.moves.dtype,
-        )
-        self._parts = _parts(params, blocks, market)
+        singles = empty_singles(params, self.num_envs, asked=single_orders)
+        self.tells_rows = singles is None
+        self._new_singles = _new_room(singles)
+        self._new_views = _new_room(empty_views(params, self.num_envs))
+        self._fixed = blocks, market = on_host(params, self._state, self._market)
+        self._invalid = blocks.counters[:, c.COUNTER.invalid_actions]
+        self._real = market.moves.dtype
+        self._parts = _parts(params, blocks, self._state.slots.numpy(), market)
         self._threads, self._room = len(self._parts), self._parts[0][2]
         self._all = 0, self._parts[-1][1]
-        blocks = blocks._replace(slots=None)  # every array takes its time at every call
-        if not by_market(params.config):
-            blocks = blocks._replace(displaced=None)
-        self._fixed = blocks, market
         self._rules = numpy_blocks(pack_rules(params))
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._step_block, self._draw_block = self._compiled()
@@ -208,53 +205,74 @@ def _nothing() -> None:
     """What is not told."""
 
 
-def _new_room(blocks: Any, told: bool) -> Callable[[], Any]:
-    """What makes arrays like these blocks, if they are told."""
-    return room_like(numpy_blocks(blocks)) if told else _nothing
+def _new_room(blocks: Any) -> Callable[[], Any]:
+    """What makes arrays like these blocks, if there are any."""
+    return _nothing if blocks is None else room_like(numpy_blocks(blocks))
 
 
-def _parts(params: EnvParams, state: Any, market: Any) -> list[tuple[int, int, tuple[Any, ...]]]:
+def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any, Any]:
+    """Blocks as kernels take them: those that these rules need, for each takes time at a call."""
+    blocks: Any = numpy_blocks(state)
+    tables: Any = numpy_blocks(market)
+    blocks = blocks._replace(slots=None)  # they are among what is drawn
+    if not by_market(params.config):
+        blocks = blocks._replace(displaced=None)
+    if not by_orders(params):
+        blocks, tables = blocks._replace(open_orders=None), tables._replace(terms=None, fees=None)
+    return blocks, tables
+
+
+def _parts(
+    params: EnvParams, state: Any, slots: Any, market: Any
+) -> list[tuple[int, int, tuple[Any, ...]]]:
     """Markets from which to which each thread steps, and what it works in."""
     rows, columns = state.holdings.shape
     markets, threads = rows // params.config.players, 1
     if rows * params.tape.num_assets >= SERIAL_BELOW:
         threads = min(torch.get_num_threads(), markets)
     bounds = [part * markets // threads for part in range(threads + 1)]
-    rooms = [room(params, columns, drawn) for drawn in _drawn_rooms(params, state, market, threads)]
+    drawn = _drawn_rooms(params, slots, market, (threads, columns))
+    rooms = [room(params, columns, each) for each in drawn]
     return list(zip(bounds, bounds[1:], rooms, strict=False))
 
 
 def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:
-    """What a thread works in: what is drawn, weights and limits of a row, orders of a market."""
-    single = ("weights", "limit", *numba_market.Pit._fields)
-    rows = len(single) - 1 + params.config.players  # the orders take one for each player
+    """What a thread works in: what is drawn, weights, limits, a desk, and orders of a market."""
+    single = [name for name in ("weights", "limit", *numba_market.Pit._fields) if name != "orders"]
+    rows = len(single) + len(c.DESK) + params.config.players  # an order for each player
     lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
-    rooms = dict(zip((name for name in single if name != "orders"), lanes, strict=False))
-    rooms["orders"] = lanes[len(rooms) :]
-    weights, limit = rooms.pop("weights"), rooms.pop("limit")
-    if not by_market(params.config):
-        return drawn, weights, limit
-    return drawn, weights, limit, numba_market.Pit(**rooms)
+    rooms = dict(zip(single, lanes, strict=False))
+    weights, limit, lanes = rooms.pop("weights"), rooms.pop("limit"), lanes[len(single) :]
+    desk, orders = lanes[: len(c.DESK)], lanes[len(c.DESK) :]
+    room = drawn, weights, limit, desk if by_orders(params) else None
+    return (*room, numba_market.Pit(**rooms, orders=orders)) if by_market(params.config) else room
 
 
-def _drawn_rooms(params: EnvParams, state: Any, market: Any, threads: int) -> list[Any]:
+def _drawn_rooms(params: EnvParams, slots: Any, market: Any, sizes: tuple[int, int]) -> list[Any]:
     """What rows draw, and room to work in for each thread; None where nothing is drawn."""
-    draws = empty_draws(params, len(state.done))
+    threads, columns = sizes
+    draws = empty_draws(params, len(slots))
     if draws is None:
         return [None] * threads
     shared: Any = numpy_blocks(draws)
     return [
         numba_draws.Drawn(
             *shared,  # type: ignore[misc]
-            slots=state.slots,
+            slots=slots,
             order=np.empty(params.tape.num_assets, np.int64),
-            spare=np.empty_like(state.holdings[0]),
-            met=market._replace(
-                moves=np.empty_like(market.moves[:1]), bars=np.empty_like(market.bars[:1])
-            ),
+            spare=np.empty(columns, market.moves.dtype),
+            met=_one_bar(market),
         )
         for _ in range(threads)
     ]
+
+
+def _one_bar(market: Any) -> Any:
+    """The same market, but with room for a single bar."""
+    names = ("moves", "bars", "terms")
+    tables = {name: getattr(market, name) for name in names}
+    rooms = {name: np.empty_like(each[:1]) for name, each in tables.items() if each is not None}
+    return market._replace(**rooms)
 
 
 make = NumbaStepper

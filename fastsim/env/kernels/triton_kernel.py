@@ -32,7 +32,7 @@ from fastsim.env.kernels.triton_draws import (
     renew_slots,
     show_view,
 )
-from fastsim.env.orders import NEWTON_STEPS
+from fastsim.env.orders import BISECTIONS, NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -40,6 +40,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in Python, on tensors anywhere: TRITON_INTERPRET=1 when this was imported."""
 
 _NEWTON_STEPS = tl.constexpr(NEWTON_STEPS)
+_BISECTIONS = tl.constexpr(BISECTIONS)
 _LARGEST = tl.constexpr(LARGEST)
 _SMALLEST = tl.constexpr(1e-37)  # wealth and its ratios are raised to this before a logarithm
 _START_STREAM = tl.constexpr(START_STREAM)
@@ -56,8 +57,38 @@ class Account(NamedTuple):
     held: tl.tensor  # [A'] or [P', A']
     cash: tl.tensor
     carry: tl.tensor
+    open_orders: tl.tensor  # like `held`, or as a number 0 where none are carried
     peak: tl.tensor
     memory: RewardMemory
+
+
+class Further(NamedTuple):
+    """Which rules of orders hold beside rates and limits, as `columns.WHOLE` names them."""
+
+    carries: bool = False
+    whole_shares: bool = False
+    by_order: bool = False
+    lends: bool = False
+    bans: bool = False
+    delists: bool = False
+    calls: bool = False  # whether margin is kept
+
+
+class Venue(NamedTuple):
+    """Where an environment trades: at what scale of impact and price, and what it is charged."""
+
+    scale: tl.tensor  # [A'] or [1, A']
+    price: tl.tensor  # likewise
+    friction: Friction
+    per_share: tl.tensor
+    minimum: tl.tensor
+
+
+class Bounds(NamedTuple):
+    """Least and most that can be traded, as in `orders.Bounds`."""
+
+    low: tl.tensor
+    high: tl.tensor
 
 
 class TradeCost(NamedTuple):
@@ -73,6 +104,8 @@ class Singles(NamedTuple):
 
     trade: tl.tensor
     holdings: tl.tensor
+    called: tl.tensor
+    called_cost: TradeCost
 
 
 class Figures(NamedTuple):
@@ -154,6 +187,12 @@ def not_finite(x):
 
 
 @triton.jit
+def is_number(x):
+    """Whether it is one, be it infinite."""
+    return tl.abs(x) <= float("inf")
+
+
+@triton.jit
 def target_weights(action, n, max_gross, shown, assets: tl.constexpr, mode: tl.constexpr):
     """Admissible weights, zero in empty lanes, and whether the row is not finite and holds."""
     inside = shown.inside
@@ -195,11 +234,15 @@ def load_friction(row):
 
 
 @triton.jit
-def load_account(state, n, lanes, padded: tl.constexpr):
+def load_account(state, n, lanes, padded: tl.constexpr, further: tl.constexpr):
     """The account as the last step left it; empty lanes hold nothing."""
     money = state.money + n * c.NUM_MONEY
+    place, open_orders = n * padded + lanes, 0.0
+    if further.carries:
+        open_orders = tl.load(state.open_orders + place, mask=lanes < padded, other=0.0)
     return Account(
-        held=tl.load(state.holdings + n * padded + lanes, mask=lanes < padded, other=0.0),
+        held=tl.load(state.holdings + place, mask=lanes < padded, other=0.0),
+        open_orders=open_orders,
         cash=tl.load(money + c.MONEY.cash),
         carry=tl.load(money + c.MONEY.carry),
         peak=tl.load(money + c.MONEY.peak),
@@ -210,10 +253,12 @@ def load_account(state, n, lanes, padded: tl.constexpr):
 
 
 @triton.jit
-def store_account(account, state, n, lanes, padded: tl.constexpr):
+def store_account(account, state, n, lanes, padded: tl.constexpr, further: tl.constexpr):
     """Keep the account for the next step."""
-    money = state.money + n * c.NUM_MONEY
-    tl.store(state.holdings + n * padded + lanes, account.held, lanes < padded)
+    money, place = state.money + n * c.NUM_MONEY, n * padded + lanes
+    tl.store(state.holdings + place, account.held, lanes < padded)
+    if further.carries:
+        tl.store(state.open_orders + place, account.open_orders, lanes < padded)
     tl.store(money + c.MONEY.cash, account.cash)
     tl.store(money + c.MONEY.carry, account.carry)
     tl.store(money + c.MONEY.peak, account.peak)
@@ -229,74 +274,218 @@ def gross_return(moves, room, factor, row: tl.constexpr, padded: tl.constexpr):
 
 
 @triton.jit
-def orders(x, held, weights, limit):
-    """Trades that bring holdings to `weights` of x, within +-limit."""
-    return cut(weights * x - held, limit)
+def load_term(terms, row: tl.constexpr, room, padded: tl.constexpr):
+    """What further rules need of a bar; empty lanes hold ones, as in the table."""
+    return tl.load(terms + row * padded, mask=room, other=1.0)
 
 
 @triton.jit
-def trade_cost(order, scale, friction):
-    """Cost of the orders of one environment."""
+def load_venue(scale, price, factor, friction, fees, room, further: tl.constexpr):
+    """Where an environment trades, by where the scale of impact and the price are."""
+    one, none = 1.0, 0.0
+    if further.by_order or further.whole_shares:
+        one = tl.load(price, mask=room, other=1.0)
+    per_share, minimum = none, none
+    if further.by_order:
+        per_share = tl.load(fees + c.FEE.per_share)
+        minimum = tl.load(fees + c.FEE.minimum)
+    scales = tl.load(scale, mask=room, other=0.0)
+    if factor is not None:
+        scales = factor * scales
+    return Venue(scales, one, friction, per_share, minimum)
+
+
+@triton.jit
+def placed(wanted, bounds, venue, further: tl.constexpr):
+    """Orders within bounds; none that is worth less than the least commission on it."""
+    order = tl.minimum(tl.maximum(wanted, bounds.low), bounds.high)
+    if further.by_order:
+        order = tl.where(tl.abs(order) < venue.minimum, 0.0, order)
+    return order
+
+
+@triton.jit
+def proportional_fee(order, venue):
+    """Commission on each order by its value and its shares."""
+    friction = venue.friction
     size = tl.abs(order)
+    by_value = friction.fee * (size + friction.half_spread * order)
+    return by_value + divide(venue.per_share * size, venue.price)
+
+
+@triton.jit
+def trade_cost(order, venue, further: tl.constexpr):
+    """Cost of the orders of one environment."""
+    friction, size = venue.friction, tl.abs(order)
     notional = total(size)
+    if further.by_order:
+        charged = tl.maximum(proportional_fee(order, venue), venue.minimum)
+        commission = total(tl.where(size > 0.0, charged, 0.0))
+    else:
+        commission = friction.fee * (notional + friction.half_spread * total(order))
     return TradeCost(
-        commission=friction.fee * (notional + friction.half_spread * total(order)),
+        commission=commission,
         spread=friction.half_spread * notional,
-        impact=friction.impact * total(size * (scale * tl.sqrt(size))),
+        impact=friction.impact * total(size * (venue.scale * tl.sqrt(size))),
     )
 
 
 @triton.jit
-def slope(order, weights, limit, scale, friction):
-    """Derivative of g(x) = x + C(w x - h') - V-."""
-    fee = friction.fee
-    half_spread = friction.half_spread
-    buy = fee + half_spread + fee * half_spread
-    sell = fee + half_spread - fee * half_spread
-    size = tl.abs(order)
-    curve = 1.5 * friction.impact * (scale * tl.sqrt(size))
-    marginal = tl.where(order >= 0.0, buy + curve, -sell - curve)
-    return 1.0 + total(tl.where(size < limit, marginal * weights, 0.0))
+def sum_of(cost):
+    """All parts of a cost together."""
+    return cost.commission + cost.spread + cost.impact
 
 
 @triton.jit
-def post_cost_wealth(before, held, weights, limit, scale, friction, enough: tl.constexpr):
+def slope(order, weights, bounds, venue, further: tl.constexpr):
+    """Derivative of g(x) = x + C(w x - h') - V-."""
+    fee, half_spread = venue.friction.fee, venue.friction.half_spread
+    size = tl.abs(order)
+    curve = 1.5 * venue.friction.impact * (venue.scale * tl.sqrt(size))
+    free = tl.where((size < bounds.high) & (order > bounds.low), weights, 0.0)
+    if further.by_order:
+        change = tl.where(order < 0.0, -free, free)
+        fees = fee * (change + half_spread * free) + divide(change * venue.per_share, venue.price)
+        cheap = proportional_fee(order, venue) < venue.minimum
+        marginal = tl.where(cheap, 0.0, fees) + change * (half_spread + curve)
+    else:
+        buy = fee + half_spread + fee * half_spread
+        sell = fee + half_spread - fee * half_spread
+        marginal = free * tl.where(order >= 0.0, buy + curve, -sell - curve)
+    return 1.0 + total(marginal)
+
+
+@triton.jit
+def post_cost_wealth(
+    before, held, weights, bounds, venue, enough: tl.constexpr, further: tl.constexpr
+):
     """Solve V+ = V- - C(w V+ - h') by Newton's method from V-.
 
     A step below `enough` of x is the last, as in the kernel for CPUs: mostly the second. All
-    threads of a program leave the loop together and wait for no other.
+    threads of a program leave the loop together and wait for no other. Commissions by order make
+    the cost jump where one is placed: there it stays below the root.
     """
     x = before
     left = tl.full((), _NEWTON_STEPS, tl.int32)
     while left > 0:
-        order = orders(x, held, weights, limit)
-        cost = trade_cost(order, scale, friction)
-        excess = x + (cost.commission + cost.spread + cost.impact) - before
-        step = excess / slope(order, weights, limit, scale, friction)
+        order = placed(weights * x - held, bounds, venue, further)
+        excess = x + sum_of(trade_cost(order, venue, further)) - before
+        step = excess / slope(order, weights, bounds, venue, further)
         x = x - step
         left = tl.where(anyone(tl.abs(step) > enough * tl.abs(x)), left - 1, 0)
+    if further.by_order:
+        for _ in range(_NEWTON_STEPS):
+            order = placed(weights * x - held, bounds, venue, further)
+            excess = x + sum_of(trade_cost(order, venue, further)) - before
+            x = tl.minimum(x, x - excess)
     return x
 
 
 @triton.jit
+def affordable(before, held, standing, bounds, venue, further: tl.constexpr):
+    """Open orders with their purchases scaled down to the cash there is for them."""
+    order = placed(standing, bounds, venue, further)
+    buys, sells = tl.maximum(order, 0.0), tl.minimum(order, 0.0)
+    cash = before - total(held + sells) - sum_of(trade_cost(order, venue, further))
+    share = divide(cash, tl.maximum(total(buys), _SMALLEST))
+    return sells + tl.minimum(tl.maximum(share, 0.0), 1.0) * buys
+
+
+@triton.jit
+def whole_shares(trade, held, bounds, price, rounding: tl.constexpr):
+    """Round trades to shares as `orders.whole_shares` does."""
+    shares, owned = divide(trade, price), divide(held, price)
+    after, nearest = owned + shares, tl.floor(shares + 0.5)
+    error = tl.minimum(rounding * (tl.abs(owned) + tl.abs(shares)), 0.25)
+    rounded = tl.where(after > 0.0, tl.floor(shares), tl.ceil(shares))
+    rounded = tl.where(tl.abs(shares - nearest) <= error, nearest, rounded)
+    rounded = tl.where(after > 0.0, tl.maximum(rounded, -owned), rounded)
+    rounded = tl.where(after < 0.0, tl.minimum(rounded, -owned), rounded)
+    above, below = rounded * price > bounds.high, rounded * price < bounds.low
+    rounded = tl.where(above, tl.floor(divide(bounds.high, price)), rounded)
+    rounded = tl.where(below, tl.ceil(divide(bounds.low, price)), rounded)
+    return tl.where((trade == 0.0) | (trade == -held), trade, rounded * price)
+
+
+@triton.jit
+def left_open(wanted, trade, bounds):
+    """What of the orders wanted stays open: not what would need shares to borrow."""
+    allowed = tl.where(bounds.low > -bounds.high, tl.maximum(wanted, bounds.low), wanted)
+    outside = (allowed > bounds.high) | (allowed < bounds.low)
+    return tl.where(outside, allowed - trade, 0.0)
+
+
+@triton.jit
+def find_bounds(before, held, friction, moves, terms, room, padded: tl.constexpr,
+                further: tl.constexpr):  # fmt: skip
+    """What may be traded of each asset."""
+    dollars = tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
+    high = tl.where(before <= 0.0, 0.0, friction.participation * dollars)
+    low = -high
+    if further.bans:
+        free = load_term(terms, c.TERM.shortable, room, padded) > 0.0
+        low = tl.where(free, low, -tl.minimum(high, tl.maximum(held, 0.0)))
+    return Bounds(low, high)
+
+
+@triton.jit
 def rebalance(
-    before, held, weights, hold, moves, factor, friction, room,
-    padded: tl.constexpr, enough: tl.constexpr,
+    before, held, open_orders, weights, hold, moves, terms, factor, friction, fees, room,
+    padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Orders that lead to `weights` of what their cost leaves of `before`.
 
-    Returns also their cost, and how much more was asked for.
+    Returns also their cost, how much more was asked for, and what stays open.
     """
-    scale = tl.load(moves + c.MOVE.impact_scale * padded, mask=room, other=0.0)
-    if factor is not None:
-        scale = factor * scale
-    limit = friction.participation * tl.load(moves + c.MOVE.dollars * padded, mask=room, other=0.0)
-    still = hold | (before <= 0.0)
-    limit = tl.where(still, 0.0, limit)
-    x = post_cost_wealth(before, held, weights, limit, scale, friction, enough)
-    order = orders(x, held, weights, limit)
-    lacking = total(tl.abs(weights * x - held) - tl.abs(order))
-    return order, trade_cost(order, scale, friction), tl.where(still, 0.0, lacking)
+    venue = load_venue(
+        moves + c.MOVE.impact_scale * padded, terms + c.TERM.price * padded, factor, friction, fees,
+        room, further,
+    )  # fmt: skip
+    bounds = find_bounds(before, held, friction, moves, terms, room, padded, further)
+    x = post_cost_wealth(before, held, weights, bounds, venue, enough, further)
+    wanted = tl.where(hold, 0.0, weights * x - held)
+    asked, rest = wanted, open_orders
+    if further.carries:
+        standing = affordable(before, held, open_orders, bounds, venue, further)
+        wanted = tl.where(hold, standing, wanted)
+        asked = tl.where(hold, open_orders, wanted)
+    order = placed(wanted, bounds, venue, further)
+    lacking = tl.where(before > 0.0, total(tl.abs(asked - order)), 0.0)
+    if further.whole_shares:
+        order = whole_shares(order, held, bounds, venue.price, 0.04 * enough)
+        order = placed(order, bounds, venue, further)
+    if further.carries:
+        rest = left_open(asked, order, bounds)
+    return order, trade_cost(order, venue, further), lacking, rest
+
+
+@triton.jit
+def cut_positions(
+    wealth, held, called, terms, factor, friction, fees, margin, room,
+    padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
+):  # fmt: skip
+    """Sales of those who are called, as in `orders.cut`, and their cost."""
+    venue = load_venue(
+        terms + c.TERM.closing_scale * padded, terms + c.TERM.closing_price * padded, factor,
+        friction, fees, room, further,
+    )  # fmt: skip
+    loose = tl.where(load_term(terms, c.TERM.listed, room, padded) > 0.0, held, 0.0)
+    gross, movable = total(tl.abs(held)), total(tl.abs(loose))
+    whole, left = trade_cost(-loose, venue, further), wealth
+    if further.by_order:
+        left = wealth - venue.minimum * total(tl.where(loose != 0.0, 1.0, 0.0))
+    low, high = wealth * 0.0, wealth * 0.0 + 1.0
+    for _ in range(_BISECTIONS):
+        share = 0.5 * (low + high)
+        impact = share * tl.sqrt(share) * whole.impact
+        paid = share * whole.commission + share * whole.spread + impact
+        covered = left - paid >= margin * (gross - share * movable)
+        low, high = tl.where(covered, low, share), tl.where(covered, share, high)
+    order = tl.where(called, -high * loose, 0.0)
+    if further.whole_shares:
+        bounds = Bounds(-tl.abs(loose), tl.abs(loose))
+        order = whole_shares(order, held, bounds, venue.price, 0.04 * enough)
+    return order, trade_cost(order, venue, further)
 
 
 @triton.jit
@@ -310,20 +499,28 @@ def receive(cash, carry, amount):
 
 
 @triton.jit
-def accrue(cash, carry, held, bars, friction):
+def accrue(
+    cash, carry, held, bars, terms, friction, room, padded: tl.constexpr, further: tl.constexpr
+):
     """Cash and carry after interest and the borrow fee on shorts, and both of them."""
     interest = cash * tl.load(bars + c.BARS.interest)
-    borrow = friction.borrow * tl.load(bars + c.BARS.years) * total(tl.maximum(-held, 0.0))
+    short = tl.maximum(-held, 0.0)
+    if further.lends:
+        fee = load_term(terms, c.TERM.borrow, room, padded)
+        fee = tl.where(is_number(fee), fee, friction.borrow)
+        borrow = tl.load(bars + c.BARS.years) * total(fee * short)
+    else:
+        borrow = friction.borrow * tl.load(bars + c.BARS.years) * total(short)
     cash, carry = receive(cash, carry, interest - borrow)
     return cash, carry, interest, borrow
 
 
 @triton.jit
 def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, interest):
-    """What happened, and whether all is gone."""
+    """What happened."""
     solvent = before > 0.0
     turnover = total(tl.abs(order)) / tl.where(solvent, before, 1.0)
-    figures = Figures(
+    return Figures(
         wealth_before=start,
         wealth_at_fill=before,
         wealth_traded=traded,
@@ -336,78 +533,197 @@ def figures_of(start, before, traded, wealth, order, lacking, cost, borrow, inte
         borrow=borrow,
         interest=interest,
     )
-    return figures, (before <= 0.0) | (wealth <= 0.0)
+
+
+@triton.jit
+def growth_to_close(moves, terms, room, factor, padded: tl.constexpr, further: tl.constexpr):
+    """By how much prices grow from the fill to the close; what is delisted loses what it loses."""
+    growth = gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    if further.delists and factor is not None:
+        gone = load_term(terms, c.TERM.delisted, room, padded) > 0.0
+        told = tl.load(moves + c.MOVE.r_after * padded, mask=room, other=0.0)
+        growth = tl.where(gone, tl.exp(told), growth)
+    return growth
+
+
+@triton.jit
+def pay_out(held, value, open_orders, growth, terms, room, padded: tl.constexpr,
+            further: tl.constexpr):  # fmt: skip
+    """Holdings, open orders and growth less what is delisted, and the cash that it brings."""
+    paid = total(held * 0.0)
+    if further.delists:
+        gone = load_term(terms, c.TERM.delisted, room, padded) > 0.0
+        paid = total(tl.where(gone, growth * value, 0.0))
+        held, growth = tl.where(gone, 0.0, held), tl.where(gone, 1.0, growth)
+        if further.carries:
+            open_orders = tl.where(gone, 0.0, open_orders)
+    return held, open_orders, growth, paid
+
+
+@triton.jit
+def with_call(figures, wealth, cost):
+    """The figures of a step whose account was also called."""
+    return Figures(
+        figures.wealth_before,
+        figures.wealth_at_fill,
+        figures.wealth_traded,
+        wealth,
+        figures.turnover,
+        figures.unfilled,
+        figures.commission + cost.commission,
+        figures.spread + cost.spread,
+        figures.impact + cost.impact,
+        figures.borrow,
+        figures.interest,
+    )
 
 
 @triton.jit
 def advance(
-    account, weights, hold, moves, bars, factor, friction, lanes,
-    padded: tl.constexpr, enough: tl.constexpr,
+    account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
+    padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
-    """From a close to the next: holdings, cash, carry, figures and ruin."""
-    room = lanes < padded
-    held = account.held * gross_return(moves, room, factor, c.MOVE.r_before, padded)
+    """From a close to the next: the account, figures, ruin and single orders."""
+    room, waiting = lanes < padded, account.open_orders
+    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
+    held = account.held * growth
     before = total(held) + account.cash
-    order, cost, lacking = rebalance(
-        before, held, weights, hold, moves, factor, friction, room, padded, enough
-    )
-    paid = cost.commission + cost.spread + cost.impact
-    held = held + order
-    bought = held
+    order, cost, lacking, waiting = rebalance(
+        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
+        padded, enough, further,
+    )  # fmt: skip
+    paid = sum_of(cost)
+    bought = held + order
     cash, carry = receive(account.cash, account.carry, -total(order) - paid)
-    cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
-    held = held * gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    cash, carry, interest, borrow = accrue(
+        cash, carry, bought, bars, terms, friction, room, padded, further
+    )
+    growth = growth_to_close(moves, terms, room, factor, padded, further)
+    held, waiting, growth, due = pay_out(
+        bought, bought, waiting, growth, terms, room, padded, further
+    )
+    if further.delists:
+        cash, carry = receive(cash, carry, due)
+    held, waiting = held * growth, waiting * growth
     wealth = total(held) + cash
     start = total(account.held) + account.cash
-    figures, ruined = figures_of(
+    figures = figures_of(
         start, before, before - paid, wealth, order, lacking, cost, borrow, interest
     )
-    return held, cash, carry, figures, ruined, Singles(order, bought)
+    sold, called_cost = held * 0.0, TradeCost(paid * 0.0, paid * 0.0, paid * 0.0)
+    if further.calls:
+        margin = tl.load(real + c.REAL.maintenance_margin)
+        called = (wealth > 0.0) & (wealth < margin * total(tl.abs(held)))
+        if anyone(called):
+            sold, called_cost = cut_positions(
+                wealth,
+                held,
+                called,
+                terms,
+                factor,
+                friction,
+                fees,
+                margin,
+                room,
+                padded,
+                enough,
+                further,
+            )
+        if further.carries:
+            waiting = tl.where(largest(tl.abs(sold)) > 0.0, 0.0, waiting)
+        held = held + sold
+        spent = total(sold) + sum_of(called_cost)
+        whole, rest = receive(cash, carry, -spent)
+        cash, carry = tl.where(called, whole, cash), tl.where(called, rest, carry)
+        wealth = tl.where(called, total(held) + cash, wealth)
+        figures = with_call(figures, wealth, called_cost)
+    ruined = (before <= 0.0) | (wealth <= 0.0)
+    account = Account(held, cash, carry, waiting, account.peak, account.memory)
+    return account, figures, ruined, Singles(order, bought, sold, called_cost)
+
+
+@triton.jit
+def meet(order, rate, transient, seat, share, players: tl.constexpr):
+    """Let orders of a market move its prices; returns also what orders pay, and the price after."""
+    net = tl.sum(tl.where(seat < players, order, 0.0), 0, keep_dims=True)
+    moved = rate * net
+    lift = tl.exp(moved)
+    return rate / lift, transient + share * moved, mean_price(moved), lift
 
 
 @triton.jit
 def advance_with_impact(
-    account, displacement, weights, hold, moves, bars, factor, friction, real, row, lanes,
-    players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
+    account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real, seat,
+    lanes, players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
+    further: tl.constexpr,
 ):  # fmt: skip
     """`advance` of a market in which trades move prices: displacement, too.
 
     A move of the exogenous price leaves the mean price of a sale alone, relative to that price.
     """
-    room = lanes < padded
-    retention = tl.load(real + c.REAL.retention)
+    room, waiting = lanes < padded, account.open_orders
+    retention, share = tl.load(real + c.REAL.retention), tl.load(real + c.REAL.transient_share)
     growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
     growth = growth * tl.exp((retention - 1.0) * displacement.transient)
     price = mean_price(-displacement.rate * account.held)
-    rate = displacement.rate / growth
     held = account.held * growth
     before = total(held * price) + account.cash
-    order, cost, lacking = rebalance(
-        before, held, weights, hold, moves, factor, friction, room, padded, enough
+    order, cost, lacking, waiting = rebalance(
+        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
+        padded, enough, further,
+    )  # fmt: skip
+    rate, transient, paid, lift = meet(
+        order, displacement.rate / growth, displacement.transient * retention, seat, share, players
     )
-
-    net = tl.sum(tl.where(row < players, order, 0.0), 0, keep_dims=True)
-    moved = rate * net
-    lift = tl.exp(moved)
-    transient = displacement.transient * retention + tl.load(real + c.REAL.transient_share) * moved
-    rate = rate / lift
-    paid = cost.commission + cost.spread + cost.impact
-    spent = total(order * mean_price(moved)) + paid
+    spent = total(order * paid) + sum_of(cost)
     cash, carry = receive(account.cash, account.carry, -spent)
-    held = (held + order) * lift
-    bought = held
-    later = mean_price(-rate * held)
-    traded = total(held * later) + cash
-    cash, carry, interest, borrow = accrue(cash, carry, held, bars, friction)
-    later_growth = gross_return(moves, room, factor, c.MOVE.r_after, padded)
-    held = held * later_growth
+    bought, waiting = (held + order) * lift, waiting * lift
+    later = mean_price(-rate * bought)
+    traded = total(bought * later) + cash
+    cash, carry, interest, borrow = accrue(
+        cash, carry, bought, bars, terms, friction, room, padded, further
+    )
+    growth = growth_to_close(moves, terms, room, factor, padded, further)
+    held, waiting, growth, due = pay_out(
+        bought, bought * later, waiting, growth, terms, room, padded, further
+    )
+    if further.delists:
+        cash, carry = receive(cash, carry, due)
+    held, waiting, rate = held * growth, waiting * growth, rate / growth
     wealth = total(held * later) + cash
     start = total(account.held * price) + account.cash
-    figures, ruined = figures_of(
-        start, before, traded, wealth, order, lacking, cost, borrow, interest
-    )
-    displacement = Displacement(transient, rate / later_growth)
-    return held, cash, carry, displacement, figures, ruined, Singles(order, bought)
+    figures = figures_of(start, before, traded, wealth, order, lacking, cost, borrow, interest)
+    sold, none = held * 0.0, wealth * 0.0
+    called_cost = TradeCost(none, none, none)
+    if further.calls:
+        margin = tl.load(real + c.REAL.maintenance_margin)
+        called = (wealth > 0.0) & (wealth < margin * total(tl.abs(held)))
+        if anyone(called):
+            sold, called_cost = cut_positions(
+                wealth,
+                held,
+                called,
+                terms,
+                factor,
+                friction,
+                fees,
+                margin,
+                room,
+                padded,
+                enough,
+                further,
+            )
+            rate, transient, paid, lift = meet(sold, rate, transient, seat, share, players)
+            cash, carry = receive(cash, carry, -total(sold * paid) - sum_of(called_cost))
+            held, waiting = (held + sold) * lift, waiting * lift
+            wealth = total(held * mean_price(-rate * held)) + cash
+        if further.carries:
+            waiting = tl.where(largest(tl.abs(sold)) > 0.0, 0.0, waiting)
+        figures = with_call(figures, wealth, called_cost)
+    ruined = (before <= 0.0) | (wealth <= 0.0)
+    account = Account(held, cash, carry, waiting, account.peak, account.memory)
+    singles = Singles(order, bought, sold, called_cost)
+    return account, Displacement(transient, rate), figures, ruined, singles
 
 
 @triton.jit
@@ -442,7 +758,7 @@ def measure_reward(
 
 
 @triton.jit
-def be_paid(account, held, cash, carry, figures, ruined, market_return, real, kind: tl.constexpr):
+def be_paid(account, figures, ruined, market_return, real, kind: tl.constexpr):
     """Account and reward; who had nothing gets nothing.
 
     Ruin is final: the reward is that of having nothing left, whatever comes after.
@@ -458,7 +774,7 @@ def be_paid(account, held, cash, carry, figures, ruined, market_return, real, ki
         real,
         kind,
     )
-    account = Account(held, cash, carry, peak, memory)
+    account = Account(account.held, account.cash, account.carry, account.open_orders, peak, memory)
     return account, tl.where(figures.wealth_before > 0.0, reward, 0.0)
 
 
@@ -533,12 +849,13 @@ def endow(endowment, initial, invested, bars, shown, most: tl.constexpr):
 
 
 @triton.jit
-def renew(over, account, held, cash, peak):
+def renew(over, account, held, cash, peak, further: tl.constexpr):
     """The account, or where its episode is `over` that of the next."""
     return Account(
         held=tl.where(over, held, account.held),
         cash=tl.where(over, cash, account.cash),
         carry=tl.where(over, 0.0, account.carry),
+        open_orders=tl.where(over, 0.0, account.open_orders) if further.carries else 0.0,
         peak=tl.where(over, peak, account.peak),
         memory=RewardMemory(
             mean=tl.where(over, 0.0, account.memory.mean),
@@ -577,11 +894,21 @@ def renew_prices(over, displacement, rate, place, lanes, padded: tl.constexpr):
 
 
 @triton.jit
-def write_orders(singles, n, live, kept, account, lanes, assets: tl.constexpr):
-    """Write orders one by one; where not `live`, none."""
+def write_orders(
+    singles, n, live, kept, account, lanes,
+    assets: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
+):  # fmt: skip
+    """Tell the orders one by one; where not `live`, that there were none."""
     at, inside = n * assets + lanes, lanes < assets
-    tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
     tl.store(singles.holdings + at, tl.where(live, kept.holdings, account.held), inside)
+    if told:
+        tl.store(singles.trade + at, tl.where(live, kept.trade, 0.0), inside)
+    if told and further.calls:
+        row, cost = singles.called_cost + n * c.NUM_COSTS, kept.called_cost
+        tl.store(singles.called + at, tl.where(live, kept.called, 0.0), inside)
+        tl.store(row, tl.where(live, cost.commission, 0.0))
+        tl.store(row + 1, tl.where(live, cost.spread, 0.0))
+        tl.store(row + 2, tl.where(live, cost.impact, 0.0))
 
 
 @triton.jit
@@ -613,6 +940,7 @@ def observe(
     assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
     rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
+    order_at: tl.constexpr,
 ):  # fmt: skip
     """Write the bar's features, if any are wanted, and the portfolio's columns."""
     seen += n * width
@@ -635,11 +963,16 @@ def observe(
     if displacement_at > 0:
         displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
         tl.store(seen + displacement_at + shown.slot, displaced, shown.inside)
+    if order_at > 0:
+        orders = cut(account.open_orders * scale, _LIMIT)
+        tl.store(seen + order_at + shown.slot, orders, shown.inside)
     if most > 0:
         masked = hidden(shown, lanes, assets)
         tl.store(seen + weight_at + lanes, lanes * 0.0, masked)
         if displacement_at > 0:
             tl.store(seen + displacement_at + lanes, lanes * 0.0, masked)
+        if order_at > 0:
+            tl.store(seen + order_at + lanes, lanes * 0.0, masked)
 
 
 @triton.jit
@@ -671,18 +1004,27 @@ def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
 
 @triton.jit
 def decide(
-    action, n, episode, max_gross, shown,
-    assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr,
+    action, n, episode, max_gross, lanes, shown,
+    assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Weights to trade to, whether the row holds, and whether it is not finite.
 
-    At the last fill of an episode everything may have to be sold.
+    A row of NaN alone leaves orders open, where there are such. At the last fill of an episode
+    everything may have to be sold.
     """
     weights, odd = target_weights(action, n, max_gross, shown, assets, mode)
     hold = odd
+    if further.carries:
+        width: tl.constexpr = assets + (mode == c.ACTION.logits)
+        asked = tl.load(action + n * width + lanes, mask=lanes < assets, other=float("nan"))
+        told = largest(is_number(asked).to(tl.int32))
+        if mode == c.ACTION.logits:
+            cash = tl.load(action + n * width + assets)
+            told = told + is_number(cash).to(tl.int32)
+        odd = odd & (told > 0)
     if liquidates:
         ending = episode.bar + 1 >= episode.end
-        weights, hold = tl.where(ending, 0.0, weights), odd & (ending == 0)
+        weights, hold = tl.where(ending, 0.0, weights), hold & (ending == 0)
     return weights, hold, odd
 
 
@@ -698,10 +1040,20 @@ def load_displacement(state, program, lanes, padded: tl.constexpr):
 
 
 @triton.jit
-def mean_return(moves, room, factor, shown, padded: tl.constexpr):
+def find_prices(state, account, program, lanes, padded: tl.constexpr, by_market: tl.constexpr):
+    """The same, or where prices are left alone, that they are where they were."""
+    still, place = account.held * 0.0, state.displaced
+    displacement = Displacement(still, still)
+    if by_market:
+        displacement, place = load_displacement(state, program, lanes, padded)
+    return displacement, place
+
+
+@triton.jit
+def mean_return(moves, terms, room, factor, shown, padded: tl.constexpr, further: tl.constexpr):
     """Mean simple return of what is shown and can be traded."""
     gross = gross_return(moves, room, factor, c.MOVE.r_before, padded)
-    gross *= gross_return(moves, room, factor, c.MOVE.r_after, padded)
+    gross *= growth_to_close(moves, terms, room, factor, padded, further)
     tradable = tl.load(moves + c.MOVE.tradable * padded, mask=room, other=0.0) > 0.0
     there = shown.inside & tradable
     return total(tl.where(there, gross - 1.0, 0.0)) / tl.maximum(
@@ -711,31 +1063,38 @@ def mean_return(moves, room, factor, shown, padded: tl.constexpr):
 
 @triton.jit
 def move(
-    account, displacement, weights, hold, market, bar, factor, friction, real, seat, lanes, shown,
+    account, displacement, weights, hold, market, bar, n, factor, friction, real, seat, lanes,
+    shown,
     padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
-    by_market: tl.constexpr, players: tl.constexpr,
+    by_market: tl.constexpr, players: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Trade and be paid; returns account, displacement, reward, figures, ruin and orders."""
     moves = market.moves + bar * (rows * padded) + lanes
     bars = market.bars + bar * c.NUM_BARS
+    terms, fees = market.terms + bar * (c.NUM_TERMS * padded) + lanes, market.fees + n * c.NUM_FEES
     if by_market:
-        held, cash, carry, displacement, figures, ruined, singles = advance_with_impact(
-            account, displacement, weights, hold, moves, bars, factor, friction, real, seat, lanes,
-            players, padded, enough,
+        account, displacement, figures, ruined, singles = advance_with_impact(
+            account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real,
+            seat, lanes, players, padded, enough, further,
         )  # fmt: skip
     else:
-        held, cash, carry, figures, ruined, singles = advance(
-            account, weights, hold, moves, bars, factor, friction, lanes, padded, enough
-        )
+        account, figures, ruined, singles = advance(
+            account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
+            padded, enough, further,
+        )  # fmt: skip
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
-        held, cash = tl.where(ruined, 0.0, held), tl.where(ruined, 0.0, cash)
-        carry = tl.where(ruined, 0.0, carry)
+        account = Account(
+            held=tl.where(ruined, 0.0, account.held),
+            cash=tl.where(ruined, 0.0, account.cash),
+            carry=tl.where(ruined, 0.0, account.carry),
+            open_orders=tl.where(ruined, 0.0, account.open_orders) if further.carries else 0.0,
+            peak=account.peak,
+            memory=account.memory,
+        )
     market_return = tl.load(bars + c.BARS.market_return)
     if rows > c.MOVE.tradable:
-        market_return = mean_return(moves, lanes < padded, factor, shown, padded)
-    account, reward = be_paid(
-        account, held, cash, carry, figures, ruined, market_return, real, kind
-    )
+        market_return = mean_return(moves, terms, lanes < padded, factor, shown, padded, further)
+    account, reward = be_paid(account, figures, ruined, market_return, real, kind)
     return account, displacement, reward, figures, ruined, singles
 
 
@@ -750,29 +1109,32 @@ def step_kernel(
     players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
     drawn: tl.constexpr, log_spacing: tl.constexpr, fewest: tl.constexpr, most: tl.constexpr,
+    order_at: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Step the environment, or the market, that has this program's number."""
     program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
-    n, seat, displacement, place = program, 0, Displacement(0.0, 0.0), state.displaced
+    n, seat = program, 0
     if by_market:
         seat, lanes = tl.arange(0, seats)[:, None], lanes[None, :]
         n = program * players + tl.minimum(seat, players - 1)
-        displacement, place = load_displacement(state, program, lanes, padded)
     initial, gross = tl.load(real + c.REAL.initial_cash), tl.load(real + c.REAL.max_gross)
     counters = state.counters + n * c.NUM_COUNTERS
     key, invalid = tl.load(counters + c.COUNTER.key), tl.load(counters + c.COUNTER.invalid_actions)
-    old, account = load_episode(state, n), load_account(state, n, lanes, padded)
+    old, account = load_episode(state, n), load_account(state, n, lanes, padded, further)
+    displacement, place = find_prices(state, account, program, lanes, padded, by_market)
     friction = load_friction(market.friction + n * c.NUM_FRICTIONS)
     friction = draw_friction(friction, key, old.number, ranges, drawn, log_spacing)
     factor = draw_factor(initial, common(key), common(old.number), ranges, drawn, log_spacing)
     slots = state.slots + program * players * assets
     shown = find_slots(slots, desk, program, lanes, assets, padded, most)
-    weights, hold, odd = decide(action, n, old, gross, shown, assets, mode, liquidates)
+    weights, hold, odd = decide(
+        action, n, old, gross, lanes, shown, assets, mode, liquidates, further
+    )
     tl.debug_barrier()  # all threads have read before one writes
 
     account, displacement, reward, figures, ruined, kept = move(
-        account, displacement, weights, hold, market, common(old.bar), factor, friction, real, seat,
-        lanes, shown, padded, rows, kind, enough, by_market, players,
+        account, displacement, weights, hold, market, common(old.bar), n, factor, friction, real,
+        seat, lanes, shown, padded, rows, kind, enough, by_market, players, further,
     )  # fmt: skip
     wealth = tl.where(ruined, 0.0, figures.wealth) if players > 1 else figures.wealth
     done = (anyone(ruined == 0) == 0) | (old.bar + 1 >= old.end)
@@ -785,7 +1147,7 @@ def step_kernel(
         observe(
             results.final_seen, n, now.bar, account, wealth, initial, market, lanes, shown,
             displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
-            padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
+            padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
         )  # fmt: skip
         if views is not None:
             show_view(
@@ -807,7 +1169,7 @@ def step_kernel(
     )  # fmt: skip
     if by_market:
         displacement = renew_prices(anyone(over), displacement, fresh, place, lanes, padded)
-    account = renew(over, account, held, cash, peak)
+    account = renew(over, account, held, cash, peak, further)
     wealth = tl.where(over, account.peak, wealth)
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
     write_flags(
@@ -815,14 +1177,14 @@ def step_kernel(
     )
     tl.store(counters + c.COUNTER.invalid_actions, invalid + tl.where(odd & live, 1, 0))
     if singles is not None:
-        write_orders(singles, n, live, kept, account, lanes, assets)
+        write_orders(singles, n, live, kept, account, lanes, assets, told, further)
     store_episode(episode, state, n)
-    store_account(account, state, n, lanes, padded)
+    store_account(account, state, n, lanes, padded, further)
     tl.store(results.bar + n, episode.bar)
     observe(
         results.seen, n, episode.bar, account, wealth, initial, market, lanes, shown,
         displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
-        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at,
+        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
     )  # fmt: skip
     if views is not None:
         show_view(views.slots, views.volatility, n, initial, factor, shown, lanes, assets, most)

@@ -28,7 +28,7 @@ from fastsim.env.kernels.buffers import (
     without_features,
 )
 from fastsim.env.kernels.capture import captured, current, records
-from fastsim.env.kernels.triton_kernel import INTERPRETED, step_kernel
+from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
 from fastsim.env.nested import flatten, take
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -68,9 +68,10 @@ class TritonStepper:
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants, self._single_orders = constants(params), single_orders
+        self._constants = constants(params, single_orders=single_orders)
+        self._constants_of_room = constants(without_features(params), single_orders=single_orders)
+        self._single_orders = single_orders
         self._drawn = drawn_tables(params, self.num_envs)
-        self._constants_of_room = constants(without_features(params))
 
     @property
     def state(self) -> EnvState:
@@ -101,11 +102,8 @@ class TritonStepper:
 
     def step(self, action: Tensor, into: Results | None = None) -> Transition:
         """Step every environment once, into these blocks [N, ...] if there are any."""
-        results, singles = into, None
-        if results is None:
-            results = empty_results(self._params, self.num_envs)
-        if self._single_orders:
-            singles = empty_singles(self._params, self.num_envs)
+        results = empty_results(self._params, self.num_envs) if into is None else into
+        singles = empty_singles(self._params, self.num_envs, asked=self._single_orders)
         views = empty_views(self._params, self.num_envs)
         with current(action.device):
             step_kernel[(self.num_envs // self._params.config.players,)](
@@ -152,7 +150,7 @@ class CapturedSteps:
         return self._steps
 
 
-def constants(params: EnvParams) -> dict[str, Any]:
+def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, Any]:
     """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
     tape, config, randomize = params.tape, params.config, params.config.randomize
     assets, horizon = tape.num_assets, config.episode.horizon
@@ -181,6 +179,8 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "by_market": by_market(config),
         "players": config.players,
         "seats": seats,
+        "told": single_orders,
+        "further": _further(params),
         "width": seen_width(params),
         **{f"{name}_at": place for name, place in column_places(params).items()},
         "drawn": sum(
@@ -192,6 +192,13 @@ def constants(params: EnvParams) -> dict[str, Any]:
         "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
+
+
+def _further(params: EnvParams) -> Further:
+    """Which further rules of orders hold."""
+    whole = dict(zip(c.WHOLE._fields, pack_rules(params).whole.tolist(), strict=True))
+    rules = {name: bool(whole[name]) for name in Further._fields if name in whole}
+    return Further(**rules, calls=params.config.orders.maintenance_margin > 0)
 
 
 def drawn_tables(params: EnvParams, num_envs: int) -> tuple[Tensor | None, ...]:
