@@ -107,6 +107,8 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
     lending = {}
     if "orders" in others:
         lending = {"borrow_rates": np.full_like(bars.close, 0.1), "shortable": bars.close > 50.0}
+        for prices in (bars.open, bars.high, bars.low, bars.close, bars.volume):
+            prices[15:, 0] = np.nan  # delisted
     config = TapeConfig(features=SHORT_FEATURES, delisting_haircut=0.3 if lending else None)
     tape = make_tape(bars, config, **lending, dtype=dtype).fold(worlds)
     config = EnvConfig(
@@ -123,6 +125,7 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
     )
     rows = 2 * config.players
     params = make_params(tape, make_friction(config.costs, rows, dtype=dtype), config)
+    assert not lending or "delisted" in tape.next
     kernel = step_kernel.warmup(
         torch.zeros(rows, action_width(action, assets), dtype=dtype),
         empty_state(params, rows, VECTOR),
