@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,26 @@ def test_the_kernel_is_not_taken_where_the_loop_is_wanted(fused):
     fused.undo()
     with torch.no_grad():
         assert not recurrence._may_fuse(inputs)  # not on CUDA
+
+
+def test_it_is_launched_on_the_device_of_its_inputs(monkeypatch):
+    entered, launched = [], []
+
+    @contextmanager
+    def enter(tensor):
+        entered.append(tensor.device)
+        yield
+        entered.clear()
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *_, **__: launched.append(list(entered))
+
+    monkeypatch.setattr(torch.cuda, "device_of", enter)
+    monkeypatch.setattr(slstm_triton, "recurrence", Kernel())
+    arguments = drawn(2, 3, 5, 16, torch.float16)
+    slstm_triton.outputs(*(argument.to("meta") for argument in arguments))
+    assert launched == [[torch.device("meta")]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")

@@ -266,6 +266,19 @@ def test_steps_of_one_graph_are_the_eager_ones(emulation, steps):
     assert emulation.graphs[0].names == {"step_kernel": steps}, "and no other call"
 
 
+def test_steps_of_one_graph_show_the_market_where_that_is_asked_for(emulation):
+    rules = EnvConfig(observation="flat", episode=EPISODE)
+    tape, _ = MARKETS["shared"]
+    eager, other = (PortfolioEnv(tape, 2, rules, backend="triton") for _ in range(2))
+    stepped = CapturedSteps(other.stepper, 2, flat=True)
+    for _ in range(3):
+        actions = torch.rand(2, 2, other.action_width)
+        for number, transition in enumerate(stepped(actions)):
+            assert transition.observation.flat is not None
+            assert_same_bits(transition, eager.step(actions[number]))
+    assert CapturedSteps(other.stepper, 1)()[0].observation.flat is None
+
+
 STEP, MINIBATCH = 19, 171
 """Calls that one step of a rollout and one minibatch may launch: fewer is better, and stays so."""
 

@@ -368,22 +368,32 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     )
 
 
-def empty_results(params: EnvParams, num_envs: int, *steps: int) -> Results:
-    """Room for what one step of N environments returns, or [steps] of them."""
+def empty_results(params: EnvParams, num_envs: int, *steps: int, row_bytes: int = 1) -> Results:
+    """Room for what one step of N environments returns, or [steps] of them.
+
+    Rows of `seen` and `final_seen` begin at multiples of `row_bytes`: views of longer ones.
+    """
 
     def room(rows: int, *columns: int, dtype: torch.dtype = params.tape.dtype) -> Tensor:
         return torch.empty(*steps, rows, *columns, device=params.tape.device, dtype=dtype)
 
     finals = num_envs if params.config.autoreset == "same_step" else 0
     width = seen_width(params)
+    pitch = padded_width(width, params.tape.dtype, row_bytes)
     return Results(
-        seen=room(num_envs, width),
+        seen=room(num_envs, pitch)[..., :width],
         bar=room(num_envs, dtype=torch.int64),
         figures=room(num_envs, c.NUM_FIGURES),
         flags=room(num_envs, c.NUM_FLAGS, dtype=torch.bool),
-        final_seen=room(finals, width),
+        final_seen=room(finals, pitch)[..., :width],
         final_bar=room(finals, dtype=torch.int64),
     )
+
+
+def padded_width(width: int, dtype: torch.dtype, row_bytes: int) -> int:
+    """Numbers from one row to the next, where rows begin at multiples of so many bytes."""
+    numbers = max(row_bytes // dtype.itemsize, 1)
+    return width + -width % numbers
 
 
 def without_features(params: EnvParams) -> EnvParams:

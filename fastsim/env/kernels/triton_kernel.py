@@ -937,13 +937,16 @@ def show_features(
 @triton.jit
 def observe(
     seen, n, bar, account, wealth, initial, market, lanes, shown, transient, slots, rising, factor,
-    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, width: tl.constexpr,
+    assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, pitch: tl.constexpr,
     rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
     order_at: tl.constexpr,
 ):  # fmt: skip
-    """Write the bar's features, if any are wanted, and the portfolio's columns."""
-    seen += n * width
+    """Write the bar's features, if any are wanted, and the portfolio's columns.
+
+    Rows begin every `pitch` numbers.
+    """
+    seen += n * pitch
     if rows > c.MOVE.tradable:
         show_features(
             seen, bar, market, slots, rising, factor, assets, features, chunk, rows, padded, most
@@ -1106,7 +1109,7 @@ def step_kernel(
     first: tl.constexpr, starts: tl.constexpr, horizon: tl.constexpr, last: tl.constexpr,
     worlds: tl.constexpr, span: tl.constexpr, worlds_per_market: tl.constexpr, enough: tl.constexpr,
     rows: tl.constexpr, liquidates: tl.constexpr, terminates: tl.constexpr, by_market: tl.constexpr,
-    players: tl.constexpr, seats: tl.constexpr, width: tl.constexpr, weight_at: tl.constexpr,
+    players: tl.constexpr, seats: tl.constexpr, pitch: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
     drawn: tl.constexpr, log_spacing: tl.constexpr, fewest: tl.constexpr, most: tl.constexpr,
     order_at: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
@@ -1146,7 +1149,7 @@ def step_kernel(
         tl.store(results.final_bar + n, now.bar)
         observe(
             results.final_seen, n, now.bar, account, wealth, initial, market, lanes, shown,
-            displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+            displacement.transient, slots, rising, factor, assets, features, chunk, pitch, rows,
             padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
         )  # fmt: skip
         if views is not None:
@@ -1183,7 +1186,7 @@ def step_kernel(
     tl.store(results.bar + n, episode.bar)
     observe(
         results.seen, n, episode.bar, account, wealth, initial, market, lanes, shown,
-        displacement.transient, slots, rising, factor, assets, features, chunk, width, rows,
+        displacement.transient, slots, rising, factor, assets, features, chunk, pitch, rows,
         padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
     )  # fmt: skip
     if views is not None:

@@ -22,6 +22,7 @@ from fastsim.env.kernels.buffers import (
     market_rows,
     pack_market,
     pack_rules,
+    padded_width,
     portfolio_width,
     repack_bars,
     seen_width,
@@ -29,6 +30,7 @@ from fastsim.env.kernels.buffers import (
 )
 from fastsim.env.kernels.capture import captured, current, records
 from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
+from fastsim.env.kernels.triton_launch import Launch, launch_of
 from fastsim.env.nested import flatten, take
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -39,12 +41,17 @@ SMALLEST_BLOCK = 32
 """Lanes of a program at least: the threads of one warp."""
 CHUNK = 1024
 """Features that a program copies at a time, for all its players together."""
-LANES_PER_WARP = 256
-"""Up to 8 assets per thread; programs of one warp need no barrier to add their lanes up."""
+SECTOR = 32
+"""Bytes that memory moves at a time: rows of observations take whole ones, and begin with one."""
 
 
 class TritonStepper:
     """Steps environments on a GPU, in place, with one kernel and no word to the host.
+
+    Parameters
+    ----------
+    launch
+        Warps and registers of its programs; by default what `triton_launch` has for them.
 
     Raises
     ------
@@ -54,7 +61,14 @@ class TritonStepper:
 
     name = "triton"
 
-    def __init__(self, params: EnvParams, state: EnvState, *, single_orders: bool = False) -> None:
+    def __init__(
+        self,
+        params: EnvParams,
+        state: EnvState,
+        *,
+        single_orders: bool = False,
+        launch: Launch | None = None,
+    ) -> None:
         device = params.tape.device
         if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
             raise ConfigError(
@@ -68,10 +82,15 @@ class TritonStepper:
         self._params, self._portfolio_width = params, portfolio_width(params)
         self._market = pack_market(params, VECTOR)
         self._real = pack_rules(params).real
-        self._constants = constants(params, single_orders=single_orders)
-        self._constants_of_room = constants(without_features(params), single_orders=single_orders)
+        rules = (without_features(params), params)
+        self._constants = {
+            seen_width(each): constants(each, single_orders=single_orders, launch=launch)
+            for each in rules
+        }
         self._single_orders = single_orders
         self._drawn = drawn_tables(params, self.num_envs)
+        self.kernel: Any = None
+        """What the last step was compiled to, with `n_regs` and `n_spills`; None if interpreted."""
 
     @property
     def state(self) -> EnvState:
@@ -96,17 +115,23 @@ class TritonStepper:
         """Read these bars [B] of the tape again."""
         repack_bars(self._market, self._params, bars, VECTOR)
 
-    def room(self, steps: int) -> Results:
-        """Blocks [steps, N, ...] that so many steps can write into."""
-        return empty_results(without_features(self._params), self.num_envs, steps)
+    def room(self, steps: int, *, flat: bool = False) -> Results:
+        """Blocks [steps, N, ...] that so many steps can write into.
+
+        Observations leave the market's features out, unless they are `flat` as the rules ask for.
+        """
+        params = self._params if flat else without_features(self._params)
+        return empty_results(params, self.num_envs, steps, row_bytes=SECTOR)
 
     def step(self, action: Tensor, into: Results | None = None) -> Transition:
         """Step every environment once, into these blocks [N, ...] if there are any."""
-        results = empty_results(self._params, self.num_envs) if into is None else into
+        results = into
+        if results is None:
+            results = empty_results(self._params, self.num_envs, row_bytes=SECTOR)
         singles = empty_singles(self._params, self.num_envs, asked=self._single_orders)
         views = empty_views(self._params, self.num_envs)
         with current(action.device):
-            step_kernel[(self.num_envs // self._params.config.players,)](
+            self.kernel = step_kernel[(self.num_envs // self._params.config.players,)](
                 action.contiguous(),
                 self._state,
                 self._market,
@@ -115,7 +140,7 @@ class TritonStepper:
                 singles,
                 views,
                 *self._drawn,
-                **(self._constants if into is None else self._constants_of_room),
+                **self._constants[results.seen.shape[-1]],
             )
         return results.transition(self._portfolio_width, singles, views)
 
@@ -126,11 +151,16 @@ class CapturedSteps:
     Call it with actions [K, N, width], or write them into `actions` and call it without. The steps
     that it returns lie in `room` and are overwritten by the next call. The stepper's own `step` and
     `load` stay usable in between.
+
+    Parameters
+    ----------
+    flat
+        Whether observations hold the market's features, where the rules ask for that.
     """
 
-    def __init__(self, stepper: TritonStepper, steps: int = 1) -> None:
+    def __init__(self, stepper: TritonStepper, steps: int = 1, *, flat: bool = False) -> None:
         state = stepper.state
-        self.room = stepper.room(steps)
+        self.room = stepper.room(steps, flat=flat)
         self.actions = state.portfolio.cash.new_zeros(steps, *stepper.action_shape)
         self._steps: list[Transition] = []
 
@@ -150,12 +180,14 @@ class CapturedSteps:
         return self._steps
 
 
-def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, Any]:
-    """What the kernel is compiled for: shapes, rules, and how many warps share a program."""
+def constants(
+    params: EnvParams, *, single_orders: bool = False, launch: Launch | None = None
+) -> dict[str, Any]:
+    """What the kernel is compiled for: shapes, rules, and how it is launched."""
+    launch = launch or usual_launch(params)
     tape, config, randomize = params.tape, params.config, params.config.randomize
     assets, horizon = tape.num_assets, config.episode.horizon
-    block = max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK)
-    seats = 1 << (config.players - 1).bit_length()
+    block, seats = lanes_of(params)
     return {
         "assets": assets,
         "padded": assets + -assets % VECTOR,
@@ -181,7 +213,7 @@ def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, An
         "seats": seats,
         "told": single_orders,
         "further": _further(params),
-        "width": seen_width(params),
+        "pitch": padded_width(seen_width(params), tape.dtype, SECTOR),
         **{f"{name}_at": place for name, place in column_places(params).items()},
         "drawn": sum(
             1 << place for place, name in enumerate(c.DRAWN._fields) if getattr(randomize, name)
@@ -189,9 +221,27 @@ def constants(params: EnvParams, *, single_orders: bool = False) -> dict[str, An
         "log_spacing": randomize.spacing == "log",
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
-        "num_warps": min(max(seats * block // LANES_PER_WARP, 1), 16),
+        "num_warps": launch.warps,
+        "maxnreg": launch.registers,
         "enable_fp_fusion": True,  # as on a CPU; the compiler's own default is changing
     }
+
+
+def lanes_of(params: EnvParams) -> tuple[int, int]:
+    """Lanes of a row of a program, and rows."""
+    assets, players = params.tape.num_assets, params.config.players
+    return max(1 << (assets - 1).bit_length(), SMALLEST_BLOCK), 1 << (players - 1).bit_length()
+
+
+def usual_launch(params: EnvParams) -> Launch:
+    """How its programs are launched unless a stepper is told otherwise."""
+    config, (block, seats) = params.config, lanes_of(params)
+    further = any(_further(params))
+    return launch_of(
+        block * seats * params.tape.dtype.itemsize // 4,
+        plain=not config.randomize.varies and config.autoreset == "next_step",
+        wide=by_market(config) or further or bool(config.randomize.assets),
+    )
 
 
 def _further(params: EnvParams) -> Further:
