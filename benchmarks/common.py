@@ -115,12 +115,14 @@ def one_step(env: PortfolioEnv, agent: Agent | None = None) -> Callable[[], None
 
 
 def in_one_graph(env: PortfolioEnv, step: Callable[[], None], times: int) -> Callable[[], None]:
-    """So many steps of an environment as one graph."""
+    """So many steps of an environment as one graph; as they are where none is recorded."""
 
     def steps() -> None:
         for _ in range(times):
             step()
 
+    if not env.capturable:
+        return steps
     return captured(steps, flatten(env.stepper.state), env.tape.device)
 
 
@@ -193,7 +195,7 @@ def header(benchmark: str, device: str) -> Row:
 def device_name(device: str) -> str:
     """Make and model."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
 
 
@@ -219,7 +221,7 @@ def write(rows: list[Row], path: Path | None) -> None:
 def synchronize(device: str) -> None:
     """Wait for the device."""
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def _processor() -> str:

@@ -4,6 +4,7 @@
     python benchmarks/gpu.py --json benchmarks/results/gpu.json
     python benchmarks/gpu.py --sections ppo --only brief --device cpu
     python benchmarks/gpu.py --sections forecast --profile profiles
+    python benchmarks/gpu.py --sections step --sweep --json benchmarks/results/sweep.json
 
 Sections are measured one after the other, and each of their rows is written as soon as it is there:
 one JSON object a line. A row that fails holds its error, and the next one begins; a section that
@@ -64,6 +65,8 @@ class Options:
     device: str = "auto"
     quick: bool = False
     """Two minutes in all."""
+    sweep: bool = False
+    """Also try the warps and registers that programs of the step can have, in section `step`."""
     profile: Path | None = None
     """Also write the kernel times of every row to a file of this folder."""
     json: Path | None = None
@@ -114,6 +117,7 @@ def rows_elsewhere(options: Options) -> Iterator[Row]:
         return
     command = [sys.executable, __file__, "--device", options.device, "--only", options.only]
     command += ["--sections", *options.sections, *(["--quick"] if options.quick else [])]
+    command += ["--sweep"] if options.sweep else []
     if options.profile is not None:
         command += ["--profile", str(options.profile)]
     if options.tests:
@@ -130,7 +134,7 @@ def section_of(name: Name, options: Options) -> Section:
     sections: dict[Name, Section] = {
         "machine": machine.cases,
         "check": partial(check.cases, files=options.tests),
-        "step": step.step_cases,
+        "step": partial(step.step_cases, sweep=options.sweep),
         "policy": step.policy_cases,
         "ppo": ppo.cases,
         "forecast": forecast.cases,
@@ -152,7 +156,7 @@ def rows_of(section: Section, bench: Bench, only: str, deadline: float | None) -
 def row_of(case: Case, bench: Bench, deadline: float | None) -> Row:
     """One row: its figures, why it was skipped, or its error."""
     started = time.perf_counter()
-    if deadline is not None and started > deadline:
+    if deadline is not None and started > deadline and not case.always:
         return {"case": case.name, "skipped": "no time is left: ask for its section alone"}
     bench.case = case.name
     try:
@@ -224,6 +228,8 @@ def in_short(row: Row) -> str:
     for name, before in (("error", "FAILED: "), ("skipped", "skipped: ")):
         if name in row:
             return before + str(row[name])
+    if "summary" in row:
+        return str(row["summary"])
     found = [f"{in_words(row[name])} {unit}" for name, unit in SHOWN.items() if name in row]
     return ", ".join([*([] if row.get("passed", True) else ["FAILED"]), *found]) or "done"
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ SECTIONS = ("machine", "check", "step", "policy", "ppo", "forecast", "replay")
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
+
+
+@pytest.fixture
+def emulation():
+    pytest.importorskip("triton", reason="triton is for Linux")
+    with importlib.import_module("emulation").emulated() as emulation:
+        yield emulation
 
 
 @pytest.fixture
@@ -43,7 +51,11 @@ def test_every_section_goes_its_whole_way_on_a_cpu(gpu, tmp_path):
     lacking = tmp_path / "test_lacking.py"
     lacking.write_text("import a_package_that_is_not_there\n")
     options = gpu.Options(
-        device="cpu", quick=True, json=tmp_path / "gpu.json", tests=(there, lacking)
+        device="cpu",
+        quick=True,
+        sweep=True,
+        json=tmp_path / "gpu.json",
+        tests=(there, lacking),
     )
     assert gpu.main(options) == 0
     rows = lines(tmp_path / "gpu.json")
@@ -54,7 +66,8 @@ def test_every_section_goes_its_whole_way_on_a_cpu(gpu, tmp_path):
     assert found["tests test_there.py"]["tests_passed"] == 1
     skipped = {row["case"]: row["skipped"] for row in rows if "skipped" in row}
     assert "a_package_that_is_not_there" in skipped.pop("tests test_lacking.py")
-    assert set(skipped.values()) == {"CUDA graphs need a GPU"}
+    assert skipped == {"sweep": "a step on a CPU has no warps or registers to set"}
+    assert not any(row["captured"] for row in rows if "graph_steps" in row)
     forecasts = [row for row in rows if row["section"] == "forecast"]
     assert {row["weights"] for row in forecasts} == {"random, tiny"}
     assert all(row["no_load"] for row in forecasts if "batch_ms" in row)
@@ -63,6 +76,74 @@ def test_every_section_goes_its_whole_way_on_a_cpu(gpu, tmp_path):
     for row in whole:
         assert 0 < row["tape_share"] < 1
         assert row["tape_s"] + row["training_s"] + row["replay_s"] < row["seconds"]
+
+
+def test_a_sweep_has_a_row_for_each_setting_and_says_which_was_best(
+    load, emulation, monkeypatch, tmp_path
+):
+    measuring, sweep, step = (
+        load(f"gpu_sections.{name}") for name in ("measuring", "sweep", "step")
+    )
+    monkeypatch.setattr(measuring.Bench, "on_gpu", True)
+    monkeypatch.setattr(sweep, "REGISTERS", (None, 64))
+    monkeypatch.setattr(sweep, "STEPS", 2)
+    monkeypatch.setattr(sweep, "PLAYERS", 2)
+    bench = measuring.Bench("cpu", replace(measuring.TINY, num_envs=2), tmp_path)
+    gpu, rows = load("gpu"), []
+    for case in sweep.cases(bench, step.made):
+        rows.append(case.measure(bench) | {"case": case.name})
+        assert gpu.in_short(rows[-1])
+    *measured, best = rows
+    assert len({row["case"] for row in rows}) == len(rows)
+    assert [(row["kind"], row["launch"]) for row in measured[:2]] == [
+        ("index", "1 warp"),
+        ("index", "1 warp, at most 64 registers"),
+    ]
+    assert {row["kind"] for row in measured} == {"index", "flat6", "players"}
+    assert {row["warps"] for row in measured if row["kind"] == "players"} == {1, 2}
+    assert [row["table"] for row in measured[:2]] == [False, True]
+    assert all(graph.names == {"step_kernel": 2} for graph in emulation.graphs)
+    assert set(best["best"]) == {"index", "flat6", "players"}
+    assert gpu.in_short(best) == best["summary"]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "table", "summary"),
+    [
+        ((4.0, 5.0), 0, "index: 1 warp, 4.0 us (the table's)"),
+        ((4.0, 5.0), 1, "index: 1 warp, 4.0 us, 1.25 x as fast as the table's 2 warps, 5.0 us"),
+        ((4.0, 5.0), None, "index: 1 warp, 4.0 us (the table's was not measured)"),
+        ((), None, "no setting was measured"),
+    ],
+)
+def test_the_best_setting_is_compared_with_the_tables(load, microseconds, table, summary):
+    rows = [
+        {"kind": "index", "launch": launch, "step_us": each, "table": number == table}
+        for number, (launch, each) in enumerate(
+            zip(("1 warp", "2 warps"), microseconds, strict=False)
+        )
+    ]
+    assert load("gpu_sections.sweep").best(rows)["summary"] == summary
+
+
+def test_the_best_setting_is_said_though_no_time_is_left(gpu, bench):
+    case = gpu.Case("best", lambda _: {"summary": "1 warp"}, always=True)
+    assert gpu.row_of(case, bench, deadline=0.0)["summary"] == "1 warp"
+
+
+@pytest.mark.parametrize("kind", ["index", "flat6"])
+def test_steps_of_a_graph_are_one_replay_where_there_are_graphs(
+    load, emulation, monkeypatch, tmp_path, kind
+):
+    measuring, step = load("gpu_sections.measuring"), load("gpu_sections.step")
+    make = step.make_env
+    monkeypatch.setattr(step, "make_env", lambda *given: make(*given[:4], "triton"))
+    bench = measuring.Bench("cpu", replace(measuring.TINY, num_envs=2), tmp_path)
+    row = step.graph(3, kind, False, 2, bench)
+    assert (row["captured"], row["graph_steps"], row["backend"]) == (True, 2, "triton")
+    (graph,) = emulation.graphs
+    assert graph.names == {"step_kernel": 2}
+    assert graph.replays >= 3
 
 
 def test_a_row_or_a_section_that_fails_is_a_row_and_the_next_one_comes(gpu, monkeypatch, tmp_path):

@@ -179,6 +179,8 @@ class Case(NamedTuple):
 
     name: str
     measure: Callable[[Bench], Row]
+    always: bool = False
+    """It takes no time, and is made though none may be left."""
 
 
 Section = Callable[[Bench], Iterator[Case]]
