@@ -46,7 +46,7 @@ WIDE = {128: 1, 256: 2, 512: 4, 1024: 8}
 assets, take all 255 registers, 4 take 120."""
 ONE_WAVE = 64
 """Registers at which 4,096 programs of one warp fit on 132 multiprocessors at once. Not measured:
-plain steps of at most `SMALL` numbers compile to 62 to 79 without it, and do not spill with it."""
+plain steps of at most `SMALL` numbers need no more, of some compilers 72, and do not spill."""
 SMALL = 128
 
 
