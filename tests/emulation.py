@@ -262,6 +262,7 @@ def emulated():
         patch.setattr(triton_step, "current", emulation.current)
         patch.setattr(advantage, "_kernel", lambda _: kernel("triton"))
         patch.setattr("fastsim.learn.advantage_triton.current", emulation.current)
+        patch.setattr("fastsim.learn.fused.launches.current", emulation.current)
         # PyTorch's own check that an optimiser may be captured.
         patch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
         patch.setattr(torch.accelerator, "current_stream", lambda *_: stream)

@@ -1,8 +1,9 @@
-"""A minibatch of PPO by hand, on a GPU: `update.learn` in a sixth of its kernels, and no host read.
+"""A minibatch of PPO by hand, on a GPU: `update.learn` in a seventh of its calls.
 
 Calls are the same whatever the numbers are, on memory that is made once, so that they can be
-recorded as a graph. Once the policy has moved too far a minibatch changes nothing. The reference
-stays the law, and is taken wherever this does not know what is asked for.
+recorded as a graph, and the host reads nothing. Once the policy has moved too far a minibatch
+changes nothing. The reference stays the law, and is taken wherever this does not know what is asked
+for.
 """
 
 from __future__ import annotations
