@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 

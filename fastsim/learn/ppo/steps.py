@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 from fastsim.learn.fused.coverage import has_own_encoder, uncovered
 from fastsim.learn.fused.threads import one_thread_each
 from fastsim.learn.ppo.config import PPOConfig
