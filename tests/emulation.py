@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 from triton.runtime import interpreter
 
-from fastsim.env.kernels import capture, triton_step
+from fastsim import capture
+from fastsim.env.kernels import triton_step
 from fastsim.learn import advantage
 
 aten = torch.ops.aten
@@ -198,7 +199,7 @@ class Host(TorchFunctionMode):
 
 
 class Emulation:
-    """Records on a CPU as `fastsim.env.kernels.capture.CudaGraphs` does on a GPU."""
+    """Records on a CPU as `fastsim.capture.CudaGraphs` does on a GPU."""
 
     def __init__(self):
         self.graphs = []

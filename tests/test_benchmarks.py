@@ -145,7 +145,7 @@ def test_a_peer_that_cannot_be_had_is_a_line_that_says_so(load, monkeypatch):
     monkeypatch.setattr(module, "ask", refuse)
     rows = module.measure_peers(module.Benchmark(bars=400, peer_envs=2, peer_seconds=0.001))
     assert {row["error"] for row in rows} == {"no network"}
-    assert {row["peer"] for row in rows} == {"sekai", "finrl", "gym-trading-env"}
+    assert {row["peer"] for row in rows} == {"sekai", "finrl", "gym-trading-env", "torchtrade"}
 
 
 def test_the_planted_race_measures_shares_of_the_best_growth(load):

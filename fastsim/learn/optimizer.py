@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 
 
 def adam(

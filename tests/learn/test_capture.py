@@ -10,11 +10,11 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 pytest.importorskip("triton", reason="triton is for Linux")
 from emulation import emulated
 
+from fastsim import capture
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.env.kernels import capture
 from fastsim.env.kernels.triton_step import CapturedSteps
 from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise

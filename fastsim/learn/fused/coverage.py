@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 

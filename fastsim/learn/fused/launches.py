@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastsim.env.kernels.capture import current
+from fastsim.capture import current
 from fastsim.learn.fused import triton_kernels as kernels
 from fastsim.learn.fused.constants import LOSSES
 

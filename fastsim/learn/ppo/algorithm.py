@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.kernels.capture import captured, records
+from fastsim.capture import captured, records
 from fastsim.env.nested import flatten, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 from fastsim.env.nested import take
 from fastsim.learn.fused.coverage import has_own_encoder, on_device, uncovered
 from fastsim.learn.fused.threads import one_thread_each
