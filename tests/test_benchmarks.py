@@ -136,6 +136,19 @@ def test_the_replay_benchmark_writes_its_cases_and_the_parts_of_an_evaluation(lo
     assert "bootstrap" in table.minutes_table(rows[2:])
 
 
+def test_rules_of_orders_are_measured_beside_the_plain_step_and_the_reference(load):
+    module = load("benchmark_rules")
+    few = module.Options(num_envs=3, num_assets=4, bars=400, rounds=1, seconds=0.001)
+    rows = module.measure(few)
+    assert [row["rules"] for row in rows] == list(module.RULES)
+    assert {row["backend"] for row in rows} == {"numba"}
+    assert all(row["over_torch"] > 0 and row["slower_than_plain"] > 0 for row in rows)
+    assert module.PLAIN in load("table").rules_table(rows)
+    env = module.make_env(few, module.ALL, "torch")
+    assert (env.params.tape.next["shortable"] == 0).any()
+    assert module.actions_of(few, module.KEPT)[0].isnan().all(1).any()
+
+
 def test_a_peer_that_cannot_be_had_is_a_line_that_says_so(load, monkeypatch):
     module = load("benchmark_env")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.capture import records
+from fastsim.learn.optimizer import Adam
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 
@@ -76,7 +77,7 @@ def _of_policy(policy: Policy) -> Iterator[str]:
 
 def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[str]:
     groups = optimizer.param_groups
-    if type(optimizer) is not torch.optim.Adam or len(groups) != 1:
+    if type(optimizer) not in (Adam, torch.optim.Adam) or len(groups) != 1:
         yield "an optimiser that is not one Adam"
         return
     for name, plain in _PLAIN_ADAM.items():
