@@ -75,9 +75,7 @@ class Checkout:
 
     def close(self) -> None:
         """Let it end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
 
 def serve(folder: Path) -> None:

@@ -47,11 +47,11 @@ from rich.console import Console
 from rich.table import Table
 
 import fastsim
+from fastsim.capture import captured
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.kernels.capture import captured
 from fastsim.env.kernels.choose import Backend
 from fastsim.env.nested import flatten
 from fastsim.learn.ppo.config import PPOConfig

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import fastsim
+from fastsim.capture import captured
 from fastsim.data.bars import Bars
 from fastsim.env.environment import PortfolioEnv
-from fastsim.env.kernels.capture import captured
 from fastsim.env.nested import flatten
 from fastsim.forecast.interface import DTYPES
 from fastsim.market.tape import MarketTape, make_tape

@@ -40,6 +40,7 @@ def table_of(name: str) -> str:
         "learning": learning_table,
         "learning_peers": learning_peers_table,
         "learning_train": learning_train_table,
+        "rules": rules_table,
         "replay": replay_table,
         "replay_minutes": minutes_table,
         "official_forecasters": official_table,
@@ -53,6 +54,22 @@ def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rules_table(rows: list[Row]) -> str:
+    """Steps under each rule of orders, beside the plain step and the reference."""
+    head = ["rules", "backend", "steps/s", "over torch", "slower than none of them"]
+    cells = [
+        (
+            row["rules"],
+            row["backend"],
+            f"{row['env_steps_per_s']:,.0f}",
+            f"{row['over_torch']:.1f}",
+            f"{row['slower_than_plain']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
 
 
 def replay_table(rows: list[Row]) -> str:

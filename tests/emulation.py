@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 from triton.runtime import interpreter
 
-from fastsim.env.kernels import capture, triton_step
+from fastsim import capture
+from fastsim.env.kernels import triton_step
 from fastsim.learn import advantage
 
 aten = torch.ops.aten
@@ -198,7 +199,7 @@ class Host(TorchFunctionMode):
 
 
 class Emulation:
-    """Records on a CPU as `fastsim.env.kernels.capture.CudaGraphs` does on a GPU."""
+    """Records on a CPU as `fastsim.capture.CudaGraphs` does on a GPU."""
 
     def __init__(self):
         self.graphs = []
@@ -262,6 +263,7 @@ def emulated():
         patch.setattr(triton_step, "current", emulation.current)
         patch.setattr(advantage, "_kernel", lambda _: kernel("triton"))
         patch.setattr("fastsim.learn.advantage_triton.current", emulation.current)
+        patch.setattr("fastsim.learn.fused.launches.current", emulation.current)
         # PyTorch's own check that an optimiser may be captured.
         patch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
         patch.setattr(torch.accelerator, "current_stream", lambda *_: stream)

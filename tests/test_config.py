@@ -26,6 +26,7 @@ UNCHECKED = {
     "MarketTape",
     "ModelCard",  # records of what there is, not choices
     "Release",
+    "_Batch",
     "KronosConfig",  # files of others, which say 1 for true
     "TokenizerConfig",
 }

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="triton is for Linux")
 from emulation import NotCapturableError, emulated
 
-from fastsim.env.kernels.capture import captured
+from fastsim.capture import captured
 from fastsim.learn.advantage import fused_gae, gae
 
 CPU = torch.device("cpu")

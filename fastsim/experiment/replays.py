@@ -15,7 +15,7 @@ AGENT = "agent"
 BENCHMARK = EQUAL_WEIGHT
 REPLAYS = 2
 """Replays of a comparison: the agent's, and that of everyone beside it."""
-REPLAY_SECONDS = 1 / 5_000
+REPLAY_SECONDS = 1 / 20_000
 """What a bar of a replay takes, before any has been played."""
 
 

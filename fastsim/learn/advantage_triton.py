@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastsim.env.kernels.capture import current
+from fastsim.capture import current
 
 BLOCK = 128
 """Environments of one program."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
+
+
+class Adam(torch.optim.Adam):
+    """PyTorch's, whose methods here do not import its compiler: that takes seconds of every run."""
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 def adam(
@@ -17,7 +27,7 @@ def adam(
     """Adam, in one kernel for all parameters; its steps can be recorded where there are graphs."""
     listed = list(parameters)
     device = listed[0].device
-    optimizer = torch.optim.Adam(
+    optimizer = Adam(
         listed,
         lr=torch.tensor(rate, device=device),
         betas=betas,

@@ -208,6 +208,11 @@ def record(rollout: Rollout, step: int, observation: Observation) -> None:
     """Keep what the agents see before this step; -1 is where the next rollout begins."""
     rollout.bar[step] = observation.bar
     rollout.portfolio[step] = observation.portfolio
+    record_view(rollout, step, observation)
+
+
+def record_view(rollout: Rollout, step: int, observation: Observation) -> None:
+    """Keep how they see the market, where episodes draw that: no room holds it."""
     if rollout.view is not None and observation.view is not None:
         rollout.view.slots[step] = observation.view.slots
         rollout.view.volatility[step] = observation.view.volatility
@@ -237,7 +242,8 @@ def collect(
             if rollout.room is None:
                 keep(rollout, step, env.step(rollout.action[step]))
             else:
-                env.step(rollout.action[step], take(rollout.room, step + 1))
+                transition = env.step(rollout.action[step], take(rollout.room, step + 1))
+                record_view(rollout, step + 1, transition.observation)
         actor.judge(rollout)
     if rollout.room is not None:
         keep_all(rollout, rollout.room)
@@ -258,8 +264,7 @@ class _Actor(Protocol):
 def _actor(policy: Policy, table: MarketTable, rollout: Rollout) -> _Actor:
     """The policy by hand, where that is known, or as a module."""
     at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
-    rough = torch.is_autocast_enabled(table.rows.device.type)
-    if rough or uncovered_policy(policy, table):
+    if uncovered_policy(policy, table) or torch.is_autocast_enabled(table.rows.device.type):
         known = policy.encode(table.rows) if at_once else None
         return _Module(policy, table, known, torch.empty_like(rollout.action))
     # Imported when it is wanted, as kernels are: numba alone takes half a second.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
 
 OBSERVATION_LIMIT = 5.0
 """Normalised observations are clipped to this many standard deviations."""

@@ -8,11 +8,12 @@ import torch
 from worlds import SHORT_FEATURES, random_bars
 
 pytest.importorskip("triton", reason="triton is for Linux")
+from fastsim import capture
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
-from fastsim.env.kernels import capture, triton_step
+from fastsim.env.kernels import triton_step
 from fastsim.env.kernels.triton_launch import Launch, launch_of
 from fastsim.env.kernels.triton_step import TritonStepper, usual_launch
 from fastsim.env.orders import OrderConfig

@@ -217,9 +217,10 @@ def test_what_a_rollout_holds_is_what_the_environment_showed():
     trainer, shown = trainer_of(BOTH), []
     step = trainer.env.step
 
-    def spy(action):
-        shown.append(step(action))
-        return shown[-1]
+    def spy(action, into=None):
+        transition = step(action, into)
+        shown.append(copy.deepcopy(transition))
+        return transition
 
     trainer.env.step = spy
     trainer.iterate()

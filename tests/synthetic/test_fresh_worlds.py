@@ -218,8 +218,8 @@ def test_a_trainer_renews_worlds_only_when_it_has_learnt_from_them():
     features, step, renew = env.tape.known.features, env.step, env.renew
     shown = [features[seen[0]].clone()]
 
-    def watched_step(action):
-        transition = step(action)
+    def watched_step(action, into=None):
+        transition = step(action, into)
         shown.append(features[transition.observation.bar].clone())
         return transition
 

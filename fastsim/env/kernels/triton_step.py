@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsim.capture import captured, current, records
 from fastsim.env.actions import action_width
 from fastsim.env.core import Transition
 from fastsim.env.kernels import columns as c
@@ -28,7 +29,6 @@ from fastsim.env.kernels.buffers import (
     seen_width,
     without_features,
 )
-from fastsim.env.kernels.capture import captured, current, records
 from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
 from fastsim.env.kernels.triton_launch import Launch, launch_of
 from fastsim.env.nested import flatten, take

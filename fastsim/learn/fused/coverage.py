@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from fastsim.env.kernels.capture import records
+from fastsim.capture import records
+from fastsim.learn.optimizer import Adam
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 
@@ -21,14 +24,22 @@ _GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTable) -> list[str]:
     """What is asked for and not known here, in words; nothing if the passes by hand may be taken.
 
-    An encoder of bars may be any module, as it goes through autograd.
+    They are those of `on_device`, where steps are recorded, or those for a CPU. An encoder of bars
+    may be any module, as it goes through autograd.
     """
-    return [*uncovered_policy(policy, table), *_of_optimizer(optimizer, policy)]
+    of_policy, of_optimizer = _of_policy(policy), _of_optimizer(optimizer, policy)
+    of_numbers = chain(_of_types(policy, table), _of_place(policy, optimizer, table))
+    return [*of_policy, *of_numbers, *of_optimizer]
 
 
 def uncovered_policy(policy: Policy, table: MarketTable) -> list[str]:
-    """The same of one that only acts."""
-    return [*_of_policy(policy), *_of_numbers(policy, table)]
+    """The same of one that only acts, which is known on a CPU alone."""
+    return [*_of_policy(policy), *_of_types(policy, table), *_not_on_cpu(policy, table)]
+
+
+def on_device(table: MarketTable) -> bool:
+    """Whether steps are recorded where the table lies, so that nothing is read from there."""
+    return records(table.rows.device)
 
 
 def has_own_encoder(policy: Policy) -> bool:
@@ -66,7 +77,7 @@ def _of_policy(policy: Policy) -> Iterator[str]:
 
 def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[str]:
     groups = optimizer.param_groups
-    if type(optimizer) is not torch.optim.Adam or len(groups) != 1:
+    if type(optimizer) not in (Adam, torch.optim.Adam) or len(groups) != 1:
         yield "an optimiser that is not one Adam"
         return
     for name, plain in _PLAIN_ADAM.items():
@@ -78,13 +89,35 @@ def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[
         yield "an optimiser that has not begun"
 
 
-def _of_numbers(policy: Policy, table: MarketTable) -> Iterator[str]:
-    numbers: list[Tensor] = [*policy.parameters(), table.rows]
-    for wanted in sorted({str(each.dtype) for each in numbers} - {"torch.float32"}):
+def _of_types(policy: Policy, table: MarketTable) -> Iterator[str]:
+    types = {str(each.dtype) for each in (*policy.parameters(), table.rows)}
+    for wanted in sorted(types - {"torch.float32"}):
         yield f"numbers of type {wanted}"
-    for device in {each.device for each in numbers}:
+
+
+def _not_on_cpu(policy: Policy, table: MarketTable) -> Iterator[str]:
+    for device in {each.device for each in (*policy.parameters(), table.rows)}:
         if device.type != "cpu" or records(device):
             yield f"tensors on {device}" + (", where steps are recorded" if records(device) else "")
+
+
+def _of_place(
+    policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTable
+) -> Iterator[str]:
+    if not on_device(table):
+        yield from _not_on_cpu(policy, table)
+        return
+    own: list[Tensor] = [*policy.parameters(), *policy.buffers()]
+    if find_spec("triton") is None:
+        yield f"tensors on {table.rows.device} without the package triton"
+    for device in {each.device for each in own} - {table.rows.device}:
+        yield f"tensors on {device}, and others on {table.rows.device}"
+    if any(not each.is_contiguous() for each in (*own, table.rows)):
+        yield "tensors with gaps"
+    states = [optimizer.state[each] for each in policy.parameters() if each in optimizer.state]
+    kept = [optimizer.param_groups[0]["lr"], *(each for state in states for each in state.values())]
+    if any(not isinstance(each, Tensor) or each.device != table.rows.device for each in kept):
+        yield "an optimiser whose rate or steps are elsewhere"
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -15,35 +15,13 @@ import numpy as np
 
 from fastsim.env.kernels.compiled import forget_old_code
 from fastsim.env.kernels.numba_jit import jit as compiled
+from fastsim.learn.fused.constants import DOWN, FACTS, FAR, HALF_LOG_2_PI, UP
 from fastsim.policy.normalize import OBSERVATION_LIMIT
 
 _real = np.float32
 _ZERO, _HALF, _ONE, _LIMIT = map(_real, (0.0, 0.5, 1.0, OBSERVATION_LIMIT))
-_HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
-FACTS = 5
-"""Of a sample, after its action: log probability, value, advantage, target of the value, valid."""
-_FAR = _real(7.90531110763549805)
-"""Where float32 knows no tanh but +-1."""
-_UP = tuple(
-    map(
-        _real,
-        (
-            -2.76076847742355e-16,
-            2.00018790482477e-13,
-            -8.60467152213735e-11,
-            5.12229709037114e-08,
-            1.48572235717979e-05,
-            6.37261928875436e-04,
-            4.89352455891786e-03,
-        ),
-    )
-)
-_DOWN = tuple(
-    map(
-        _real,
-        (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03),
-    )
-)
+_FAR = _real(FAR)
+_UP, _DOWN = (tuple(map(_real, numbers)) for numbers in (UP, DOWN))
 
 
 jit = partial(compiled, inline=False)
@@ -274,7 +252,7 @@ def act(
     `deviation` [W+] is a room.
     """
     width = noise.shape[1]
-    known = _real(_HALF_LOG_2_PI * width)
+    known = _real(HALF_LOG_2_PI * width)
     for j in range(width):
         deviation[j] = math.exp(log_std[j])
         known += log_std[j]
@@ -353,7 +331,7 @@ def backward_loss(outputs: Any, taught: Any, weights: Any, how: Any, sums: Any, 
     into_log_std[:] = _ZERO
     into_bias[:] = _ZERO
     into_offset[:] = _ZERO
-    known, owed_by_all = _real(_HALF_LOG_2_PI * len(log_std)), _ZERO
+    known, owed_by_all = _real(HALF_LOG_2_PI * len(log_std)), _ZERO
     for j in range(len(log_std)):
         inverse[j] = math.exp(-log_std[j])
         known += log_std[j]

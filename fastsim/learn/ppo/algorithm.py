@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.env.kernels.capture import captured, records
-from fastsim.env.nested import flatten, take, unflatten
+from fastsim.capture import captured, records
+from fastsim.env.nested import flatten, unflatten
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, explained_variance, rollout_figures, units_of
 from fastsim.learn.optimizer import set_rate
@@ -19,7 +19,6 @@ from fastsim.learn.ppo.update import (
     Losses,
     empty_batch,
     empty_tally,
-    learn,
     make_batch,
     make_optimizer,
     matmul_precision,
@@ -69,6 +68,7 @@ class PPO:
             len(self.batch.bar) // config.minibatches, dtype=torch.int64, device=device
         )
         self._steps = Steps(config)
+        self._update_recorded: object = None
         self._forget()
 
     def collect(self, env: Environment) -> None:
@@ -80,14 +80,14 @@ class PPO:
 
     def update(self) -> Figures:
         """Learn in minibatches until the policy has moved far enough; reads nothing on a GPU."""
-        if self.course.capture and records(self.course.generator.device):
-            self._record_update()
         set_rate(self.optimizer, learning_rate(self.config, self.course.done))
         for total in self.tally:
             total.zero_()
+        who = self._steps.begin(self.policy, self.optimizer, self.table, self.batch)
+        if self.course.capture and records(self.course.generator.device):
+            self._record_update(who)
         rows = minibatches(len(self.batch.bar), self.config, self.course.generator)
-        parts = (self.policy, self.optimizer, self.table, self.batch)
-        self._steps.take(*parts, rows, self.tally, self._learn_by_autograd)
+        self._steps.take(rows, self.tally, self._learn_in_place)
         self.policy.portfolio_moments.update(self.batch.portfolio, self.batch.valid)
         return self._figures()
 
@@ -113,7 +113,7 @@ class PPO:
         self._forget()  # what was recorded knows the old tensors
 
     def _forget(self) -> None:
-        self._rollout_recorded = self._update_recorded = False
+        self._rollout_recorded, self._update_recorded = False, None
         self._experience, self._learn = self._gather_experience, self._learn_from_rows
 
     def _figures(self) -> Figures:
@@ -138,13 +138,12 @@ class PPO:
         for room, column in zip(flatten(self.batch), columns, strict=True):
             room.copy_(column)
 
-    def _learn_by_autograd(self, rows: Tensor) -> None:
+    def _learn_in_place(self, rows: Tensor) -> None:
         self._rows.copy_(rows)
         self._learn()
 
     def _learn_from_rows(self) -> None:
-        minibatch = take(self.batch, self._rows)
-        learn(self.policy, self.optimizer, self.table, minibatch, self.config, self.tally)
+        self._steps.learn(self._rows, self.tally)
 
     def _record_rollout(self) -> None:
         """Record the rollout as a CUDA graph: the environment leaves everything in its place."""
@@ -154,13 +153,13 @@ class PPO:
         kept = [*env, *filled, *self.reward_scale.buffers()]
         self._experience = captured(self._gather_experience, kept, generator.device, generator)
 
-    def _record_update(self) -> None:
-        """Record a minibatch as a CUDA graph, once there are samples in the batch."""
-        if self._update_recorded:
+    def _record_update(self, who: object) -> None:
+        """Record a minibatch as a CUDA graph, unless it was by whoever takes the steps now."""
+        if self._update_recorded is who:
             return
-        self._update_recorded = True
+        self._update_recorded = who
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        kept = [*self.policy.parameters(), *moments, *self.tally]
+        kept = [*self.policy.parameters(), *moments, *self.tally, *self._steps.changed()]
         self._learn = captured(self._learn_from_rows, kept, self.course.generator.device)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastsim.env.nested import take
 from fastsim.learn.fused import numba_kernels as kernels
+from fastsim.learn.fused.constants import FACTS
 from fastsim.learn.fused.descent import Descent
 from fastsim.learn.fused.layout import ENCODER, Array, lay_out, of_bars, of_samples, padded
 from fastsim.learn.fused.passes import (
@@ -78,7 +79,7 @@ class ByHand:
         )
         self._known = empty_known(weights, table.rows.shape[1], most)
         columns = weights.samples.portfolio.shape[1] + len(weights.samples.log_std)
-        self._samples = torch.zeros(frames, padded(columns + kernels.FACTS))
+        self._samples = torch.zeros(frames, padded(columns + FACTS))
         self._back = torch.zeros(rows, len(weights.samples.portfolio))  # gradients of samples
         self._owed = torch.zeros_like(self._known.encoded)  # those of a foreign encoder's bars
         gradient = self.descent.gradient
@@ -128,7 +129,7 @@ class ByHand:
         kernels.standardize(batch.portfolio[rows].numpy(), weights.mean, weights.std, out)
         facts = (batch.log_prob, batch.value, batch.advantage, batch.value_target, batch.valid)
         action, own = batch.action[rows].numpy(), tuple(each[rows].numpy() for each in facts)
-        first = out.shape[1] - kernels.FACTS - len(weights.samples.log_std)
+        first = out.shape[1] - FACTS - len(weights.samples.log_std)
         kernels.pack(action, own, first, out)
 
     def learn(self, rows: Tensor, tally: Tally) -> None:

@@ -112,8 +112,9 @@ def make_optimizer(policy: Policy, config: PPOConfig) -> torch.optim.Adam:
     optimizer = adam(policy.parameters(), config.learning_rate)
     for parameter in policy.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    _skip_if(optimizer, torch.ones((), device=policy.log_std.device))
-    optimizer.step()
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        taken = torch.zeros((), device=parameter.device)
+        optimizer.state[parameter] = {"step": taken, **moments}
     return optimizer
 
 
