@@ -1,5 +1,6 @@
 # Two commands: `make train` and `make test`. Both set up what they need in .venv.
 # `make gpu` measures a GPU with the Python that has a CUDA torch: benchmarks/README.md says what else.
+# `make test-long` runs the tests that take longest, which `make test` leaves to it.
 # `make test-clients` tries other people's training libraries, in .venv/clients over .venv.
 
 PYTHON ?= python3
@@ -8,13 +9,16 @@ CLIENTS = .venv/clients/bin/python
 CLIENTS_PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet --python $(CLIENTS)
 OPTIONS ?=
 
-.PHONY: train test test-clients lint bench gpu clean
+.PHONY: train test test-long test-clients lint bench gpu clean
 
 train: .venv/.run  ## train on the built-in data and open the table: make train OPTIONS="--seed 1"
 	.venv/bin/fastsim train $(OPTIONS)
 
 test: .venv/.test lint  ## the whole suite, two processes of one thread each
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+test-long: .venv/.test  ## parity over many random rules under an interpreter, kernels and packages compiled
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m long
 
 test-clients: .venv/.clients  ## every client library trains for a few iterations
 	FASTSIM_CLIENTS=all OMP_NUM_THREADS=1 $(CLIENTS) -m pytest tests/adapters

@@ -58,6 +58,7 @@ def test_numba_steps_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(tapes(torch.float32, volume=True), shared_configs(shares=False), st.integers(0, 2**40))
 def test_numba_steps_markets_as_the_reference_in_float32(tape, config, seed):

@@ -85,12 +85,14 @@ def test_triton_steps_as_the_reference_in_float32(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @settings(max_examples=8)
 @given(tapes(torch.float64, LENGTH), configs(), st.integers(0, 2**40))
 def test_triton_steps_as_the_reference_in_float64(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @settings(max_examples=8)
 @given(
     tapes(torch.float32, LENGTH, volume=True),
@@ -101,6 +103,7 @@ def test_triton_steps_markets_as_the_reference_in_float32(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed, envs=30)
 
 
+@pytest.mark.long
 @settings(max_examples=8)
 @given(
     tapes(torch.float64, LENGTH, volume=True),
@@ -117,6 +120,7 @@ def test_triton_draws_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @settings(max_examples=5)
 @given(
     tapes(torch.float64, LENGTH, volume=True),
@@ -301,6 +305,7 @@ def test_a_room_keeps_what_was_seen_before_a_restart(autoreset):
         assert_same_step(given.step(action, take(room, number)), alone.step(action))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")
 def test_the_kernel_compiles_for_a_gpu(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}

@@ -271,6 +271,7 @@ def test_bad_artefacts_are_named_in_one_line(tmp_path):
         export(TinyModel(), path, windows=random_context(3))
 
 
+@pytest.mark.long
 def test_an_inductor_package_forecasts_what_its_model_does(tmp_path):
     path = tmp_path / "tiny.pt2"
     export(TinyModel(), path, windows=WINDOWS, horizon=8, precision="float32", format="aoti")
@@ -429,6 +430,7 @@ def test_an_int8_layer_rounds_weights_by_output_and_inputs_by_row():
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.long
 def test_an_inductor_package_of_a_recurrent_model_takes_any_batch_and_past(tmp_path):
     model, path = tiny_tirex(), tmp_path / "tirex.pt2"
     export(model, path, windows=WINDOWS, horizon=8, precision="float32", format="aoti")
