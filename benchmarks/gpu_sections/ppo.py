@@ -28,22 +28,25 @@ TAPE, TRAINING, REPLAY = "forecasting", "training", "replay"
 
 
 def cases(bench: Bench) -> Iterator[Case]:
-    """Iterations in two precisions, then whole runs."""
+    """Iterations in two precisions and without passes by hand, then whole runs."""
     sizes = bench.sizes
     name = f"ppo {sizes.num_envs:,} x {sizes.num_assets[0]}"
     yield Case(name, partial(iterations, "float32"))
     yield Case(f"{name}, bfloat16", partial(iterations, "bfloat16"))
+    yield Case(f"{name}, autograd", partial(iterations, "float32", by_hand=False))
     yield Case(f"train us20, {sizes.train_frames:,} frames", train_us20)
     shape = f"{sizes.brief_envs:,} x {sizes.brief_assets}"
     yield Case(f"brief {shape}, forecasts, {sizes.brief_frames:,} frames", brief)
 
 
-def iterations(precision: str, bench: Bench) -> Row:
+def iterations(precision: str, bench: Bench, *, by_hand: bool = True) -> Row:
     """Whole iterations, rollout and all epochs; and the rollout alone."""
     sizes = bench.sizes
     tape = market(market_bars(sizes.bars, sizes.num_assets[0]), bench.device)
     case = Benchmark(device=bench.device, hidden=sizes.hidden, precision=precision)
     trainer = make_trainer(case, tape, sizes.num_envs)
+    if not by_hand:
+        trainer.policy.register_forward_hook(lambda *_: None)  # passes by hand know no hooks
     bench.forget_peak()
     timing = bench.time(trainer.advance)
     roll = rolling_out(trainer, sizes.seconds)
@@ -56,6 +59,7 @@ def iterations(precision: str, bench: Bench) -> Row:
         "epochs": case.epochs,
         "minibatches": case.minibatches,
         "precision": precision,
+        "by_hand": by_hand and precision == "float32",
         "train_frames_per_s": round(trainer.frames_per_iteration / timing.seconds, 1),
         "iteration_ms": round(1e3 * timing.seconds, 3),
         "rollout_steps_per_s": median([roll() for _ in range(sizes.rounds)]),
