@@ -43,12 +43,15 @@ from fastsim.env.kernels.numba_orders import (
     want,
 )
 from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
+from fastsim.env.kernels.numba_prefetch import prefetch_row
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT
 
 SMALLEST = 1e-37
 """Wealth and its ratios are raised to this before a logarithm."""
+AHEAD = 2
+"""Environments between a row's request from memory and its use: each stands at a bar of its own."""
 
 
 @partial(jit, inline=False, fastmath={"contract"})
@@ -654,12 +657,24 @@ def step_one(n, action, state, market, rules, results, singles, views, draws, we
         show_view(n, draws, views.slots, views.volatility)
 
 
+@jit
+def prefetch(n, state, market, rules, desk):
+    """Ask for what environment `n` meets at its bar, and sees at the next."""
+    bar = state.counters[n, c.COUNTER.bar]
+    prefetch_row(market.moves, bar)
+    if desk is not None:
+        prefetch_row(market.terms, bar)
+    if rules.whole[c.WHOLE.flat]:
+        prefetch_row(market.features, bar + 1)
+
+
 @partial(jit, inline=False)
 def step_block(
     start, stop, action, state, market, rules, results, singles, views, draws, weights, limit, desk
 ):
     """Step environments `start` to `stop`, one after the other."""
     for n in range(start, stop):
+        prefetch(min(n + AHEAD, stop - 1), state, market, rules, desk)
         step_one(
             n, action, state, market, rules, results, singles, views, draws, weights, limit, desk
         )
