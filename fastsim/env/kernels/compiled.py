@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsim.env.kernels.numba_turns import FINISHED, OWN, PLACES
+
 PACKAGE = Path(__file__).parents[2]
+TURNS_EACH = 16
+"""Turns that fall to each thread where all are equally fast."""
+UNHEARD = np.zeros(1, np.int64)
+"""The bell where there are no helpers."""
+NAP = 2e-5
+"""Seconds of sleep at a time where another thread's last turn takes long."""
 
 
 @cache
@@ -33,6 +48,69 @@ def in_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> No
     kernel(*last)
     for other in others:
         other.result()
+
+
+class Helpers:
+    """Threads that take turns at rows beside the one that steps.
+
+    To wake a thread takes as long as many a step, of whoever wakes it too, and so does handing the
+    interpreter's lock to one that waits for it. Hence there are no futures, and between jobs
+    helpers look out for the next one for a while, within the kernel, before they ask for the lock.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.bell = np.zeros(1, np.int64)
+        self._jobs: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
+        self._threads = [Thread(target=self._help, daemon=True) for _ in range(count)]
+        self._number = itertools.count(1)
+        for thread in self._threads:
+            thread.start()
+
+    def ask(
+        self,
+        kernel: Callable[..., None],
+        turns: NDArray[np.int64],
+        sizes: tuple[int, int],
+        rests: Sequence[tuple[Any, ...]],
+    ) -> None:
+        """Let one of them for each of `rests` call a kernel that holds no lock."""
+        number = next(self._number)
+        for rest in rests:
+            self._jobs.put((kernel, (turns, self.bell, number, *sizes, rest)))
+
+    def wait(self, turns: NDArray[np.int64], count: int) -> None:
+        """Sleep until all rows are done."""
+        while turns[FINISHED] < count:
+            if not all(thread.is_alive() for thread in self._threads):
+                raise RuntimeError("a thread that steps environments has ended: see its traceback")
+            time.sleep(NAP)
+
+    def _help(self) -> None:
+        while True:
+            kernel, arguments = self._jobs.get()
+            kernel(*arguments)
+            del kernel, arguments  # the arrays are others'
+
+
+helpers = cache(Helpers)
+os.register_at_fork(after_in_child=helpers.cache_clear)
+
+
+def in_turns(kernel: Callable[..., None], count: int, rests: Sequence[tuple[Any, ...]]) -> None:
+    """Let a thread for each of `rests`, and this one is the last, take turns at `count` rows.
+
+    Until a helper is awake the others take its turns, and nobody waits for it if none are left.
+    """
+    turns = np.zeros(PLACES, np.int64)
+    *others, own = rests
+    if not others:
+        kernel(turns, UNHEARD, OWN, count, count, own)
+        return
+    known, sizes = helpers(len(others)), (max(1, count // (TURNS_EACH * len(rests))), count)
+    known.ask(kernel, turns, sizes, others)
+    kernel(turns, known.bell, OWN, *sizes, own)
+    if turns[FINISHED] < count:
+        known.wait(turns, count)
 
 
 @cache

@@ -50,6 +50,7 @@ from fastsim.env.kernels.numba_orders import (
     place,
     want,
 )
+from fastsim.env.kernels.numba_turns import close_turns, finish, open_turns, take
 from fastsim.market.features import FEATURE_LIMIT
 
 
@@ -514,3 +515,16 @@ def step_block(
             desk,
             pit,
         )
+
+
+@partial(jit, inline=False)
+def step_turns(turns, bell, job, size, count, rest):
+    """Take turns at `size` of all `count` markets; `rest` is what `step_block` is given beside."""
+    open_turns(bell, job)
+    start = take(turns, size)
+    while start < count:
+        stop = min(start + size, count)
+        step_block(start, stop, *rest)
+        finish(turns, stop - start)
+        start = take(turns, size)
+    close_turns(turns, bell, job, count)

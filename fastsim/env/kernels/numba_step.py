@@ -38,8 +38,9 @@ from fastsim.env.kernels.buffers import (
     torch_blocks,
     without_features,
 )
-from fastsim.env.kernels.compiled import forget_old_code, in_parts
+from fastsim.env.kernels.compiled import forget_old_code, in_turns
 from fastsim.env.kernels.numba_row import NumbaRow
+from fastsim.env.kernels.numba_turns import OWN, PLACES
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError
@@ -84,16 +85,15 @@ class NumbaStepper:
         self._fixed = blocks, market = on_host(params, self._state, self._market)
         self._invalid = blocks.counters[:, c.COUNTER.invalid_actions]
         self._real = market.moves.dtype
-        self._parts = _parts(params, blocks, self._state.slots.numpy(), market)
-        self._threads, self._room = len(self._parts), self._parts[0][2]
-        self._all = 0, self._parts[-1][1]
+        self._rooms = _rooms(params, blocks, self._state.slots.numpy(), market)
+        self._room, self._count = self._rooms[0], self.num_envs // params.config.players
         self._rules = numpy_blocks(pack_rules(params))
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
-        self._step_block, self._draw_block = self._compiled()
+        self._step_turns, self._draw_block = self._compiled()
         self._draw_again()
 
     def _compiled(self) -> tuple[Callable[..., None], Callable[..., None] | None]:
-        """Kernels for blocks of these types, for steps and for what is drawn.
+        """Kernels for blocks of these types, for steps taken in turns and for what is drawn.
 
         To look up the types of all blocks at every call takes longer than to step an environment.
         """
@@ -101,9 +101,10 @@ class NumbaStepper:
         forget_old_code(numba_kernel.step_block, "env")
         width = action_width(params.config.action, params.tape.num_assets)
         told = self._new_results(), self._new_singles(), self._new_views()
-        call = self._calls(np.empty((self.num_envs, width), self._real), self._rules, told)[0]
+        rest = self._rests(np.empty((self.num_envs, width), self._real), self._rules, told)[0]
         kernel = numba_market if by_market(params.config) else numba_kernel
-        step = kernel.step_block.compile(tuple(map(numba.typeof, call)))
+        call = (*[np.zeros(PLACES, np.int64)] * 2, OWN, 1, 1, rest)
+        step = kernel.step_turns.compile(tuple(map(numba.typeof, call)))
         if not params.config.randomize.varies:
             return step, None
         types = map(numba.typeof, self._draw_call())
@@ -176,20 +177,14 @@ class NumbaStepper:
         rules = self._rules if into is None else self._rules_of_room
         told = results, self._new_singles(), self._new_views()
         action = np.ascontiguousarray(action, self._real)
-        if self._threads > 1:
-            in_parts(self._step_block, self._calls(action, rules, told))
-        else:  # a single environment takes its step in less time than it takes to look around
-            self._step_block(*self._all, action, *self._fixed, rules, *told, *self._room)
+        in_turns(self._step_turns, self._count, self._rests(action, rules, told))
         return told
 
-    def _calls(
+    def _rests(
         self, action: NDArray[Any], rules: Rules, told: tuple[Any, ...]
     ) -> list[tuple[Any, ...]]:
-        """Arguments of the kernel, thread by thread."""
-        return [
-            (start, stop, action, *self._fixed, rules, *told, *room)
-            for start, stop, room in self._parts
-        ]
+        """What the kernel is given beside turns, thread by thread."""
+        return [(action, *self._fixed, rules, *told, *room) for room in self._rooms]
 
     def _draw_call(self) -> tuple[Any, ...]:
         """Arguments of the kernel that draws."""
@@ -222,18 +217,14 @@ def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any,
     return blocks, tables
 
 
-def _parts(
-    params: EnvParams, state: Any, slots: Any, market: Any
-) -> list[tuple[int, int, tuple[Any, ...]]]:
-    """Markets from which to which each thread steps, and what it works in."""
+def _rooms(params: EnvParams, state: Any, slots: Any, market: Any) -> list[tuple[Any, ...]]:
+    """What each thread works in; there are no more of them than are of use."""
     rows, columns = state.holdings.shape
-    markets, threads = rows // params.config.players, 1
+    threads = 1
     if rows * params.tape.num_assets >= SERIAL_BELOW:
-        threads = min(torch.get_num_threads(), markets)
-    bounds = [part * markets // threads for part in range(threads + 1)]
+        threads = min(torch.get_num_threads(), rows // params.config.players)
     drawn = _drawn_rooms(params, slots, market, (threads, columns))
-    rooms = [room(params, columns, each) for each in drawn]
-    return list(zip(bounds, bounds[1:], rooms, strict=False))
+    return [room(params, columns, each) for each in drawn]
 
 
 def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:

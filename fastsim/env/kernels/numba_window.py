@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.config import EnvConfig
-from fastsim.env.kernels.compiled import forget_old_code, in_parts
-from fastsim.env.kernels.numba_window_kernel import Blocks, show_block
+from fastsim.env.kernels.compiled import forget_old_code, in_turns
+from fastsim.env.kernels.numba_turns import OWN, PLACES
+from fastsim.env.kernels.numba_window_kernel import Blocks, show_turns
 from fastsim.env.observe import Observation, portfolio_width
 from fastsim.env.slots import View
 from fastsim.env.window import LOG_RETURN
@@ -48,9 +48,10 @@ class NumbaWindows:
         self._tile = line * -(-TILE // line)
         self._as_it_is = np.empty((0, 0), np.int64), np.empty(0, self._real)
         own = np.empty((1, portfolio_width(tape, config)), self._real)
-        call = self._call(0, 1, (np.zeros(1, np.int64), own, *self._as_it_is), own)
-        forget_old_code(show_block, "env")
-        self._show = show_block.compile(tuple(map(numba.typeof, call)))
+        rest = self._rest((np.zeros(1, np.int64), own, *self._as_it_is), own)
+        forget_old_code(show_turns, "env")
+        call = (*[np.zeros(PLACES, np.int64)] * 2, OWN, 1, 1, rest)
+        self._show = show_turns.compile(tuple(map(numba.typeof, call)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew: compiled code stays here."""
@@ -87,16 +88,13 @@ class NumbaWindows:
             seen = (*seen[:2], np.ascontiguousarray(view.slots.numpy()), volatility)
         out = np.empty((len(bar), self._width + own.shape[1]), self._real)
         threads = torch.get_num_threads() if out.size >= SERIAL_BELOW else 1
-        bounds = [part * len(bar) // threads for part in range(threads + 1)]
-        in_parts(self._show, [self._call(*part, seen, out) for part in pairwise(bounds)])
+        in_turns(self._show, len(bar), [self._rest(seen, out) for _ in range(threads)])
         return out
 
     def refresh(self, bars: Tensor) -> None:
         """Take note that the tape has changed at these bars [B], all of each of their worlds."""
         retabulate(self._tables, self._tape, *self._asked, bars)
 
-    def _call(
-        self, start: int, stop: int, seen: tuple[NDArray[Any], ...], out: NDArray[Any]
-    ) -> tuple[Any, ...]:
-        """Arguments of the kernel for some of the rows."""
-        return start, stop, *seen, *self._fixed, np.empty(self._tile), out
+    def _rest(self, seen: tuple[NDArray[Any], ...], out: NDArray[Any]) -> tuple[Any, ...]:
+        """What the kernel of one thread is given beside turns."""
+        return *seen, *self._fixed, np.empty(self._tile), out

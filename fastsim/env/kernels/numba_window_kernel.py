@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsim.env.kernels.numba_jit import jit
+from fastsim.env.kernels.numba_turns import close_turns, finish, open_turns, take
 from fastsim.market.features import FEATURE_LIMIT
 
 whole = np.uintp
@@ -108,3 +109,16 @@ def show_block(start, stop, bars, own, slots, volatility, shape, span, column, b
             withhold(n, bar + 1 - length, shape, column, blocks.wait, slots, out)
         for number in range(own.shape[1]):
             out[n, length * width + number] = bounded(own[n, number], real)
+
+
+@partial(jit, inline=False)
+def show_turns(turns, bell, job, size, count, rest):
+    """Take turns at `size` of all `count` rows; `rest` is what `show_block` is given beside."""
+    open_turns(bell, job)
+    start = take(turns, size)
+    while start < count:
+        stop = min(start + size, count)
+        show_block(start, stop, *rest)
+        finish(turns, stop - start)
+        start = take(turns, size)
+    close_turns(turns, bell, job, count)
