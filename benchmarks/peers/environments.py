@@ -59,7 +59,13 @@ TORCHTRADE = Peer(
     name="torchtrade",
     version="0.1.0",
     script="torchtrade_env.py",
-    packages=("torch==2.13.0", "numpy==2.4.6", "pandas==2.3.3", "torchrl==0.13.2"),
+    packages=(
+        "torch==2.13.0",
+        "numpy==2.4.6",
+        "pandas==2.3.3",
+        "torchrl==0.13.2",
+        "matplotlib==3.11.2",
+    ),
     alone=("torchtrade==0.1.0",),
 )
 SB3_ON_SEKAI = Peer(
