@@ -14,15 +14,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import tyro
 
 HERE = Path(__file__).parent
 SERVE = "--serve"
+SINGLE = "gymnasium.make, unwrapped"
+"""A backend that is one environment, whichever steps it."""
 GRID = [
     (assets, kind, num_envs)
     for assets in (30, 100, 500)
@@ -95,6 +100,10 @@ def serve(folder: Path) -> None:
                 tapes.clear()
                 tapes[assets] = common.market(common.market_bars(case.bars, assets), "cpu")
             rates.clear()
+            if backend == SINGLE:
+                rates["env"] = single(tapes[assets], kind, case.seconds)
+                print("answer {}", flush=True)
+                continue
             env = theirs.make_env(case, tapes[assets], question["num_envs"], kind, backend)
             width = len(env.observation_names)
             answer: Any = {"width": width}
@@ -109,6 +118,30 @@ def serve(folder: Path) -> None:
         else:
             answer = rates[question["rate"]]()
         print("answer " + json.dumps(answer), flush=True)
+
+
+def single(tape: Any, kind: str, seconds: float) -> Callable[[], float]:
+    """Rounds of steps of one environment as agents of one's own have it, NumPy in and out."""
+    import gymnasium  # noqa: PLC0415
+
+    import fastsim  # noqa: PLC0415
+
+    made = gymnasium.make(fastsim.ENV_ID, market=tape, action="weights", observation=kind)
+    env = made.unwrapped
+    actions = np.random.default_rng(0).random((8, *env.action_space.shape), dtype=np.float32)
+    env.reset(seed=0)
+
+    def run() -> float:
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            _, _, terminated, truncated, _ = env.step(actions[count % 8])
+            count += 1
+            if terminated or truncated:
+                env.reset()
+        return count / (time.perf_counter() - started)
+
+    run()
+    return run
 
 
 def measure(
@@ -149,7 +182,8 @@ def main(options: Options) -> None:
     for assets, kind, num_envs in GRID:
         if assets not in options.assets or num_envs not in options.num_envs:
             continue
-        for backend in options.backend:
+        alone = [SINGLE] if num_envs == 1 and options.rates == ("env",) else []
+        for backend in (*options.backend, *alone):
             row: dict[str, Any] = {"num_assets": assets, "observation": kind}
             row |= {"num_envs": num_envs, "benchmark": "before_after", "backend": backend}
             if options.again is not None:

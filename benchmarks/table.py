@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 GPU = "gpu"
 """The file of results that there is only once a GPU was at hand."""
+BRIEF = "brief-cpu"
+"""Of whole runs on a CPU, by the same program."""
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 Row = dict[str, Any]
 
@@ -27,6 +29,8 @@ def table_of(name: str) -> str:
     if file == GPU and not path.exists():
         return gpu_table([])
     rows = [json.loads(line) for line in path.read_text().splitlines()]
+    if file == BRIEF:
+        return brief_table(rows)
     kind = kind or rows[0]["benchmark"]
     make = {
         "env": env_table,
@@ -307,6 +311,24 @@ def before_after_table(rows: list[Row]) -> str:
         for (backend, observation), ratios in groups.items()
     ]
     return table(("backend", "observation", "rows", "least", "median", "most"), cells)
+
+
+def brief_table(rows: list[Row]) -> str:
+    """Whole runs, from the file of bars to the report, and what they spent their time on."""
+    head = ["case", "seconds", "forecasts", "training", "replays", "frames/s"]
+    cells = [
+        (
+            row["case"],
+            f"{row['seconds']:,.0f}",
+            f"{row['tape_s']:,.0f} s, {row['tape_share']:.0%}",
+            f"{row['training_s']:,.0f} s",
+            f"{row['replay_s']:,.0f} s",
+            f"{row['frames_per_s']:,.0f}",
+        )
+        for row in rows
+        if "tape_s" in row
+    ]
+    return table(head, cells)
 
 
 def gpu_table(rows: list[Row]) -> str:
