@@ -58,6 +58,7 @@ def run(folder: Path, *arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_what_the_page_shows_runs(page, tmp_path):
     program = written(blocks_of(page, "python"), "py", tmp_path)

@@ -15,7 +15,7 @@ from fastsim.market.costs import CostConfig
 from fastsim.market.features import FeatureConfig
 from fastsim.market.tape import TapeConfig, make_tape
 
-BACKENDS = ["torch", "numba", "triton"]
+BACKENDS = ["torch", "numba", pytest.param("triton", marks=pytest.mark.long)]
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 MINUTES = Path(__file__).parents[1] / "cases" / "data" / "minutes.csv"
 STEPS, MINUTE = 195, 1.0 / (365 * 24 * 60)

@@ -49,6 +49,7 @@ def test_numba_draws_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @settings(max_examples=20)
 @given(tapes(torch.float32), drawn_configs(configs(shares=False)), st.integers(0, 2**40))
 def test_numba_draws_as_the_reference_in_float32(tape, config, seed):

@@ -18,7 +18,7 @@ from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
 
-BACKENDS = ["torch", "numba", "triton"]
+BACKENDS = ["torch", "numba", pytest.param("triton", marks=pytest.mark.long)]
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 TAPE = make_tape(random_bars(60, 3, seed=1), TapeConfig(features=SHORT_FEATURES))
 ENVS, HORIZON = 4, 10

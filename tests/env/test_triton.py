@@ -188,6 +188,7 @@ def test_ruin_is_final(autoreset):
     assert any(transition.terminated.any() for _, transition, _ in record[1:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("transient", [0.0, 0.5])
 def test_players_are_ruined_amid_others_and_together(autoreset, transient):

@@ -70,8 +70,8 @@ def test_a_thread_that_sleeps_is_not_waited_for(monkeypatch):
 
 def test_a_turn_that_was_taken_and_left_is_an_error_rather_than_a_wait(monkeypatch):
     monkeypatch.setattr(Helpers, "_help", lambda self: None)
-    left = np.zeros(numba_turns.PLACES, np.int64)
-    left[numba_turns.TAKEN] = 10
+    left = np.zeros(compiled.PLACES, np.int64)
+    left[compiled.TAKEN] = 10
     with pytest.raises(RuntimeError, match="has ended"):
         Helpers(2).wait(left, 10)
 

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.env.kernels.numba_turns import FINISHED, OWN, PLACES
-
 PACKAGE = Path(__file__).parents[2]
+TAKEN, FINISHED, PLACES = 0, 8, 16
+"""Where the counts of rows stand among those of `turns` [PLACES] int64: a cache line for each."""
+OWN = -1
+"""What the one who steps calls its job; helpers count theirs, and the `bell` [1] its rings."""
 TURNS_EACH = 16
 """Turns that fall to each thread where all are equally fast."""
 UNHEARD = np.zeros(1, np.int64)

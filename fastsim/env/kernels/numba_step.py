@@ -38,9 +38,8 @@ from fastsim.env.kernels.buffers import (
     torch_blocks,
     without_features,
 )
-from fastsim.env.kernels.compiled import forget_old_code, in_turns
+from fastsim.env.kernels.compiled import OWN, PLACES, forget_old_code, in_turns
 from fastsim.env.kernels.numba_row import NumbaRow
-from fastsim.env.kernels.numba_turns import OWN, PLACES
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.errors import ConfigError

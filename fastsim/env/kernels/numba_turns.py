@@ -7,12 +7,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from fastsim.env.kernels.compiled import FINISHED, OWN, TAKEN
 from fastsim.env.kernels.numba_jit import jit
 
-TAKEN, FINISHED, PLACES = 0, 8, 16
-"""Where the counts of rows stand among those of `turns` [PLACES] int64: a cache line for each."""
-OWN = -1
-"""What the one who steps calls its job; helpers count theirs, and the `bell` [1] its rings."""
 LOOKS = 20_000
 """How often to look before it is given up: a tenth of a millisecond, or two."""
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.env.config import EnvConfig
-from fastsim.env.kernels.compiled import forget_old_code, in_turns
-from fastsim.env.kernels.numba_turns import OWN, PLACES
+from fastsim.env.kernels.compiled import OWN, PLACES, forget_old_code, in_turns
 from fastsim.env.kernels.numba_window_kernel import Blocks, show_turns
 from fastsim.env.observe import Observation, portfolio_width
 from fastsim.env.slots import View
