@@ -225,6 +225,7 @@ def collect(
     table: MarketTable,
     rollout: Rollout,
     generator: torch.Generator,
+    kept: Kept | None = None,
 ) -> None:
     """Fill `rollout` by acting from where it ended.
 
@@ -235,7 +236,7 @@ def collect(
     steps = len(rollout.action)
     record(rollout, 0, rollout.seen(steps))
     rollout.action.normal_(generator=generator)
-    actor = _actor(policy, table, rollout)
+    actor = _actor(policy, table, rollout, kept or Kept())
     with policy.portfolio_moments.held(rollout.portfolio.dtype):
         for step in range(steps):
             actor.act(rollout, step)
@@ -261,15 +262,30 @@ class _Actor(Protocol):
         ...
 
 
-def _actor(policy: Policy, table: MarketTable, rollout: Rollout) -> _Actor:
+class Kept:
+    """What whoever acts by hand works in, from one rollout to the next; copies begin without."""
+
+    def __init__(self) -> None:
+        self.acting: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tensors and arrays in it share memory."""
+        return {"acting": None}
+
+
+def _actor(policy: Policy, table: MarketTable, rollout: Rollout, kept: Kept) -> _Actor:
     """The policy by hand, where that is known, or as a module."""
     at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
     if uncovered_policy(policy, table) or torch.is_autocast_enabled(table.rows.device.type):
         known = policy.encode(table.rows) if at_once else None
         return _Module(policy, table, known, torch.empty_like(rollout.action))
-    # Imported when it is wanted, as kernels are: numba alone takes half a second.
-    make = import_module("fastsim.learn.fused.acting").Acting
-    acting: _Actor = make(policy, table, len(rollout.bar[0]), at_once=at_once)
+    sizes = (policy, table, len(rollout.bar[0]))
+    if kept.acting is None or not kept.acting.fits(*sizes, at_once=at_once):
+        # Imported when it is wanted, as kernels are: numba alone takes half a second.
+        make = import_module("fastsim.learn.fused.acting").Acting
+        kept.acting = make(*sizes, at_once=at_once)
+    kept.acting.begin()
+    acting: _Actor = kept.acting
     return acting
 
 

@@ -27,6 +27,7 @@ from fastsim.env.kernels.numba_draws import (
     show_view,
 )
 from fastsim.env.kernels.numba_jit import every, jit
+from fastsim.env.kernels.numba_math import exp
 from fastsim.env.kernels.numba_orders import charge as charge_orders
 from fastsim.env.kernels.numba_orders import (
     close_orders,
@@ -68,6 +69,26 @@ def added(cash, carry, amount):
     return whole, carry - (whole - total)
 
 
+@partial(jit, fastmath={"nnan", "nsz", "reassoc"})
+def highest(values, floor):
+    """The highest of values [A'], none of them NaN, and of a floor."""
+    top = floor
+    for j in range(values.shape[0]):
+        top = max(top, values[j])
+    return top
+
+
+@jit
+def fill(n, action, shown, rest, weights):
+    """Copy the first `shown` numbers of a row, and let the others be `rest`.
+
+    It is done by whole registers: one that is read before its parts have left the store buffer
+    waits until they have.
+    """
+    for j in range(weights.shape[0]):
+        weights[j] = action[n, j] if j < shown else rest
+
+
 @jit
 @every(c.ACTION)
 def target_weights(n, action, shown, rules, weights):
@@ -81,36 +102,36 @@ def target_weights(n, action, shown, rules, weights):
     check = action[n, last] * zero if mode == c.ACTION.logits else zero
     for j in range(shown):
         check += action[n, j] * zero  # NaN if anything is not finite
-    weights[shown:] = zero
     if check != zero:
         weights[:] = zero
         return True
     total, scale = zero, one
     if mode == c.ACTION.logits:
-        top = max(-largest, min(action[n, last], largest))
-        for j in range(shown):
-            top = max(top, min(action[n, j], largest))
-        for j in range(shown):
-            weights[j] = math.exp(max(-largest, min(action[n, j], largest)) - top)
-        total = math.exp(max(-largest, min(action[n, last], largest)) - top)
-        for j in range(shown):
+        cash = max(-largest, min(action[n, last], largest))
+        fill(n, action, shown, cash, weights)
+        top = max(-largest, min(highest(weights, cash), largest))
+        for j in range(weights.shape[0]):
+            share = exp(max(-largest, min(weights[j], largest)) - top, real)
+            weights[j] = share if j < shown else zero
             total += weights[j]
-        scale = one / total
+        scale = one / (total + exp(cash - top, real))
     elif mode == c.ACTION.weights:
-        for j in range(shown):
-            weights[j] = max(zero, min(action[n, j], largest))
+        fill(n, action, shown, zero, weights)
+        for j in range(weights.shape[0]):
+            weights[j] = max(zero, min(weights[j], largest))
             total += weights[j]
         scale = one / max(total, one)
     elif mode == c.ACTION.signed:
         net = zero
-        for j in range(shown):
-            weights[j] = max(-largest, min(action[n, j], largest))
+        fill(n, action, shown, zero, weights)
+        for j in range(weights.shape[0]):
+            weights[j] = max(-largest, min(weights[j], largest))
             total += abs(weights[j])
             net += weights[j]
         scale = one / max(total / rules.real[c.REAL.max_gross], net, one)
     else:
         scale = real(math.nan)  # no such mode: nobody's money may look right
-    for j in range(shown):
+    for j in range(weights.shape[0]):
         weights[j] *= scale
     return False
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastsim.env.observe import Observation
 from fastsim.learn.fused import numba_kernels as kernels
 from fastsim.learn.fused.coverage import has_own_encoder
-from fastsim.learn.fused.layout import Array, lay_out
+from fastsim.learn.fused.layout import Array, lay_out, shapes_of
 from fastsim.learn.fused.passes import (
     BARS,
     SAMPLES,
@@ -28,27 +28,40 @@ from fastsim.policy.network import MarketTable, Policy
 
 
 class Acting:
-    """The policy as it is now, in N environments.
+    """A policy in N environments, as it is when a rollout begins.
 
     Parameters
     ----------
     at_once
-        Encode every bar of the table now, rather than those that are seen when they are.
+        Encode every bar of the table to begin with, rather than those that are seen when they are.
     """
 
     def __init__(self, policy: Policy, table: MarketTable, num_envs: int, *, at_once: bool) -> None:
         kernels.forget_stale()
         self.policy, self.table, self._at_once = policy, table, at_once
-        self._weights = Weights(policy, lay_out(policy, own_encoder=has_own_encoder(policy)))
+        own = has_own_encoder(policy)
+        self._weights = Weights(policy, lay_out(policy, own_encoder=own))
+        self._made_for = (at_once, num_envs, len(table.rows), own, shapes_of(policy))
         columns = self._weights.samples.portfolio.shape[1]
         bars = len(table.rows) if at_once else num_envs
         self._known = empty_known(self._weights, table.rows.shape[1], bars)
         self._each = np.arange(num_envs, dtype=np.int32)
-        self._room = partial(empty_room, self._weights, max(num_envs, bars), columns)
+        self._room = partial(empty_room, self._weights, num_envs, columns)
         self._rooms: list[Room] = []
-        if at_once:
+
+    def fits(self, policy: Policy, table: MarketTable, num_envs: int, *, at_once: bool) -> bool:
+        """Whether this was made for just these."""
+        if self.policy is not policy or self.table is not table:
+            return False
+        own, shapes = has_own_encoder(policy), shapes_of(policy)
+        return self._made_for == (at_once, num_envs, len(table.rows), own, shapes)
+
+    def begin(self) -> None:
+        """Take over the policy as it is now."""
+        self._weights.read(self.policy)
+        if self._at_once:
             with one_thread_each() as threads:
-                self._encode(table.rows, threads)
+                self._encode(self.table.rows, threads)
 
     def act(self, rollout: Rollout, step: int) -> None:
         """Make actions of the noise in their place at a step; fill in values and log densities."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,9 +75,14 @@ class OfBars(NamedTuple):
     encoder_bias: Array | None  # [E+]
 
 
+def shapes_of(policy: Policy) -> list[tuple[str, torch.Size]]:
+    """Names and shapes of its parameters, by which it is known whether a layout still fits."""
+    return [(name, each.shape) for name, each in policy.named_parameters()]
+
+
 def lay_out(policy: Policy, *, own_encoder: bool) -> Layout:
     """The layout of this policy's parameters; those of a foreign encoder come last, as they are."""
-    shapes = {name: tuple(each.shape) for name, each in policy.named_parameters()}
+    shapes = {name: tuple(shape) for name, shape in shapes_of(policy)}
     encoder = [name for name in shapes if name.startswith(ENCODER)]
     bars = ["market_hidden.weight", "market_hidden.bias"]
     samples = [name for name in shapes if name not in (*encoder, *bars)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastsim.env.kernels.compiled import forget_old_code
 from fastsim.env.kernels.numba_jit import jit as compiled
+from fastsim.env.kernels.numba_prefetch import prefetch_row
 from fastsim.learn.fused.constants import DOWN, FACTS, FAR, HALF_LOG_2_PI, UP
 from fastsim.policy.normalize import OBSERVATION_LIMIT
 
@@ -22,6 +23,10 @@ _real = np.float32
 _ZERO, _HALF, _ONE, _LIMIT = map(_real, (0.0, 0.5, 1.0, OBSERVATION_LIMIT))
 _FAR = _real(FAR)
 _UP, _DOWN = (tuple(map(_real, numbers)) for numbers in (UP, DOWN))
+
+
+_AHEAD = 4
+"""Rows between one's request from memory and its use."""
 
 
 jit = partial(compiled, inline=False)
@@ -125,6 +130,7 @@ def pack(action: Any, facts: Any, first: int, out: Any) -> None:
 def gather(table: Any, rows: Any, out: Any) -> None:
     """Rows `rows` [m] of a table [M, F] into `out` [m, F or wider]."""
     for m in range(len(rows)):
+        prefetch_row(table, rows[min(m + _AHEAD, len(rows) - 1)])
         row = rows[m]
         for column in range(table.shape[1]):
             out[m, column] = table[row, column]
@@ -303,6 +309,36 @@ def score(mean: Any, m: int, taught: Any, first: int, bias: Any, inverse: Any) -
         mean[m, j] = z
         total += z * z
     return _HALF * total
+
+
+@jit
+def count(
+    sums: Any, samples: float, log_std: Any, target: float, losses: Any, terms: Any, stopped: Any
+) -> Any:
+    """Add what parts left in `sums` [p, 4] to `losses` [5], and 1 to `terms` [], unless `stopped`.
+
+    They are divided by the `samples` that count, and the entropy of these log deviations [W] is
+    added. Above the `target` the divergence stops it; NaN is no target. Returns whether it has.
+    """
+    gain, error, divergence, clipped = 0.0, 0.0, 0.0, 0.0
+    for part in range(len(sums)):
+        gain += sums[part, 0] / samples
+        error += sums[part, 1] / samples
+        divergence += sums[part, 2] / samples
+        clipped += sums[part, 3] / samples
+    entropy = _ZERO
+    for j in range(len(log_std)):
+        entropy += log_std[j] + _real(HALF_LOG_2_PI + 0.5)
+    if stopped[()] == _ZERO:
+        losses[0] -= gain
+        losses[1] += error
+        losses[2] += entropy
+        losses[3] += divergence
+        losses[4] += clipped
+        terms[()] += _ONE
+    if divergence > target:
+        stopped[()] = _ONE
+    return stopped[()] != _ZERO
 
 
 @jit

@@ -28,6 +28,7 @@ from fastsim.learn.reward_scale import RewardScale
 from fastsim.learn.rollout import (
     CollectConfig,
     Environment,
+    Kept,
     begin_policy,
     begin_rollout,
     collect,
@@ -67,7 +68,7 @@ class PPO:
         self._rows = torch.zeros(
             len(self.batch.bar) // config.minibatches, dtype=torch.int64, device=device
         )
-        self._steps = Steps(config)
+        self._steps, self._kept = Steps(config), Kept()
         self._update_recorded: object = None
         self._forget()
 
@@ -132,7 +133,7 @@ class PPO:
     def _gather_experience(self) -> None:
         generator = self.course.generator
         with matmul_precision(self.config, generator.device):
-            collect(self._env, self.policy, self.table, self.rollout, generator)
+            collect(self._env, self.policy, self.table, self.rollout, generator, self._kept)
         reward = self.reward_scale.update(self.rollout, self.config.discount)
         columns = flatten(make_batch(self.rollout, reward, self.config))
         for room, column in zip(flatten(self.batch), columns, strict=True):

@@ -16,7 +16,15 @@ from fastsim.env.nested import take
 from fastsim.learn.fused import numba_kernels as kernels
 from fastsim.learn.fused.constants import FACTS
 from fastsim.learn.fused.descent import Descent
-from fastsim.learn.fused.layout import ENCODER, Array, lay_out, of_bars, of_samples, padded
+from fastsim.learn.fused.layout import (
+    ENCODER,
+    Array,
+    lay_out,
+    of_bars,
+    of_samples,
+    padded,
+    shapes_of,
+)
 from fastsim.learn.fused.passes import (
     BARS,
     SAMPLES,
@@ -61,7 +69,7 @@ class ByHand:
         kernels.forget_stale()
         self.policy, self.config, self.table, self.batch = policy, config, table, batch
         self._actions = policy.spec.action_width
-        self._shapes = [(name, each.shape) for name, each in policy.named_parameters()]
+        self._shapes = shapes_of(policy)
         rows = len(batch.bar) // config.minibatches
         layout = lay_out(policy, own_encoder=own_encoder)
         self.weights = weights = Weights(policy, layout)
@@ -83,6 +91,7 @@ class ByHand:
         self._back = torch.zeros(rows, len(weights.samples.portfolio))  # gradients of samples
         self._owed = torch.zeros_like(self._known.encoded)  # those of a foreign encoder's bars
         gradient = self.descent.gradient
+        self._into_log_std = self.descent.blocks["log_std"][..., : self._actions].numpy()
         self._totals = gradient[: layout.samples], gradient[layout.samples :][: layout.bars]
         counts = parts_of(rows, SAMPLES), parts_of(most, BARS)
         self._parts = [
@@ -212,25 +221,17 @@ class ByHand:
 
     def _count(self, tally: Tally, samples: float) -> bool:
         """Add up the losses; whether the policy has moved too far."""
-        surrogate, error, divergence, clipped = (self._sums.sum(0) / samples).tolist()
         log_std = self.weights.samples.log_std[: self._actions]
-        entropy = float((log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum())
-        sums, terms, stopped = (each.numpy() for each in tally)
-        if not stopped:
-            sums += np.array([-surrogate, error, entropy, divergence, clipped], np.float32)
-            terms += 1.0
-        target = self.config.target_kl
-        if target is not None and divergence > target:
-            stopped[...] = 1.0
-        return bool(tally.stopped)
+        target = math.nan if self.config.target_kl is None else self.config.target_kl
+        arrays = (each.numpy() for each in tally)
+        return bool(kernels.count(self._sums, samples, log_std, target, *arrays))
 
     def _gather_gradient(self, counts: tuple[int, int]) -> None:
         """Add up what the parts have left."""
         for total, left, count in zip(self._totals, self._parts, counts, strict=True):
             if len(left) > 1:  # else it stands there already
                 kernels.add_up(left[:count].numpy(), total.numpy())
-        log_std = self.descent.blocks["log_std"][..., : self._actions]
-        log_std -= self.config.entropy_weight
+        self._into_log_std -= self.config.entropy_weight
 
     def _teach_encoder(self, made: Tensor) -> None:
         """Hand what is owed to a foreign encoder over to autograd."""

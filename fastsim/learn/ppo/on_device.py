@@ -15,7 +15,7 @@ from fastsim.env.nested import take
 from fastsim.learn.fused import launches
 from fastsim.learn.fused.constants import FACTS, LOSSES
 from fastsim.learn.fused.device_descent import DeviceDescent, frozen, numbers_of
-from fastsim.learn.fused.layout import ENCODER, lay_out, padded
+from fastsim.learn.fused.layout import ENCODER, lay_out, padded, shapes_of
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import Batch, Tally
 from fastsim.policy.network import MarketTable, Policy
@@ -39,7 +39,7 @@ class OnDevice:
         own_encoder: bool,
     ) -> None:
         self.policy, self.config, self.table, self.batch = policy, config, table, batch
-        self._shapes = [(name, each.shape) for name, each in policy.named_parameters()]
+        self._shapes = shapes_of(policy)
         layout = lay_out(policy, own_encoder=own_encoder)
         self.descent = DeviceDescent(policy, optimizer, layout, config.max_grad_norm)
         rows, (frames, actions) = len(batch.bar) // config.minibatches, batch.action.shape

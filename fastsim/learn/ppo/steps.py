@@ -13,6 +13,7 @@ from torch import Tensor
 from fastsim.capture import records
 from fastsim.env.nested import take
 from fastsim.learn.fused.coverage import has_own_encoder, on_device, uncovered
+from fastsim.learn.fused.layout import shapes_of
 from fastsim.learn.fused.threads import one_thread_each
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import Batch, Tally, learn
@@ -93,7 +94,7 @@ class Steps:
         """The passes over these parts."""
         parts, policy = self._parts, self._parts[0]
         own = has_own_encoder(policy)
-        shapes = [(name, each.shape) for name, each in policy.named_parameters()]
+        shapes = shapes_of(policy)
         name, kind = ("by_hand", "ByHand") if self._means == "by_hand" else _ON_DEVICE
         # Imported when it is wanted, as kernels are: numba alone takes half a second.
         make = getattr(import_module(f"fastsim.learn.ppo.{name}"), kind)

@@ -22,6 +22,7 @@ from fastsim.learn.reward_scale import RewardScale
 from fastsim.learn.rollout import (
     CollectConfig,
     Environment,
+    Kept,
     begin_policy,
     begin_rollout,
     collect,
@@ -62,13 +63,13 @@ class SAC:
         self.temperature_optimizer = adam([self.log_temperature], config.learning_rate)
         self.reward_scale = RewardScale(collect.num_envs, tape.device)
         self.episodes = Episodes(collect.num_envs, tape.device)
-        self.rollout = empty_rollout(env, collect.rollout_steps)
+        self.rollout, self._kept = empty_rollout(env, collect.rollout_steps), Kept()
         self.buffer = ReplayBuffer(self.rollout, config.capacity)
         begin_rollout(self.rollout, env.reset(course.seed))
 
     def collect(self, env: Environment) -> None:
         """Act for one rollout, and keep every step that counted."""
-        collect(env, self.policy, self.table, self.rollout, self.course.generator)
+        collect(env, self.policy, self.table, self.rollout, self.course.generator, self._kept)
         self.reward_scale.update(self.rollout, self.config.discount)
         self.buffer.add(self.rollout)
 
