@@ -339,7 +339,7 @@ def our_side(case: Benchmark, bars: Bars) -> dict[str, tuple[Row, Rate]]:
     return sides | {
         "single": (one, single(bars, case.peer_seconds)),
         "returns": window_side(case, bars, *returns),
-        "narrow": window_side(case, first, 10, BAR_COLUMNS, time.process_time),
+        "narrow": on_one_thread(window_side(case, first, 10, BAR_COLUMNS, time.process_time)),
     }
 
 
@@ -364,6 +364,21 @@ def window_side(
         "ours_clock": clock.__name__,
     }
     return described, stepping(env, case.peer_seconds, clock=clock)
+
+
+def on_one_thread(side: tuple[Row, Rate]) -> tuple[Row, Rate]:
+    """The same where the peer has one thread, too, and CPU seconds count."""
+    described, rate = side
+
+    def run() -> float:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return rate()
+        finally:
+            torch.set_num_threads(before)
+
+    return described | {"ours_threads": 1}, run
 
 
 def measure_peers(case: Benchmark) -> list[Row]:
