@@ -457,16 +457,13 @@ def main(case: Benchmark) -> None:
 
 
 def measure_all(case: Benchmark) -> None:
-    """The grid, the growth and the peers."""
+    """The peers, before large cases have left the memory in pieces; the grid, and the growth."""
+    compared = measure_peers(case) if case.peers else []
+    for row in compared:
+        print(f"{row['peer']}: {row.get('error') or _ratio(row)}")
     rows = measure_grid(case)
     print_table(rows)
-    rows += measure_growth(case)
-    if case.peers:
-        compared = measure_peers(case)
-        for row in compared:
-            print(f"{row['peer']}: {row.get('error') or _ratio(row)}")
-        rows += compared
-    write(rows, case.json)
+    write([*rows, *measure_growth(case), *compared], case.json)
 
 
 def _ratio(row: Row) -> str:

@@ -47,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
 def test_a_program_runs_as_it_is_printed(block, tmp_path):
     done = subprocess.run(

@@ -228,6 +228,7 @@ print((folder / "report.html").stat().st_size / 1e6)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux tells it")
 def test_a_report_of_500_assets_over_400_steps_stays_below_800_mb_and_its_page_below_1_5(request):
     code = MEMORY.format(tests=str(request.config.rootpath / "tests"))

@@ -143,6 +143,7 @@ def test_a_replay_draws_fresh_noise(emulation):
     assert not torch.equal(actions[1], actions[2])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("market", ["planted", "fresh worlds"])
 def test_a_captured_run_goes_on_from_a_checkpoint_as_if_never_stopped(emulation, market, tmp_path):
     whole, stopped = make_trainer(market), make_trainer(market)

@@ -56,6 +56,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(algorithm, tmp_path):
     whole = train(small_run(tmp_path, "whole", algorithm=algorithm))
