@@ -236,14 +236,15 @@ def collect(
     steps = len(rollout.action)
     record(rollout, 0, rollout.seen(steps))
     rollout.action.normal_(generator=generator)
-    actor = _actor(policy, table, rollout, kept or Kept())
+    kept = kept or Kept()
+    actor, rooms = _actor(policy, table, rollout, kept), kept.rooms_of(rollout)
     with policy.portfolio_moments.held(rollout.portfolio.dtype):
         for step in range(steps):
             actor.act(rollout, step)
-            if rollout.room is None:
+            if not rooms:
                 keep(rollout, step, env.step(rollout.action[step]))
             else:
-                transition = env.step(rollout.action[step], take(rollout.room, step + 1))
+                transition = env.step(rollout.action[step], rooms[step + 1])
                 record_view(rollout, step + 1, transition.observation)
         actor.judge(rollout)
     if rollout.room is not None:
@@ -267,10 +268,20 @@ class Kept:
 
     def __init__(self) -> None:
         self.acting: Any = None
+        self._room: Room | None = None
+        self._rooms: list[Room] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Tensors and arrays in it share memory."""
-        return {"acting": None}
+        return vars(Kept())
+
+    def rooms_of(self, rollout: Rollout) -> list[Room]:
+        """The room of a rollout, step by step; nothing where it has none."""
+        room = rollout.room
+        if room is not self._room:
+            each = [] if room is None else [take(room, step) for step in range(len(rollout.bar))]
+            self._room, self._rooms = room, each
+        return self._rooms
 
 
 def _actor(policy: Policy, table: MarketTable, rollout: Rollout, kept: Kept) -> _Actor:

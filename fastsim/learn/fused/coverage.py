@@ -27,14 +27,20 @@ def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTab
     They are those of `on_device`, where steps are recorded, or those for a CPU. An encoder of bars
     may be any module, as it goes through autograd.
     """
-    of_policy, of_optimizer = _of_policy(policy), _of_optimizer(optimizer, policy)
-    of_numbers = chain(_of_types(policy, table), _of_place(policy, optimizer, table))
-    return [*of_policy, *of_numbers, *of_optimizer]
+    named = dict(policy.named_parameters())  # to look for them takes longer than what follows
+    numbers = [*named.values(), table.rows]
+    place = _not_on_cpu(numbers)
+    if on_device(table):
+        place = _of_device([*named.values(), *policy.buffers()], optimizer, table)
+    found = _of_policy(policy, named), _of_types(numbers), place, _of_optimizer(optimizer, named)
+    return [*chain(*found)]
 
 
 def uncovered_policy(policy: Policy, table: MarketTable) -> list[str]:
     """The same of one that only acts, which is known on a CPU alone."""
-    return [*_of_policy(policy), *_of_types(policy, table), *_not_on_cpu(policy, table)]
+    named = dict(policy.named_parameters())
+    numbers = [*named.values(), table.rows]
+    return [*chain(_of_policy(policy, named), _of_types(numbers), _not_on_cpu(numbers))]
 
 
 def on_device(table: MarketTable) -> bool:
@@ -53,7 +59,7 @@ def has_own_encoder(policy: Policy) -> bool:
     return layer.bias is not None and not any(map(_hooked, encoder))
 
 
-def _of_policy(policy: Policy) -> Iterator[str]:
+def _of_policy(policy: Policy, named: dict[str, nn.Parameter]) -> Iterator[str]:
     for name in _METHODS:
         if getattr(type(policy), name) is not getattr(Policy, name) or name in vars(policy):
             yield f"a {name} of the policy's own"
@@ -66,7 +72,7 @@ def _of_policy(policy: Policy) -> Iterator[str]:
     if type(policy.portfolio_moments) is not RunningMoments:
         yield "moments of the portfolio of another kind"
     known = {f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")} | {"log_std"}
-    for name, parameter in policy.named_parameters():
+    for name, parameter in named.items():
         if name not in known and not name.startswith("market_encoder."):
             yield f"a parameter {name}"
         if any(getattr(parameter, hooks, None) for hooks in _GRADIENT_HOOKS):
@@ -75,7 +81,9 @@ def _of_policy(policy: Policy) -> Iterator[str]:
         yield "hooks on a layer"
 
 
-def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[str]:
+def _of_optimizer(
+    optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]
+) -> Iterator[str]:
     groups = optimizer.param_groups
     if type(optimizer) not in (Adam, torch.optim.Adam) or len(groups) != 1:
         yield "an optimiser that is not one Adam"
@@ -83,38 +91,33 @@ def _of_optimizer(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[
     for name, plain in _PLAIN_ADAM.items():
         if groups[0].get(name, plain) != plain:
             yield f"Adam's {name} = {groups[0][name]}"
-    if [*map(id, groups[0]["params"])] != [*map(id, policy.parameters())]:
+    if [*map(id, groups[0]["params"])] != [*map(id, named.values())]:
         yield "an optimiser of other parameters than the policy's"
-    elif any(each not in optimizer.state for each in policy.parameters()):
+    elif any(each not in optimizer.state for each in named.values()):
         yield "an optimiser that has not begun"
 
 
-def _of_types(policy: Policy, table: MarketTable) -> Iterator[str]:
-    types = {str(each.dtype) for each in (*policy.parameters(), table.rows)}
-    for wanted in sorted(types - {"torch.float32"}):
+def _of_types(numbers: list[Tensor]) -> Iterator[str]:
+    for wanted in sorted({str(each.dtype) for each in numbers} - {"torch.float32"}):
         yield f"numbers of type {wanted}"
 
 
-def _not_on_cpu(policy: Policy, table: MarketTable) -> Iterator[str]:
-    for device in {each.device for each in (*policy.parameters(), table.rows)}:
+def _not_on_cpu(numbers: list[Tensor]) -> Iterator[str]:
+    for device in {each.device for each in numbers}:
         if device.type != "cpu" or records(device):
             yield f"tensors on {device}" + (", where steps are recorded" if records(device) else "")
 
 
-def _of_place(
-    policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTable
+def _of_device(
+    own: list[Tensor], optimizer: torch.optim.Optimizer, table: MarketTable
 ) -> Iterator[str]:
-    if not on_device(table):
-        yield from _not_on_cpu(policy, table)
-        return
-    own: list[Tensor] = [*policy.parameters(), *policy.buffers()]
     if find_spec("triton") is None:
         yield f"tensors on {table.rows.device} without the package triton"
     for device in {each.device for each in own} - {table.rows.device}:
         yield f"tensors on {device}, and others on {table.rows.device}"
     if any(not each.is_contiguous() for each in (*own, table.rows)):
         yield "tensors with gaps"
-    states = [optimizer.state[each] for each in policy.parameters() if each in optimizer.state]
+    states = [optimizer.state[each] for each in own if each in optimizer.state]
     kept = [optimizer.param_groups[0]["lr"], *(each for state in states for each in state.values())]
     if any(not isinstance(each, Tensor) or each.device != table.rows.device for each in kept):
         yield "an optimiser whose rate or steps are elsewhere"
