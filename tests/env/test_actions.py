@@ -7,11 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import tensors, weights_of
+from worlds import SHORT_FEATURES, random_bars, tensors, weights_of
 
 from fastsim.env import actions
 from fastsim.env.config import EnvConfig
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError
+from fastsim.market.tape import TapeConfig, make_tape
 
 
 def target_weights(action, mode, max_gross):
@@ -103,3 +106,22 @@ def test_leverage_needs_signed_weights():
     with pytest.raises(ConfigError, match=r"max_gross = 2.0 needs action=\"signed\""):
         EnvConfig(max_gross=2.0)
     assert EnvConfig(action="signed", max_gross=2.0).max_gross == 2.0
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba", "triton"])
+@pytest.mark.parametrize("players", [1, 2])
+@pytest.mark.parametrize("masked", [-200.0, -1e6, -3e38])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
+def test_of_assets_whose_logits_are_far_below_the_others_nothing_is_held(backend, players, masked):
+    if backend == "triton":
+        pytest.importorskip("triton", reason="triton is for Linux")
+    tape = make_tape(random_bars(40, 5), TapeConfig(features=SHORT_FEATURES))
+    rules = EnvConfig(action="logits", players=players, episode=EpisodeConfig(horizon=5))
+    env = PortfolioEnv(tape, 2, rules, backend=backend)
+    env.reset(0)
+    action = torch.full((2, 6), masked)
+    action[:, 1], action[:, 3] = 0.0, 1.0
+    env.step(action)
+    held = env.stepper.state.portfolio.holdings
+    assert (held[:, [0, 2, 4]] == 0).all()
+    assert (held[:, [1, 3]] > 0).all()

@@ -27,7 +27,7 @@ from fastsim.env.kernels.numba_draws import (
     show_view,
 )
 from fastsim.env.kernels.numba_jit import every, jit
-from fastsim.env.kernels.numba_math import exp
+from fastsim.env.kernels.numba_math import STEEPEST, exp
 from fastsim.env.kernels.numba_orders import charge as charge_orders
 from fastsim.env.kernels.numba_orders import (
     close_orders,
@@ -111,8 +111,9 @@ def target_weights(n, action, shown, rules, weights):
         fill(n, action, shown, cash, weights)
         top = max(-largest, min(highest(weights, cash), largest))
         for j in range(weights.shape[0]):
-            share = exp(max(-largest, min(weights[j], largest)) - top, real)
-            weights[j] = share if j < shown else zero
+            below = max(-largest, min(weights[j], largest)) - top
+            asked = j < shown and below > real(-STEEPEST)  # who masks an asset holds none of it
+            weights[j] = exp(below, real) if asked else zero
             total += weights[j]
         scale = one / (total + exp(cash - top, real))
     elif mode == c.ACTION.weights:

@@ -14,7 +14,8 @@ import numpy as np
 
 from fastsim.env.kernels.numba_jit import jit
 
-_LIMIT = 87.0
+STEEPEST = 87.0
+"""Exponents beyond this, of either sign, are taken for it."""
 _LOG2_E = 1.0 / math.log(2.0)
 _LN2_HIGH = 0.693359375  # few bits, so that its multiples are exact
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
@@ -34,7 +35,7 @@ def is_double(real):
 @exact
 def reduce(x, real):
     """Write x as k ln 2 + r with |r| <= ln(2) / 2 and k whole; returns k and r."""
-    inside = min(max(x, real(-_LIMIT)), real(_LIMIT))
+    inside = min(max(x, real(-STEEPEST)), real(STEEPEST))
     k = np.int32(inside * real(_LOG2_E) + real(_SHIFT + 0.5)) - np.int32(_SHIFT)
     return k, inside - real(k) * real(_LN2_HIGH) - real(k) * real(_LN2_LOW)
 

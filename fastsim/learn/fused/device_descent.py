@@ -112,4 +112,5 @@ def frozen(policy: Policy) -> list[str]:
 def numbers_of(optimizer: torch.optim.Adam) -> tuple[float, float, float]:
     """Both betas and epsilon, which kernels are compiled for."""
     group = optimizer.param_groups[0]
-    return (*map(float, group["betas"]), float(group["eps"]))  # type: ignore[return-value]
+    slow, slower = group["betas"]
+    return float(slow), float(slower), float(group["eps"])
