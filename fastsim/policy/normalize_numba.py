@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastsim.kept_code import kept_alone
+
 BLOCK = 128
 """Rows that are looked at twice, for their mean and around it, while they are at hand."""
 
 
+@kept_alone
 @numba.njit(fastmath={"reassoc", "contract"}, error_model="numpy", cache=True, nogil=True)
 def gather(values: Any, weight: Any, mean: Any, square_sum: Any, block: Any, around: Any) -> float:
     """Mean and squared deviations [P] of `values` [M, P], weighted [M] or not [0]; returns M.

@@ -6,7 +6,10 @@ from typing import Any
 
 import numba
 
+from fastsim.kept_code import kept_alone
 
+
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def add_blocks(starts: Any, ends: Any, running: Any, sums: Any) -> None:
     """Add to `sums` [R, C] by what `running` [T + 1, C] rises over blocks [R, K], row by row."""

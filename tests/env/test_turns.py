@@ -12,9 +12,10 @@ from worlds import SHORT_FEATURES, assert_same_bits, random_bars
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
-from fastsim.env.kernels import compiled, numba_turns
+from fastsim.env.kernels import compiled
 from fastsim.env.kernels.compiled import Helpers, in_turns
 from fastsim.env.kernels.numba_jit import jit
+from fastsim.env.kernels.numba_turns import take_turns
 from fastsim.market.tape import TapeConfig, make_tape
 
 TAPE = make_tape(random_bars(60, 3), TapeConfig(features=SHORT_FEATURES))
@@ -23,16 +24,14 @@ ENVS = 8_000
 
 
 @partial(jit, inline=False)
+def count_block(start, stop, rows):
+    for n in range(start, stop):
+        rows[n] += 1
+
+
+@partial(jit, inline=False)
 def count_rows(turns, bell, job, size, count, rest):
-    numba_turns.open_turns(bell, job)
-    start = numba_turns.take(turns, size)
-    while start < count:
-        stop = min(start + size, count)
-        for n in range(start, stop):
-            rest[0][n] += 1
-        numba_turns.finish(turns, stop - start)
-        start = numba_turns.take(turns, size)
-    numba_turns.close_turns(turns, bell, job, count)
+    take_turns(count_block, turns, bell, job, size, count, rest)
 
 
 def played(steps=20):

@@ -119,7 +119,8 @@ def in_turns(kernel: Callable[..., None], count: int, rests: Sequence[tuple[Any,
 def forget_old_code(kernel: Any, *rooms: str) -> None:
     """Drop compiled code that is older than what it was made of, once in a process.
 
-    numba's cache looks at the file of each entry alone, not at those of what the entry calls.
+    numba's cache looks at the file of each entry alone, not at those of what the entry calls; and
+    it leaves code where it is, under names that are given to other code before that is written.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def forget_old_code(kernel: Any, *rooms: str) -> None:
     """
     sources = (source for room in rooms for source in (PACKAGE / room).rglob("*.py"))
     changed = max(source.stat().st_mtime for source in sources)
-    for index in Path(kernel.stats.cache_path).glob("numba_*.nbi"):
+    for kept in Path(kernel.stats.cache_path).glob("numba_*.nb[ic]"):
         with suppress(FileNotFoundError):  # another process may be doing the same
-            if index.stat().st_mtime < changed:
-                index.unlink()
+            if kept.stat().st_mtime < changed:
+                kept.unlink()

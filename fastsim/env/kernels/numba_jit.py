@@ -6,6 +6,8 @@ from typing import Any
 
 import numba
 
+from fastsim.kept_code import kept_alone
+
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -16,7 +18,7 @@ def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> An
     tuple, with an atomic operation each: six times the time of the whole step. Inlining is left to
     LLVM: numba's own takes four fifths of the time to compile, for the same code.
     """
-    return numba.njit(  # type: ignore[call-overload]
+    compiled = numba.njit(  # type: ignore[call-overload]
         function,
         fastmath=fastmath,
         error_model="numpy",
@@ -25,6 +27,7 @@ def jit(function: Any, *, inline: bool = True, fastmath: set[str] = _FAST) -> An
         forceinline=inline,
         _nrt=False,
     )
+    return kept_alone(compiled)
 
 
 def every(kinds: Any) -> Any:

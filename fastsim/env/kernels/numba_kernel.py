@@ -45,7 +45,7 @@ from fastsim.env.kernels.numba_orders import (
 )
 from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
 from fastsim.env.kernels.numba_prefetch import prefetch_row
-from fastsim.env.kernels.numba_turns import close_turns, finish, open_turns, take
+from fastsim.env.kernels.numba_turns import take_turns
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
 from fastsim.market.features import FEATURE_LIMIT
@@ -705,12 +705,5 @@ def step_block(
 
 @partial(jit, inline=False)
 def step_turns(turns, bell, job, size, count, rest):
-    """Take turns at `size` of all `count` rows; `rest` is what `step_block` is given beside."""
-    open_turns(bell, job)
-    start = take(turns, size)
-    while start < count:
-        stop = min(start + size, count)
-        step_block(start, stop, *rest)
-        finish(turns, stop - start)
-        start = take(turns, size)
-    close_turns(turns, bell, job, count)
+    """Take turns at all `count` rows; `rest` is what `step_block` is given beside."""
+    take_turns(step_block, turns, bell, job, size, count, rest)

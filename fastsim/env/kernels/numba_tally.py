@@ -8,8 +8,10 @@ import numba
 import numpy as np
 
 from fastsim.env.tally import EQUAL, KEPT, NUM_FIGURES, NUM_SUMS, TOTAL
+from fastsim.kept_code import kept_alone
 
 
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def add_step(
     reward: Any,
@@ -35,6 +37,7 @@ def add_step(
             _end(n, wealth[n], kept, figures, totals, root)
 
 
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def add_steps(steps: Any, over: bool, kept: Any, figures: Any, totals: Any, root: float) -> None:
     """Add steps [K, 4] of one row, reward, wealth before and after, and cost, to what is `kept`.
@@ -48,6 +51,7 @@ def add_steps(steps: Any, over: bool, kept: Any, figures: Any, totals: Any, root
         _end(0, steps[-1, 2], kept, figures, totals, root)
 
 
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _add(n: int, reward: Any, before: Any, wealth: Any, cost: Any, kept: Any) -> None:
     share = 1.0 / np.float64(before)
@@ -64,6 +68,7 @@ def _add(n: int, reward: Any, before: Any, wealth: Any, cost: Any, kept: Any) ->
     kept[KEPT.drawdown, n] = max(kept[KEPT.drawdown, n], 1.0 - wealth / kept[KEPT.peak, n])
 
 
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _end(n: int, wealth: Any, kept: Any, figures: Any, totals: Any, root: float) -> None:
     """Tell what the episode of row `n` came to, as `tally.episode_figures` does."""

@@ -27,34 +27,28 @@ def _add(_context, turns, _place, _amount):
 
 
 @jit
-def take(turns, size):
-    """The first of `size` rows that are this thread's from now on; there may be fewer, or none."""
-    return _add(turns, TAKEN, size)
+def take_turns(block, turns, bell, job, size, count, rest):
+    """Call `block(start, stop, *rest)` for `size` rows at a time that no thread has taken yet.
 
-
-@jit
-def finish(turns, rows):
-    """So many of them are done."""
-    _add(turns, FINISHED, rows)
-
-
-@jit
-def open_turns(bell, job):
-    """Let helpers know that the one who steps (`OWN`) holds the interpreter's lock no longer."""
+    Parameters
+    ----------
+    turns
+        Counts [PLACES] of the rows, of all `count`, that are taken and that are finished.
+    bell, job
+        `OWN` is the job of whoever steps, and who rings: from there on it holds the interpreter's
+        lock no longer, and looks in the end for the others' last turns. Any other is a helper's
+        number, who then looks for the next job to be rung in. Either takes less time than to be
+        woken, and is given up soon.
+    """
     if job == OWN:
         _add(bell, 0, 1)
-
-
-@jit
-def close_turns(turns, bell, job, count):
-    """Look for the others' last turns; as a helper of a job, for the next one to be rung in.
-
-    Either takes less time than to be woken, and is given up soon.
-    """
+    start = _add(turns, TAKEN, size)
+    while start < count:
+        stop = min(start + size, count)
+        block(start, stop, *rest)
+        _add(turns, FINISHED, stop - start)
+        start = _add(turns, TAKEN, size)
     left = LOOKS
-    if job == OWN:
-        while left > 0:
-            left = left - 1 if _add(turns, FINISHED, 0) < count else 0
-    else:
-        while left > 0:
-            left = left - 1 if _add(bell, 0, 0) <= job else 0
+    while left > 0:
+        waits = _add(turns, FINISHED, 0) < count if job == OWN else _add(bell, 0, 0) <= job
+        left = left - 1 if waits else 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsim.env.kernels.numba_jit import jit
-from fastsim.env.kernels.numba_turns import close_turns, finish, open_turns, take
+from fastsim.env.kernels.numba_turns import take_turns
 from fastsim.market.features import FEATURE_LIMIT
 
 whole = np.uintp
@@ -113,12 +113,5 @@ def show_block(start, stop, bars, own, slots, volatility, shape, span, column, b
 
 @partial(jit, inline=False)
 def show_turns(turns, bell, job, size, count, rest):
-    """Take turns at `size` of all `count` rows; `rest` is what `show_block` is given beside."""
-    open_turns(bell, job)
-    start = take(turns, size)
-    while start < count:
-        stop = min(start + size, count)
-        show_block(start, stop, *rest)
-        finish(turns, stop - start)
-        start = take(turns, size)
-    close_turns(turns, bell, job, count)
+    """Take turns at all `count` rows; `rest` is what `show_block` is given beside."""
+    take_turns(show_block, turns, bell, job, size, count, rest)
