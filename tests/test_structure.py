@@ -34,6 +34,7 @@ FLOORS = {
     "experiment": ("learn", "policy", "backtest", "forecast"),
     "adapters": ("env", "forecast"),
     "cli": ("experiment",),
+    "__main__": ("cli",),
 }
 """What each room may import, with all that those may."""
 MOST_IMPORTS = 14

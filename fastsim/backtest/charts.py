@@ -1,4 +1,4 @@
-"""The report's charts, as plotly figures of a history.
+"""The report's charts, drawn from a history.
 
 Long series are thinned so that a report stays small: a chart is hardly more than a thousand pixels
 wide. Each of its points then stands for a bin of steps and shows what matters about it: the lowest
@@ -12,12 +12,11 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.backtest.history import History, unlike
-from fastsim.backtest.page import as_shown
+from fastsim.backtest.page import Chart, Trace, as_shown
 from fastsim.backtest.wording import label_of
 from fastsim.stats.metrics import drawdown
 
@@ -36,7 +35,8 @@ numbers; up to three decades 1, 2 and 5 of each; beyond that powers of ten."""
 MAX_SHOWN_ASSETS = 10
 MAX_BOLD = 5
 
-INK, GRID, FAINT, CASH, OTHER = "#1d2733", "#e4e8ed", "#bcc6d1", "#d3d7dc", "#bcd0e5"
+DATES = {"type": "date"}
+FAINT, CASH, OTHER = "#bcc6d1", "#d3d7dc", "#bcd0e5"
 BOLD_COLOURS = ("#0b5cad", "#d9761a", "#6b4c9a", "#1f8a70", "#b03a5b")
 ASSET_COLOURS = (
     *("#3f6ea3", "#e98a2b", "#5fa8a2", "#d9565a", "#5a9e4f"),
@@ -72,7 +72,7 @@ def to_array(tensor: Tensor) -> FloatArray:
     return array
 
 
-def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
+def equity_chart(history: History, bold: Sequence[int]) -> Chart:
     """Draw wealth as a multiple of the initial wealth, on a log axis.
 
     Columns `bold` are lines with a name each; all others are faint and share one legend entry.
@@ -81,7 +81,7 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
     others = [column for column in range(len(history.names)) if column not in bold]
     faint = _evenly(others, growth[-1])
     of_all = f"{len(faint)} of " if len(faint) < len(others) else ""
-    figure = _figure(hovermode="closest")
+    chart = Chart.along(DATES, hovermode="closest")
     dates = _dates(history.timestamps)
     hover = "%{meta}<br>%{x}: %{y:.4~f}<extra></extra>"
     most = min(MAX_POINTS, MAX_FAINT_POINTS // max(1, len(faint)))
@@ -89,67 +89,69 @@ def equity_chart(history: History, bold: Sequence[int]) -> go.Figure:
     for number, column in enumerate(faint):
         style, name = {"color": FAINT, "width": 1}, f"{of_all}{len(others)} other strategies"
         line = _line(dates[rows], _positive(levels[:, number]), name, style)
-        line.update(legendgroup="faint", showlegend=number == 0, legendrank=2000)
-        figure.add_trace(line.update(hovertemplate=hover, meta=as_shown(history.names[column])))
+        line |= {"legendgroup": "faint", "showlegend": number == 0, "legendrank": 2000}
+        line |= {"hovertemplate": hover, "meta": as_shown(history.names[column])}
+        chart.traces.append(line)
     rows, levels = _extremes(growth[:, list(bold)], MAX_POINTS)
     for number, (style, column) in enumerate(_bold_styles(bold)):
         name = as_shown(history.names[column])
         line = _line(dates[rows], _positive(levels[:, number]), name, style)
-        figure.add_trace(line.update(hovertemplate=hover, meta=name, zorder=len(bold) - number))
-    figure.update_yaxes(type="log", range=_log_range(growth), nticks=LOG_TICKS)
-    figure.update_yaxes(title="Wealth, start = 1", tickformat="~r")
-    return figure
+        line |= {"hovertemplate": hover, "meta": name, "zorder": len(bold) - number}
+        chart.traces.append(line)
+    chart.y_axis.update(type="log", range=_log_range(growth), nticks=LOG_TICKS)
+    chart.y_axis.update(title={"text": "Wealth, start = 1"}, tickformat="~r")
+    return chart
 
 
-def drawdown_chart(history: History, bold: Sequence[int]) -> go.Figure:
+def drawdown_chart(history: History, bold: Sequence[int]) -> Chart:
     """Draw the fraction lost since the highest wealth so far; the first of `bold` is filled."""
     losses = to_array(drawdown(history.simple_returns[:, list(bold)]))  # [T, bold]
     bins = Bins.of(len(losses), MAX_POINTS)
     deepest = _from_zero(np.minimum.reduceat(losses, bins.starts, axis=0))
     dates = _from_start(history, bins)
-    figure = _figure()
+    chart = Chart.along(DATES)
     for number, (style, column) in enumerate(_bold_styles(bold)):
         line = _line(dates, deepest[:, number], as_shown(history.names[column]), style)
-        line.update(zorder=len(bold) - number)
+        line["zorder"] = len(bold) - number
         if number == 0:
-            line.update(fill="tozeroy", fillcolor="rgba(11, 92, 173, 0.12)")
-        figure.add_trace(line)
-    figure.update_traces(hovertemplate="%{y:.1%}")
+            line |= {"fill": "tozeroy", "fillcolor": "rgba(11, 92, 173, 0.12)"}
+        chart.traces.append(line)
+    chart.hover("%{y:.1%}")
     lowest = min(float(np.nan_to_num(deepest).min()), -1e-3)
-    figure.update_yaxes(tickformat="~%", title="Below the highest wealth")
-    figure.update_yaxes(range=[1.08 * lowest, -0.03 * lowest])
-    return figure
+    chart.y_axis.update(tickformat="~%", title={"text": "Below the highest wealth"})
+    chart.y_axis.update(range=[1.08 * lowest, -0.03 * lowest])
+    return chart
 
 
-def weights_chart(history: History, focus: int) -> go.Figure:
+def weights_chart(history: History, focus: int) -> Chart:
     """Stack the weights one strategy held; with shorts or debt, cash is a line of its own."""
     weights = to_array(history.held(focus))  # [T, A + 1]
     bins = Bins.of(len(weights), MAX_POINTS)
     dates = _from_start(history, bins)
     signed = bool((weights < -1e-9).any())
-    figure = _figure()
+    chart = Chart.along(DATES)
     for name, colour, series in _shown_assets(history.symbols, weights[:, :-1]):
         longs = _held_from_start(bins.mean(series.clip(min=0.0)))
-        figure.add_trace(_area(dates, longs, name, colour, "long"))
+        chart.traces.append(_area(dates, longs, name, colour, "long"))
         if signed:
             shorts = _held_from_start(bins.mean(series.clip(max=0.0)))
             area = _area(dates, shorts, name, colour, "short")
-            figure.add_trace(area.update(showlegend=False))
+            chart.traces.append(area | {"showlegend": False})
     cash = _held_from_start(bins.mean(weights[:, -1]))
     name = unlike("cash", " (money)", history.symbols)
     if signed:
         style = {"color": "#8a939d", "width": 1.5, "dash": "dot"}
-        figure.add_trace(_line(dates, cash, name, style))
+        chart.traces.append(_line(dates, cash, name, style))
     else:
-        figure.add_trace(_area(dates, cash, name, CASH, "long"))
-        figure.update_yaxes(range=[0.0, max(1.0, float(weights.sum(-1).max()))])
-    figure.update_traces(hovertemplate="%{y:.1%}")
-    figure.update_yaxes(tickformat=".0%", title="Share of wealth")
-    figure.update_layout(legend={"traceorder": "normal"})
-    return figure
+        chart.traces.append(_area(dates, cash, name, CASH, "long"))
+        chart.y_axis.update(range=[0.0, max(1.0, float(weights.sum(-1).max()))])
+    chart.hover("%{y:.1%}")
+    chart.y_axis.update(tickformat=".0%", title={"text": "Share of wealth"})
+    chart.layout["legend"]["traceorder"] = "normal"
+    return chart
 
 
-def turnover_chart(history: History, focus: int, window: int) -> go.Figure:
+def turnover_chart(history: History, focus: int, window: int) -> Chart:
     """Draw what one strategy traded per step, and its mean over the last `window` steps.
 
     A window is at most a quarter of the steps, so that its line is one. The first purchase dwarfs
@@ -159,35 +161,35 @@ def turnover_chart(history: History, focus: int, window: int) -> go.Figure:
     bins = Bins.of(len(turnover), MAX_POINTS)
     dates = _dates(history.timestamps)[1:][bins.ends]
     window = min(window, len(turnover) // 4)
-    figure = _figure()
+    chart = Chart.along(DATES)
     steps = bins.mean(turnover)
-    figure.add_trace(_line(dates, steps, "per step", {"color": "#9dbbdc", "width": 1}))
+    chart.traces.append(_line(dates, steps, "per step", {"color": "#9dbbdc", "width": 1}))
     if window >= 2:
         total = np.concatenate([[0.0], turnover.cumsum()])
         rolling = np.full(len(turnover), np.nan)
         rolling[window:] = (total[window + 1 :] - total[1:-window]) / window
         style, name = {"color": BOLD_COLOURS[0], "width": 2}, f"mean of {window:,} steps"
-        figure.add_trace(_line(dates, rolling[bins.ends], name, style))
-    figure.update_traces(hovertemplate="%{y:.2%}")
+        chart.traces.append(_line(dates, rolling[bins.ends], name, style))
+    chart.hover("%{y:.2%}")
     later = float(steps[1:].max(initial=0.0))
-    _from_nothing_to(figure, later if later > 0 else float(steps[0]), "Traded, of wealth")
-    return figure
+    _from_nothing_to(chart, later if later > 0 else float(steps[0]), "Traded, of wealth")
+    return chart
 
 
-def costs_chart(history: History, focus: int) -> go.Figure:
+def costs_chart(history: History, focus: int) -> Chart:
     """Stack what one strategy has paid so far, by part, as a fraction of its initial wealth."""
     bins = Bins.of(len(history.turnover), MAX_POINTS)
     dates = _from_start(history, bins)
-    figure = _figure()
+    chart = Chart.along(DATES)
     for (name, costs), colour in zip(history.costs.items(), cycle(COST_COLOURS), strict=False):
         paid = to_array(costs[:, focus] / history.wealth[0, focus]).cumsum()
         area = _from_zero(paid[bins.ends])
-        figure.add_trace(_area(dates, area, as_shown(label_of(name)), colour, "paid"))
-    figure.update_traces(hovertemplate="%{y:.2%}")
+        chart.traces.append(_area(dates, area, as_shown(label_of(name)), colour, "paid"))
+    chart.hover("%{y:.2%}")
     paid = to_array(history.cost[:, focus] / history.wealth[0, focus]).cumsum()
-    _from_nothing_to(figure, float(paid.max()), "Of initial wealth")
-    figure.update_layout(legend={"traceorder": "normal"})
-    return figure
+    _from_nothing_to(chart, float(paid.max()), "Of initial wealth")
+    chart.layout["legend"]["traceorder"] = "normal"
+    return chart
 
 
 def _shown_assets(
@@ -270,10 +272,10 @@ def _held_from_start(series: FloatArray) -> FloatArray:
     return np.concatenate([series[:1], series])
 
 
-def _from_nothing_to(figure: go.Figure, highest: float, title: str) -> None:
+def _from_nothing_to(chart: Chart, highest: float, title: str) -> None:
     """An axis from zero to a fraction, with ticks that people read."""
     most = 1.1 * highest if highest > 0 else 0.01
-    figure.update_yaxes(tickformat=".3~p", title=title, range=[0.0, most])
+    chart.y_axis.update(tickformat=".3~p", title={"text": title}, range=[0.0, most])
 
 
 def _dates(timestamps: NDArray[np.datetime64]) -> NDArray[np.str_]:
@@ -286,31 +288,17 @@ def _dates(timestamps: NDArray[np.datetime64]) -> NDArray[np.str_]:
     return np.datetime_as_string(timestamps, unit="D" if daily else "ms")
 
 
-def _line(dates: NDArray[np.str_], values: FloatArray, name: str, style: dict[str, Any]) -> Any:
-    mode = "lines" if len(values) > 1 else "lines+markers"  # one point makes no line
-    return go.Scatter(
-        x=dates.tolist(), y=values.astype(np.float32), name=name, mode=mode, line=style
-    )
+def _line(dates: NDArray[np.str_], values: FloatArray, name: str, style: dict[str, Any]) -> Trace:
+    return {
+        "type": "scatter",
+        "x": dates.tolist(),
+        "y": values.astype(np.float32),
+        "name": name,
+        "mode": "lines" if len(values) > 1 else "lines+markers",  # one point makes no line
+        "line": style,
+    }
 
 
-def _area(dates: NDArray[np.str_], values: FloatArray, name: str, colour: str, stack: str) -> Any:
-    style = {"color": colour, "width": 0}
-    return _line(dates, values, name, style).update(
-        stackgroup=stack, fillcolor=colour, legendgroup=name
-    )
-
-
-def _figure(hovermode: str = "x unified") -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        hovermode=hovermode,
-        font={"family": "system-ui, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
-        margin={"l": 64, "r": 16, "t": 12, "b": 40},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-    )
-    figure.update_xaxes(type="date", gridcolor=GRID, linecolor=GRID, ticks="outside")
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor="#aab4bf", automargin=True)
-    return figure
+def _area(dates: NDArray[np.str_], values: FloatArray, name: str, colour: str, stack: str) -> Trace:
+    line = _line(dates, values, name, {"color": colour, "width": 0})
+    return line | {"stackgroup": stack, "fillcolor": colour, "legendgroup": name}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from fastsim.backtest.charts import (
     weights_chart,
 )
 from fastsim.backtest.history import History, check_history
-from fastsim.backtest.page import charts_html, plotly_script
+from fastsim.backtest.page import Chart, charts_html, plotly_script
 from fastsim.backtest.refused import refusals_in_words
 from fastsim.backtest.summary import Summary, YearOfReturns, monthly_returns, summarize
 from fastsim.backtest.wording import (
@@ -143,7 +142,7 @@ def _template(name: str) -> Template:
 def _charts(history: History, pair: Pair, periods: float) -> dict[str, str]:
     bold = _bold_columns(history, pair)
     window = max(2, round(periods / 12))
-    charts: dict[str, tuple[go.Figure, int]] = {
+    charts: dict[str, tuple[Chart, int]] = {
         "equity_chart": (equity_chart(history, bold), 440),
         "drawdown_chart": (drawdown_chart(history, bold), 300),
         "weights_chart": (weights_chart(history, pair.focus), 440),

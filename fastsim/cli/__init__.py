@@ -4,86 +4,85 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from fastsim.cli.data import (
-    CheckCommand,
-    DataCommand,
-    FactsCommand,
-    FetchCommand,
-    ListCommand,
-)
-from fastsim.cli.doctor import DoctorCommand
 from fastsim.cli.ending import one_line_errors, parsed, value_of
-from fastsim.cli.export import ExportCommand
-from fastsim.cli.forecast import ForecastCommand, ScoreCommand, ShowCommand
-from fastsim.cli.models import ModelsCommand
-from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
 from fastsim.config import load_yaml
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.spellings import respelled_flags
 
-COMMANDS: dict[tuple[str, ...], type[Any]] = {
-    ("train",): TrainCommand,
-    ("evaluate",): EvaluateCommand,
-    ("ablate",): AblateCommand,
-    ("data",): DataCommand,
-    ("data", "list"): ListCommand,
-    ("data", "check"): CheckCommand,
-    ("data", "fetch"): FetchCommand,
-    ("data", "facts"): FactsCommand,
-    ("models",): ModelsCommand,
-    ("forecast",): ForecastCommand,
-    ("forecast", "show"): ShowCommand,
-    ("forecast", "evaluate"): ScoreCommand,
-    ("export",): ExportCommand,
-    ("doctor",): DoctorCommand,
+COMMANDS = {
+    ("train",): "train:TrainCommand",
+    ("evaluate",): "train:EvaluateCommand",
+    ("ablate",): "train:AblateCommand",
+    ("data",): "data:DataCommand",
+    ("data", "list"): "data:ListCommand",
+    ("data", "check"): "data:CheckCommand",
+    ("data", "fetch"): "data:FetchCommand",
+    ("data", "facts"): "data:FactsCommand",
+    ("models",): "models:ModelsCommand",
+    ("forecast",): "forecast:ForecastCommand",
+    ("forecast", "show"): "forecast:ShowCommand",
+    ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("export",): "export:ExportCommand",
+    ("doctor",): "doctor:DoctorCommand",
 }
+"""Where each command is to be found in this room, which is imported when it is asked for."""
 OF_A_RUN = ("train", "ablate")
 """Commands whose options are the fields of `TrainConfig`."""
 
 
+def command_of(words: tuple[str, ...]) -> type[Any]:
+    """The class of a command, whose module is imported."""
+    found: type[Any] = resolve_name(f"fastsim.cli.{COMMANDS[words]}")
+    return found
+
+
 def parse(arguments: Sequence[str]) -> Any:
     """Turn command-line arguments into a command; `--config` gives the defaults of `train`."""
-    arguments = list(arguments)
-    if arguments and arguments[0] in OF_A_RUN:
-        arguments = respelled_flags(arguments)
-    default = TrainCommand(run=_configured(arguments))
-    train_command = tyro.conf.subcommand("train", default=default, prefix_name=False)
-    commands = (
-        Annotated[TrainCommand, train_command]
-        | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate", prefix_name=False)]
-        | Annotated[AblateCommand, tyro.conf.subcommand("ablate", prefix_name=False)]
-        | Annotated[DataCommand, tyro.conf.subcommand("data", prefix_name=False)]
-        | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
-        | Annotated[ForecastCommand, tyro.conf.subcommand("forecast", prefix_name=False)]
-        | Annotated[ExportCommand, tyro.conf.subcommand("export", prefix_name=False)]
-        | Annotated[DoctorCommand, tyro.conf.subcommand("doctor", prefix_name=False)]
-    )
-    return parsed(lambda: tyro.cli(commands, prog="fastsim", args=arguments))
+    name, rest = tuple(arguments[:1]), list(arguments[1:])
+    if name not in COMMANDS:
+        return parsed(lambda: tyro.cli(_any_command(), prog="fastsim", args=arguments))
+    command, usual = command_of(name), {}
+    if name[0] in OF_A_RUN:
+        rest = respelled_flags(rest)
+    if name == ("train",):
+        usual["default"] = command(run=_configured(rest))
+    return parsed(lambda: tyro.cli(command, prog=f"fastsim {name[0]}", args=rest, **usual))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; bad input is one line and exit status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "" not in sys.path:
         sys.path.append("")  # modules of the current folder, where a user's own are
     console = Console(width=None if sys.stdout.isatty() else 120)
-    arguments = list(arguments)
-    command = COMMANDS.get(tuple(arguments[:2])) or COMMANDS.get(tuple(arguments[:1]), TrainCommand)
+    words = (tuple(arguments[:2]), tuple(arguments[:1]), ("train",))
+    command = command_of(next(name for name in words if name in COMMANDS))
     with one_line_errors("fastsim", command, "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
 
 
+def _any_command() -> Any:
+    """All commands as one, for help and for names that are none of them."""
+    named = (
+        Annotated[command_of(words), tyro.conf.subcommand(words[0], prefix_name=False)]
+        for words in COMMANDS
+        if len(words) == 1
+    )
+    return reduce(or_, named)
+
+
 def _configured(arguments: Sequence[str]) -> TrainConfig:
     """What options change: the settings of a file, of a run to go on with, or the usual ones."""
-    if arguments[:1] != ["train"]:
-        return TrainConfig()
     resumed = value_of("--resume", arguments)
     if resumed is not None:
         try:

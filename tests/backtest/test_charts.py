@@ -1,29 +1,37 @@
 """Charts: thinned without hiding anything, readable at any range, and drawn without a network."""
 
+import base64
 import json
 import re
 from importlib.resources import files
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 import torch
-
-from fastsim.backtest.charts import (
-    MAX_FAINT,
-    MAX_POINTS,
+from plotted import (
+    checked_by_plotly,
     costs_chart,
     drawdown_chart,
     equity_chart,
     turnover_chart,
     weights_chart,
 )
+
+from fastsim.backtest.charts import MAX_FAINT, MAX_POINTS
 from fastsim.backtest.history import History
-from fastsim.backtest.page import chart_page, charts_html, plotly_script
+from fastsim.backtest.page import Chart, chart_page, charts_html, plotly_script
 from fastsim.backtest.report import write_report
 from fastsim.backtest.summary import max_drawdown
+from fastsim.cli.fan import PAST, fan_chart
+from fastsim.forecast.interface import Context, Forecast
 
 MINUTE = np.timedelta64(1, "m")
+
+
+def chart_of(*traces):
+    made = Chart.along({})
+    made.traces.extend({"type": "scatter", **trace} for trace in traces)
+    return made
 
 
 def history_of(wealth, *, step="D", symbols=("A", "B"), names=None, start="2021-03-01T09:30"):
@@ -198,8 +206,8 @@ def test_the_script_is_the_bundle_that_draws_our_charts_and_comes_with_its_licen
 
 def test_dates_that_lines_share_are_written_once_and_nothing_ends_the_script():
     evil = "</script><script>alert(1)</script>"
-    figure = go.Figure([go.Scatter(x=["2021-03-01"], y=[n], name=evil) for n in range(3)])
-    parts = charts_html({"it": (figure, 300), "same": (figure, 300)})
+    chart = chart_of(*({"x": ["2021-03-01"], "y": [n], "name": evil} for n in range(3)))
+    parts = charts_html({"it": (chart, 300), "same": (chart, 300)})
     text = "".join(parts.values())
     assert text.count("2021-03-01") == 1 and "2021-03-01" in parts["dates"]
     assert text.count("<script>") == text.count("</script>") == 3
@@ -209,8 +217,30 @@ def test_dates_that_lines_share_are_written_once_and_nothing_ends_the_script():
 
 
 def test_a_page_of_one_chart_shows_its_title_as_it_is():
-    page = chart_page(go.Figure(go.Scatter(x=[1], y=[2])), "ES[/H5] <b>")
+    page = chart_page(chart_of({"x": [1], "y": [2]}), "ES[/H5] <b>")
     assert "<title>ES[/H5] &lt;b&gt;</title>" in page
     assert (
         "src=" not in page.replace(plotly_script(), "") and "href=" not in page.split("<body>")[1]
     )
+
+
+def test_numbers_in_a_page_are_those_that_were_drawn_and_gaps_stay_gaps():
+    levels = np.array([1.5, np.nan, -np.pi], np.float32)
+    text = charts_html({"it": (chart_of({"x": [1, 2, 3], "y": levels}), 300)})["it"]
+    (trace,) = json.loads(re.search(r"newPlot\(\"it\", (\[.*?\])\.map", text)[1])
+    assert trace["y"].pop("dtype") == "f4"
+    read = np.frombuffer(base64.b64decode(trace["y"].pop("bdata")), "<f4")
+    np.testing.assert_array_equal(read, levels)
+    assert trace == {"type": "scatter", "x": 0, "y": {}}
+
+
+def test_a_fan_chart_is_one_that_plotly_knows():
+    levels = (0.1, 0.25, 0.5, 0.75, 0.9)
+    forecast = Forecast(torch.linspace(90.0, 110.0, 5).expand(1, 3, -1), levels)
+    context = Context(torch.full((1, 200, 6), 100.0), torch.arange(200).expand(1, -1))
+    figure = checked_by_plotly(fan_chart(forecast, context, "ES <b>"))
+    assert figure.layout.title.text == "ES &lt;b&gt;"
+    close, high, low, *_, median = figure.data
+    assert len(close.x) == PAST and close.x[-1] == median.x[0] == 0
+    assert (high.y[0], low.y[0], median.y[0]) == (100.0, 100.0, 100.0)
+    assert high.y[1] == 110.0 and low.y[1] == 90.0 and median.y[1] == 100.0

@@ -10,16 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from plotted import costs_chart, drawdown_chart, equity_chart, weights_chart
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from fastsim.backtest.charts import (
-    MAX_POINTS,
-    costs_chart,
-    drawdown_chart,
-    equity_chart,
-    weights_chart,
-)
+from fastsim.backtest.charts import MAX_POINTS
 from fastsim.backtest.files import save_history
 from fastsim.backtest.history import History
 from fastsim.backtest.page import plotly_script

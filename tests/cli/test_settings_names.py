@@ -10,7 +10,7 @@ from typing import Union, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
-from fastsim.cli import COMMANDS, main, parse
+from fastsim.cli import COMMANDS, command_of, main, parse
 from fastsim.cli.data import CheckCommand, FactsCommand
 from fastsim.cli.flags import flags_of
 from fastsim.cli.train import AblateCommand, EvaluateCommand, TrainCommand
@@ -151,7 +151,7 @@ def test_an_unknown_key_is_looked_for_where_it_was_written():
 def test_commands_are_those_of_the_command_line(words):
     with redirect_stdout(io.StringIO()) as told, pytest.raises(SystemExit, match=r"^0$"):
         parse([*words, "--help"])
-    assert COMMANDS[words].__doc__.splitlines()[0].split(",")[0] in " ".join(
+    assert command_of(words).__doc__.splitlines()[0].split(",")[0] in " ".join(
         told.getvalue().replace("│", " ").split()
     )
 
