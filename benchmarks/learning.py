@@ -26,6 +26,7 @@ import resource
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ SERVE = "--serve"
 Row = dict[str, Any]
 PPO_ENVS = (64, 256, 1024, 4096)
 MARKETS, PLAYERS, SAC_ENVS, PEER_ENVS, SINGLE_ENVS, FRAMES = 256, 4, 256, 1024, 8, 16_384
+RUN = "from pkgutil import resolve_name; resolve_name({!r})()"
 TRAINING = ("train", "--forecaster", "none", "--total-steps", "500000", "--evaluations", "5")
 
 
@@ -269,9 +271,10 @@ def compare_training(options: Options) -> Row:
 
 
 def cpu_seconds_of_training(folder: Path) -> float:
-    """User and system time of one run by the code in this folder."""
+    """User and system time of one run of the program `fastsim` that this folder has."""
+    scripts = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["scripts"]
     with TemporaryDirectory() as runs:
-        command = [sys.executable, "-c", "from fastsim.cli import main; main()", *TRAINING]
+        command = [sys.executable, "-c", RUN.format(scripts["fastsim"]), *TRAINING]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
