@@ -7,13 +7,10 @@ column of a block is a tensor [N] like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from math import nan
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -320,6 +317,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
         "log_spacing": randomize.spacing == "log",
+        "stream_from": torch.iinfo(torch.int64).max,  # never, unless a backend knows its caches
         **{f"{name}_at": place for name, place in column_places(params).items()},
     }
     real = {
@@ -470,20 +468,6 @@ def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles |
 def numpy_blocks(blocks: Blocks) -> Blocks:
     """The same memory as arrays, under the same names: what numba takes."""
     return type(blocks)(*(block.numpy() for block in blocks))
-
-
-def room_like(arrays: Blocks) -> Callable[[], Blocks]:
-    """What makes arrays of the same sizes, under the same names; those without numbers are shared.
-
-    It is called at every step, of which a single environment takes a few microseconds.
-    """
-    make = [partial(np.empty, a.shape, a.dtype) if len(a) else partial(_same, a) for a in arrays]
-    gather = partial(tuple.__new__, type(arrays))
-    return lambda: gather([each() for each in make])
-
-
-def _same(array: Any) -> Any:
-    return array
 
 
 def torch_blocks(blocks: Blocks) -> Blocks:

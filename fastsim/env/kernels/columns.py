@@ -64,10 +64,12 @@ WHOLE = places(
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("fewest", "most", "log_spacing"),
     *("carries", "whole_shares", "by_order", "lends", "bans", "delists"),
+    "stream_from",
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
 )
-"""Entries of `Rules.whole`; a horizon of 0 is none, and so are 0 assets to be drawn. The last are
-where portfolio columns begin."""
+"""Entries of `Rules.whole`; a horizon of 0 is none, and so are 0 assets to be drawn. From so many
+bytes on, observations are written past a CPU's caches. The last are where portfolio columns begin.
+"""
 REAL = places(
     "Real",
     *("max_gross", "initial_cash", "initial_invested", "adaptation", "drawdown_penalty"),

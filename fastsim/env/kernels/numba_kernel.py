@@ -45,6 +45,7 @@ from fastsim.env.kernels.numba_orders import (
 )
 from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
 from fastsim.env.kernels.numba_prefetch import prefetch_row
+from fastsim.env.kernels.numba_stream import stream_row
 from fastsim.env.kernels.numba_turns import take_turns
 from fastsim.env.orders import NEWTON_STEPS
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH
@@ -538,11 +539,14 @@ def observe(n, wealth, state, market, rules, views, draws, seen, desk):
     bound, one = real(FEATURE_LIMIT), real(1.0)
     features, bar = market.features, state.counters[n, c.COUNTER.bar]
     whole, assets = rules.whole, rules.whole[c.WHOLE.assets]
-    if views is None:
+    if views is not None:
+        if whole[c.WHOLE.flat]:
+            show_features(n, bar, market, draws, seen)
+    elif whole[c.WHOLE.flat] and seen.size * seen.itemsize >= whole[c.WHOLE.stream_from]:
+        stream_row(features, bar, seen, n)
+    else:
         for j in range(features.shape[1] if whole[c.WHOLE.flat] else 0):
             seen[n, j] = features[bar, j]
-    elif whole[c.WHOLE.flat]:
-        show_features(n, bar, market, draws, seen)
     positive = max(wealth, real(SMALLEST))
     scale, weight = one / positive, whole[c.WHOLE.weight_at]
     if views is None:

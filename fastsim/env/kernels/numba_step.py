@@ -34,11 +34,11 @@ from fastsim.env.kernels.buffers import (
     pack_rules,
     portfolio_width,
     repack_bars,
-    room_like,
     torch_blocks,
     without_features,
 )
 from fastsim.env.kernels.compiled import OWN, PLACES, forget_old_code, in_turns
+from fastsim.env.kernels.memory import last_cache, room_like
 from fastsim.env.kernels.numba_row import NumbaRow
 from fastsim.env.nested import copy
 from fastsim.env.state import EnvParams, EnvState
@@ -50,6 +50,9 @@ VECTOR = 16
 """Assets are padded to a multiple of this, so that loops over them end with whole registers."""
 
 
+CACHED = 4
+"""Observations as large as this part of the last cache are written past it: two in turns take half
+of it, and what is read for them the rest."""
 _NAMES = (c.FIGURE._fields,)
 _as_arrays = partial(tuple.__new__, StepArrays)
 """Of all fields at once: by name it takes half as long again as a step of a single environment."""
@@ -87,6 +90,7 @@ class NumbaStepper:
         self._rooms = _rooms(params, blocks, self._state.slots.numpy(), market)
         self._room, self._count = self._rooms[0], self.num_envs // params.config.players
         self._rules = numpy_blocks(pack_rules(params))
+        self._rules.whole[c.WHOLE.stream_from] = last_cache() // CACHED
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._step_turns, self._draw_block = self._compiled()
         self._draw_again()

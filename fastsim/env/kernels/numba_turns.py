@@ -9,6 +9,7 @@ from numba.np.arrayobj import make_array
 
 from fastsim.env.kernels.compiled import FINISHED, OWN, TAKEN
 from fastsim.env.kernels.numba_jit import jit
+from fastsim.env.kernels.numba_stream import fence
 
 LOOKS = 20_000
 """How often to look before it is given up: a tenth of a millisecond, or two."""
@@ -46,6 +47,7 @@ def take_turns(block, turns, bell, job, size, count, rest):
     while start < count:
         stop = min(start + size, count)
         block(start, stop, *rest)
+        fence()
         _add(turns, FINISHED, stop - start)
         start = _add(turns, TAKEN, size)
     left = LOOKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fastsim.env.config import EnvConfig
 from fastsim.env.kernels.compiled import OWN, PLACES, forget_old_code, in_turns
+from fastsim.env.kernels.memory import room_maker
 from fastsim.env.kernels.numba_window_kernel import Blocks, show_turns
 from fastsim.env.observe import Observation, portfolio_width
 from fastsim.env.slots import View
@@ -46,6 +48,7 @@ class NumbaWindows:
         self._width, line = math.prod(shape), math.prod(shape[1:])
         self._tile = line * -(-TILE // line)
         self._as_it_is = np.empty((0, 0), np.int64), np.empty(0, self._real)
+        self._known = (0, 0), room_maker((0, 0), self._real)
         own = np.empty((1, portfolio_width(tape, config)), self._real)
         rest = self._rest((np.zeros(1, np.int64), own, *self._as_it_is), own)
         forget_old_code(show_turns, "env")
@@ -85,7 +88,7 @@ class NumbaWindows:
         if view is not None:
             volatility = np.ascontiguousarray(view.volatility.numpy(), self._real)
             seen = (*seen[:2], np.ascontiguousarray(view.slots.numpy()), volatility)
-        out = np.empty((len(bar), self._width + own.shape[1]), self._real)
+        out = self._room(len(bar), self._width + own.shape[1])()
         threads = torch.get_num_threads() if out.size >= SERIAL_BELOW else 1
         in_turns(self._show, len(bar), [self._rest(seen, out) for _ in range(threads)])
         return out
@@ -93,6 +96,13 @@ class NumbaWindows:
     def refresh(self, bars: Tensor) -> None:
         """Take note that the tape has changed at these bars [B], all of each of their worlds."""
         retabulate(self._tables, self._tape, *self._asked, bars)
+
+    def _room(self, rows: int, width: int) -> Callable[[], NDArray[Any]]:
+        """What makes results of this shape, which hardly ever changes."""
+        shape = rows, width
+        if self._known[0] != shape:
+            self._known = shape, room_maker(shape, self._real)
+        return self._known[1]
 
     def _rest(self, seen: tuple[NDArray[Any], ...], out: NDArray[Any]) -> tuple[Any, ...]:
         """What the kernel of one thread is given beside turns."""
