@@ -45,6 +45,7 @@ def sections(gpu, monkeypatch, **found):
     monkeypatch.setattr(gpu, "section_of", lambda name, options: found[name])
 
 
+@pytest.mark.long
 def test_every_section_goes_its_whole_way_on_a_cpu(gpu, tmp_path):
     there = tmp_path / "test_there.py"
     there.write_text("import pytest\n@pytest.mark.gpu\ndef test_it():\n    pass\n")

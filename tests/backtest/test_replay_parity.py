@@ -108,6 +108,7 @@ def market(draw_from, dtype):
     return make_tape(bars, settings_, dtype=dtype)
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]))
 def test_a_policys_replay_is_that_of_the_reference(data, dtype):
@@ -117,6 +118,7 @@ def test_a_policys_replay_is_that_of_the_reference(data, dtype):
     assert_same_history(*both(tape, policy, ["agent"], rules), 1e-6)
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]))
 def test_a_schedules_replay_is_that_of_the_reference(data, dtype):

@@ -265,6 +265,7 @@ def test_answers_of_another_shape_are_named_with_who_gave_them():
         replay(TAPE, Careless(), ["it"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "rules",
     [

@@ -75,6 +75,7 @@ def test_numba_draws_for_markets_as_the_reference_in_float32(tape, config, seed)
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "drawn",
     [
@@ -97,6 +98,7 @@ def test_each_alone_in_many_episodes(drawn):
     assert sum(int(transition.restarted.sum()) for _, transition, _ in record[1:]) > 5 * ROWS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("players", [1, 3])
 def test_everything_in_every_world_at_both_ends(players):
     config = EnvConfig(

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 MODULE = """
 from functools import partial
 from fastsim.env.kernels.numba_jit import jit
@@ -43,6 +45,7 @@ def begin(code, kind, folder):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_processes_that_compile_for_other_types_at_once_run_their_own_code_later(tmp_path):
     (tmp_path / "doubling.py").write_text(MODULE)
     for code, hits in ((SLOW + CALL, "0"), (CALL, "1")):

@@ -52,6 +52,7 @@ def random_actions(steps, rows=ROWS, seed=0, dtype=torch.float32):
     return 0.5 * torch.rand(steps, rows, ASSETS, generator=generator, dtype=dtype)
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(tapes(torch.float64, volume=True), shared_configs(), st.integers(0, 2**40))
 def test_numba_steps_markets_as_the_reference(tape, config, seed):

@@ -28,6 +28,7 @@ def test_numba_steps_as_the_reference(tape, config, seed):
     assert_same_run(*runs, config.initial_cash, TOLERANCE[tape.dtype])
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(tapes(torch.float32), configs(shares=False), st.integers(0, 2**40))
 def test_numba_steps_as_the_reference_in_float32(tape, config, seed):

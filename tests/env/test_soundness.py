@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
@@ -102,6 +103,7 @@ def rules(draw):
         assume(False)
 
 
+@pytest.mark.long
 @given(plans(), rules(), st.integers(0, 99))
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])
 def test_random_rules_on_random_worlds_keep_sound_books(plan, config, seed):

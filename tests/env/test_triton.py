@@ -79,6 +79,7 @@ def assert_steps_as_the_reference(tape, config, seed=3, friction=None, steps=STE
     return reference
 
 
+@pytest.mark.long
 @settings(max_examples=8)
 @given(tapes(torch.float32, LENGTH), configs(shares=False), st.integers(0, 2**40))
 def test_triton_steps_as_the_reference_in_float32(tape, config, seed):
@@ -114,6 +115,7 @@ def test_triton_steps_markets_as_the_reference_in_float64(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed, envs=30)
 
 
+@pytest.mark.long
 @settings(max_examples=5)
 @given(tapes(torch.float32, LENGTH), drawn_configs(configs()), st.integers(0, 2**40))
 def test_triton_draws_as_the_reference(tape, config, seed):

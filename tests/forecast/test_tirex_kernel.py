@@ -201,6 +201,7 @@ def test_it_is_launched_on_the_device_of_its_inputs(monkeypatch):
     assert launched == [[torch.device("meta")]]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")
 def test_the_kernel_compiles_for_a_gpu_and_its_weights_fit_the_chip(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}

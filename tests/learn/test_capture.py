@@ -201,6 +201,7 @@ def make_league(*, capture=True):
     return league, trainer
 
 
+@pytest.mark.long
 def test_a_league_steps_as_it_is_and_its_update_is_captured(emulation):
     (first, eager), (second, replayed) = make_league(capture=False), make_league()
     for _ in range(5):

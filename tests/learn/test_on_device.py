@@ -70,6 +70,7 @@ def assert_learns_as_by_autograd(ours, theirs, table, batch, config):
         follow(*theirs, ours)
 
 
+@pytest.mark.long
 @settings(max_examples=12)
 @given(
     config=settings_drawn,
@@ -281,6 +282,7 @@ def test_what_is_elsewhere_or_has_gaps_is_named():
         assert "tensors on cpu" in ", ".join(uncovered(policy, optimizer, away))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler is for Linux")
 def test_the_kernels_compile_for_a_gpu(tmp_path):
     tests = Path(__file__).parents[1]

@@ -20,6 +20,8 @@ RUNS = {
 }
 """Settings, experience and iterations of each."""
 
+NAMES = [pytest.param(name, marks=[pytest.mark.long] * (name == "sac")) for name in ALGORITHMS]
+
 
 def share_of_best_growth(name: str, *, revealing: bool) -> float:
     tape, best = planted_tape(revealing=revealing)
@@ -34,11 +36,11 @@ def share_of_best_growth(name: str, *, revealing: bool) -> float:
     return float(torch.log(wealth[-1] / wealth[0])) / best
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_four_fifths_of_the_best_growth_are_reached_when_a_feature_reveals_the_next_return(name):
     assert share_of_best_growth(name, revealing=True) >= 0.8
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_found_when_the_feature_is_shuffled(name):
     assert share_of_best_growth(name, revealing=False) < 0.2
