@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def higher_bars(bars: Bars, spans: Spans) -> Bars:
     scale = (
         1.0 if bars.adj_close is None else _to_last(bars.adj_close[rows] / bars.close[rows], spans)
     )
-    made: dict[str, FloatArray] = {}
+    made: dict[str, Any] = {}
     for name in PRICES:
         prices = getattr(bars, name)
         if prices is not None:
