@@ -1,0 +1,123 @@
+"""An agent's folder: everything a decision needs and nothing else.
+
+    agent.json            what it was made for: market, rules, forecaster, calendar
+    policy/               the policy with its own spec
+    forecaster/           weights of forecasters that neither the package nor a hub has
+
+Files are JSON and safetensors, or a forecaster's own; loading runs no code of the first two.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastsim.agent.calendar import TradingCalendar
+from fastsim.config import configuration, from_mapping, to_mapping, write_whole
+from fastsim.env.config import EnvConfig
+from fastsim.errors import CheckpointError, ConfigError, one_line
+from fastsim.forecast.features import ForecastConfig
+from fastsim.forecast.naming import read_name
+from fastsim.market.tape import TapeConfig
+
+FORMAT = 1
+SPEC, POLICY, FORECASTER = "agent.json", "policy", "forecaster"
+
+
+@configuration
+class AgentSpec:
+    """What an agent was made for, beside its policy."""
+
+    tape: TapeConfig
+    """How bars become what it sees; the fill is the one that it learned by."""
+    env: EnvConfig
+    """The rules that it learned under: actions, columns of its portfolio, costs."""
+    calendar: TradingCalendar
+    """When its bars are to be expected."""
+    fields: tuple[str, ...]
+    """What its bars had beside closes."""
+    warmup: int
+    """Bars before the first at which features are complete."""
+    forecasters: tuple[str, ...] = ()
+    """Whose forecasts it sees; a path within `forecaster/` is one of the folder's."""
+    forecast: ForecastConfig = ForecastConfig()
+    """What it sees of them."""
+    forecaster_weights: tuple[float, ...] = ()
+    """Of several, as they were given or fitted."""
+    forecaster_key: str = ""
+    """Of all of them as one: others would say other things."""
+
+
+def save_spec(folder: Path, spec: AgentSpec) -> None:
+    """Write what an agent was made for into its folder, with the weights that are only here.
+
+    Raises
+    ------
+    CheckpointError
+        Such weights cannot be copied.
+    """
+    names = tuple(_kept(name, folder) for name in spec.forecasters)
+    mapping = {"format": FORMAT, **to_mapping(spec), "forecasters": list(names)}
+    write_whole(folder / SPEC, json.dumps(mapping, indent=2).encode())
+
+
+def read_spec(folder: Path) -> AgentSpec:
+    """What `save_spec` wrote, with paths of its weights as they are from here.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing, damaged or of another format.
+    """
+    path = folder / SPEC
+    try:
+        mapping = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no agent here; train first, or name its folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged, or no agent's ({one_line(error)})") from None
+    found = mapping.pop("format", None) if isinstance(mapping, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: no agent of format {FORMAT}, but of {found!r}")
+    try:
+        return from_mapping(AgentSpec, _placed(mapping, folder))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from None
+
+
+def _kept(name: str, folder: Path) -> str:
+    """A forecaster's name, with weights from a path copied into the folder."""
+    path = read_name(name).path
+    if path is None:
+        return name
+    target = folder / FORECASTER / path.name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copy2(path, target)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: the weights of {name} cannot be copied into {folder} ({error.strerror})"
+        ) from None
+    return f"{_head(name, path)}{FORECASTER}/{path.name}"
+
+
+def _head(name: str, path: Path) -> str:
+    """What of a name comes before its path, the colon included; nothing for an artefact."""
+    return "" if Path(name).expanduser() == path else name[: name.rindex(":") + 1]
+
+
+def _placed(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    names: Sequence[str] = mapping.get("forecasters", ())
+    prefix = f"{FORECASTER}/"
+    placed = []
+    for name in names:
+        head, found, rest = str(name).rpartition(prefix)
+        inside = found and (not head or head.endswith(":"))
+        placed.append(f"{head}{folder / FORECASTER / rest}" if inside else name)
+    return {**mapping, "forecasters": placed}

@@ -1,0 +1,198 @@
+"""When bars are to be expected, by the rule that an agent's training bars kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsim.config import configuration
+from fastsim.data.dates import show
+from fastsim.errors import DataError
+
+DAY = 86_400.0
+USUAL = 0.6
+"""Share of its years in which a day was without a bar, from which on it is a holiday."""
+SLACK = 1.01
+"""What a gap may be longer than the longest one of its kind in training."""
+Stamps = NDArray[np.datetime64]
+
+
+@configuration
+class TradingCalendar:
+    """How bars followed one another in training. Gaps are in seconds, days in UTC.
+
+    Bars of days fall on `weekdays`, but for holidays, which come back every year: on a date, which
+    a weekend moves to the day beside it; on the nth weekday of a month; so many days from Easter.
+    """
+
+    bar_seconds: float
+    """Median time from a bar to the next."""
+    longest_gap: float
+    """Longest time from a bar to the next."""
+    longest_gap_in_a_day: float
+    """The same of bars that begin on one day; 0 where each begins on a day of its own."""
+    weekdays: tuple[int, ...]
+    """Days of the week, from Monday = 0, on which bars begin."""
+    dates: tuple[tuple[int, int], ...] = ()
+    """Holidays by month and day."""
+    nth_weekdays: tuple[tuple[int, int, int], ...] = ()
+    """Holidays by month, weekday and which of them, from 1; -1 is the month's last."""
+    easter_days: tuple[int, ...] = ()
+    """Holidays by days after Easter Sunday."""
+
+    @classmethod
+    def of(cls, timestamps: Stamps) -> TradingCalendar:
+        """What bars at `timestamps` [T] kept to."""
+        gaps, days = _gaps(timestamps), _days(timestamps)
+        within = gaps[np.diff(days) == np.timedelta64(0, "D")]
+        seconds = float(np.median(gaps))
+        weekdays = tuple(sorted({day.weekday() for day in days.tolist()}))
+        kept = _Holidays(days.tolist(), weekdays) if seconds <= 1.5 * DAY else None
+        return cls(
+            bar_seconds=seconds,
+            longest_gap=float(gaps.max()),
+            longest_gap_in_a_day=float(within.max(initial=0.0)),
+            weekdays=weekdays,
+            **({} if kept is None else kept.usual()),
+        )
+
+    def check(self, timestamps: Stamps, closed: Collection[date] = ()) -> None:
+        """Raise DataError, naming where, if bars at `timestamps` [T] do not follow one another so.
+
+        Parameters
+        ----------
+        closed
+            Further days on which nothing was traded.
+        """
+        if len(timestamps) < 2:
+            return
+        gaps, days = _gaps(timestamps), _days(timestamps)
+        for row, gap in enumerate(gaps.tolist(), 1):
+            if gap <= 0:
+                self._refuse_order(timestamps, row, gap)
+        free = set(closed)
+        for row, gap in enumerate(gaps.tolist(), 1):
+            before, after = days[row - 1].item(), days[row].item()
+            alone = before == after
+            most = self.longest_gap_in_a_day if alone else self.longest_gap
+            missing = [day for day in _between(before, after) if self._is_expected(day, free)]
+            if missing and self.bar_seconds <= 1.5 * DAY:
+                day = missing[0]
+                raise DataError(
+                    f"there is no bar of {day}, between {show(timestamps[row - 1])} and "
+                    f"{show(timestamps[row])}: fetch it, or say that the market was closed then "
+                    f"(closed={day})"
+                )
+            shut = any(day in free for day in _between(before, after))
+            if gap > SLACK * most and not shut:
+                raise DataError(
+                    f"bars are missing between {show(timestamps[row - 1])} and "
+                    f"{show(timestamps[row])}: {_words(gap)} apart, where training bars were "
+                    f"{_words(most)} at most; fetch them"
+                )
+
+    def closes(self, stamp: np.datetime64) -> np.datetime64:
+        """When the bar that begins at `stamp` is over."""
+        return stamp + np.timedelta64(round(1e9 * min(self.bar_seconds, 7 * DAY)), "ns")
+
+    def _is_expected(self, day: date, closed: Collection[date]) -> bool:
+        """Whether there should be a bar on this day."""
+        if day.weekday() not in self.weekdays or day in closed:
+            return False
+        weekday_keys = {(day.month, day.weekday(), nth) for nth in _which(day)}
+        near = [day]
+        if 5 not in self.weekdays:
+            near += [day + timedelta(1)] if day.weekday() == 4 else []
+            near += [day - timedelta(1)] if day.weekday() == 0 else []
+        dates = {(each.month, each.day) for each in near}
+        after_easter = (day - easter(day.year)).days
+        return not (
+            dates & set(self.dates)
+            or weekday_keys & set(self.nth_weekdays)
+            or after_easter in self.easter_days
+        )
+
+    def _refuse_order(self, timestamps: Stamps, row: int, gap: float) -> None:
+        stamp = show(timestamps[row])
+        if gap == 0 or timestamps[row] in timestamps[:row]:
+            raise DataError(f"the bar of {stamp} is there twice: keep one of them")
+        raise DataError(
+            f"the bar of {stamp} comes after that of {show(timestamps[row - 1])}: sort bars by time"
+        )
+
+
+class _Holidays:
+    """Days without bars in training, counted by each way in which they could come back."""
+
+    def __init__(self, days: list[date], weekdays: tuple[int, ...]) -> None:
+        self.weekdays, self.first, self.last = weekdays, days[0], days[-1]
+        had = set(days)
+        span = (days[-1] - days[0]).days
+        every = (days[0] + timedelta(number) for number in range(span + 1))
+        self.days = [day for day in every if day.weekday() in weekdays]
+        self.missing = {day for day in self.days if day not in had}
+
+    def usual(self) -> dict[str, Any]:
+        """Holidays by date, by weekday of a month, and by distance from Easter."""
+        left, found = set(self.missing), {}
+        for name, keys in (
+            ("easter_days", lambda day: [(day - easter(day.year)).days]),
+            ("nth_weekdays", lambda day: [(day.month, day.weekday(), n) for n in _which(day)]),
+            ("dates", lambda day: [(day.month, day.day)]),
+        ):
+            found[name] = tuple(sorted(self._usual(keys, left)))
+        return found
+
+    def _usual(self, keys: Callable[[date], list[Any]], left: set[date]) -> Iterator[Any]:
+        """Keys whose days are holidays, the surest first; what they explain leaves `left`."""
+        could = Counter(key for day in self.days for key in keys(day))
+        while left:
+            were = Counter(key for day in left for key in keys(day))
+            best = max(were, key=lambda key: (were[key] / could[key], were[key], key))
+            if were[best] < max(2, USUAL * could[best]):
+                return
+            yield best
+            left -= {day for day in left if best in keys(day)}
+
+
+def easter(year: int) -> date:
+    """Easter Sunday of the Gregorian calendar (the anonymous algorithm; Meeus 1991, chapter 8)."""
+    century, rest = divmod(year, 100)
+    leap, left = divmod(century, 4)
+    correction = (century - (century + 8) // 25 + 1) // 3
+    moon = (19 * (year % 19) + century - leap - correction + 15) % 30
+    week = (32 + 2 * left + 2 * (rest // 4) - moon - rest % 4) % 7
+    late = (year % 19 + 11 * moon + 22 * week) // 451
+    month, day = divmod(moon + week - 7 * late + 114, 31)
+    return date(year, month, day + 1)
+
+
+def _which(day: date) -> list[int]:
+    """Which of its weekday in its month a day is: the nth, and -1 if it is the last."""
+    nth = (day.day - 1) // 7 + 1
+    return [nth, -1] if (day + timedelta(7)).month != day.month else [nth]
+
+
+def _between(before: date, after: date) -> Iterator[date]:
+    """Days after one and before another."""
+    return (before + timedelta(number) for number in range(1, (after - before).days))
+
+
+def _gaps(timestamps: Stamps) -> NDArray[np.float64]:
+    """Seconds [T - 1] from each bar to the next."""
+    gaps: NDArray[np.float64] = np.diff(timestamps) / np.timedelta64(1, "s")
+    return gaps
+
+
+def _days(timestamps: Stamps) -> NDArray[np.datetime64]:
+    return timestamps.astype("datetime64[D]")
+
+
+def _words(seconds: float) -> str:
+    unit, length = ("days", DAY) if seconds >= DAY else ("minutes", 60.0)
+    return f"{seconds / length:,.4g} {unit}"
