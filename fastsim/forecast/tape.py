@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,13 @@ from torch import Tensor
 from fastsim.config import require_count, write_whole
 from fastsim.devices import memory_shortage
 from fastsim.errors import ForecastError, one_line
-from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    can_forecast,
+    check_horizons,
+)
 from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
@@ -110,29 +116,80 @@ def build_forecast_tape(
         "context_length": context_length,
         "horizons": wanted,
     }
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
-    parts = folder / name
-    starts = range(0, len(tape), BARS_PER_PART)
+
+    def figures(bars: slice, most: int) -> Tensor:
+        return _figures(tape, forecaster, bars, wanted, context_length, most)
+
+    table = tabulated(
+        figures,
+        settings,
+        folder,
+        size=(len(tape), tape.num_assets),
+        name=forecaster.card.name,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    if isinstance(forecaster, Counted):
+        forecaster.found(table.found)
+    return ForecastTape(table.values, wanted)
+
+
+class Tabulated(NamedTuple):
+    """A table that lies on disk, and how many of its series were there before."""
+
+    values: Tensor  # [T, A, K]  float32
+    found: int
+
+
+def tabulated(
+    figures: Callable[[slice, int], Tensor],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    name: str,
+    batch_size: int,
+    progress: Progress,
+) -> Tabulated:
+    """Read a table of figures [T, A, K], or make what is missing of it, part by part.
+
+    Parameters
+    ----------
+    figures
+        Those [bars, A, K] of a span of bars, made of at most so many series at once.
+    settings
+        All that the table depends on; its fingerprint names the folder that it is in.
+    size
+        T and A.
+    name
+        Of the forecaster, for what is said of memory.
+
+    Raises
+    ------
+    ForecastError
+        As `build_forecast_tape`.
+    """
+    bars, assets = size
+    parts = folder / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    starts = range(0, bars, BARS_PER_PART)
     missing = [start for start in starts if not _part(parts, start).exists()]
     if missing:
-        done = len(tape) * (len(starts) - len(missing)) // len(starts)
+        done = bars * (len(starts) - len(missing)) // len(starts)
         batch = _Batch(batch_size)
-        with progress.task("forecasting", len(tape), unit="bars", done=done) as task:
+        with progress.task("forecasting", bars, unit="bars", done=done) as task:
             started, made = time.perf_counter(), 0
             for start in missing:
-                rows = slice(start, min(start + BARS_PER_PART, len(tape)))
-                values = _forecast(tape, forecaster, rows, wanted, context_length, batch)
+                rows = slice(start, min(start + BARS_PER_PART, bars))
+                values = _forecast(figures, rows, assets, name, batch)
                 write_whole(_part(parts, start), save({"values": values.contiguous()}))
-                made += (rows.stop - rows.start) * tape.num_assets
+                made += (rows.stop - rows.start) * assets
                 rate = made / (time.perf_counter() - started)
                 task.advance(rows.stop - rows.start, rate=f"{rate:,.0f} forecasts/s")
         write_whole(parts / "settings.json", json.dumps(settings, indent=2).encode())
     read = {start: _read(_part(parts, start)) for start in starts}
-    if isinstance(forecaster, Counted):
-        kept = [values for start, values in read.items() if start not in missing]
-        forecaster.found(sum(int((~values.isnan()).any(-1).sum()) for values in kept))
-    values = torch.cat(list(read.values()))
-    return ForecastTape(values, wanted)
+    kept = [values for start, values in read.items() if start not in missing]
+    found = sum(int((~values.isnan()).any(-1).sum()) for values in kept)
+    return Tabulated(torch.cat(list(read.values())), found)
 
 
 @dataclass
@@ -168,20 +225,15 @@ class _Batch:
 
 
 def _forecast(
-    tape: MarketTape,
-    forecaster: Forecaster,
-    rows: slice,
-    horizons: tuple[int, ...],
-    context_length: int,
-    batch: _Batch,
+    figures: Callable[[slice, int], Tensor], rows: slice, assets: int, name: str, batch: _Batch
 ) -> Tensor:
     """Figures [bars, A, K] of these bars, as many series at once as memory allows."""
-    name, start, figures = forecaster.card.name, rows.start, []
+    start, made = rows.start, []
     while start < rows.stop:
-        bars = slice(start, min(start + max(1, batch.size // tape.num_assets), rows.stop))
+        bars = slice(start, min(start + max(1, batch.size // assets), rows.stop))
         shortage = None
         try:
-            figures.append(_figures(tape, forecaster, bars, horizons, context_length, batch.size))
+            made.append(figures(bars, batch.size))
         except (RuntimeError, MemoryError) as error:
             shortage = memory_shortage(error)
             if shortage is None:
@@ -191,7 +243,7 @@ def _forecast(
             continue
         batch.tell(name)
         start = bars.stop
-    return torch.cat(figures)
+    return torch.cat(made)
 
 
 def _figures(
@@ -214,16 +266,20 @@ def _figures(
     for rows in torch.split(ready, most):
         chosen = Context(context.bars[rows], context.timestamps[rows])
         forecast = forecaster.forecast(chosen, max(horizons))
-        price = chosen.close[:, -1].to(forecast.quantiles)
-        columns = torch.tensor(horizons, device=price.device) - 1
-        parts = (
-            forecast.expected_return(price),
-            forecast.dispersion(price),
-            forecast.probability_of_rise(price),
-        )
-        stacked = torch.stack([part[:, columns] for part in parts], dim=-1)  # [rows, horizons, 3]
-        figures[rows.cpu()] = stacked.flatten(1).float().cpu()
+        told = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), horizons)
+        figures[rows.cpu()] = told.float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
+
+
+def figures_of(forecast: Forecast, price: Tensor, horizons: Sequence[int]) -> Tensor:
+    """Figures [B, K] of forecasts from these prices [B], so many bars ahead."""
+    columns = torch.tensor(horizons, device=price.device) - 1
+    parts = (
+        forecast.expected_return(price),
+        forecast.dispersion(price),
+        forecast.probability_of_rise(price),
+    )
+    return torch.stack([part[:, columns] for part in parts], dim=-1).flatten(1)
 
 
 def _part(folder: Path, start: int) -> Path:
