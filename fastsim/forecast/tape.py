@@ -36,36 +36,66 @@ FORMAT = 2
 """Of the figures: a table that was made by other rules is made again."""
 FIGURES = ("return", "dispersion", "rise")
 BARS_PER_PART = 256
+LEAST_SIGMA = 1e-6
+"""Volatility of a bar, at least, in whose units features are."""
 
 
 class ForecastTape(NamedTuple):
     """What was forecast at every bar for every asset: K figures, NaN where nothing could be.
 
     For each horizon h: the expected log return over h bars, its dispersion (width of the 80 % band
-    in standard deviations of a normal), and the probability of a rise.
+    in standard deviations of a normal), the probability of a rise, and quantiles of the log return
+    where some were asked for.
     """
 
     values: Tensor  # [T, A, K]  float32
     horizons: tuple[int, ...]
+    levels: tuple[float, ...] = ()
+    """Of the quantiles."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the K figures: `forecast_return_5` and so on."""
-        return tuple(f"forecast_{figure}_{h}" for h in self.horizons for figure in FIGURES)
+        """Names of the K figures: `forecast_return_5`, `forecast_quantile_10_5` (%) and so on."""
+        figures = (*FIGURES, *map(quantile_figure, self.levels))
+        return tuple(figure_name(figure, h) for h in self.horizons for figure in figures)
+
+    def figure(self, name: str) -> Tensor:
+        """One figure [T, A]; ForecastError if there is none of this name."""
+        if name not in self.names:
+            raise ForecastError(f"{name!r} was not forecast: the table has {', '.join(self.names)}")
+        return self.values[..., self.names.index(name)]
 
     def features(self, tape: MarketTape) -> dict[str, Tensor]:
         """Features [T, A] of order one; missing forecasts are zero.
 
-        Returns and dispersions are divided by sigma sqrt(h); rises are taken less one half.
+        Returns, dispersions and quantiles are divided by sigma sqrt(h); rises are taken less one
+        half.
         """
-        sigma = tape.known.sigma.clamp_min(1e-6)
+        sigma = tape.known.sigma.clamp_min(LEAST_SIGMA)
         features = {}
         for column, name in enumerate(self.names):
-            horizon = self.horizons[column // len(FIGURES)]
+            horizon = self.horizons[column // (len(FIGURES) + len(self.levels))]
             values = self.values[..., column].to(sigma)
             scaled = values - 0.5 if "rise" in name else values / (sigma * horizon**0.5)
             features[f"scaled_{name}" if "rise" not in name else name] = scaled.nan_to_num(nan=0.0)
         return features
+
+
+def figure_name(figure: str, horizon: int) -> str:
+    """Name of a figure at one horizon: `forecast_return_5`."""
+    return f"forecast_{figure}_{horizon}"
+
+
+def quantile_figure(level: float) -> str:
+    """The figure that a quantile of the log return is, by its level in %: `quantile_10`."""
+    return f"quantile_{100.0 * level:g}"
+
+
+class _Told(NamedTuple):
+    """What a table tells."""
+
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...]
 
 
 def build_forecast_tape(
@@ -74,6 +104,7 @@ def build_forecast_tape(
     folder: Path,
     *,
     horizons: Sequence[int] = (1, 5, 21),
+    levels: Sequence[float] = (),
     context_length: int = 512,
     batch_size: int = 1024,
     progress: Progress = ON_STDERR,
@@ -84,6 +115,8 @@ def build_forecast_tape(
     ----------
     folder
         Where tables are kept, one folder per fingerprint.
+    levels
+        Of quantiles that are tabulated too, such as (0.1, 0.9).
     batch_size
         Forecasts asked for at once; half as many from where they do not fit in memory. Rows do not
         depend on their batch, so neither does the table.
@@ -91,8 +124,8 @@ def build_forecast_tape(
     Raises
     ------
     ForecastError
-        The horizons do not fit the forecaster, a stored part is damaged, or a single series is too
-        much for the memory; parts that were whole before that stay.
+        The horizons do not fit the forecaster, a level is none, a stored part is damaged, or a
+        single series is too much for the memory; parts that were whole before that stay.
     """
     if tape.worlds > 1:
         raise ForecastError(f"forecast one world at a time, tape.world(i), not {tape.worlds}")
@@ -103,6 +136,7 @@ def build_forecast_tape(
             f"{forecaster.card.name} forecasts 1 to {reach} bars ahead; "
             f"horizons {wanted} do not fit"
         )
+    told = _Told(wanted, _checked_levels(levels))
     settings = {
         "format": FORMAT,
         "market": market_fingerprint(tape),
@@ -110,6 +144,8 @@ def build_forecast_tape(
         "context_length": context_length,
         "horizons": wanted,
     }
+    if told.levels:
+        settings["levels"] = told.levels
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     parts = folder / name
     starts = range(0, len(tape), BARS_PER_PART)
@@ -121,7 +157,7 @@ def build_forecast_tape(
             started, made = time.perf_counter(), 0
             for start in missing:
                 rows = slice(start, min(start + BARS_PER_PART, len(tape)))
-                values = _forecast(tape, forecaster, rows, wanted, context_length, batch)
+                values = _forecast(tape, forecaster, rows, told, context_length, batch)
                 write_whole(_part(parts, start), save({"values": values.contiguous()}))
                 made += (rows.stop - rows.start) * tape.num_assets
                 rate = made / (time.perf_counter() - started)
@@ -132,7 +168,16 @@ def build_forecast_tape(
         kept = [values for start, values in read.items() if start not in missing]
         forecaster.found(sum(int((~values.isnan()).any(-1).sum()) for values in kept))
     values = torch.cat(list(read.values()))
-    return ForecastTape(values, wanted)
+    return ForecastTape(values, *told)
+
+
+def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    given = tuple(levels)
+    if any(not 0.0 < level < 1.0 for level in given) or len(set(given)) < len(given):
+        raise ForecastError(
+            f"levels of quantiles must be different and lie between 0 and 1, got {given!r}"
+        )
+    return given
 
 
 @dataclass
@@ -171,7 +216,7 @@ def _forecast(
     tape: MarketTape,
     forecaster: Forecaster,
     rows: slice,
-    horizons: tuple[int, ...],
+    told: _Told,
     context_length: int,
     batch: _Batch,
 ) -> Tensor:
@@ -181,7 +226,7 @@ def _forecast(
         bars = slice(start, min(start + max(1, batch.size // tape.num_assets), rows.stop))
         shortage = None
         try:
-            figures.append(_figures(tape, forecaster, bars, horizons, context_length, batch.size))
+            figures.append(_figures(tape, forecaster, bars, told, context_length, batch.size))
         except (RuntimeError, MemoryError) as error:
             shortage = memory_shortage(error)
             if shortage is None:
@@ -198,7 +243,7 @@ def _figures(
     tape: MarketTape,
     forecaster: Forecaster,
     bars: slice,
-    horizons: tuple[int, ...],
+    told: _Told,
     context_length: int,
     most: int,
 ) -> Tensor:
@@ -210,18 +255,20 @@ def _figures(
     close = context.close
     known = can_forecast(forecaster, context)
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
-    figures = torch.full((len(close), len(horizons) * len(FIGURES)), torch.nan)
+    each = len(FIGURES) + len(told.levels)
+    figures = torch.full((len(close), len(told.horizons) * each), torch.nan)
     for rows in torch.split(ready, most):
         chosen = Context(context.bars[rows], context.timestamps[rows])
-        forecast = forecaster.forecast(chosen, max(horizons))
+        forecast = forecaster.forecast(chosen, max(told.horizons))
         price = chosen.close[:, -1].to(forecast.quantiles)
-        columns = torch.tensor(horizons, device=price.device) - 1
+        columns = torch.tensor(told.horizons, device=price.device) - 1
         parts = (
             forecast.expected_return(price),
             forecast.dispersion(price),
             forecast.probability_of_rise(price),
+            *(forecast.log_returns(price).at(level) for level in told.levels),
         )
-        stacked = torch.stack([part[:, columns] for part in parts], dim=-1)  # [rows, horizons, 3]
+        stacked = torch.stack([part[:, columns] for part in parts], dim=-1)  # [rows, horizons, K]
         figures[rows.cpu()] = stacked.flatten(1).float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
 

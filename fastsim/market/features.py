@@ -12,7 +12,7 @@ is said here: `docs/howto/feature.md`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
+from fastsim.data.frames import check_frames, cut, higher_bars
 from fastsim.errors import ConfigError, DataError, one_line
 from fastsim.extensions import Registry, require_known
 from fastsim.stats.moments import Moments, trailing_moments
@@ -36,6 +37,7 @@ CUTS = (1 / 3, 2 / 3)
 """Shares of the bars after the warm-up on which a user's feature is made once more."""
 TOLERANCE = 1e-6
 """What it may then differ by, absolutely and relatively: sums may be rounded otherwise."""
+FRAMES = "FeatureConfig.frames"
 
 
 @configuration
@@ -92,6 +94,10 @@ class FeatureConfig:
     """Also the window of the volatility and the average traded value that impact is scaled by."""
     extra: tuple[str, ...] = ()
     """Further features: names in `FEATURES`, or your own as "package.module:object"."""
+    frames: tuple[str, ...] = ()
+    """Higher bars, such as "15min", "1h", "1d" or "1w", of which all of these features are made as
+    well, in windows of such bars: at bar t, `1h.scaled_log_return_5` is that of the last hour, by
+    the clock of UTC, that has closed by the close of t."""
 
     def __post_init__(self) -> None:
         for name in ("momentum_window", "momentum_skip", "short_window", "volatility_window"):
@@ -117,6 +123,7 @@ class FeatureConfig:
                 raise ConfigError(
                     f"FeatureConfig.extra: there is a feature called {record.name!r} already"
                 )
+        check_frames(self, "frames")
 
     @property
     def extra_records(self) -> tuple[Feature, ...]:
@@ -130,8 +137,38 @@ class FeatureConfig:
 
     @property
     def warmup(self) -> int:
-        """Bars before the first at which every feature is complete."""
+        """Bars, of their own frame, before the first at which every feature is complete."""
         return max(record.warmup for record in self.records)
+
+    @property
+    def rising(self) -> tuple[str, ...]:
+        """Columns that are higher by log f where all log returns are f times as large."""
+        own = [record.name for record in self.records if record.rises_with_volatility]
+        return (*own, *(f"{frame}.{name}" for frame in self.frames for name in own))
+
+    def first_complete(self, timestamps: NDArray[np.datetime64]) -> int:
+        """The first bar of a calendar [T] at which every feature of every frame is complete.
+
+        A frame's first bar does not count, as it may have begun before the data did.
+
+        Raises
+        ------
+        ConfigError
+            A frame is too short for these bars.
+        DataError
+            Too few bars of a frame have closed by the end.
+        """
+        first, needed = self.warmup, self.warmup + 2
+        for frame in self.frames:
+            closed = cut(timestamps, frame, FRAMES).closed
+            if closed[-1] < needed:
+                raise DataError(
+                    f"{FRAMES}: {closed[-1]} of the {needed} bars of {frame} that features need "
+                    f"have closed by the end of the data: use more bars, a shorter frame or "
+                    f"shorter FeatureConfig windows"
+                )
+            first = max(first, int(np.searchsorted(closed, needed)))
+        return first
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,13 +214,16 @@ def log_returns(prices: FloatArray, bars: int = 1) -> FloatArray:
 def make_features(bars: Bars, config: FeatureConfig) -> dict[str, FloatArray]:
     """Named features [T, A] of adjusted bars, clipped; 0 where the asset has too little history.
 
+    Those of `config.frames` follow the others, frame by frame: each as the last bar of its frame
+    has it that has closed.
+
     Raises
     ------
     ConfigError
         A feature of `config.extra` fails, has another shape, is infinite, is nowhere a number, or
-        looks ahead.
+        looks ahead; a frame is too short for these bars.
     DataError
-        It needs what the bars lack.
+        It needs what the bars lack, or no bar of a frame has closed.
     """
     shown = _Shown.of(bars)
     features = {
@@ -193,7 +233,17 @@ def make_features(bars: Bars, config: FeatureConfig) -> dict[str, FloatArray]:
     }
     for record in config.extra_records:
         features[record.name] = _checked(record, shown, config)
-    return {name: clip_feature(values) for name, values in features.items()}
+    columns = {name: clip_feature(values) for name, values in features.items()}
+    for frame in config.frames:
+        columns |= _of_frame(frame, bars, config)
+    return columns
+
+
+def _of_frame(frame: str, bars: Bars, config: FeatureConfig) -> dict[str, FloatArray]:
+    """The same features of the higher bars of a frame, at every bar [T, A]."""
+    spans = cut(bars.timestamps, frame, FRAMES)
+    features = make_features(higher_bars(bars, spans), replace(config, frames=()))
+    return {f"{frame}.{name}": spans.shown(values) for name, values in features.items()}
 
 
 def clip_feature(values: FloatArray) -> FloatArray:

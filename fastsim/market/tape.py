@@ -331,8 +331,8 @@ def make_tape(
     Raises
     ------
     ConfigError
-        A feature of `FeatureConfig.extra` is not what it has to be; as `make_features`. A `dtype`
-        that is no floating-point type of such a range.
+        A feature of `FeatureConfig.extra` is not what it has to be, or a frame is too short; as
+        `make_features`. A `dtype` that is no floating-point type of such a range.
     DataError
         Too few bars for the features, opens wanted where there are none, an array of the wrong
         shape, or a symbol that is not in the data.
@@ -344,6 +344,7 @@ def make_tape(
             f"fit, got {dtype!r}"
         )
     fill = _resolve_fill(config.fill, bars)
+    first = config.features.first_complete(bars.timestamps)
     features = make_features(bars, config.features)
     for name, values in (extra_features or {}).items():
         if np.shape(values) != bars.close.shape:
@@ -352,9 +353,9 @@ def make_tape(
                 f"got {np.shape(values)}"
             )
         features[name] = clip_feature(np.asarray(values, dtype=np.float64))
-    if len(bars) < config.features.warmup + 2:
+    if len(bars) < first + 2:
         raise DataError(
-            f"{len(bars)} bars are too few: features need {config.features.warmup} bars of "
+            f"{len(bars)} bars are too few: features need {first} bars of "
             f"warm-up and an episode two more; use more bars or shorter FeatureConfig windows"
         )
 
@@ -379,11 +380,9 @@ def make_tape(
         known=known,
         next=Block.of(tables, dict(COLUMNS) | {column.name: column for column in extra}),
         fill=fill,
-        first=config.features.warmup,
+        first=first,
         last=len(bars) - 1,
-        rising=tuple(
-            record.name for record in config.features.records if record.rises_with_volatility
-        ),
+        rising=config.features.rising,
     )
 
 
