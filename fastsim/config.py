@@ -17,6 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
     Any,
+    Literal,
     NamedTuple,
     TypeVar,
     Union,
@@ -248,6 +249,9 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
                 given = given[name]
             raise ConfigError(f"{path} must be a list of values, got {given!r}") from None
         kind = _kind(error.field_type)
+        if get_origin(error.field_type) is Literal:
+            listed = ", ".join(repr(choice) for choice in get_args(error.field_type))
+            raise ConfigError(f"{path} must be one of {listed}, got {error.value!r}") from None
         if _is_text(error.field_type):
             given = error.value if isinstance(error.value, tuple) else (error.value,)
             wrong = next(value for value in given if not isinstance(value, str))

@@ -28,6 +28,7 @@ FLOORS = {
     "synthetic": ("market", "data"),
     "env": ("market", "synthetic", "capture"),
     "forecast": ("market", "synthetic", "progress", "devices"),
+    "signals": ("forecast", "market"),
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),

@@ -24,7 +24,7 @@ from fastsim.data.frames import TOGETHER, Spans, cut
 from fastsim.errors import ForecastError
 from fastsim.forecast.ensemble import at_levels
 from fastsim.forecast.interface import Context, Forecast, Forecaster, can_forecast
-from fastsim.forecast.tape import FIGURES, FORMAT, ForecastTape, figures_of, tabulated
+from fastsim.forecast.tape import FIGURES, FORMAT, ForecastTape, Told, figures_of, tabulated
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.features import trailing_volatility
 from fastsim.market.tape import KnownTables, MarketTape
@@ -219,7 +219,7 @@ def _figures(
         able, quantiles = _ask(member, rows, ahead, levels, context_length, most)
         total[able[:, None], places] += quantiles
         mass[able[:, None], places] += 1.0
-    steps = range(1, len(horizons) + 1)
+    steps = Told(tuple(range(1, len(horizons) + 1)))
     figures = figures_of(Forecast(total / mass, levels), price, steps)
     figures[~(mass > 0).squeeze(-1).repeat_interleave(len(FIGURES), 1)] = torch.nan
     return figures.view(-1, longest.num_assets, figures.shape[-1])

@@ -42,36 +42,66 @@ FORMAT = 2
 """Of the figures: a table that was made by other rules is made again."""
 FIGURES = ("return", "dispersion", "rise")
 BARS_PER_PART = 256
+LEAST_SIGMA = 1e-6
+"""Volatility of a bar, at least, in whose units features are."""
 
 
 class ForecastTape(NamedTuple):
     """What was forecast at every bar for every asset: K figures, NaN where nothing could be.
 
     For each horizon h: the expected log return over h bars, its dispersion (width of the 80 % band
-    in standard deviations of a normal), and the probability of a rise.
+    in standard deviations of a normal), the probability of a rise, and quantiles of the log return
+    where some were asked for.
     """
 
     values: Tensor  # [T, A, K]  float32
     horizons: tuple[int, ...]
+    levels: tuple[float, ...] = ()
+    """Of the quantiles."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the K figures: `forecast_return_5` and so on."""
-        return tuple(f"forecast_{figure}_{h}" for h in self.horizons for figure in FIGURES)
+        """Names of the K figures: `forecast_return_5`, `forecast_quantile_10_5` (%) and so on."""
+        figures = (*FIGURES, *map(quantile_figure, self.levels))
+        return tuple(figure_name(figure, h) for h in self.horizons for figure in figures)
+
+    def figure(self, name: str) -> Tensor:
+        """One figure [T, A]; ForecastError if there is none of this name."""
+        if name not in self.names:
+            raise ForecastError(f"{name!r} was not forecast: the table has {', '.join(self.names)}")
+        return self.values[..., self.names.index(name)]
 
     def features(self, tape: MarketTape) -> dict[str, Tensor]:
         """Features [T, A] of order one; missing forecasts are zero.
 
-        Returns and dispersions are divided by sigma sqrt(h); rises are taken less one half.
+        Returns, dispersions and quantiles are divided by sigma sqrt(h); rises are taken less one
+        half.
         """
-        sigma = tape.known.sigma.clamp_min(1e-6)
+        sigma = tape.known.sigma.clamp_min(LEAST_SIGMA)
         features = {}
         for column, name in enumerate(self.names):
-            horizon = self.horizons[column // len(FIGURES)]
+            horizon = self.horizons[column // (len(FIGURES) + len(self.levels))]
             values = self.values[..., column].to(sigma)
             scaled = values - 0.5 if "rise" in name else values / (sigma * horizon**0.5)
             features[f"scaled_{name}" if "rise" not in name else name] = scaled.nan_to_num(nan=0.0)
         return features
+
+
+def figure_name(figure: str, horizon: int) -> str:
+    """Name of a figure at one horizon: `forecast_return_5`."""
+    return f"forecast_{figure}_{horizon}"
+
+
+def quantile_figure(level: float) -> str:
+    """The figure that a quantile of the log return is, by its level in %: `quantile_10`."""
+    return f"quantile_{100.0 * level:g}"
+
+
+class Told(NamedTuple):
+    """What a table tells: figures at these horizons, and quantiles of these levels."""
+
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...] = ()
 
 
 def build_forecast_tape(
@@ -80,6 +110,7 @@ def build_forecast_tape(
     folder: Path,
     *,
     horizons: Sequence[int] = (1, 5, 21),
+    levels: Sequence[float] = (),
     context_length: int = 512,
     batch_size: int = 1024,
     progress: Progress = ON_STDERR,
@@ -90,6 +121,8 @@ def build_forecast_tape(
     ----------
     folder
         Where tables are kept, one folder per fingerprint.
+    levels
+        Of quantiles that are tabulated too, such as (0.1, 0.9).
     batch_size
         Forecasts asked for at once; half as many from where they do not fit in memory. Rows do not
         depend on their batch, so neither does the table.
@@ -97,8 +130,8 @@ def build_forecast_tape(
     Raises
     ------
     ForecastError
-        The horizons do not fit the forecaster, a stored part is damaged, or a single series is too
-        much for the memory; parts that were whole before that stay.
+        The horizons do not fit the forecaster, a level is none, a stored part is damaged, or a
+        single series is too much for the memory; parts that were whole before that stay.
     """
     if tape.worlds > 1:
         raise ForecastError(f"forecast one world at a time, tape.world(i), not {tape.worlds}")
@@ -109,6 +142,7 @@ def build_forecast_tape(
             f"{forecaster.card.name} forecasts 1 to {reach} bars ahead; "
             f"horizons {wanted} do not fit"
         )
+    told = Told(wanted, _checked_levels(levels))
     settings = {
         "format": FORMAT,
         "market": market_fingerprint(tape),
@@ -116,9 +150,11 @@ def build_forecast_tape(
         "context_length": context_length,
         "horizons": wanted,
     }
+    if told.levels:
+        settings["levels"] = told.levels
 
     def figures(bars: slice, most: int) -> Tensor:
-        return _figures(tape, forecaster, bars, wanted, context_length, most)
+        return _figures(tape, forecaster, bars, told, context_length, most)
 
     table = tabulated(
         figures,
@@ -131,7 +167,7 @@ def build_forecast_tape(
     )
     if isinstance(forecaster, Counted):
         forecaster.found(table.found)
-    return ForecastTape(table.values, wanted)
+    return ForecastTape(table.values, *told)
 
 
 class Tabulated(NamedTuple):
@@ -192,6 +228,15 @@ def tabulated(
     return Tabulated(torch.cat(list(read.values())), found)
 
 
+def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    given = tuple(levels)
+    if any(not 0.0 < level < 1.0 for level in given) or len(set(given)) < len(given):
+        raise ForecastError(
+            f"levels of quantiles must be different and lie between 0 and 1, got {given!r}"
+        )
+    return given
+
+
 @dataclass
 class _Batch:
     """Series that are asked for at once: half as many once they did not fit."""
@@ -250,7 +295,7 @@ def _figures(
     tape: MarketTape,
     forecaster: Forecaster,
     bars: slice,
-    horizons: tuple[int, ...],
+    told: Told,
     context_length: int,
     most: int,
 ) -> Tensor:
@@ -262,22 +307,24 @@ def _figures(
     close = context.close
     known = can_forecast(forecaster, context)
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
-    figures = torch.full((len(close), len(horizons) * len(FIGURES)), torch.nan)
+    each = len(FIGURES) + len(told.levels)
+    figures = torch.full((len(close), len(told.horizons) * each), torch.nan)
     for rows in torch.split(ready, most):
         chosen = Context(context.bars[rows], context.timestamps[rows])
-        forecast = forecaster.forecast(chosen, max(horizons))
-        told = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), horizons)
-        figures[rows.cpu()] = told.float().cpu()
+        forecast = forecaster.forecast(chosen, max(told.horizons))
+        made = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), told)
+        figures[rows.cpu()] = made.float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
 
 
-def figures_of(forecast: Forecast, price: Tensor, horizons: Sequence[int]) -> Tensor:
-    """Figures [B, K] of forecasts from these prices [B], so many bars ahead."""
-    columns = torch.tensor(horizons, device=price.device) - 1
+def figures_of(forecast: Forecast, price: Tensor, told: Told) -> Tensor:
+    """Figures [B, K] of forecasts from these prices [B]."""
+    columns = torch.tensor(told.horizons, device=price.device) - 1
     parts = (
         forecast.expected_return(price),
         forecast.dispersion(price),
         forecast.probability_of_rise(price),
+        *(forecast.log_returns(price).at(level) for level in told.levels),
     )
     return torch.stack([part[:, columns] for part in parts], dim=-1).flatten(1)
 

@@ -89,6 +89,7 @@ def test_observations_past_the_caches_are_the_same(monkeypatch, autoreset, dtype
 
     def run(cache):
         monkeypatch.setattr(numba_step, "last_cache", lambda: cache)
+        monkeypatch.setattr(numba_step, "STREAMED", 0)
         env = PortfolioEnv(tape, 12, config, backend="numba")
         env.reset(3)
         return [env.step(action) for _ in range(25)]

@@ -53,6 +53,8 @@ VECTOR = 16
 CACHED = 4
 """Observations as large as this part of the last cache are written past it: two in turns take half
 of it, and what is read for them the rest."""
+STREAMED = 2048
+"""Bytes of a row from which on that brings anything: its ends are written as usual."""
 _NAMES = (c.FIGURE._fields,)
 _as_arrays = partial(tuple.__new__, StepArrays)
 """Of all fields at once: by name it takes half as long again as a step of a single environment."""
@@ -90,7 +92,8 @@ class NumbaStepper:
         self._rooms = _rooms(params, blocks, self._state.slots.numpy(), market)
         self._room, self._count = self._rooms[0], self.num_envs // params.config.players
         self._rules = numpy_blocks(pack_rules(params))
-        self._rules.whole[c.WHOLE.stream_from] = last_cache() // CACHED
+        if self._new_results().seen[0].nbytes >= STREAMED:
+            self._rules.whole[c.WHOLE.stream_from] = last_cache() // CACHED
         self._rules_of_room = numpy_blocks(pack_rules(without_features(params)))
         self._step_turns, self._draw_block = self._compiled()
         self._draw_again()

@@ -1,0 +1,1 @@
+"""From a forecast to what to hold: direction, confidence, regimes, levels, sizes and their risk."""
