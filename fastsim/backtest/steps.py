@@ -22,7 +22,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.kernels.coverage import COVERAGE, uncovered
 from fastsim.env.nested import combine, take, transform
 from fastsim.env.observe import Observation, observe
-from fastsim.env.state import EnvState, begin_state, check_fit, make_params
+from fastsim.env.state import EnvState, begin_state, check_fit, equipped, make_params
 from fastsim.env.window import BAR_COLUMNS
 from fastsim.market.costs import make_friction
 from fastsim.market.tape import MarketTape
@@ -66,6 +66,7 @@ def make_runners(
     """
     config = replace(config, observation="index", window_columns=BAR_COLUMNS)
     check_fit(tape, config, markets=1)
+    tape = equipped(tape, config)
     missing = _uncovered(tape, config) if fused else []
     if missing:
         log.info("a replay steps on torch: numba does not cover %s", ", ".join(missing))

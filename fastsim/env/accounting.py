@@ -5,6 +5,7 @@
     V+ = V- - C(w V+ - h')         wealth after trading; see `orders`
     h+ = w V+,  c+ = V+ - sum h+
     c' = c+ (1 + interest) - borrow fee on shorts, over calendar days
+    what stops and targets close within the bar turns into cash; see `brackets`
     h  = h+ (1 + r_after)          from the fill to close t + 1
 
 Where trades move prices, orders of a market meet at once, net, and fill at one price, and wealth is
@@ -20,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastsim.env.brackets import Exits, Since, closed, levels, reached, traded
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -28,6 +30,7 @@ from fastsim.env.impact import (
     mean_price,
     push,
 )
+from fastsim.env.nested import transform
 from fastsim.env.orders import Fill, OrderConfig, Wish, cut, rebalance
 from fastsim.market.conditions import Conditions
 from fastsim.market.costs import ALWAYS, Cost, Friction, Venue, total
@@ -52,6 +55,7 @@ class Account(NamedTuple):
     displacement: Displacement  # [M, A] each, or without columns where prices are left alone
     open_orders: Tensor  # [N, A]  account currency; without columns where none are carried
     carry: Tensor  # [N]  what of the cash is lost in its rounding: cash + carry is what is owned
+    since: Since  # [N, A] each, or without columns where positions have no stop or target
 
 
 KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
@@ -61,10 +65,17 @@ KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
     "rate": "of the market",
     "open_orders": "shares",
     "carry": "money",
+    "entry": "shares",
+    "best": "shares",
 }
-"""What becomes of each part of an account: so many shares [N, A] grow with the price and end with
-their asset; shares and money [N] are lost in ruin; what is of the market is its own."""
-_NESTED: Mapping[str, Any] = {"portfolio": Portfolio, "displacement": Displacement}
+"""What becomes of each part of an account: so many shares [N, A], and prices over what they were,
+grow with the price and end with their asset; shares and money [N] are lost in ruin; what is of the
+market is its own."""
+_NESTED: Mapping[str, Any] = {
+    "portfolio": Portfolio,
+    "displacement": Displacement,
+    "since": Since,
+}
 assert tuple(KINDS) == tuple(
     name
     for part in Account._fields
@@ -92,7 +103,7 @@ class Outcome(NamedTuple):
     wealth_traded: Tensor  # [N]  after trading and its costs
     wealth: Tensor  # [N]  at the next close
     turnover: Tensor  # [N]  traded value over the wealth before the trade, sum |dw|, both sides;
-    #                        margin calls apart
+    #                        margin calls and exits apart
     unfilled: Tensor  # [N]  what halts, limits, bans and least commissions kept from being traded
     cost: dict[str, Tensor]  # [N] each, of the trade, by cause
     borrow: Tensor  # [N]
@@ -101,13 +112,16 @@ class Outcome(NamedTuple):
     trade: Tensor | None = None  # [N, A]  bought (positive) and sold
     holdings: Tensor | None = None  # [N, A]  right after the trade
     margin_call: Fill | None = None  # at the next close, where positions may be cut by force
+    exits: Exits | None = None  # within the bar, where positions have stops or targets
 
     @property
     def all_costs(self) -> dict[str, Tensor]:
-        """Cost [N] of the trade and of a margin call, by cause."""
-        if self.margin_call is None:
-            return self.cost
-        return {name: paid + self.margin_call.cost[name] for name, paid in self.cost.items()}
+        """Cost [N] of the trade, of exits and of a margin call, by cause."""
+        costs = self.cost
+        for other in (self.exits, self.margin_call):
+            if other is not None:
+                costs = {name: paid + other.cost[name] for name, paid in costs.items()}
+        return costs
 
     def still_where(self, rows: Tensor, wealth: Tensor, holdings: Tensor) -> Outcome:
         """The same, but that nothing happened to these rows [N] of accounts.
@@ -118,7 +132,9 @@ class Outcome(NamedTuple):
         def none(amount: Tensor) -> Tensor:
             return amount.masked_fill(rows if amount.dim() == 1 else rows[:, None], 0.0)
 
-        margin_call = None
+        exits, margin_call = None, None
+        if self.exits is not None:
+            exits = transform(none, self.exits)
         if self.margin_call is not None:
             margin_call = Fill(
                 trade=none(self.margin_call.trade),
@@ -142,11 +158,12 @@ class Outcome(NamedTuple):
             if self.holdings is None
             else torch.where(rows[:, None], holdings, self.holdings),
             margin_call=margin_call,
+            exits=exits,
         )
 
     @property
     def total_cost(self) -> Tensor:
-        """Cost [N] of the trade and of a margin call."""
+        """Cost [N] of the trade, of exits and of a margin call."""
         return total(self.all_costs)
 
 
@@ -155,7 +172,7 @@ def lone(portfolio: Portfolio) -> Account:
     nothing = portfolio.holdings[:, :0]
     still = Displacement(transient=nothing, rate=nothing)
     carry = torch.zeros_like(portfolio.cash)
-    return Account(portfolio=portfolio, displacement=still, open_orders=nothing, carry=carry)
+    return Account(portfolio, still, nothing, carry, Since(nothing, nothing))
 
 
 def receive(account: Account, amount: Tensor) -> Account:
@@ -196,6 +213,7 @@ def advance(
     """Trade to the weights of the wealth left after costs, then let the market move.
 
     `closing` is what positions that are cut by force meet at the next close; without it none are.
+    Where positions have stops or targets, `market` says how far prices go within the bar.
     An order does not change its account's own wealth, so the self-financing equation holds whether
     it moves the price or not.
     """
@@ -210,9 +228,11 @@ def advance(
     account = settle(account, fill, terms.impact)
     traded, held = worth(account), account.portfolio.holdings
     account, interest, borrow = accrue(account, market, friction)
+    exits, margin_call = None, None
+    if terms.orders.brackets:
+        account, exits = leave(account, before > 0, market, friction, terms, closing)
     account = reach_close(account, market)
-    margin_call = None
-    if closing is not None:
+    if closing is not None and terms.orders.maintenance_margin > 0:
         account, margin_call = call_margin(account, closing, friction, terms)
     wealth = worth(account)
     return account, Outcome(
@@ -229,6 +249,7 @@ def advance(
         trade=fill.trade,
         holdings=held,
         margin_call=margin_call,
+        exits=exits,
     )
 
 
@@ -244,7 +265,8 @@ def reach_fill(account: Account, growth: Tensor, impact: ImpactConfig) -> Accoun
 def settle(account: Account, fill: Fill, impact: ImpactConfig) -> Account:
     """Exchange what was traded for cash, at the price that the orders of each market meet at."""
     displacement, trade = account.displacement, fill.trade
-    account = account._replace(open_orders=fill.rest)
+    since = traded(account.since, account.portfolio.holdings, trade)
+    account = account._replace(open_orders=fill.rest, since=since)
     if not displacement.exists:
         return _exchanged(account, trade, trade.sum(-1) + total(fill.cost))
     net = trade.view(len(displacement.rate), -1, trade.shape[-1]).sum(1)  # [M, A]
@@ -276,6 +298,39 @@ def accrue(
     return receive(account, interest - borrow), interest, borrow
 
 
+def leave(
+    account: Account,
+    solvent: Tensor,
+    market: Conditions,
+    friction: Friction,
+    terms: Terms,
+    closing: Conditions | None,
+) -> tuple[Account, Exits]:
+    """Close the positions of the solvent [N] whose stop or target the bar reaches, at its costs.
+
+    An exit is filled whole, whatever a bar's volume, as a margin call is, and ends what is open of
+    its asset. A commission by the share is on those of the bar, which `closing` tells the price of.
+    """
+    holdings = account.portfolio.holdings
+    found = reached(levels(account.since, holdings, terms.orders), holdings, market)
+    stopped, taken = (hit & solvent[:, None] for hit in (found.stopped, found.taken))
+    left = stopped | taken
+    trade = torch.where(left, -found.growth * holdings, 0.0)
+    price = market.price if closing is None else closing.price / (1.0 + market.r_after)
+    venue = Venue(market._replace(price=price * found.growth), friction, terms.costs)
+    cost = venue.charge(trade)
+    account = _each_part(
+        account, shares=lambda held: torch.where(left, 0.0, held) if held.numel() else held
+    )
+    exits = Exits(
+        trade=trade,
+        cost=cost,
+        stopped=torch.where(stopped, trade.abs(), 0.0).sum(-1),
+        taken=torch.where(taken, trade.abs(), 0.0).sum(-1),
+    )
+    return receive(account, -trade.sum(-1) - total(cost)), exits
+
+
 def reach_close(account: Account, market: Conditions) -> Account:
     """From the fill to the next close: prices move, and what is delisted is paid out."""
     growth, displacement = 1.0 + market.r_after, account.displacement
@@ -285,7 +340,8 @@ def reach_close(account: Account, market: Conditions) -> Account:
     if displacement.exists:
         rate = displacement.rate / _shared(growth, displacement)
         displacement = displacement._replace(rate=rate)
-    return _grown(account, growth)._replace(displacement=displacement)
+    account = _grown(account, growth)._replace(displacement=displacement)
+    return account._replace(since=closed(account.since, account.portfolio.holdings))
 
 
 def pay_out(account: Account, delisted: Tensor, growth: Tensor) -> Account:

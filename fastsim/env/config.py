@@ -86,6 +86,11 @@ def _check_together(config: EnvConfig) -> None:
             "OrderConfig.whole_shares counts shares at the prices of the data, and "
             "EnvConfig.impact moves them: use one or the other"
         )
+    if config.orders.brackets and config.impact.moves_prices:
+        raise ConfigError(
+            "OrderConfig.stop, target and trailing are met at the prices of the data, and "
+            "EnvConfig.impact moves them: use one or the other"
+        )
     if config.randomize.price_impact and not config.impact.moves_prices:
         raise ConfigError(
             "randomize.price_impact is a factor on impact, which is off: set "

@@ -54,9 +54,10 @@ def meet(params: EnvParams, state: EnvState) -> tuple[Conditions, Friction]:
     )
 
 
-def meet_margin_call(params: EnvParams, state: EnvState, market: Conditions) -> Conditions | None:
-    """What forced sales would meet at the close that `market` leads to; None if there are none."""
-    if params.config.orders.maintenance_margin == 0:
+def meet_closing(params: EnvParams, state: EnvState, market: Conditions) -> Conditions | None:
+    """What holds at the close that `market` leads to; None if the fill is the last trade."""
+    orders = params.config.orders
+    if orders.maintenance_margin == 0 and not orders.brackets:
         return None
     bar = (state.episode.bar + 1).clamp_max(len(params.tape) - 1)  # rows that restart are past it
     return conditions_on_close(params.tape, market, bar, _volatility(params, state))
@@ -84,7 +85,7 @@ def trade_and_move(
     if config.episode.liquidate_at_end:
         weights, hold = torch.where(last[:, None], 0.0, weights), hold & ~last
     market, friction = meet(params, state)
-    closing = meet_margin_call(params, state, market)
+    closing = meet_closing(params, state, market)
     wish = Wish(weights=weights, hold=hold)
     account, outcome = advance(state.account, wish, market, friction, rules.terms, closing)
     if config.players > 1:

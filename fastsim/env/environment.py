@@ -34,7 +34,7 @@ from fastsim.env.observe import (
     window_observation,
 )
 from fastsim.env.start import Rows, Starts, chosen_starts, keys_under, rows_to_begin
-from fastsim.env.state import EnvState, begin_state, check_fit, make_params
+from fastsim.env.state import EnvState, begin_state, check_fit, equipped, make_params
 from fastsim.errors import ActionError, ConfigError
 from fastsim.market.costs import Friction, make_friction
 from fastsim.market.tape import MarketTape
@@ -68,6 +68,8 @@ class PortfolioEnv:
     ------
     ConfigError
         Settings that contradict each other or the tape.
+    DataError
+        Stops or targets, and bars without opens, highs or lows.
     """
 
     def __init__(
@@ -97,9 +99,10 @@ class PortfolioEnv:
         markets = num_envs // config.players
         self.worlds: LaidWorlds | None = None
         if isinstance(tape, FreshWorlds):
-            self.worlds = tape.lay(markets)
+            self.worlds = tape.lay(markets, extremes=config.orders.brackets)
             tape = self.worlds.tape
         check_fit(tape, config, markets)
+        tape = equipped(tape, config)
         if friction is None:
             friction = make_friction(config.costs, num_envs, device=tape.device, dtype=tape.dtype)
         elif friction.fee.shape != (num_envs,):
@@ -108,7 +111,7 @@ class PortfolioEnv:
             )
         self.params = make_params(tape, friction, config)
         self.cost_names = tuple(cost.name for cost in self.params.rules.terms.costs)  # charged
-        self._told_names = told_names(self.cost_names)
+        self._told_names = told_names(self.cost_names, exits=config.orders.brackets)
         self.num_envs = num_envs
         self._deal(seed)
         state = self._first_state(seed)

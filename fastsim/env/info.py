@@ -18,6 +18,7 @@ from fastsim.market.features import FEATURE_LIMIT
 
 WEALTH = ("wealth_before", "wealth_at_fill", "wealth_traded", "wealth")
 ORDERS = ("turnover", "unfilled")
+EXITS = ("stopped", "taken")
 CARRY = ("borrow", "interest")
 
 
@@ -27,17 +28,20 @@ def figure_names(costs: Iterable[str]) -> tuple[str, ...]:
 
 
 def figures_of(transition: Transition) -> dict[str, Tensor]:
-    """Figures [N] of a step under their names, in their order."""
+    """Figures [N] of a step under their names, in their order; those of exits, if any, last."""
     outcome = transition.outcome
     named = {name: getattr(outcome, name) for name in (*WEALTH, *ORDERS, *CARRY)}
     costs = outcome.all_costs
     named |= {"reward": transition.reward} | costs
-    return {name: named[name] for name in figure_names(costs)}
+    exits = {} if outcome.exits is None else {n: getattr(outcome.exits, n) for n in EXITS}
+    return {name: named[name] for name in figure_names(costs)} | exits
 
 
-def told_names(costs: Iterable[str]) -> tuple[str, ...]:
-    """Keys of every `info`, where trades are charged these costs."""
-    return ("bar", "date", "wealth", "weights", *ORDERS, "cost", *costs, *CARRY, "invalid_actions")
+def told_names(costs: Iterable[str], *, exits: bool = False) -> tuple[str, ...]:
+    """Keys of every `info`, where trades are charged these costs and `exits` may happen."""
+    of_exits = EXITS if exits else ()
+    orders = (*ORDERS, *of_exits)
+    return ("bar", "date", "wealth", "weights", *orders, "cost", *costs, *CARRY, "invalid_actions")
 
 
 MEANING = {
@@ -56,7 +60,15 @@ MEANING = {
         "value of what was asked for and not traded, both sides: participation, halts, bans on "
         "shorts and least commissions refused it; in account currency",
     ),
-    "cost": ("float", "of the trade and of a margin call, in account currency: the parts below"),
+    "stopped": (
+        "float",
+        "value of positions that a stop closed within the bar; where `orders` has any, as `taken`",
+    ),
+    "taken": ("float", "value of positions that were closed at their target"),
+    "cost": (
+        "float",
+        "of the trade, of exits and of a margin call, in account currency: the parts below",
+    ),
     "borrow": ("float", "fee on shorts until the close, apart from `cost`"),
     "interest": ("float", "earned by cash until the close"),
     "invalid_actions": ("int64", "actions that were not finite and held, since the last reset"),
@@ -324,7 +336,7 @@ def table() -> str:
     lines = ["| key | of each row | what it is |", "| --- | --- | --- |"]
     always = ", ".join(f"`{cost.name}`" for cost in ALWAYS)
     part = "float", f"part of `cost`: {always}, and each of `CostConfig.also`"
-    for name in told_names(["<part>"]):
+    for name in told_names(["<part>"], exits=True):
         kind, what = MEANING.get(name, part)
         shown = "each part by its name" if name == "<part>" else f"`{name}`"
         lines.append(f"| {shown} | {kind} | {what} |")
@@ -332,7 +344,8 @@ def table() -> str:
 
 
 def _names(params: EnvParams) -> tuple[str, ...]:
-    return told_names(cost.name for cost in params.rules.terms.costs)
+    costs = (cost.name for cost in params.rules.terms.costs)
+    return told_names(costs, exits=params.config.orders.brackets)
 
 
 if __name__ == "__main__":

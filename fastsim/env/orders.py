@@ -37,15 +37,31 @@ class OrderConfig:
     maintenance_margin: float = 0.0
     """Share of gross exposure that wealth must cover at each close, or else all positions are cut
     in proportion, at that close and its costs, to what it does cover; 0 never does."""
+    stop: float = 0.0
+    """Part of the price at which a position was entered, on average, whose loss closes it, within
+    the bar in which it is reached; see `fastsim.env.brackets`. 0 is none, here and below."""
+    target: float = 0.0
+    """Part of that price whose gain closes the position."""
+    trailing: float = 0.0
+    """Part of the best close since a position was opened by which the price falls back (of a short
+    position: rises) to close it."""
 
     def __post_init__(self) -> None:
         require_choice(self, "unfilled")
         require_between(self, "maintenance_margin", 0, 1)
+        require_between(self, "stop", 0, 1)
+        require_between(self, "target", 0, 100)
+        require_between(self, "trailing", 0, 1)
 
     @property
     def carries(self) -> bool:
         """Whether open orders are kept."""
         return self.unfilled == "carry"
+
+    @property
+    def brackets(self) -> bool:
+        """Whether positions have a stop or a target."""
+        return max(self.stop, self.target, self.trailing) > 0
 
 
 class Wish(NamedTuple):

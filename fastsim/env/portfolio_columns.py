@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastsim.config import configuration
 from fastsim.env.accounting import Account
+from fastsim.env.brackets import Levels, distances
 from fastsim.env.episode import Episode
 from fastsim.env.slots import to_slots
 from fastsim.errors import ConfigError
@@ -82,6 +83,11 @@ def _displacement(standing: Standing) -> Tensor:
     return (100.0 * displacement.transient).repeat_interleave(standing.config.players, 0)
 
 
+def _distances(standing: Standing) -> Levels:
+    account, orders = standing.account, standing.config.orders
+    return distances(account.since, account.portfolio.holdings, orders)
+
+
 PORTFOLIO_COLUMNS: Registry[PortfolioColumn] = Registry(
     "portfolio column",
     PortfolioColumn,
@@ -104,12 +110,25 @@ PORTFOLIO_COLUMNS: Registry[PortfolioColumn] = Registry(
             values=lambda now: now.account.open_orders / now.positive_wealth[:, None],
             shown=lambda config: config.orders.carries,
         ),
+        PortfolioColumn(
+            name="stop",
+            of="asset",
+            values=lambda now: _distances(now).stop,
+            shown=lambda config: max(config.orders.stop, config.orders.trailing) > 0,
+        ),
+        PortfolioColumn(
+            name="target",
+            of="asset",
+            values=lambda now: _distances(now).target,
+            shown=lambda config: config.orders.target > 0,
+        ),
     ),
 )
 """Weights at the close; drawdown from the highest wealth, and growth since the start; transient
 displacement of prices in hundredths, where trades move them or orders stay open, which have the
-same place in either case; open orders in units of wealth. What is added to these is shown where
-`EnvConfig.columns` names it."""
+same place in either case; open orders in units of wealth; how far the price is from the stop and
+from the target of each position, as a part of itself, 0 where nothing is held. What is added to
+these is shown where `EnvConfig.columns` names it."""
 ALWAYS = tuple(PORTFOLIO_COLUMNS.values())
 
 

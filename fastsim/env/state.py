@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastsim.env.accounting import Account, Portfolio, Terms, worth
 from fastsim.env.actions import ACTIONS, ActionMode
+from fastsim.env.brackets import Since, entered_now
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import Episode, begin, check_room
 from fastsim.env.impact import Displacement, undisturbed
@@ -29,6 +30,7 @@ class EnvState(NamedTuple):
     displacement: Displacement
     open_orders: Tensor  # [N, A]  what orders still lack; without columns where none are carried
     carry: Tensor  # [N]  of the cash, what its type cannot hold; see `accounting.receive`
+    since: Since  # [N, A] each, how prices stand to entries; see `brackets`
     episode: Episode
     peak: Tensor  # [N]  highest wealth of the episode
     memory: Any  # what the reward remembers: a `NamedTuple` of tensors [N, ...]
@@ -100,6 +102,11 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
         )
 
 
+def equipped(tape: MarketTape, config: EnvConfig) -> MarketTape:
+    """The tape with what these rules need of it; DataError if the data has not got that."""
+    return tape.with_extremes() if config.orders.brackets else tape
+
+
 def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvParams:
     """Look up what the configuration names."""
     rules = Rules(
@@ -132,6 +139,7 @@ def begin_state(
         displacement=_undisturbed(params, episode.bar, key, number),
         open_orders=nothing if config.orders.carries else nothing[:, :0],
         carry=torch.zeros_like(portfolio.cash),
+        since=entered_now(portfolio.holdings, config.orders),
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),

@@ -54,6 +54,9 @@ COLUMNS: Registry[Column] = Registry(
         Column(name="borrow", volatility="stays", closing="stays"),
         Column(name="shortable", volatility="stays", closing="stays"),
         Column(name="delisted", volatility="stays", closing="stays"),
+        Column(name="r_open", volatility="compounds", closing="zero"),
+        Column(name="r_high", volatility="compounds", closing="zero"),
+        Column(name="r_low", volatility="compounds", closing="zero"),
     ),
 )
 """The columns that fastsim itself makes, and those that were added to them."""

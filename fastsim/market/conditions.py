@@ -30,6 +30,9 @@ class Conditions(NamedTuple):
     borrow: Tensor | None = None  # [N, A]  fee per year; NaN where the account's own applies
     shortable: Tensor | None = None  # [N, A]  bool: shorts may be opened and grow
     delisted: Tensor | None = None  # [N, A]  bool: paid out at the next close
+    r_open: Tensor | None = None  # [N, A]  simple return from the fill to the bar's first price
+    r_high: Tensor | None = None  # [N, A]  to its highest; -1 where it is not known
+    r_low: Tensor | None = None  # [N, A]  to its lowest; infinite where it is not known
     more: Mapping[str, Tensor] = NOTHING  # [N, A] or [N], what was added to the block
 
     @property

@@ -28,8 +28,8 @@ from fastsim.market.conditions import Conditions
 
 RESERVED = (
     *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
-    *("unfilled", "cost", "weights", "bar", "borrow", "interest", "date", "strategy"),
-    *("invalid_actions", "final_obs", "_final_obs", "episode"),
+    *("unfilled", "stopped", "taken", "cost", "weights", "bar", "borrow", "interest", "date"),
+    *("strategy", "invalid_actions", "final_obs", "_final_obs", "episode"),
     *("episode_statistics", "_episode_statistics"),
 )
 """What `info`, histories and files have under these names."""

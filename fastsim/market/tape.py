@@ -24,6 +24,7 @@ from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import require_known
 from fastsim.market.benchmark import market_return_of
 from fastsim.market.block import COLUMNS, Block, Column
+from fastsim.market.extremes import EXTREMES, extremes_of
 from fastsim.market.features import (
     FEATURE_LIMIT,
     FeatureConfig,
@@ -125,7 +126,8 @@ class MarketTape:
     infinite without volume), `impact_scale` (sigma / sqrt(average traded value)), `price` (of one
     share at the fill, as traded; 1 where nothing trades), and where there are such: `borrow` (fee
     on shorts per year; NaN where the environment's own applies), `shortable` (shorts may be opened
-    and grow), `delisted` (paid out in cash at the close of t + 1). Of every bar: `years` to the
+    and grow), `delisted` (paid out in cash at the close of t + 1), and what
+    `fastsim.market.extremes` adds. Of every bar: `years` to the
     close of t + 1, `interest` (what a unit of cash earns till then), `market_return` (that of equal
     weights in what is tradable, see `fastsim.market.benchmark`)."""
     fill: FillPrice
@@ -139,6 +141,8 @@ class MarketTape:
     rising: tuple[str, ...] = ()
     """Features that are higher by log f in an episode whose log returns are all f times as large;
     see `Feature.rises_with_volatility`."""
+    volatility_window: int = FeatureConfig().volatility_window
+    """Bars that `known.sigma` looks back on."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -271,6 +275,24 @@ class MarketTape:
             known=self.known._replace(features=torch.cat([table, *added], dim=-1)),
         )
 
+    def with_extremes(self) -> MarketTape:
+        """The same with how far prices go within the next bar, if it has not got that yet.
+
+        Raises
+        ------
+        DataError
+            The data has no opens, highs or lows.
+        """
+        if set(EXTREMES) <= set(self.next):
+            return self
+        tables = extremes_of(
+            self.known.bars,
+            self.next["r_after"],
+            bars_per_world=self.bars_per_world,
+            filled_at_open=self.fill == "next_open",
+        )
+        return replace(self, next=self.next.changed(tables))
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> MarketTape:
         """Copy the tables to another device, or numbers to another floating-point type."""
 
@@ -363,6 +385,7 @@ def make_tape(
         first=first,
         last=len(bars) - 1,
         rising=config.features.rising,
+        volatility_window=config.features.volatility_window,
     )
 
 

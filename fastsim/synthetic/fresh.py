@@ -88,9 +88,12 @@ class FreshWorlds:
         """The same source of worlds, laid out on another device."""
         return replace(self, device=device)
 
-    def lay(self, markets: int) -> LaidWorlds:
-        """A tape with room for the worlds of `markets` markets; errors as `draw`."""
-        return LaidWorlds(self, markets)
+    def lay(self, markets: int, *, extremes: bool = False) -> LaidWorlds:
+        """A tape with room for the worlds of `markets` markets; errors as `draw`.
+
+        With `extremes` it says how far prices go within bars, as `MarketTape.with_extremes` does.
+        """
+        return LaidWorlds(self, markets, extremes=extremes)
 
 
 class LaidWorlds:
@@ -99,9 +102,9 @@ class LaidWorlds:
     Until `deal`, the worlds of one batch lie on it again and again.
     """
 
-    def __init__(self, source: FreshWorlds, markets: int) -> None:
-        self.source, self.markets = source, markets
-        self._drawn = (0, 0), source.draw(0, 0)  # key and number of a batch, and the batch
+    def __init__(self, source: FreshWorlds, markets: int, *, extremes: bool = False) -> None:
+        self.source, self.markets, self._extremes = source, markets, extremes
+        self._drawn = (0, 0), self._draw(0, 0)  # key and number of a batch, and the batch
         count = source.ahead * markets
         self.tape = _repeated(self._drawn[1], count, source.ahead)
         self.key, self.ahead = 0, 0  # of the sequence, and its first world not laid yet
@@ -169,8 +172,12 @@ class LaidWorlds:
     def _batch(self, key: int, batch: int) -> MarketTape:
         """A batch of the sequence: the last one drawn, which may have worlds left, or drawn now."""
         if self._drawn[0] != (key, batch):
-            self._drawn = (key, batch), self.source.draw(key, batch)
+            self._drawn = (key, batch), self._draw(key, batch)
         return self._drawn[1]
+
+    def _draw(self, key: int, batch: int) -> MarketTape:
+        drawn = self.source.draw(key, batch)
+        return drawn.with_extremes() if self._extremes else drawn
 
     def _copy(
         self, drawn: MarketTape, worlds: NDArray[np.int64], places: NDArray[np.int64]

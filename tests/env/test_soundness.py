@@ -21,7 +21,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 from fastsim.market.costs import total
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -76,6 +76,10 @@ def rules(draw):
         price_impact=(0.1, 4.0) if impact.moves_prices else (),
         assets=draw(st.sampled_from([(), (1, 3)])),
     )
+    levels = {
+        name: 0.0 if impact.moves_prices else draw(st.sampled_from([0.0, 0.01, 0.04]))
+        for name in ("stop", "target", "trailing")
+    }
     try:
         return replace(
             config,
@@ -83,6 +87,7 @@ def rules(draw):
                 unfilled=draw(st.sampled_from(["drop", "carry"])),
                 whole_shares=by_share and not impact.moves_prices,
                 maintenance_margin=draw(st.sampled_from([0.0, 0.2, 0.9])),
+                **levels,
             ),
             impact=impact,
             players=draw(st.sampled_from([1, 3])),
@@ -110,7 +115,7 @@ def test_random_rules_on_random_worlds_keep_sound_books(plan, config, seed):
     tape = plan.make()
     try:
         env = PortfolioEnv(tape, ROWS, config, seed=seed, backend="torch")
-    except ConfigError:
+    except (ConfigError, DataError):
         assume(False)
     env.reset(seed)
     for action in actions(tape, config, seed, ROWS, STEPS):
@@ -144,6 +149,10 @@ def added_up(state, market, outcome, impact):
     holdings, rate = holdings * growth, rate / growth
     holdings, cash, rate = exchanged(holdings, cash, rate, outcome.trade, outcome.cost, players)
     cash = cash + outcome.interest.numpy() - outcome.borrow.numpy()
+    if outcome.exits is not None:
+        sold = outcome.exits.trade.numpy()
+        cash = cash - sold.sum(1) - total(outcome.exits.cost).numpy()
+        holdings = np.where(sold != 0, 0.0, holdings)
     growth = 1 + market.r_after.numpy()
     if market.delisted is not None:
         gone = market.delisted.numpy()

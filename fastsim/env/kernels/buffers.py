@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
+from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.episode import Episode
@@ -28,7 +29,6 @@ from fastsim.env.randomize import DRAWN_COSTS
 from fastsim.env.reward import RewardMemory
 from fastsim.env.slots import View
 from fastsim.env.state import EnvParams, EnvState, endowment
-from fastsim.market.block import Block
 
 _COSTS = tuple((name, getattr(c.FIGURE, name)) for name in c.COSTS)
 Blocks = TypeVar("Blocks", bound=tuple[Tensor, ...])
@@ -72,6 +72,7 @@ class State(NamedTuple):
             displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
             open_orders=self.open_orders[:, :assets],
             carry=money["carry"],
+            since=Since(entry=self.holdings[:, :0], best=self.holdings[:, :0]),
             portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
                 **{name: counters[name] for name in Episode._fields if name in counters},
@@ -246,8 +247,8 @@ def _terms(params: EnvParams, vector: int) -> Tensor:
     rows = {
         "price": price,
         "borrow": following["borrow"] if "borrow" in following else price * torch.nan,
-        "shortable": _flag(following, "shortable", otherwise=True),
-        "delisted": _flag(following, "delisted", otherwise=False),
+        "shortable": _flag(params, "shortable", otherwise=True),
+        "delisted": _flag(params, "delisted", otherwise=False),
         "listed": listed.to(price.dtype),
         "closing_price": torch.where(listed, closing, 1.0),
         "closing_scale": following["impact_scale"][then],
@@ -256,8 +257,9 @@ def _terms(params: EnvParams, vector: int) -> Tensor:
     return pad(table, (0, -tape.num_assets % vector), value=1.0)
 
 
-def _flag(block: Block, name: str, *, otherwise: bool) -> Tensor:
+def _flag(params: EnvParams, name: str, *, otherwise: bool) -> Tensor:
     """A column of truth values [T, A] as numbers."""
+    block = params.tape.next
     price = block["price"]
     given = block[name] if name in block else torch.full_like(price, otherwise)
     return given.to(price.dtype)

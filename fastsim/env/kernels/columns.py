@@ -66,6 +66,7 @@ WHOLE = places(
     *("carries", "whole_shares", "by_order", "lends", "bans", "delists"),
     "stream_from",
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
+    *("stop_at", "target_at"),
 )
 """Entries of `Rules.whole`; a horizon of 0 is none, and so are 0 assets to be drawn. From so many
 bytes on, observations are written past a CPU's caches. The last are where portfolio columns begin.
@@ -86,8 +87,8 @@ REWARD = places(
 """Numbers that stand for rewards."""
 assert tuple(column for column, _ in DRAWN_COSTS.values()) == FRICTION._fields[: len(DRAWN_COSTS)]
 assert tuple(DRAWN_COSTS) == DRAWN._fields[: len(DRAWN_COSTS)]
-PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order")
-"""Portfolio columns that kernels write."""
+PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order", "stop", "target")
+"""Portfolio columns that kernels write; those of stops and targets, not every one."""
 NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))
 NUM_FIGURES, NUM_FLAGS, NUM_COSTS = len(FIGURE), len(FLAG), len(COSTS)
 NUM_TERMS, NUM_FEES = len(TERM), len(FEE)

@@ -36,7 +36,7 @@ class Values:
         return ", ".join("off" if _is_off(value) else f"`{value}`" for value in self.known)
 
 
-ANY, NONE = Values(), Values(((),))
+ANY, NONE, OFF = Values(), Values(((),)), Values((0.0,))
 
 
 def only(*values: Any) -> Values:
@@ -93,6 +93,9 @@ FUSED = Coverage(
         "orders.unfilled": only("drop", "carry"),
         "orders.whole_shares": only(False, True),
         "orders.maintenance_margin": ANY,
+        "orders.stop": OFF,
+        "orders.target": OFF,
+        "orders.trailing": OFF,
         "randomize.fee_bps": ANY,
         "randomize.half_spread_bps": ANY,
         "randomize.impact": ANY,
@@ -118,17 +121,19 @@ FUSED = Coverage(
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
-        | {"worlds", "worlds_per_market", "rising"}
+        | {"worlds", "worlds_per_market", "rising", "volatility_window"}
     ),
     frictions=frozenset(c.FRICTION._fields + c.FEE._fields),
     costs=frozenset(c.COSTS),
     memory=frozenset(c.MEMORY),
-    columns=frozenset(c.PORTFOLIO),
+    columns=frozenset(c.PORTFOLIO) - {"stop", "target"},
     state=frozenset(
         {"portfolio.holdings", "portfolio.cash", "displacement.transient", "displacement.rate"}
         | {
             "open_orders",
             "carry",
+            "since.entry",
+            "since.best",
             "peak",
             "memory.mean",
             "memory.square",
@@ -141,6 +146,7 @@ FUSED = Coverage(
     outcome=frozenset(
         {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "unfilled"}
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
+        | {"exits"}
     ),
 )
 COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}

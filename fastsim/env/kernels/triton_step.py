@@ -29,6 +29,7 @@ from fastsim.env.kernels.buffers import (
     seen_width,
     without_features,
 )
+from fastsim.env.kernels.coverage import COVERAGE
 from fastsim.env.kernels.triton_kernel import INTERPRETED, Further, step_kernel
 from fastsim.env.kernels.triton_launch import Launch, launch_of
 from fastsim.env.nested import flatten, take
@@ -187,7 +188,7 @@ def constants(
     launch = launch or usual_launch(params)
     tape, config, randomize = params.tape, params.config, params.config.randomize
     assets, horizon = tape.num_assets, config.episode.horizon
-    block, seats = lanes_of(params)
+    (block, seats), places = lanes_of(params), column_places(params)
     return {
         "assets": assets,
         "padded": assets + -assets % VECTOR,
@@ -214,7 +215,7 @@ def constants(
         "told": single_orders,
         "further": _further(params),
         "pitch": padded_width(seen_width(params), tape.dtype, SECTOR),
-        **{f"{name}_at": place for name, place in column_places(params).items()},
+        **{f"{name}_at": places[name] for name in sorted(COVERAGE["triton"].columns)},
         "drawn": sum(
             1 << place for place, name in enumerate(c.DRAWN._fields) if getattr(randomize, name)
         ),
