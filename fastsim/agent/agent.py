@@ -20,6 +20,7 @@ from fastsim.agent.window import checked_window
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Account, Portfolio
 from fastsim.env.actions import ACTIONS
+from fastsim.env.brackets import entered_now
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement
 from fastsim.env.observe import Observation
@@ -77,8 +78,9 @@ class Agent:
         key = "" if forecaster is None else forecaster.key
         if key != spec.forecaster_key:
             raise CheckpointError(
-                f"the agent learned by forecasts of {spec.forecaster_key or 'nobody'}, and these are "
-                f"of {key or 'nobody'}: install the version that it was trained with, or train anew"
+                f"the agent learned by forecasts of {spec.forecaster_key or 'nobody'}, and these "
+                f"are of {key or 'nobody'}: install the version that it was trained with, or "
+                f"train anew"
             )
         self.spec, self.policy, self.forecaster = spec, policy, forecaster
 
@@ -196,8 +198,8 @@ class Agent:
             for symbol in given:
                 if symbol not in self.symbols and given[symbol]:
                     raise DataError(
-                        f"the account has {name.replace('_', ' ')} of {symbol}, which the agent does "
-                        f"not trade: keep them in another account"
+                        f"the account has {name.replace('_', ' ')} of {symbol}, which the agent "
+                        f"does not trade: keep them in another account"
                     )
             values[name] = np.array([given.get(each, 0.0) for each in self.symbols]) * prices
         return values
@@ -217,6 +219,7 @@ class Agent:
             Displacement(nothing, nothing),
             orders if rules.orders.carries else nothing,
             torch.zeros(1, dtype=numbers),
+            entered_now(holdings, rules.orders),
         )
         standing = Standing(
             account=account,
@@ -257,9 +260,7 @@ class Agent:
             why=Reasons(observation, forecast, self._bounds(action[0])),
         )
 
-    def _trade(
-        self, weights: NDArray[Any], wealth: float, holdings: NDArray[Any]
-    ) -> NDArray[Any]:
+    def _trade(self, weights: NDArray[Any], wealth: float, holdings: NDArray[Any]) -> NDArray[Any]:
         """Values to trade [A] so that weights are exact after fee and half spread.
 
         V+ = V - C(w V+ - h), by repetition: C changes by a small part of what V+ does.

@@ -1,4 +1,4 @@
-"""What an agent needs to know of an account, and what it remembers from one decision to the next."""
+"""What an agent has to know of an account, and what it remembers from decision to decision."""
 
 from __future__ import annotations
 
@@ -152,8 +152,9 @@ def _check_closes(
         return
     if off.all() and np.ptp(ratio) <= ALIKE * abs(ratio[0]):
         raise DataError(
-            f"closes of {symbol} are {ratio[0]:.6g} times what they were at the last decision: they "
-            f"were adjusted anew, for a split or a dividend; adjust shares held and the state alike"
+            f"closes of {symbol} are {ratio[0]:.6g} times what they were at the last decision: "
+            f"they were adjusted anew, for a split or a dividend; adjust shares held and the state "
+            f"alike"
         )
     first = int(off.argmax())
     raise DataError(

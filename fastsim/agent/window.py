@@ -49,8 +49,8 @@ def checked_window(
             raise DataError(f"bars have no {name}, and those the agent learned from had: add it")
     if "adj_close" not in spec.fields and bars.adj_close is not None:
         raise DataError(
-            "bars have an adj_close, and those the agent learned from had none: give closes that are "
-            "adjusted, or not, as they were then"
+            "bars have an adj_close, and those the agent learned from had none: give closes that "
+            "are adjusted, or not, as they were then"
         )
     if len(bars) < needed:
         raise DataError(f"{len(bars)} bars are too few: the agent looks back on {needed}")
@@ -59,8 +59,8 @@ def checked_window(
     last = window.timestamps[-1]
     if spec.calendar.closes(last) > now:
         raise DataError(
-            f"the bar of {show(last)} is not over before {show(spec.calendar.closes(last))}, and it "
-            f"is {show(now)}: wait, or leave it out"
+            f"the bar of {show(last)} is not over before {show(spec.calendar.closes(last))}, and "
+            f"it is {show(now)}: wait, or leave it out"
         )
     for name in ("close", *spec.fields):
         _check_numbers(window, name)
@@ -73,6 +73,6 @@ def _check_numbers(bars: Bars, name: str) -> None:
     if not known.all():
         row, column = np.argwhere(~known)[-1]
         raise DataError(
-            f"{bars.symbols[column]} has no {name} on {show(bars.timestamps[row])}: the agent cannot "
-            f"decide by bars with gaps; mend them"
+            f"{bars.symbols[column]} has no {name} on {show(bars.timestamps[row])}: the agent "
+            f"cannot decide by bars with gaps; mend them"
         )

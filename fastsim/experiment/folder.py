@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from fastsim.agent.artifact import POLICY
 from fastsim.config import save_yaml
 from fastsim.errors import ConfigError
 from fastsim.experiment.config import TrainConfig
@@ -37,4 +38,9 @@ def start_run(config: object, folder: Path) -> Path:
 
 def policy_folder(run: Path, checkpoint: str = "best") -> Path:
     """Where a run keeps its policy: the best on the validation bars, or the latest."""
-    return run / ("policy" if checkpoint == "best" else f"policy-{checkpoint}")
+    return agent_folder(run, checkpoint) / POLICY
+
+
+def agent_folder(run: Path, checkpoint: str = "best") -> Path:
+    """Where a run keeps its agent, with the best policy on the validation bars, or the latest."""
+    return run / ("agent" if checkpoint == "best" else f"agent-{checkpoint}")

@@ -6,13 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from fastsim.agent.artifact import AgentSpec
+from fastsim.agent.calendar import TradingCalendar
+from fastsim.agent.window import fields_of
+from fastsim.data.bars import Bars
 from fastsim.data.sample import SPLITS
 from fastsim.data.source import load_bars
 from fastsim.data.split import dates_of_split, split_by_date
 from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
 from fastsim.experiment.config import Part, TrainConfig
+from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.features import forecast_features
+from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.progress import ON_STDERR, Progress
@@ -28,6 +34,9 @@ class Markets(NamedTuple):
     config: TrainConfig
     """The run's, with the dates at which its bars were cut."""
     worlds: FreshWorlds | None = None
+    agent: AgentSpec | None = None
+    """What an agent that learns here needs to know; None of one that sees higher bars or distances
+    to stops, which none can do yet."""
 
     def part(self, name: Part) -> MarketTape:
         """The tape restricted to the bars of one part."""
@@ -48,7 +57,7 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
     tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
-    features = forecast_features(
+    forecasts = forecast_features(
         tape,
         parse_names(config.forecaster),
         config.forecast,
@@ -57,5 +66,25 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
         progress=progress,
     )
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
-    train, validation, test = (part.with_features(features) for part in parts)
-    return Markets(train, validation, test, config, worlds)
+    train, validation, test = (part.with_features(forecasts.features) for part in parts)
+    agent = _agent(config, bars, split.train, tape, forecasts.forecasters.get(""))
+    return Markets(train, validation, test, config, worlds, agent)
+
+
+def _agent(
+    config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
+) -> AgentSpec | None:
+    """What an agent needs to know that learns from these rows of the bars."""
+    if config.tape.features.frames or config.forecast.frames or config.env.orders.brackets:
+        return None
+    return AgentSpec(
+        tape=replace(config.tape, fill=tape.fill),
+        env=config.env,
+        calendar=TradingCalendar.of(bars.timestamps[rows]),
+        fields=fields_of(bars),
+        warmup=tape.first,
+        forecasters=parse_names(config.forecaster),
+        forecast=config.forecast,
+        forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),
+        forecaster_key="" if forecaster is None else forecaster.key,
+    )

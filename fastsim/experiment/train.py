@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from fastsim.agent.artifact import POLICY, save_spec
 from fastsim.config import load_yaml, save_yaml
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.events import events
-from fastsim.experiment.folder import policy_folder, start_name, start_run
+from fastsim.experiment.folder import agent_folder, start_name, start_run
 from fastsim.experiment.markets import Markets, load_markets
 from fastsim.experiment.replays import REPLAY_SECONDS, REPLAYS, validate
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.folder import save_policy
+from fastsim.policy.network import Policy
 from fastsim.policy.spec import make_spec
 from fastsim.progress import ON_STDERR, Progress, Whole, whole
 
@@ -134,15 +136,22 @@ def _train(
                 score = validation["validation/log_growth"]
                 if score > best:
                     best = score
-                    save_policy(trainer.policy, policy_folder(folder))
+                    _save_agent(trainer.policy, markets, agent_folder(folder))
                     trainer.save(checkpoints / "best.pt", best=best)
-                save_policy(trainer.policy, policy_folder(folder, "latest"))
+                _save_agent(trainer.policy, markets, agent_folder(folder, "latest"))
                 trainer.save(checkpoints / "latest.pt", best=best)
             log.log(figures, trainer.iteration)
             task.advance(**_shown(figures))
     if not (checkpoints / "best.pt").exists():
         raise CheckpointError(f"{folder}: no policy had a finite growth on the validation bars")
     return folder
+
+
+def _save_agent(policy: Policy, markets: Markets, folder: Path) -> None:
+    """Write the policy as it is now into an agent's folder, and what else that needs."""
+    save_policy(policy, folder / POLICY)
+    if markets.agent is not None:
+        save_spec(folder, markets.agent)
 
 
 def _shown(figures: Mapping[str, float]) -> dict[str, str]:

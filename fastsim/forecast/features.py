@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -84,6 +85,13 @@ def _check_across(horizons: Sequence[int], frames: Sequence[str]) -> None:
             )
 
 
+class MarketForecasts(NamedTuple):
+    """What is forecast of a market, and who forecasts it."""
+
+    features: dict[str, Tensor]  # [T, A] each
+    forecasters: dict[str, Forecaster]  # by frame; that of the bars themselves is ""
+
+
 def forecast_features(
     tape: MarketTape,
     names: Sequence[str],
@@ -92,8 +100,8 @@ def forecast_features(
     *,
     validation: slice,
     progress: Progress = ON_STDERR,
-) -> dict[str, Tensor]:
-    """Features [T, A] of these forecasters as one, tabulated once; none without a name.
+) -> MarketForecasts:
+    """Features of these forecasters as one, tabulated once; none without a name.
 
     Parameters
     ----------
@@ -110,7 +118,7 @@ def forecast_features(
         Weights cannot be had, or context and horizons do not fit.
     """
     if not names:
-        return {}
+        return MarketForecasts({}, {})
     fitted = settings.weights == FITTED
     weights = None if fitted else parse_weights(settings.weights)
     forecaster = load_ensemble(
@@ -140,7 +148,8 @@ def tabulated_features(
     Its own precision and weights count, not those of the settings. Raises ForecastError where
     context and horizons do not fit it.
     """
-    return _in_frames(tape, lambda *_: forecaster, settings, folder, slice(0), progress)
+    said = _in_frames(tape, lambda *_: forecaster, settings, folder, slice(0), progress)
+    return said.features
 
 
 def _in_frames(
@@ -150,8 +159,8 @@ def _in_frames(
     folder: Path,
     validation: slice,
     progress: Progress,
-) -> dict[str, Tensor]:
-    """Features [T, A] of the bars themselves, of each frame, and of all of them together.
+) -> MarketForecasts:
+    """Features of the bars themselves, of each frame, and of all of them together.
 
     `whose(market, validation, frame)` is who forecasts a market.
     """
@@ -177,7 +186,7 @@ def _in_frames(
             progress=progress,
         )
         features |= nested[-1].columns(together.features(nested[-1].tape), ACROSS)
-    return features
+    return MarketForecasts(features, forecasters)
 
 
 def _table(

@@ -249,7 +249,7 @@ def forecast_last(
     """
     wanted, last = tuple(horizons), len(tape) - 1
     figures = _figures(
-        tape, forecaster, slice(last, last + 1), wanted, context_length, tape.num_assets
+        tape, forecaster, slice(last, last + 1), Told(wanted), context_length, tape.num_assets
     )
     return ForecastTape(figures, wanted)
 
