@@ -237,6 +237,23 @@ def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return given
 
 
+def forecast_last(
+    tape: MarketTape, forecaster: Forecaster, *, horizons: Sequence[int], context_length: int
+) -> ForecastTape:
+    """What is forecast at the last bar of a tape alone, for every asset [1, A, K]; not kept.
+
+    Raises
+    ------
+    ForecastError
+        The horizons do not fit the forecaster.
+    """
+    told, last = Told(tuple(horizons)), len(tape) - 1
+    figures = _figures(
+        tape, forecaster, slice(last, last + 1), told, context_length, tape.num_assets
+    )
+    return ForecastTape(figures, *told)
+
+
 @dataclass
 class _Batch:
     """Series that are asked for at once: half as many once they did not fit."""
