@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.data.frames import check_frames, frame_length
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
+from fastsim.forecast.frames import ACROSS, Frame, build_ensemble_tape
 from fastsim.forecast.interface import Forecaster, Precision, check_horizons
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
-from fastsim.forecast.tape import build_forecast_tape
+from fastsim.forecast.tape import ForecastTape, build_forecast_tape
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
 
@@ -35,6 +37,12 @@ class ForecastConfig:
     implementation: Implementation = "fastsim"
     """Whose code runs the forecasters: "official" is the package of those who published them, where
     there is one and it is installed."""
+    frames: tuple[str, ...] = ()
+    """Higher bars, such as "1h" or "1d", that are forecast too, once each, with horizons and
+    context in such bars: `1h.scaled_forecast_return_5` was said when the last hour had closed."""
+    across: tuple[int, ...] = ()
+    """Bars of the longest frame ahead at which the bars themselves and all frames are averaged, as
+    an ensemble: `across.scaled_forecast_return_1`."""
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
@@ -43,6 +51,9 @@ class ForecastConfig:
             check_horizons(self.horizons)
         except ForecastError as error:
             raise ConfigError(f"ForecastConfig.{error}") from None
+        check_frames(self, "frames")
+        if self.across:
+            _check_across(self.across, self.frames)
         require_between(self, "context_length", 1)
         require_between(self, "batch_size", 1)
         if not isinstance(self.weights, str):
@@ -51,6 +62,26 @@ class ForecastConfig:
             )
         if self.weights != FITTED:
             parse_weights(self.weights)
+
+
+def _check_across(horizons: Sequence[int], frames: Sequence[str]) -> None:
+    """Raise ConfigError unless a bar of the longest frame is whole bars of every other."""
+    try:
+        check_horizons(horizons)
+    except ForecastError as error:
+        raise ConfigError(f"ForecastConfig.across: {error}") from None
+    if not frames:
+        raise ConfigError(
+            "ForecastConfig.across averages several frames and ForecastConfig.frames names none: "
+            'name some, such as ("1h", "1d"), or drop across'
+        )
+    longest = max(frames, key=frame_length)
+    for frame in frames:
+        if frame_length(longest) % frame_length(frame):
+            raise ConfigError(
+                f"ForecastConfig.across: a bar of {longest} is no whole number of bars of {frame}: "
+                f"name frames that the longest is a multiple of"
+            )
 
 
 def forecast_features(
@@ -89,9 +120,11 @@ def forecast_features(
         device=tape.device,
         implementation=settings.implementation,
     )
-    if fitted:
-        forecaster = _fitted(forecaster, settings, tape, validation, progress)
-    return tabulated_features(tape, forecaster, settings, folder, progress=progress)
+
+    def whose(market: MarketTape, rows: slice, of: str) -> Forecaster:
+        return _fitted(forecaster, settings, market, rows, progress, of) if fitted else forecaster
+
+    return _in_frames(tape, whose, settings, folder, validation, progress)
 
 
 def tabulated_features(
@@ -107,7 +140,54 @@ def tabulated_features(
     Its own precision and weights count, not those of the settings. Raises ForecastError where
     context and horizons do not fit it.
     """
-    table = build_forecast_tape(
+    return _in_frames(tape, lambda *_: forecaster, settings, folder, slice(0), progress)
+
+
+def _in_frames(
+    tape: MarketTape,
+    whose: Callable[[MarketTape, slice, str], Forecaster],
+    settings: ForecastConfig,
+    folder: Path,
+    validation: slice,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Features [T, A] of the bars themselves, of each frame, and of all of them together.
+
+    `whose(market, validation, frame)` is who forecasts a market.
+    """
+    frames = [Frame.of(tape, name, "ForecastConfig.frames") for name in settings.frames]
+    own = whose(tape, validation, "")
+    features = _table(tape, own, settings, folder, progress).features(tape)
+    forecasters = {"": own}
+    for frame in frames:
+        mine = whose(frame.tape, frame.rows(validation, len(tape)), f" of {frame.name}")
+        forecasters[frame.name] = mine
+        table = _table(frame.tape, mine, settings, folder, progress)
+        features |= frame.columns(table.features(frame.tape), frame.name)
+    if settings.across:
+        nested = sorted(frames, key=lambda frame: frame_length(frame.name))
+        together = build_ensemble_tape(
+            tape,
+            nested,
+            [own, *(forecasters[frame.name] for frame in nested)],
+            folder,
+            horizons=settings.across,
+            context_length=settings.context_length,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+        features |= nested[-1].columns(together.features(nested[-1].tape), ACROSS)
+    return features
+
+
+def _table(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    settings: ForecastConfig,
+    folder: Path,
+    progress: Progress,
+) -> ForecastTape:
+    return build_forecast_tape(
         tape,
         forecaster,
         folder,
@@ -116,7 +196,6 @@ def tabulated_features(
         batch_size=settings.batch_size,
         progress=progress,
     )
-    return table.features(tape)
 
 
 def _fitted(
@@ -125,6 +204,7 @@ def _fitted(
     tape: MarketTape,
     validation: slice,
     progress: Progress,
+    of: str,
 ) -> Forecaster:
     """The same members with the weights that forecast the validation bars best."""
     if not isinstance(forecaster, Ensemble):
@@ -138,5 +218,5 @@ def _fitted(
     )
     shares = zip(weights, forecaster.members, strict=True)
     text = ", ".join(f"{weight:.3f} {member.card.name}" for weight, member in shares)
-    progress.say(f"Fitted weights: {text}")
+    progress.say(f"Fitted weights{of}: {text}")
     return Ensemble(forecaster.members, weights, on_failure=forecaster.on_failure)

@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,13 @@ from torch import Tensor
 from fastsim.config import require_count, write_whole
 from fastsim.devices import memory_shortage
 from fastsim.errors import ForecastError, one_line
-from fastsim.forecast.interface import Context, Forecaster, can_forecast, check_horizons
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    can_forecast,
+    check_horizons,
+)
 from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
@@ -91,11 +97,11 @@ def quantile_figure(level: float) -> str:
     return f"quantile_{100.0 * level:g}"
 
 
-class _Told(NamedTuple):
-    """What a table tells."""
+class Told(NamedTuple):
+    """What a table tells: figures at these horizons, and quantiles of these levels."""
 
     horizons: tuple[int, ...]
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] = ()
 
 
 def build_forecast_tape(
@@ -136,7 +142,7 @@ def build_forecast_tape(
             f"{forecaster.card.name} forecasts 1 to {reach} bars ahead; "
             f"horizons {wanted} do not fit"
         )
-    told = _Told(wanted, _checked_levels(levels))
+    told = Told(wanted, _checked_levels(levels))
     settings = {
         "format": FORMAT,
         "market": market_fingerprint(tape),
@@ -146,29 +152,80 @@ def build_forecast_tape(
     }
     if told.levels:
         settings["levels"] = told.levels
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
-    parts = folder / name
-    starts = range(0, len(tape), BARS_PER_PART)
+
+    def figures(bars: slice, most: int) -> Tensor:
+        return _figures(tape, forecaster, bars, told, context_length, most)
+
+    table = tabulated(
+        figures,
+        settings,
+        folder,
+        size=(len(tape), tape.num_assets),
+        name=forecaster.card.name,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    if isinstance(forecaster, Counted):
+        forecaster.found(table.found)
+    return ForecastTape(table.values, *told)
+
+
+class Tabulated(NamedTuple):
+    """A table that lies on disk, and how many of its series were there before."""
+
+    values: Tensor  # [T, A, K]  float32
+    found: int
+
+
+def tabulated(
+    figures: Callable[[slice, int], Tensor],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    name: str,
+    batch_size: int,
+    progress: Progress,
+) -> Tabulated:
+    """Read a table of figures [T, A, K], or make what is missing of it, part by part.
+
+    Parameters
+    ----------
+    figures
+        Those [bars, A, K] of a span of bars, made of at most so many series at once.
+    settings
+        All that the table depends on; its fingerprint names the folder that it is in.
+    size
+        T and A.
+    name
+        Of the forecaster, for what is said of memory.
+
+    Raises
+    ------
+    ForecastError
+        As `build_forecast_tape`.
+    """
+    bars, assets = size
+    parts = folder / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    starts = range(0, bars, BARS_PER_PART)
     missing = [start for start in starts if not _part(parts, start).exists()]
     if missing:
-        done = len(tape) * (len(starts) - len(missing)) // len(starts)
+        done = bars * (len(starts) - len(missing)) // len(starts)
         batch = _Batch(batch_size)
-        with progress.task("forecasting", len(tape), unit="bars", done=done) as task:
+        with progress.task("forecasting", bars, unit="bars", done=done) as task:
             started, made = time.perf_counter(), 0
             for start in missing:
-                rows = slice(start, min(start + BARS_PER_PART, len(tape)))
-                values = _forecast(tape, forecaster, rows, told, context_length, batch)
+                rows = slice(start, min(start + BARS_PER_PART, bars))
+                values = _forecast(figures, rows, assets, name, batch)
                 write_whole(_part(parts, start), save({"values": values.contiguous()}))
-                made += (rows.stop - rows.start) * tape.num_assets
+                made += (rows.stop - rows.start) * assets
                 rate = made / (time.perf_counter() - started)
                 task.advance(rows.stop - rows.start, rate=f"{rate:,.0f} forecasts/s")
         write_whole(parts / "settings.json", json.dumps(settings, indent=2).encode())
     read = {start: _read(_part(parts, start)) for start in starts}
-    if isinstance(forecaster, Counted):
-        kept = [values for start, values in read.items() if start not in missing]
-        forecaster.found(sum(int((~values.isnan()).any(-1).sum()) for values in kept))
-    values = torch.cat(list(read.values()))
-    return ForecastTape(values, *told)
+    kept = [values for start, values in read.items() if start not in missing]
+    found = sum(int((~values.isnan()).any(-1).sum()) for values in kept)
+    return Tabulated(torch.cat(list(read.values())), found)
 
 
 def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -213,20 +270,15 @@ class _Batch:
 
 
 def _forecast(
-    tape: MarketTape,
-    forecaster: Forecaster,
-    rows: slice,
-    told: _Told,
-    context_length: int,
-    batch: _Batch,
+    figures: Callable[[slice, int], Tensor], rows: slice, assets: int, name: str, batch: _Batch
 ) -> Tensor:
     """Figures [bars, A, K] of these bars, as many series at once as memory allows."""
-    name, start, figures = forecaster.card.name, rows.start, []
+    start, made = rows.start, []
     while start < rows.stop:
-        bars = slice(start, min(start + max(1, batch.size // tape.num_assets), rows.stop))
+        bars = slice(start, min(start + max(1, batch.size // assets), rows.stop))
         shortage = None
         try:
-            figures.append(_figures(tape, forecaster, bars, told, context_length, batch.size))
+            made.append(figures(bars, batch.size))
         except (RuntimeError, MemoryError) as error:
             shortage = memory_shortage(error)
             if shortage is None:
@@ -236,14 +288,14 @@ def _forecast(
             continue
         batch.tell(name)
         start = bars.stop
-    return torch.cat(figures)
+    return torch.cat(made)
 
 
 def _figures(
     tape: MarketTape,
     forecaster: Forecaster,
     bars: slice,
-    told: _Told,
+    told: Told,
     context_length: int,
     most: int,
 ) -> Tensor:
@@ -260,17 +312,21 @@ def _figures(
     for rows in torch.split(ready, most):
         chosen = Context(context.bars[rows], context.timestamps[rows])
         forecast = forecaster.forecast(chosen, max(told.horizons))
-        price = chosen.close[:, -1].to(forecast.quantiles)
-        columns = torch.tensor(told.horizons, device=price.device) - 1
-        parts = (
-            forecast.expected_return(price),
-            forecast.dispersion(price),
-            forecast.probability_of_rise(price),
-            *(forecast.log_returns(price).at(level) for level in told.levels),
-        )
-        stacked = torch.stack([part[:, columns] for part in parts], dim=-1)  # [rows, horizons, K]
-        figures[rows.cpu()] = stacked.flatten(1).float().cpu()
+        made = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), told)
+        figures[rows.cpu()] = made.float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
+
+
+def figures_of(forecast: Forecast, price: Tensor, told: Told) -> Tensor:
+    """Figures [B, K] of forecasts from these prices [B]."""
+    columns = torch.tensor(told.horizons, device=price.device) - 1
+    parts = (
+        forecast.expected_return(price),
+        forecast.dispersion(price),
+        forecast.probability_of_rise(price),
+        *(forecast.log_returns(price).at(level) for level in told.levels),
+    )
+    return torch.stack([part[:, columns] for part in parts], dim=-1).flatten(1)
 
 
 def _part(folder: Path, start: int) -> Path:

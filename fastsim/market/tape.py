@@ -141,6 +141,8 @@ class MarketTape:
     rising: tuple[str, ...] = ()
     """Features that are higher by log f in an episode whose log returns are all f times as large;
     see `Feature.rises_with_volatility`."""
+    volatility_window: int = FeatureConfig().volatility_window
+    """Bars that `known.sigma` looks back on."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -383,6 +385,7 @@ def make_tape(
         first=first,
         last=len(bars) - 1,
         rising=config.features.rising,
+        volatility_window=config.features.volatility_window,
     )
 
 

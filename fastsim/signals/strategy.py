@@ -137,17 +137,50 @@ class SignalStrategy:
         return kept, torch.where(touched, side, 0.0)
 
 
-def report_risk(tape: MarketTape, signals: SignalConfig, plan: Plan | None = None) -> RiskReport:
-    """Planned and realised risk of the positions of a plan, each entered by itself at its bar.
+class Entries(NamedTuple):
+    """What a strategy enters of a plan, bar by bar."""
 
-    Of the whole tape, at its fill, without costs. Positions of the same bar are scaled to the caps;
-    those of other bars, which may be open beside them, are not.
+    direction: Tensor  # [T, A]  1 long, -1 short, 0 where nothing is entered
+    weights: Tensor  # [T, A]  signed share of equity that it is entered with; 0 for nothing
+
+
+def find_entries(tape: MarketTape, signals: SignalConfig, plan: Plan | None = None) -> Entries:
+    """Positions that are entered from the first bar of a tape to its last, if prices stood still.
+
+    Which are entered, and when, depends on the market alone. How much of them the caps leave
+    depends on what others have become, which is taken to be what was asked for.
     """
-    plan = plan or make_plan(tape, signals)
-    weights = coordinate(plan.direction * plan.position, plan.distance, signals.sizing)
-    prices = prices_of(tape)
-    exits = play_levels(prices, plan.direction, plan.levels, signals.bars_held, fill=tape.fill)
-    return risk_report(weights, plan.direction, planned_risk(weights, plan.distance), exits)
+    plan = make_plan(tape, signals) if plan is None else plan
+    strategy = SignalStrategy(signals=signals)
+    direction, weights = torch.zeros_like(plan.direction), torch.zeros_like(plan.direction)
+    memory, held = strategy.begin(plan, 1), weights[:1]
+    for bar in range(tape.first, tape.last):
+        row = torch.tensor([bar], device=held.device)
+        said, memory = strategy.decide(plan, _Alone(row, held), memory)
+        held = torch.where(said.isnan(), held, said)
+        fresh = (memory.bars == 0) & (memory.side != 0)
+        direction[bar] = torch.where(fresh, memory.side, 0.0)
+        weights[bar] = torch.where(fresh, held, 0.0)
+    return Entries(direction, weights)
+
+
+def report_risk(tape: MarketTape, signals: SignalConfig, plan: Plan | None = None) -> RiskReport:
+    """Planned and realised risk of the positions that are entered, by their levels and their time.
+
+    At the weights that they are entered with and the fill of the tape, without costs.
+    """
+    plan = make_plan(tape, signals) if plan is None else plan
+    direction, weights = find_entries(tape, signals, plan)
+    hold = signals.bars_held
+    exits = play_levels(prices_of(tape), direction, plan.levels, hold, fill=tape.fill)
+    return risk_report(weights, direction, planned_risk(weights, plan.distance), exits)
+
+
+class _Alone(NamedTuple):
+    """What one account sees."""
+
+    bar: Tensor  # [1]
+    portfolio: Tensor  # [1, A]
 
 
 def _entered(kept: Positions, now: Plan, enters: Tensor) -> Positions:

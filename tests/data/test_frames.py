@@ -132,10 +132,10 @@ def test_a_table_by_hand():
         symbols=("A", "B"),
         timestamps=stamps("2024-01-02 09:30", 7, "15min"),  # to 11:00, so closes are to 11:15
         open=np.array([[10, NAN], [11, NAN], [12, 50], [13, 51], [14, 52], [15, 53], [16, 54.0]]),
-        high=np.array([[20, NAN], [19, NAN], [18, 60], [25, 61], [16, 62], [15, 63], [16, 64.0]]),
+        high=np.array([[20, NAN], [19, NAN], [18, 60], [25, 61], [16, 62], [15, 61], [16, 64.0]]),
         low=np.array([[9, NAN], [8, NAN], [7, 40], [6, 41], [9, 42], [8, 43], [7, 44.0]]),
         close=np.array([[11, NAN], [12, NAN], [13, 55], [14, 56], [15, NAN], [16, 58], [17, 59.0]]),
-        volume=np.array([[1, NAN], [2, NAN], [3, 5], [4, 6], [5, NAN], [6, 8], [7, 9.0]]),
+        volume=np.array([[1, NAN], [2, NAN], [3, 5], [4, 6], [5, 7], [6, 8], [7, 9.0]]),
     )
     spans = cut(bars.timestamps, "1h")
     # Rows at 09:30 and 09:45 are nine o'clock's; 10:00 to 10:45 are ten's; 11:00 is not over.
@@ -144,7 +144,7 @@ def test_a_table_by_hand():
     higher = higher_bars(bars, spans)
     assert [str(stamp)[11:16] for stamp in higher.timestamps] == ["09:00", "10:00"]
     np.testing.assert_array_equal(higher.open, [[10, NAN], [12, 50]])
-    np.testing.assert_array_equal(higher.high, [[20, NAN], [25, 63]])  # 62 was not traded
+    np.testing.assert_array_equal(higher.high, [[20, NAN], [25, 61]])  # 62 had no close
     np.testing.assert_array_equal(higher.low, [[8, NAN], [6, 40]])
     np.testing.assert_array_equal(higher.close, [[12, NAN], [16, 58]])
     np.testing.assert_array_equal(higher.volume, [[3, NAN], [18, 19]])

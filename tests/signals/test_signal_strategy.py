@@ -39,7 +39,7 @@ from fastsim.signals.plan import column_names, make_plan, with_forecasts
 from fastsim.signals.prices import prices_of
 from fastsim.signals.regimes import RegimeConfig
 from fastsim.signals.sizing import SizingConfig
-from fastsim.signals.strategy import Positions, SignalStrategy, report_risk
+from fastsim.signals.strategy import Positions, SignalStrategy, find_entries, report_risk
 
 ROOT = Path(__file__).parent.parent.parent
 REGIMES = RegimeConfig(volatility_window=4, history=20, trend_window=5, memory=8)
@@ -108,6 +108,16 @@ def test_a_stop_on_the_wrong_side_of_the_price_is_no_trade():
     tape.known.features[..., place] = 0.5  # above the price
     plan = make_plan(tape, QUANTILE)
     assert not (plan.direction > 0).any() and (plan.direction < 0).any()
+
+
+def test_what_was_not_forecast_has_no_confidence_and_no_rank():
+    config = replace(ADAPTIVE, threshold=ThresholdConfig(best=1.0, history=30))
+    tape = market(config=config)
+    tape.known.features[:100, :, tape.feature_names.index("forecast_rise_3")] = 0.0
+    plan = make_plan(tape, config)
+    assert plan.confidence[:100].isnan().all() and plan.confidence[100:].isfinite().all()
+    assert not plan.direction[:130].any() and plan.direction[130:].all()
+    assert (signal_columns(tape, config)["signal_confidence"][:100] == 0).all()
 
 
 @pytest.fixture
@@ -342,6 +352,8 @@ def test_columns_are_observed_by_name_and_of_order_one():
     assert all(0.1 < values.abs().max() <= 1.0 + 1e-9 for values in columns.values())
     names = observation_names(tape.with_features(columns), EnvConfig())
     assert "S0.signal_direction" in names and "S3.signal_regime_trend" in names
+    rise = tape.known.features[..., tape.feature_names.index("forecast_rise_3")]  # less one half
+    torch.testing.assert_close(columns["signal_confidence"], 2 * rise.abs())
     plan = make_plan(tape, BOTH)
     known = plan.regime >= 0
     volatility, trend = columns["signal_regime_volatility"], columns["signal_regime_trend"]
@@ -422,11 +434,31 @@ def test_what_never_trades_says_so(caplog):
 
 
 def test_risk_as_planned_is_below_the_budget_and_gaps_lose_more():
-    tape = market(config=BOTH)
-    found = report_risk(tape, BOTH)
-    assert found.positions > 100
-    assert found.planned_most <= 0.02 + 1e-12
-    assert found.realised_most > found.planned_most and 0 < found.beyond < 0.5
+    bars = sample_bars("tech4")
+    always = torch.full(bars.close.shape, 0.2, dtype=torch.float64)
+    config = replace(QUICK, sizing=SizingConfig(cap=0.5))
+    found = report_risk(market(bars, config=config, rise=always), config)
+    assert found.positions > 2000  # four assets, entered at least every third bar
+    assert 0.005 < found.planned_mean < found.planned_most <= 0.02 + 1e-12
+    assert found.realised_most > 1.2 * found.planned_most and 0 < found.beyond < 0.1
+
+
+def test_what_is_entered_is_what_a_replay_is_seen_to_enter():
+    tape = market(config=BOTH, fill="close")
+    history = replay(tape, SignalStrategy(signals=BOTH), ["signals"], FREE_SIGNED)
+    held = history.weights[:, 0, :-1]
+    found = find_entries(tape, BOTH)
+    sides = found.direction[tape.first : tape.last]
+    assert 0 < (sides != 0).double().mean() < 0.5
+    assert torch.equal(held.sign()[sides != 0], sides[sides != 0])
+    opened = (held != 0) & (
+        held.sign() != torch.cat([torch.zeros_like(held[:1]), held[:-1]]).sign()
+    )
+    assert opened.any() and (sides[opened] != 0).all()
+    plan = make_plan(tape, BOTH)
+    assert ((found.direction == 0) | (found.direction == plan.direction)).all()
+    gross = found.weights.abs()
+    assert (gross <= plan.position + 1e-12).all() and (gross.sum(-1) <= 1 + 1e-6).all()
 
 
 def test_orders_that_are_carried_and_whole_shares_are_played_too():

@@ -125,7 +125,7 @@ FUSED = Coverage(
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
-        | {"worlds", "worlds_per_market", "rising"}
+        | {"worlds", "worlds_per_market", "rising", "volatility_window"}
     ),
     frictions=frozenset(c.FRICTION._fields + c.FEE._fields),
     costs=frozenset(c.COSTS),
