@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 from worlds import SHORT_FEATURES, random_bars
 
+from fastsim.data.bars import OPEN
 from fastsim.env.actions import ACTIONS, action_width
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -73,13 +74,16 @@ def _lendable(bars, seed):
 
 
 @st.composite
-def order_rules(draw, max_gross, shares):
+def order_rules(draw, max_gross, shares, levels):
     """How orders are filled, and what a broker charges for each."""
     margins = [0.0, 0.15, 0.24] + [0.7] * (max_gross <= 1.0)
     orders = OrderConfig(
         unfilled=draw(st.sampled_from(["drop", "carry"])),
         whole_shares=draw(st.booleans()) if shares else False,
         maintenance_margin=draw(st.sampled_from(margins)),
+        stop=draw(st.sampled_from([0.0, 0.01, 0.03])) if levels else 0.0,
+        target=draw(st.sampled_from([0.0, 0.02])) if levels else 0.0,
+        trailing=draw(st.sampled_from([0.0, 0.015])) if levels else 0.0,
     )
     fees = {
         "fee_per_share": draw(st.sampled_from([0.0, 0.01])),
@@ -89,8 +93,8 @@ def order_rules(draw, max_gross, shares):
 
 
 @st.composite
-def configs(draw, *, shares=True):
-    """Any combination of the rules, whole shares among them or not.
+def configs(draw, *, shares=True, levels=False):
+    """Any combination of the rules, whole shares, and stops and targets, among them or not.
 
     In float32 a backend buys one share more or less than another where an order is all but a whole
     number of them, and from there on they go apart.
@@ -98,7 +102,7 @@ def configs(draw, *, shares=True):
     action = draw(st.sampled_from(list(ACTIONS)))
     max_gross = draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0
     orders, fees = (
-        draw(order_rules(max_gross, shares)) if draw(st.booleans()) else (OrderConfig(), {})
+        draw(order_rules(max_gross, shares, levels)) if draw(st.booleans()) else (OrderConfig(), {})
     )
     costs = CostConfig(
         fee_bps=draw(st.sampled_from([0.0, 1.0, 100.0])),
@@ -221,6 +225,8 @@ def run(
     In float64 single orders are told, too.
     """
     singles = tape.dtype == torch.float64
+    if not tape.known.bars[..., OPEN].isfinite().any():
+        config = replace(config, orders=replace(config.orders, stop=0.0, target=0.0, trailing=0.0))
     if friction is not None:
         friction = Friction(*(None if costs is None else costs.to(device) for costs in friction))
     there = tape.to(device)
@@ -265,6 +271,16 @@ def assert_same_view(found, wanted, tolerance):
         )
 
 
+def assert_same_forced(found, wanted, name, near):
+    """The same was traded by margin calls, or by stops and targets, at the same cost."""
+    one, other = getattr(found, name), getattr(wanted, name)
+    assert (one is None) == (other is None), name
+    if one is not None:
+        near(one.trade, other.trade)
+        for cause, paid in one.cost.items():
+            near(paid, other.cost[cause])
+
+
 def assert_same_run(reference, other, wealth, tolerance):
     """Equal to rounding in everything that is not a count; restarted rows, too."""
 
@@ -296,10 +312,10 @@ def assert_same_run(reference, other, wealth, tolerance):
             near(found.outcome.holdings, wanted.outcome.holdings, wealth)
         if found.outcome.trade is not None:
             near(found.outcome.trade, wanted.outcome.trade, wealth)
-            called = found.outcome.margin_call, wanted.outcome.margin_call
-            assert (called[0] is None) == (called[1] is None)
-            if called[0] is not None:
-                near(called[0].trade, called[1].trade, wealth)
+            for name in ("margin_call", "exits"):
+                assert_same_forced(
+                    found.outcome, wanted.outcome, name, lambda *both: near(*both, wealth)
+                )
         figures, expected = figures_of(found), figures_of(wanted)
         assert list(figures) == list(expected)
         for name, figure in figures.items():
@@ -310,7 +326,7 @@ def assert_same_run(reference, other, wealth, tolerance):
                 assert torch.equal(number, wanted_state[name]), name
             elif name == "displacement.rate":
                 near(number * wealth, wanted_state[name] * wealth)
-            elif name.startswith("memory."):
+            elif name.startswith(("memory.", "since.")):
                 near(number, wanted_state[name])
             else:
                 near(number, wanted_state[name], scales.get(name, wealth))

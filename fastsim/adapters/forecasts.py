@@ -49,7 +49,7 @@ class Asked:
         if isinstance(self.who, tuple):
             features = forecast_features(
                 tape, self.who, self.settings, self.folder, validation=slice(0, start)
-            ).features
+            )
         else:
             features = tabulated_features(tape, self.who, self.settings, self.folder)
         return tape.with_features(features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +25,9 @@ from fastsim.env.impact import Displacement
 from fastsim.env.observe import Observation
 from fastsim.env.portfolio_columns import Standing, look, portfolio_columns
 from fastsim.errors import CheckpointError, ConfigError, DataError
+from fastsim.forecast.features import latest_features
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import load_ensemble
-from fastsim.forecast.tape import forecast_last
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
@@ -113,13 +112,10 @@ class Agent:
         """What it trades."""
         return self.policy.spec.symbols
 
-    @cached_property
+    @property
     def bars_needed(self) -> int:
         """Bars that it looks back on, the last included."""
-        context = 0
-        if self.forecaster is not None:
-            context = min(self.spec.forecast.context_length, self.forecaster.card.max_context)
-        return max(self.spec.warmup + 2, context)
+        return self.spec.bars_needed
 
     @torch.inference_mode()
     def decide(
@@ -177,14 +173,7 @@ class Agent:
         tape = replace(whole.take(slice(len(whole) - 1, None)), first=0, last=0)
         if self.forecaster is None:
             return tape
-        settings = self.spec.forecast
-        said = forecast_last(
-            whole,
-            self.forecaster,
-            horizons=settings.horizons,
-            context_length=min(settings.context_length, self.forecaster.card.max_context),
-        )
-        return tape.with_features(said.features(tape))
+        return tape.with_features(latest_features(whole, self.forecaster, self.spec.forecast))
 
     def _check_state(self, state: AgentState) -> None:
         if set(state.closes) != set(self.symbols):

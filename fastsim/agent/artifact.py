@@ -39,8 +39,8 @@ class AgentSpec:
     """When its bars are to be expected."""
     fields: tuple[str, ...]
     """What its bars had beside closes."""
-    warmup: int
-    """Bars before the first at which features are complete."""
+    bars_needed: int
+    """Bars that features and forecasts look back on, the last included."""
     forecasters: tuple[str, ...] = ()
     """Whose forecasts it sees; a path within `forecaster/` is one of the folder's."""
     forecast: ForecastConfig = ForecastConfig()

@@ -109,6 +109,19 @@ def cut(timestamps: NDArray[np.datetime64], frame: str, owner: str = "frame") ->
     return Spans(starts, first[:count], stop[:count], closed)
 
 
+def bars_back(spans: Spans, count: int) -> int:
+    """Bars that hold the last `count` higher bars to have closed, at any bar of the calendar.
+
+    Where fewer have closed by its end, as many times the calendar as would hold them.
+    """
+    length, closed = len(spans.closed), int(spans.closed[-1])
+    if closed < count:
+        return length * -(-count // closed)
+    bars = np.flatnonzero(spans.closed >= count)
+    begun = spans.first[spans.closed[bars] - count]
+    return int((bars - begun).max()) + 1
+
+
 def higher_bars(bars: Bars, spans: Spans) -> Bars:
     """The bars of each span as one: first open, highest high, lowest low, last close, all volume.
 

@@ -17,7 +17,7 @@ from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
 from fastsim.experiment.config import Part, TrainConfig
 from fastsim.forecast.ensemble import Ensemble
-from fastsim.forecast.features import forecast_features
+from fastsim.forecast.features import bars_needed, make_forecaster, tabulated_features
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
@@ -35,8 +35,8 @@ class Markets(NamedTuple):
     """The run's, with the dates at which its bars were cut."""
     worlds: FreshWorlds | None = None
     agent: AgentSpec | None = None
-    """What an agent that learns here needs to know; None of one that sees higher bars or distances
-    to stops, which none can do yet."""
+    """What an agent that learns here needs to know; None of one that sees how far its stops are,
+    which only the books of an environment know."""
 
     def part(self, name: Part) -> MarketTape:
         """The tape restricted to the bars of one part."""
@@ -57,17 +57,16 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
     tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
-    forecasts = forecast_features(
-        tape,
-        parse_names(config.forecaster),
-        config.forecast,
-        Path(config.runs_dir) / "forecasts",
-        validation=split.validation,
-        progress=progress,
-    )
+    names, features, forecaster = parse_names(config.forecaster), {}, None
+    if names:
+        forecaster = make_forecaster(
+            tape, names, config.forecast, validation=split.validation, progress=progress
+        )
+        kept = Path(config.runs_dir) / "forecasts"
+        features = tabulated_features(tape, forecaster, config.forecast, kept, progress=progress)
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
-    train, validation, test = (part.with_features(forecasts.features) for part in parts)
-    agent = _agent(config, bars, split.train, tape, forecasts.forecasters.get(""))
+    train, validation, test = (part.with_features(features) for part in parts)
+    agent = _agent(config, bars, split.train, tape, forecaster)
     return Markets(train, validation, test, config, worlds, agent)
 
 
@@ -75,14 +74,17 @@ def _agent(
     config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
 ) -> AgentSpec | None:
     """What an agent needs to know that learns from these rows of the bars."""
-    if config.tape.features.frames or config.forecast.frames or config.env.orders.brackets:
+    if config.env.orders.brackets:
         return None
+    needed = config.tape.features.bars_needed(bars.timestamps)
+    if forecaster is not None:
+        needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))
     return AgentSpec(
         tape=replace(config.tape, fill=tape.fill),
         env=config.env,
         calendar=TradingCalendar.of(bars.timestamps[rows]),
         fields=fields_of(bars),
-        warmup=tape.first,
+        bars_needed=needed,
         forecasters=parse_names(config.forecaster),
         forecast=config.forecast,
         forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
-from fastsim.data.frames import check_frames, frame_length
+from fastsim.data.frames import bars_back, check_frames, cut, frame_length
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
-from fastsim.forecast.frames import ACROSS, Frame, build_ensemble_tape
+from fastsim.forecast.frames import ACROSS, BARS, USUAL, Frame, Together, require_context
 from fastsim.forecast.interface import Forecaster, Precision, check_horizons
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
-from fastsim.forecast.tape import ForecastTape, build_forecast_tape
+from fastsim.forecast.tape import ForecastTape, build_forecast_tape, forecast_last
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
+
+FRAMES = "ForecastConfig.frames"
 
 
 @configuration
@@ -85,13 +88,6 @@ def _check_across(horizons: Sequence[int], frames: Sequence[str]) -> None:
             )
 
 
-class MarketForecasts(NamedTuple):
-    """What is forecast of a market, and who forecasts it."""
-
-    features: dict[str, Tensor]  # [T, A] each
-    forecasters: dict[str, Forecaster]  # by frame; that of the bars themselves is ""
-
-
 def forecast_features(
     tape: MarketTape,
     names: Sequence[str],
@@ -100,8 +96,8 @@ def forecast_features(
     *,
     validation: slice,
     progress: Progress = ON_STDERR,
-) -> MarketForecasts:
-    """Features of these forecasters as one, tabulated once; none without a name.
+) -> dict[str, Tensor]:
+    """Features [T, A] of these forecasters as one, tabulated once; none without a name.
 
     Parameters
     ----------
@@ -118,7 +114,20 @@ def forecast_features(
         Weights cannot be had, or context and horizons do not fit.
     """
     if not names:
-        return MarketForecasts({}, {})
+        return {}
+    forecaster = make_forecaster(tape, names, settings, validation=validation, progress=progress)
+    return tabulated_features(tape, forecaster, settings, folder, progress=progress)
+
+
+def make_forecaster(
+    tape: MarketTape,
+    names: Sequence[str],
+    settings: ForecastConfig,
+    *,
+    validation: slice,
+    progress: Progress = ON_STDERR,
+) -> Forecaster:
+    """These forecasters as one, with the weights that the settings ask for; as above."""
     fitted = settings.weights == FITTED
     weights = None if fitted else parse_weights(settings.weights)
     forecaster = load_ensemble(
@@ -128,11 +137,7 @@ def forecast_features(
         device=tape.device,
         implementation=settings.implementation,
     )
-
-    def whose(market: MarketTape, rows: slice, of: str) -> Forecaster:
-        return _fitted(forecaster, settings, market, rows, progress, of) if fitted else forecaster
-
-    return _in_frames(tape, whose, settings, folder, validation, progress)
+    return _fitted(forecaster, settings, tape, validation, progress) if fitted else forecaster
 
 
 def tabulated_features(
@@ -145,65 +150,111 @@ def tabulated_features(
 ) -> dict[str, Tensor]:
     """Features [T, A] of a forecaster that is there, tabulated once.
 
-    Its own precision and weights count, not those of the settings. Raises ForecastError where
-    context and horizons do not fit it.
+    Its own precision and weights count, not those of the settings.
+
+    Raises
+    ------
+    ConfigError
+        A frame is too short for these bars.
+    DataError
+        No bar of a frame has closed.
+    ForecastError
+        Context and horizons do not fit the forecaster.
     """
-    said = _in_frames(tape, lambda *_: forecaster, settings, folder, slice(0), progress)
-    return said.features
+    frames = _frames(tape, settings)
+    together = _together(tape, frames, forecaster, settings)
 
-
-def _in_frames(
-    tape: MarketTape,
-    whose: Callable[[MarketTape, slice, str], Forecaster],
-    settings: ForecastConfig,
-    folder: Path,
-    validation: slice,
-    progress: Progress,
-) -> MarketForecasts:
-    """Features of the bars themselves, of each frame, and of all of them together.
-
-    `whose(market, validation, frame)` is who forecasts a market.
-    """
-    frames = [Frame.of(tape, name, "ForecastConfig.frames") for name in settings.frames]
-    own = whose(tape, validation, "")
-    features = _table(tape, own, settings, folder, progress).features(tape)
-    forecasters = {"": own}
-    for frame in frames:
-        mine = whose(frame.tape, frame.rows(validation, len(tape)), f" of {frame.name}")
-        forecasters[frame.name] = mine
-        table = _table(frame.tape, mine, settings, folder, progress)
-        features |= frame.columns(table.features(frame.tape), frame.name)
-    if settings.across:
-        nested = sorted(frames, key=lambda frame: frame_length(frame.name))
-        together = build_ensemble_tape(
-            tape,
-            nested,
-            [own, *(forecasters[frame.name] for frame in nested)],
+    def table(market: MarketTape) -> ForecastTape:
+        return build_forecast_tape(
+            market,
+            forecaster,
             folder,
-            horizons=settings.across,
-            context_length=settings.context_length,
+            horizons=settings.horizons,
+            context_length=_context(settings, forecaster),
             batch_size=settings.batch_size,
             progress=progress,
         )
-        features |= nested[-1].columns(together.features(nested[-1].tape), ACROSS)
-    return MarketForecasts(features, forecasters)
+
+    features = table(tape).features(tape)
+    for frame in frames:
+        features |= frame.columns(table(frame.tape).features(frame.tape), frame.name)
+    if together is not None:
+        made = together.build_tape(tape, folder, batch_size=settings.batch_size, progress=progress)
+        longest = _longest(frames)
+        features |= longest.columns(made.features(longest.tape), ACROSS)
+    return features
 
 
-def _table(
-    tape: MarketTape,
-    forecaster: Forecaster,
-    settings: ForecastConfig,
-    folder: Path,
-    progress: Progress,
-) -> ForecastTape:
-    return build_forecast_tape(
+def latest_features(
+    tape: MarketTape, forecaster: Forecaster, settings: ForecastConfig
+) -> dict[str, Tensor]:
+    """Features [1, A] at the last bar of a tape alone, as `tabulated_features` has them; not kept.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `tabulated_features`.
+    ForecastError
+        Context and horizons do not fit the forecaster, or the tape does not reach as far back as
+        forecasts look; `bars_needed` are enough.
+    """
+    length, frames = _context(settings, forecaster), _frames(tape, settings)
+    together = _together(tape, frames, forecaster, settings)
+
+    def latest(market: MarketTape, name: str) -> dict[str, Tensor]:
+        require_context(len(market), name, length)
+        told = forecast_last(market, forecaster, horizons=settings.horizons, context_length=length)
+        return told.features(market.take(slice(len(market) - 1, None)))
+
+    features = latest(tape, BARS)
+    for frame in frames:
+        told = latest(frame.tape, frame.name)
+        features |= {f"{frame.name}.{name}": values for name, values in told.items()}
+    if together is not None:
+        market = _longest(frames).tape
+        told = together.last().features(market.take(slice(len(market) - 1, None)))
+        features |= {f"{ACROSS}.{name}": values for name, values in told.items()}
+    return features
+
+
+def bars_needed(
+    timestamps: NDArray[np.datetime64], settings: ForecastConfig, forecaster: Forecaster
+) -> int:
+    """Bars that are enough for the forecasts of any bar of a calendar [T], itself included.
+
+    Errors as `tabulated_features`.
+    """
+    length, needed = _context(settings, forecaster), []
+    for name in settings.frames:
+        longest = name == max(settings.frames, key=frame_length)
+        least = max(length, USUAL) if settings.across and longest else length
+        needed.append(bars_back(cut(timestamps, name, FRAMES), least + 1))
+    return max(length, *needed, 0)
+
+
+def _context(settings: ForecastConfig, forecaster: Forecaster) -> int:
+    return min(settings.context_length, forecaster.card.max_context)
+
+
+def _frames(tape: MarketTape, settings: ForecastConfig) -> list[Frame]:
+    return [Frame.of(tape, name, FRAMES) for name in settings.frames]
+
+
+def _longest(frames: Sequence[Frame]) -> Frame:
+    return max(frames, key=lambda frame: frame_length(frame.name))
+
+
+def _together(
+    tape: MarketTape, frames: Sequence[Frame], forecaster: Forecaster, settings: ForecastConfig
+) -> Together | None:
+    if not settings.across:
+        return None
+    return Together.of(
         tape,
+        frames,
         forecaster,
-        folder,
-        horizons=settings.horizons,
-        context_length=min(settings.context_length, forecaster.card.max_context),
-        batch_size=settings.batch_size,
-        progress=progress,
+        horizons=settings.across,
+        context_length=settings.context_length,
     )
 
 
@@ -213,7 +264,6 @@ def _fitted(
     tape: MarketTape,
     validation: slice,
     progress: Progress,
-    of: str,
 ) -> Forecaster:
     """The same members with the weights that forecast the validation bars best."""
     if not isinstance(forecaster, Ensemble):
@@ -227,5 +277,5 @@ def _fitted(
     )
     shares = zip(weights, forecaster.members, strict=True)
     text = ", ".join(f"{weight:.3f} {member.card.name}" for weight, member in shares)
-    progress.say(f"Fitted weights{of}: {text}")
+    progress.say(f"Fitted weights: {text}")
     return Ensemble(forecaster.members, weights, on_failure=forecaster.on_failure)

@@ -10,28 +10,32 @@ bar of the longest frame, and cut it otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.data.bars import BAR_FIELDS, CLOSE, Bars, FloatArray
-from fastsim.data.frames import TOGETHER, Spans, cut
+from fastsim.data.frames import TOGETHER, Spans, cut, frame_length
 from fastsim.errors import ForecastError
-from fastsim.forecast.ensemble import at_levels
 from fastsim.forecast.interface import Context, Forecast, Forecaster, can_forecast
 from fastsim.forecast.tape import FIGURES, FORMAT, ForecastTape, Told, figures_of, tabulated
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.features import trailing_volatility
 from fastsim.market.tape import KnownTables, MarketTape
-from fastsim.progress import ON_STDERR, Progress
+from fastsim.progress import Progress
 
 ACROSS = "across"
 """What the columns of all frames together begin with."""
+BARS = "bars"
+"""What the bars themselves are called among frames."""
+USUAL = 9
+"""Bars of the longest frame by which it is told how many of another one usually has."""
 log = logging.getLogger(__name__)
 
 
@@ -62,12 +66,6 @@ class Frame:
         spans = cut(tape.timestamps, name, owner)
         return cls(name=name, tape=_higher(tape, spans), spans=spans)
 
-    def rows(self, bars: slice, length: int) -> slice:
-        """Higher bars that lie within these of `length` bars."""
-        start, stop, _ = bars.indices(length)
-        low = int(np.searchsorted(self.spans.first, start))
-        return slice(low, max(low, int(np.searchsorted(self.spans.stop, stop, side="right"))))
-
     def columns(self, features: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         """Features [K, A] as what is known of them at every bar [T, A], prefix before the name."""
 
@@ -78,175 +76,188 @@ class Frame:
 
 
 class Member(NamedTuple):
-    """One frame of an ensemble: its bars, and who is asked about them."""
+    """One frame of an ensemble."""
 
+    name: str
     tape: MarketTape
-    forecaster: Forecaster
     last: Tensor  # [K]  its last bar at the close of each bar of the longest frame
-    steps: int
-    """Bars of its own that a bar of the longest frame usually has."""
+    steps: Tensor  # [K]  bars of its own that a bar of the longest frame has had, the median
 
 
-def build_ensemble_tape(
-    tape: MarketTape,
-    frames: Sequence[Frame],
-    forecasters: Sequence[Forecaster],
-    folder: Path,
-    *,
-    horizons: Sequence[int] = (1,),
-    context_length: int = 512,
-    batch_size: int = 1024,
-    progress: Progress = ON_STDERR,
-) -> ForecastTape:
-    """Forecast the bars of the longest frame in every frame, and average the quantiles.
+class Together(NamedTuple):
+    """The bars themselves and some frames, as an ensemble that one forecaster is asked for."""
 
-    A frame takes no part in a horizon that is more of its bars than its forecaster reaches, nor in
-    an asset that it knows too little of; a warning says which horizons it is left out of.
+    members: tuple[Member, ...]  # the bars, the frames, the longest of them last
+    forecaster: Forecaster
+    horizons: tuple[int, ...]
+    """In bars of the longest frame."""
+    context_length: int
 
-    Parameters
-    ----------
-    frames
-        The longest of them last, a multiple of every other; the bars of the tape themselves are
-        the first member.
-    forecasters
-        Of the bars themselves, and of each frame.
-    horizons
-        In bars of the longest frame.
+    @classmethod
+    def of(
+        cls,
+        tape: MarketTape,
+        frames: Sequence[Frame],
+        forecaster: Forecaster,
+        *,
+        horizons: Sequence[int],
+        context_length: int,
+    ) -> Together:
+        """The ensemble of these frames, the longest of which is a multiple of every other.
 
-    Raises
-    ------
-    ForecastError
-        A horizon is beyond the forecaster of the longest frame.
-    """
-    members = _members(tape, frames, forecasters)
-    longest, wanted = members[-1], tuple(horizons)
-    reach = longest.forecaster.card.max_horizon
-    if max(wanted) > reach:
-        raise ForecastError(
-            f"{longest.forecaster.card.name} forecasts 1 to {reach} bars of {frames[-1].name} "
-            f"ahead; horizons {wanted} do not fit"
+        A frame takes no part in a horizon that is more of its bars than the forecaster reaches,
+        which a warning says, nor in an asset that it knows too little of.
+
+        Raises
+        ------
+        ForecastError
+            A horizon is beyond the forecaster in the longest frame too.
+        """
+        nested = sorted(frames, key=lambda frame: frame_length(frame.name))
+        card, wanted = forecaster.card, tuple(horizons)
+        if max(wanted) > card.max_horizon:
+            raise ForecastError(
+                f"{card.name} forecasts 1 to {card.max_horizon} bars of {nested[-1].name} ahead; "
+                f"horizons {wanted} do not fit"
+            )
+        members = _members(tape, nested)
+        for member in members:
+            _tell(member, forecaster, wanted)
+        return cls(members, forecaster, wanted, min(context_length, card.max_context))
+
+    def build_tape(
+        self, tape: MarketTape, folder: Path, *, batch_size: int, progress: Progress
+    ) -> ForecastTape:
+        """Forecast every bar of the longest frame, or read what was forecast; `tape` has the bars.
+
+        Raises
+        ------
+        ForecastError
+            As `build_forecast_tape`.
+        """
+        settings = {
+            "format": FORMAT,
+            "market": market_fingerprint(tape),
+            "frames": [member.name for member in self.members],
+            "usual": USUAL,
+            "forecaster": self.forecaster.key,
+            "context_length": self.context_length,
+            "horizons": self.horizons,
+        }
+        table = tabulated(
+            self.figures,
+            settings,
+            folder,
+            size=(len(self.members[-1].tape), tape.num_assets),
+            name=self.forecaster.card.name,
+            batch_size=batch_size,
+            progress=progress,
         )
-    names = ("bars", *(frame.name for frame in frames))
-    for name, member in zip(names, members, strict=True):
-        _tell(name, member, wanted)
-    settings = {
-        "format": FORMAT,
-        "market": market_fingerprint(tape),
-        "frames": names,
-        "forecasters": [forecaster.key for forecaster in forecasters],
-        "steps": [member.steps for member in members],
-        "context_length": context_length,
-        "horizons": wanted,
-    }
+        return ForecastTape(table.values, self.horizons)
 
-    def figures(bars: slice, most: int) -> Tensor:
-        return _figures(members, bars, wanted, context_length, most)
+    def last(self) -> ForecastTape:
+        """What is forecast at the last bar of the longest frame alone [1, A, K]; not kept.
 
-    table = tabulated(
-        figures,
-        settings,
-        folder,
-        size=(len(longest.tape), tape.num_assets),
-        name=longest.forecaster.card.name,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    return ForecastTape(table.values, wanted)
+        Raises
+        ------
+        ForecastError
+            A frame has fewer bars by then than forecasts look back on.
+        """
+        reach, longest = self.forecaster.card.max_horizon, self.members[-1].tape
+        for member in self.members:
+            if int(member.steps[-1]) * min(self.horizons) <= reach:
+                require_context(int(member.last[-1]) + 1, member.name, self.context_length)
+        require_context(len(longest), self.members[-1].name, USUAL)
+        row = slice(len(longest) - 1, len(longest))
+        return ForecastTape(self.figures(row, longest.num_assets), self.horizons)
+
+    def figures(self, rows: slice, most: int) -> Tensor:
+        """Figures [bars, A, K] of bars of the longest frame; NaN where nobody can forecast."""
+        longest, card = self.members[-1].tape, self.forecaster.card
+        price = longest.known.bars[rows, :, CLOSE].flatten().float().cpu()  # [bars A]
+        total = torch.zeros(len(price), len(self.horizons), len(card.levels))
+        mass = torch.zeros(len(price), len(self.horizons), 1)
+        for member in self.members:
+            ahead = member.steps[rows, None] * torch.tensor(self.horizons)  # [bars, h]
+            ahead = ahead.repeat_interleave(longest.num_assets, 0)
+            near = ahead <= card.max_horizon
+            for chosen, quantiles in self._ask(member, rows, ahead.where(near, 0), most):
+                total[chosen] += quantiles * near[chosen, :, None]
+                mass[chosen] += near[chosen, :, None].float()
+        steps = Told(tuple(range(1, len(self.horizons) + 1)))
+        figures = figures_of(Forecast(total / mass, card.levels), price, steps)
+        figures[(mass == 0).squeeze(-1).repeat_interleave(len(FIGURES), 1)] = torch.nan
+        return figures.view(-1, longest.num_assets, figures.shape[-1])
+
+    def _ask(
+        self, member: Member, rows: slice, ahead: Tensor, most: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Series [R] of these bars that a member knows, and their quantiles [R, h, Q].
+
+        These are so far ahead [S, h]; where that is 0, nothing is meant by them.
+        """
+        lasts, length = member.last[rows].tolist(), self.context_length
+        every = [context_at(member.tape, slice(last, last + 1), length) for last in lasts]
+        context = Context(*(torch.cat(parts) for parts in zip(*every, strict=True)))
+        known = can_forecast(self.forecaster, context) & context.close[:, -1].isfinite()
+        able = known.cpu() & (ahead > 0).any(1)
+        for chosen in torch.split(able.nonzero().squeeze(1), most):
+            asked = Context(*(part[chosen.to(part.device)] for part in context))
+            forecast = self.forecaster.forecast(asked, int(ahead[chosen].max()))
+            quantiles = forecast.quantiles.float().cpu()
+            steps = (ahead[chosen] - 1).clamp_min(0)[..., None]  # [R, h, 1]
+            yield chosen, quantiles.gather(1, steps.expand(-1, -1, quantiles.shape[-1]))
 
 
-def _members(
-    tape: MarketTape, frames: Sequence[Frame], forecasters: Sequence[Forecaster]
-) -> list[Member]:
+def require_context(bars: int, name: str, context_length: int) -> None:
+    """Raise ForecastError unless so many bars of a frame are a whole context.
+
+    The first of a frame is not counted, as it may have begun before the data.
+    """
+    least = context_length + (name != BARS)
+    if bars < least:
+        raise ForecastError(
+            f"{bars} bars{f' of {name}' if name != BARS else ''} are too few: forecasts look back "
+            f"on {context_length}; give bars from longer ago"
+        )
+
+
+def _members(tape: MarketTape, frames: Sequence[Frame]) -> tuple[Member, ...]:
     """The bars themselves and every frame, with where each stands when the longest closes."""
-    spans = frames[-1].spans
-    final = spans.stop - 1  # [K]  the last bar of each
-    places = [final]
-    counts = [spans.stop - spans.first]
+    longest = frames[-1].spans
+    final = longest.stop - 1  # [K]  the last bar of each
+    members = [Member(BARS, tape, torch.from_numpy(final), _usual(longest.stop - longest.first))]
     for frame in frames:
         first, last = (
             np.searchsorted(frame.spans.first, rows, side="right") - 1
-            for rows in (spans.first, final)
+            for rows in (longest.first, final)
         )
-        places.append(last)
-        counts.append(last - first + 1)
-    return [
-        Member(
-            tape=own,
-            forecaster=forecaster,
-            last=torch.from_numpy(place),
-            steps=int(np.quantile(count, 0.5, method="lower")),
-        )
-        for own, forecaster, place, count in zip(
-            (tape, *(frame.tape for frame in frames)), forecasters, places, counts, strict=True
-        )
-    ]
+        usual = _usual(last - first + 1)
+        members.append(Member(frame.name, frame.tape, torch.from_numpy(last), usual))
+    return tuple(members)
 
 
-def _tell(name: str, member: Member, horizons: Sequence[int]) -> None:
+def _usual(counts: NDArray[np.int64]) -> Tensor:
+    """Median [K] of the last `USUAL` counts [K], the lower one of an even number."""
+    padded = np.concatenate([np.full(USUAL - 1, np.iinfo(np.int64).max), counts])
+    windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, USUAL), axis=1)
+    known = np.minimum(np.arange(1, len(counts) + 1), USUAL)
+    return torch.from_numpy(np.take_along_axis(windows, (known[:, None] - 1) // 2, 1)[:, 0])
+
+
+def _tell(member: Member, forecaster: Forecaster, horizons: Sequence[int]) -> None:
     """Warn of the horizons that a member is left out of."""
-    reach = member.forecaster.card.max_horizon
-    beyond = [horizon for horizon in horizons if horizon * member.steps > reach]
+    reach, steps = forecaster.card.max_horizon, int(member.steps.max())
+    beyond = [horizon for horizon in horizons if horizon * steps > reach]
     if beyond:
         log.warning(
             "%s reaches %d bars ahead: %s are left out of horizons %s, which are up to %d of them",
-            member.forecaster.card.name,
+            forecaster.card.name,
             reach,
-            "the bars themselves" if name == "bars" else f"bars of {name}",
+            "the bars themselves" if member.name == BARS else f"bars of {member.name}",
             ", ".join(map(str, beyond)),
-            max(beyond) * member.steps,
+            max(beyond) * steps,
         )
-
-
-def _figures(
-    members: Sequence[Member],
-    rows: slice,
-    horizons: tuple[int, ...],
-    context_length: int,
-    most: int,
-) -> Tensor:
-    """Figures [bars, A, K] of these bars of the longest frame; NaN where nobody could forecast."""
-    longest = members[-1].tape
-    price = longest.known.bars[rows, :, CLOSE].flatten().float().cpu()  # [bars A]
-    levels = tuple(sorted({level for one in members for level in one.forecaster.card.levels}))
-    total = torch.zeros(len(price), len(horizons), len(levels))
-    mass = torch.zeros(len(price), len(horizons), 1)
-    for member in members:
-        near = [h * member.steps <= member.forecaster.card.max_horizon for h in horizons]
-        if not any(near):
-            continue
-        ahead = [h * member.steps for h, told in zip(horizons, near, strict=True) if told]
-        places = torch.tensor(near).nonzero().squeeze(1)
-        able, quantiles = _ask(member, rows, ahead, levels, context_length, most)
-        total[able[:, None], places] += quantiles
-        mass[able[:, None], places] += 1.0
-    steps = Told(tuple(range(1, len(horizons) + 1)))
-    figures = figures_of(Forecast(total / mass, levels), price, steps)
-    figures[~(mass > 0).squeeze(-1).repeat_interleave(len(FIGURES), 1)] = torch.nan
-    return figures.view(-1, longest.num_assets, figures.shape[-1])
-
-
-def _ask(
-    member: Member,
-    rows: slice,
-    ahead: Sequence[int],
-    levels: tuple[float, ...],
-    context_length: int,
-    most: int,
-) -> tuple[Tensor, Tensor]:
-    """Which series [R] of these bars it forecasts, and their quantiles [R, h, Q] so far ahead."""
-    forecaster = member.forecaster
-    length = min(context_length, forecaster.card.max_context)
-    lasts = member.last[rows].tolist()
-    every = [context_at(member.tape, slice(last, last + 1), length) for last in lasts]
-    context = Context(*(torch.cat(parts) for parts in zip(*every, strict=True)))
-    known = can_forecast(forecaster, context) & context.close[:, -1].isfinite()
-    able = known.nonzero().squeeze(1)
-    told = []
-    for chosen in torch.split(able, most):
-        forecast = forecaster.forecast(Context(*(part[chosen] for part in context)), max(ahead))
-        quantiles = at_levels(forecast, levels).float().cpu()
-        told.append(quantiles[:, torch.tensor(ahead) - 1])
-    return able.cpu(), torch.cat(told) if told else torch.empty(0, len(ahead), len(levels))
 
 
 def _higher(tape: MarketTape, spans: Spans) -> MarketTape:

@@ -247,11 +247,11 @@ def forecast_last(
     ForecastError
         The horizons do not fit the forecaster.
     """
-    wanted, last = tuple(horizons), len(tape) - 1
+    told, last = Told(tuple(horizons)), len(tape) - 1
     figures = _figures(
-        tape, forecaster, slice(last, last + 1), Told(wanted), context_length, tape.num_assets
+        tape, forecaster, slice(last, last + 1), told, context_length, tape.num_assets
     )
-    return ForecastTape(figures, wanted)
+    return ForecastTape(figures, *told)
 
 
 @dataclass

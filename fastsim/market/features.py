@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars, FloatArray
-from fastsim.data.frames import check_frames, cut, higher_bars
+from fastsim.data.frames import bars_back, check_frames, cut, higher_bars
 from fastsim.errors import ConfigError, DataError, one_line
 from fastsim.extensions import Registry, require_known
 from fastsim.stats.moments import Moments, trailing_moments
@@ -145,6 +145,14 @@ class FeatureConfig:
         """Columns that are higher by log f where all log returns are f times as large."""
         own = [record.name for record in self.records if record.rises_with_volatility]
         return (*own, *(f"{frame}.{name}" for frame in self.frames for name in own))
+
+    def bars_needed(self, timestamps: NDArray[np.datetime64]) -> int:
+        """Bars that are enough to make the features of any bar of a calendar [T], itself included.
+
+        Errors as `first_complete`.
+        """
+        spans = [cut(timestamps, frame, FRAMES) for frame in self.frames]
+        return max(self.warmup + 2, *(bars_back(each, self.warmup + 2) for each in spans), 0)
 
     def first_complete(self, timestamps: NDArray[np.datetime64]) -> int:
         """The first bar of a calendar [T] at which every feature of every frame is complete.

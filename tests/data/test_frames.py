@@ -12,6 +12,7 @@ from fastsim.data.frames import (
     LEAST,
     Spans,
     bar_length,
+    bars_back,
     check_frames,
     cut,
     frame_length,
@@ -216,6 +217,23 @@ def test_a_day_of_a_session_is_known_from_the_next_session_on():
 def test_a_day_that_ends_at_midnight_is_known_at_its_last_bar():
     spans = cut(stamps("2024-01-01", 72, "1h"), "1d")
     assert spans.closed.tolist() == [0] * 23 + [1] * 24 + [2] * 24 + [3]
+
+
+@pytest.mark.parametrize(("name", "frame"), CASES)
+def test_so_many_bars_hold_the_higher_bars_that_closed_last(name, frame):
+    timestamps = CALENDARS[name].timestamps
+    spans = cut(timestamps, frame)
+    for count in (1, 3):
+        bars, closed = bars_back(spans, count), int(spans.closed[-1])
+        if closed < count:
+            assert bars == len(timestamps) * -(-count // closed)
+            continue
+        lengths = []
+        for bar in np.flatnonzero(spans.closed >= count):
+            start = spans.first[spans.closed[bar] - count]
+            lengths.append(bar - start + 1)
+        assert bars == max(lengths)
+        assert bars >= count * np.median(spans.stop - spans.first)
 
 
 def test_values_are_shown_from_their_close_on():

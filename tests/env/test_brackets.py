@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import TOLERANCE, assert_same_run, run, soaring_tape
 from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars, weekdays
 
+from fastsim.backtest.benchmarks import Benchmarks, benchmark_names
+from fastsim.backtest.replay import replay
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Portfolio, Terms, advance, lone
 from fastsim.env.brackets import Since
@@ -19,6 +23,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.orders import OrderConfig, Wish
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.conditions import named
 from fastsim.market.costs import make_friction, total
@@ -44,12 +49,18 @@ def bars_of(*prices, **changes):
     return Bars(**{"symbols": ("X",), "timestamps": stamps, **fields, **changes})
 
 
-def make_env(bars, orders, *, fill="next_open", rows=1, costs=FREE, dtype=torch.float64, **rules):
-    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES, fill=fill), dtype=dtype)
+def make_env(
+    bars, orders, *, fill="next_open", rows=1, costs=FREE, backend="torch", **rules
+):  # fmt: skip
+    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES, fill=fill), dtype=torch.float64)
     rules = {"initial_cash": 1000.0, "action": "signed", "episode": FROM_THE_START, **rules}
-    env = PortfolioEnv(tape, rows, EnvConfig(orders=orders, costs=costs, **rules), backend="torch")
+    config = EnvConfig(orders=orders, costs=costs, **rules)
+    env = PortfolioEnv(tape, rows, config, backend=backend, single_orders=True)
     env.reset(0)
     return env
+
+
+each_backend = pytest.mark.parametrize("backend", ["torch", "numba"])
 
 
 def play(env, *weights):
@@ -102,17 +113,18 @@ TABLE = [(0.5, *case) for case in LONG.values()] + [(-0.5, *case) for case in SH
 IDS = [f"long: {name}" for name in LONG] + [f"short: {name}" for name in SHORT]
 
 
+@each_backend
 @pytest.mark.parametrize("fill", ["next_open", "close"])
 @pytest.mark.parametrize(("weight", "bar", "price", "cause"), TABLE, ids=IDS)
-def test_what_a_bar_does_to_a_position_held(fill, weight, bar, price, cause):
+def test_what_a_bar_does_to_a_position_held(backend, fill, weight, bar, price, cause):
     # Five shares entered at 100 in a quiet bar, or at the close before it; then this bar.
-    env = make_env(bars_of(QUIET, bar), BOTH, fill=fill)
+    env = make_env(bars_of(QUIET, bar), BOTH, fill=fill, backend=backend)
     found = exit_price(env, weight, HOLD)
     assert found == (None if price is None else pytest.approx(price, rel=1e-13))
     signed = 5 if weight > 0 else -5
     paid = bar[3] if price is None else price
     assert float(env.state.wealth) == pytest.approx(1000 + signed * (paid - 100), rel=1e-13)
-    env = make_env(bars_of(QUIET, bar), BOTH, fill=fill)
+    env = make_env(bars_of(QUIET, bar), BOTH, fill=fill, backend=backend)
     exits = play(env, weight, HOLD)[-1].exits
     told = [name for name in ("stopped", "taken") if float(getattr(exits, name)) > 0]
     assert told == [cause] * (cause is not None)
@@ -164,8 +176,9 @@ RISE, FALL = (100, 130, 96, 120), (100, 104, 70, 80)
         (-0.5, [(100, 106, 99, 103)], 105),
     ],
 )
-def test_a_trailing_stop_follows_the_closes_known_before_the_bar(weight, bars, price):
-    env = make_env(bars_of(*bars), TRAIL)
+@each_backend
+def test_a_trailing_stop_follows_the_closes_known_before_the_bar(backend, weight, bars, price):
+    env = make_env(bars_of(*bars), TRAIL, backend=backend)
     found = exit_price(env, weight, *[HOLD] * (len(bars) - 1))
     assert found == (None if price is None else pytest.approx(price, rel=1e-13))
 
@@ -191,9 +204,10 @@ def entry_of(env):
     return price / float(env.state.since.entry)
 
 
-def test_the_entry_is_the_mean_price_of_what_is_held():
+@each_backend
+def test_the_entry_is_the_mean_price_of_what_is_held(backend):
     still = [(price,) * 4 for price in (100, 80, 90, 90, 50)]
-    env = make_env(bars_of(*still), OrderConfig(stop=0.9))
+    env = make_env(bars_of(*still), OrderConfig(stop=0.9), backend=backend)
     play(env, 0.5)
     assert entry_of(env) == pytest.approx(100)
     play(env, 0.75)  # of 900: 675, which are 8.4375 shares; 5 at 100 and 3.4375 at 80
@@ -207,14 +221,16 @@ def test_the_entry_is_the_mean_price_of_what_is_held():
     assert not env.state.since.entry.any()
 
 
-def test_an_episode_that_begins_invested_has_entered_at_its_first_close():
-    env = make_env(bars_of((100, 101, 94, 97)), BOTH, initial_invested=0.5)
+@each_backend
+def test_an_episode_that_begins_invested_has_entered_at_its_first_close(backend):
+    env = make_env(bars_of((100, 101, 94, 97)), BOTH, initial_invested=0.5, backend=backend)
     assert exit_price(env, HOLD) == pytest.approx(95)
 
 
-def test_an_exit_is_charged_like_a_trade_at_its_price():
+@each_backend
+def test_an_exit_is_charged_like_a_trade_at_its_price(backend):
     costs = replace(FREE, fee_bps=30, half_spread_bps=20)
-    env = make_env(bars_of(QUIET, (100, 101, 90, 93)), BOTH, costs=costs)
+    env = make_env(bars_of(QUIET, (100, 101, 90, 93)), BOTH, costs=costs, backend=backend)
     bought, held = play(env, 0.5, HOLD)
     shares = float(bought.trade) / 100
     spread = 0.002 * 95 * shares
@@ -241,14 +257,16 @@ def test_an_exit_pays_for_its_size_and_ignores_the_limit_of_participation():
     assert paid > 0 and float(outcome.exits.cost["impact"]) == pytest.approx(paid)
 
 
+@each_backend
 @pytest.mark.parametrize("fill", ["next_open", "close"])
-def test_a_commission_by_the_share_counts_the_shares_of_the_bar(fill):
+def test_a_commission_by_the_share_counts_the_shares_of_the_bar(backend, fill):
     bars = bars_of(QUIET, (100, 101, 90, 93))
     halved = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
     for prices in halved.values():
         prices[FIRST + 2 :] /= 2  # each share becomes two
     bars = replace(bars, **halved, adj_close=bars.close)
-    env = make_env(bars, BOTH, costs=replace(FREE, fee_per_share=0.5), fill=fill)
+    costs = replace(FREE, fee_per_share=0.5)
+    env = make_env(bars, BOTH, costs=costs, fill=fill, backend=backend)
     bought, held = play(env, 0.5, HOLD)
     shares = 2 * float(bought.trade) / 100
     assert float(held.exits.cost["commission"]) == pytest.approx(0.5 * shares, rel=1e-12)
@@ -270,11 +288,12 @@ def test_a_bar_without_all_of_its_prices_closes_nothing_and_the_next_one_is_a_ga
     assert exit_price(env, HOLD) == pytest.approx(82)
 
 
-def test_an_exit_ends_what_is_open_of_its_asset():
+@each_backend
+def test_an_exit_ends_what_is_open_of_its_asset(backend):
     bars = bars_of(QUIET, (100, 101, 90, 93))
     bars = replace(bars, volume=np.full(bars.close.shape, 10.0))
     orders = replace(BOTH, unfilled="carry")
-    env = make_env(bars, orders, costs=replace(FREE, participation=0.2))
+    env = make_env(bars, orders, costs=replace(FREE, participation=0.2), backend=backend)
     play(env, 0.5)
     assert env.state.open_orders.any()
     play(env, HOLD)
@@ -293,8 +312,10 @@ def test_each_asset_and_account_has_its_own():
     assert (exits.stopped > 0).tolist() == [True, False, True]
 
 
-def test_what_is_told_names_exits():
-    env = make_env(bars_of(QUIET, (100, 101, 90, 93)), BOTH, costs=replace(FREE, fee_bps=10))
+@each_backend
+def test_what_is_told_names_exits(backend):
+    costs = replace(FREE, fee_bps=10)
+    env = make_env(bars_of(QUIET, (100, 101, 90, 93)), BOTH, costs=costs, backend=backend)
     play(env, 0.5)
     source = env.tell(env.step(torch.tensor([[HOLD]]).double()))
     told = {name: source.tell(name) for name in source.names}
@@ -305,9 +326,10 @@ def test_what_is_told_names_exits():
     assert "stopped" not in plain.tell(plain.step(torch.tensor([[0.5]]).double())).names
 
 
-def test_agents_see_how_far_their_levels_are():
+@each_backend
+def test_agents_see_how_far_their_levels_are(backend):
     orders = OrderConfig(stop=0.05, target=0.1, trailing=0.04)
-    env = make_env(bars_of((100, 105, 97, 104), QUIET), orders)
+    env = make_env(bars_of((100, 105, 97, 104), QUIET), orders, backend=backend)
 
     def shown(weight):
         seen = env.columns(env.step(torch.tensor([[weight]]).double()).observation)[0]
@@ -318,7 +340,7 @@ def test_agents_see_how_far_their_levels_are():
     assert first["stop.X"] == pytest.approx(0.04)
     assert first["target.X"] == pytest.approx(110 / 104 - 1)
     assert second["stop.X"] == second["target.X"] == 0.0  # it fell below 99.84
-    env = make_env(bars_of((100, 101, 95, 96)), orders)
+    env = make_env(bars_of((100, 101, 95, 96)), orders, backend=backend)
     first = shown(-0.5)  # 1.04 * 96 is nearer than 105; the target is at 90
     assert first["stop.X"] == pytest.approx(0.04) and first["target.X"] == pytest.approx(
         1 - 90 / 96
@@ -331,15 +353,18 @@ def script(rows, assets, steps=20, seed=0):
     return (2 * actions - 1) / assets
 
 
-FAR = OrderConfig(stop=1.0, target=100.0, trailing=1.0)
+PLAIN = OrderConfig(maintenance_margin=1e-9)  # never called, but worked out as further rules are
+FAR = replace(PLAIN, stop=1.0, target=100.0, trailing=1.0)
 
 
+@each_backend
 @pytest.mark.parametrize("fill", ["next_open", "close"])
-def test_levels_that_are_not_reached_change_no_bit(fill):
+def test_levels_that_are_not_reached_change_no_bit(backend, fill):
     bars = random_bars(40, 4, seed=2, holes=True)
     costs = replace(FREE, fee_bps=5, impact=1.0, participation=0.05)
     plain, far = (
-        make_env(bars, orders, rows=4, costs=costs, fill=fill) for orders in (OrderConfig(), FAR)
+        make_env(bars, orders, rows=4, costs=costs, fill=fill, backend=backend)
+        for orders in (PLAIN, FAR)
     )
     for action in script(4, 4):
         one, other = plain.step(action), far.step(action)
@@ -472,6 +497,64 @@ def test_random_bars_do_what_they_do_by_hand(seed, stop, target, trailing, fill,
         wealth = cash + shares * close[bar + 1]
         assert float(outcome.wealth) == pytest.approx(wealth, rel=1e-11)
         assert (shares == 0.0) == (not env.state.portfolio.holdings.any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+def test_many_episodes_of_fused_steps_are_those_of_the_reference(dtype, fill):
+    bars = random_bars(60, 5, seed=6, holes=True)
+    tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES, fill=fill), dtype=dtype)
+    config = EnvConfig(
+        orders=OrderConfig(stop=0.012, target=0.02, trailing=0.015, unfilled="carry"),
+        action="signed",
+        max_gross=2.0,
+        randomize=RandomizeConfig(volatility=(0.5, 2.0), assets=(2, 5)),
+        episode=EpisodeConfig(horizon=9, staggered=True),
+        initial_invested=0.5,
+    )
+    runs = [run(tape, config, 3, backend, envs=20) for backend in ("torch", "numba")]
+    assert_same_run(*runs, config.initial_cash, TOLERANCE[dtype])
+    for name in ("stopped", "taken"):
+        told = torch.stack([state[f"info.{name}"] for _, _, state in runs[1][1:]])
+        assert (told > 0).sum() > 50, name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fused_replay_is_that_of_the_reference(seed):
+    tape = make_tape(random_bars(80, 4, seed), TapeConfig(features=SHORT_FEATURES))
+    rules = EnvConfig(orders=OrderConfig(stop=0.02, target=0.03, trailing=0.02), action="weights")
+    names = benchmark_names(tape.symbols)
+    fused, wanted = (
+        replay(tape, Benchmarks(), names, rules, backend=way) for way in ("auto", "torch")
+    )
+    torch.testing.assert_close(fused.wealth, wanted.wealth, rtol=1e-9, atol=0)
+    for name, paid in fused.costs.items():
+        torch.testing.assert_close(paid, wanted.costs[name], rtol=1e-6, atol=1e-6)
+    plain = replay(tape, Benchmarks(), names, replace(rules, orders=OrderConfig()))
+    assert (plain.wealth != fused.wealth).any()
+
+
+def test_who_is_ruined_is_so_with_the_same_books_in_fused_steps():
+    config = EnvConfig(
+        orders=OrderConfig(stop=0.05, trailing=0.03),
+        action="signed",
+        max_gross=4.0,
+        episode=EpisodeConfig(horizon=30),
+    )
+    runs = [run(soaring_tape(), config, 5, backend) for backend in ("torch", "numba")]
+    assert any(transition.terminated.any() for _, transition, _ in runs[0][1:])
+    assert_same_run(*runs, config.initial_cash, TOLERANCE[torch.float64])
+
+
+def test_kernels_say_where_levels_are_not_covered(caplog):
+    tape = make_tape(random_bars(40, 3), TapeConfig(features=SHORT_FEATURES))
+    config = EnvConfig(orders=BOTH, episode=FROM_THE_START)
+    with caplog.at_level(logging.INFO):
+        assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
+        assert PortfolioEnv(tape, 4, replace(config, players=2)).stepper.name == "torch"
+    assert caplog.messages[1].endswith('"numba" does not cover players = 2 with stops or targets')
+    with pytest.raises(ConfigError, match=r'"triton" does not cover orders\.stop = 0\.05, orders'):
+        PortfolioEnv(tape, 4, config, backend="triton")
 
 
 def test_gradients_are_finite_whatever_a_bar_reaches():

@@ -64,7 +64,7 @@ def test_parity_is_tried_on_every_value_that_kernels_cover():
     seen = defaultdict(set)
 
     @settings(max_examples=300)
-    @given(drawn_configs(st.one_of(configs(), shared_configs())))
+    @given(drawn_configs(st.one_of(configs(levels=True), shared_configs())))
     def collect(config):
         for name, value in leaves(config):
             seen[name].add(value)

@@ -45,7 +45,7 @@ def assert_steps_as_the_reference(tape, config, seed=0):
 
 @pytest.mark.long
 @settings(max_examples=40)
-@given(tapes(torch.float64), drawn_configs(configs()), st.integers(0, 2**40))
+@given(tapes(torch.float64), drawn_configs(configs(levels=True)), st.integers(0, 2**40))
 def test_numba_draws_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 

@@ -22,7 +22,7 @@ WHOLE = EnvConfig(episode=EpisodeConfig(horizon=None))
 
 
 @settings(max_examples=60)
-@given(tapes(torch.float64), configs(), st.integers(0, 2**40))
+@given(tapes(torch.float64), configs(levels=True), st.integers(0, 2**40))
 def test_numba_steps_as_the_reference(tape, config, seed):
     runs = (run(tape, config, seed, backend) for backend in ("torch", "numba"))
     assert_same_run(*runs, config.initial_cash, TOLERANCE[tape.dtype])

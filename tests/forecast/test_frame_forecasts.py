@@ -20,9 +20,16 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.errors import ConfigError, DataError, ForecastError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.markets import load_markets
-from fastsim.forecast.features import ForecastConfig, tabulated_features
-from fastsim.forecast.frames import Frame
+from fastsim.forecast.ensemble import Ensemble, fit_on_market
+from fastsim.forecast.features import (
+    ForecastConfig,
+    bars_needed,
+    latest_features,
+    tabulated_features,
+)
+from fastsim.forecast.frames import Frame, Together
 from fastsim.forecast.interface import Context, Forecast, ModuleForecaster
+from fastsim.forecast.registry import load_forecaster
 from fastsim.forecast.tape import build_forecast_tape
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.synthetic.garch import Garch
@@ -49,6 +56,13 @@ def in_sessions(days=40, seed=3):
     opens = dates.astype("datetime64[ns]") + np.timedelta64(14 * 60 + 30, "m")
     stamps = opens[:, None] + np.arange(13) * np.timedelta64(30, "m")
     return replace(bars, timestamps=stamps.ravel())
+
+
+def without_some(bars, seed=1, share=0.2):
+    """The same with this share of the bars left out of the calendar."""
+    kept = np.random.default_rng(seed).random(len(bars)) > share
+    arrays = {name: getattr(bars, name)[kept] for name in (*PRICES, "volume")}
+    return replace(bars, timestamps=bars.timestamps[kept], **arrays)
 
 
 def changed_after(bars, bar):
@@ -192,6 +206,30 @@ def test_a_day_of_sessions_is_as_many_bars_as_a_session_has(tmp_path, caplog):
     ]
     for horizon in (1, 2, 3):
         assert values[300:, :, names.index(f"across.forecast_rise_{horizon}")].abs().max() > 0.01
+    shown = values[-1, :, names.index("across.forecast_rise_3")]
+    bars = in_sessions()
+    days, hours = (higher_bars(bars, cut(bars.timestamps, frame)) for frame in ("1d", "2h"))
+    last = int(np.searchsorted(hours.timestamps, days.timestamps[-1] + np.timedelta64(1, "D"))) - 1
+    for asset in range(3):
+        parts = [
+            asked(closes_until(hours, last, asset), 12),
+            asked(closes_until(days, len(days) - 1, asset), 3),
+        ]
+        mean = Forecast(torch.stack(parts).mean(0)[None, None], TINY.card.levels)
+        price = torch.tensor([days.close[-1, asset]], dtype=torch.float32)
+        expected = float(mean.probability_of_rise(price)) - 0.5
+        assert float(shown[asset]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_bar_has_as_many_of_another_frame_as_the_median_of_its_last_nine():
+    tape = make_tape(without_some(in_sessions()), CONFIG)
+    frame = Frame.of(tape, "1d", "mine")
+    bars, days = Together.of(tape, [frame], TINY, horizons=(1,), context_length=10).members
+    counts = frame.spans.stop - frame.spans.first
+    assert len(set(counts)) > 3 and (days.steps == 1).all()
+    for day in range(len(counts)):
+        last = sorted(counts[max(day - 8, 0) : day + 1])
+        assert bars.steps[day] == last[(len(last) - 1) // 2]
 
 
 def test_an_asset_that_some_frames_know_too_little_of_is_left_to_the_others(tmp_path):
@@ -206,30 +244,73 @@ def test_an_asset_that_some_frames_know_too_little_of_is_left_to_the_others(tmp_
     assert (rise[-1, 1] != 0) and (rise[:220, 1] == 0).all()
 
 
-def test_weights_are_fitted_in_each_frame_on_the_bars_before_the_start(tmp_path, capsys):
-    names, start = "random-walk-60,random-walk-ewma-0.94", "2024-03-07"
-    settings = replace(SETTINGS, weights="fit", across=(1,))
-    arguments = {"start": start, "forecaster": names, "forecast": settings, "tape": CONFIG}
-    arguments |= {"episode": {"horizon": 40}}
+def test_weights_are_fitted_on_the_bars_and_count_in_every_frame(tmp_path, capsys):
+    names, start = ("random-walk-60", "random-walk-ewma-0.94"), "2024-03-07"
     bars = quarters(800)
-    row = int(np.searchsorted(bars.timestamps, np.datetime64(start)))
-    one = build_env(1, bars, forecasts_dir=tmp_path / "one", **arguments).tape
+    arguments = {"start": start, "tape": CONFIG, "episode": {"horizon": 40}}
+    settings = replace(SETTINGS, weights="fit", across=(1,))
+    fitted = build_env(
+        1, bars, forecaster=",".join(names), forecast=settings, forecasts_dir=tmp_path, **arguments
+    ).tape
     told = [line for line in capsys.readouterr().err.splitlines() if "Fitted weights" in line]
-    assert [line.split(":")[0] for line in told] == [
-        "Fitted weights", "Fitted weights of 1h", "Fitted weights of 4h"
-    ]  # fmt: skip
-    later = changed_after(bars, row + 20)
-    other = build_env(1, later, forecasts_dir=tmp_path / "other", **arguments).tape
-    assert torch.equal(one.known.features[: row + 21], other.known.features[: row + 21])
+    assert len(told) == 1
+    row = int(np.searchsorted(bars.timestamps, np.datetime64(start)))
+    members = [load_forecaster(name) for name in names]
+    weights = fit_on_market(
+        members, make_tape(bars, CONFIG), slice(0, row), horizons=(1, 3), context_length=40
+    )
+    values, columns = table(
+        bars, tmp_path, replace(settings, weights=""), Ensemble(members, weights)
+    )
+    assert fitted.feature_names[-len(columns) :] == tuple(columns)
+    expected = values.clamp(-10, 10)
+    assert torch.equal(fitted.known.features[..., -len(columns) :], expected)
 
 
-def test_rows_of_a_frame_lie_within_those_of_the_bars():
-    frame = Frame.of(make_tape(quarters(), CONFIG), "1h", "mine")
-    assert frame.spans.first[:4].tolist() == [0, 2, 6, 10]
-    assert frame.rows(slice(2, 10), 500) == slice(1, 3)
-    assert frame.rows(slice(3, 13), 500) == slice(2, 3)
-    assert frame.rows(slice(3, 5), 500) == slice(2, 2)
-    assert frame.rows(slice(None), 500) == slice(0, len(frame.tape))
+@pytest.mark.parametrize(
+    ("bars", "frames"),
+    [
+        (quarters(900), ("1h", "4h")),
+        (quarters(900), ("4h", "1h")),
+        (in_sessions(90), ("2h", "1d")),
+        (without_some(in_sessions(90)), ("1d", "2h")),
+    ],
+    ids=["quarters", "longest first", "sessions", "gaps"],
+)
+def test_the_last_bar_of_a_window_is_told_as_in_the_whole_table(tmp_path, bars, frames):
+    config = TapeConfig(features=replace(SHORT_FEATURES, frames=frames))
+    settings = replace(SETTINGS, context_length=8, frames=frames)
+    whole = make_tape(bars, config)
+    values = tabulated_features(whole, TINY, settings, tmp_path)
+    needed = max(
+        bars_needed(bars.timestamps, settings, TINY),
+        config.features.bars_needed(bars.timestamps),
+    )
+    assert 10 < needed < len(bars) - 120
+    for bar in range(len(bars) - 120, len(bars)):
+        window = make_tape(bars.take(slice(bar + 1 - needed, bar + 1)), config)
+        torch.testing.assert_close(
+            window.known.features[-1], whole.known.features[bar], rtol=1e-5, atol=1e-5
+        )
+        told = latest_features(window, TINY, settings)
+        assert list(told) == list(values)
+        for name, expected in values.items():
+            torch.testing.assert_close(told[name][0], expected[bar], rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_that_is_too_short_is_refused_by_the_frame():
+    bars, settings = quarters(900), replace(SETTINGS, context_length=10)
+    enough = bars_needed(bars.timestamps, settings, TINY)
+    for length, message in (
+        (160, "10 bars of 4h are too few: forecasts look back on 10; give bars from longer ago"),
+        (9, "9 bars are too few: forecasts look back on 10"),
+    ):
+        window = make_tape(bars.take(slice(900 - length, None)), CONFIG)
+        given = settings if length > 100 else replace(settings, frames=(), across=())
+        with pytest.raises(ForecastError, match=message):
+            latest_features(window, TINY, given)
+    assert enough < 16 * 14
+    latest_features(make_tape(bars.take(slice(900 - enough, None)), CONFIG), TINY, settings)
 
 
 def test_training_and_gymnasium_show_the_same(tmp_path):

@@ -199,6 +199,21 @@ def test_episodes_begin_once_every_frame_is_complete():
     assert none.first == SHORT_FEATURES.warmup
 
 
+@pytest.mark.parametrize(
+    ("bars", "frames"), [(intraday(500), ("1h", "4h")), (in_sessions(), ("2h", "1d"))],
+    ids=["quarters", "sessions"],
+)  # fmt: skip
+def test_so_many_bars_are_enough_for_the_features_of_the_last(bars, frames):
+    config = replace(SHORT_FEATURES, frames=frames)
+    needed, whole = config.bars_needed(bars.timestamps), make_features(bars, config)
+    assert needed > SHORT_FEATURES.bars_needed(bars.timestamps) == SHORT_FEATURES.warmup + 2
+    for bar in range(len(bars) - 60, len(bars)):
+        tape = make_tape(bars.take(slice(bar + 1 - needed, bar + 1)), TapeConfig(features=config))
+        shown = dict(zip(tape.feature_names, tape.known.features[-1].unbind(-1), strict=True))
+        for name, values in whole.items():
+            np.testing.assert_allclose(shown[name], values[bar], rtol=1e-4, atol=1e-5)
+
+
 def test_an_asset_that_did_not_trade_in_a_higher_bar_has_no_features_of_it():
     bars = intraday(300)
     spans = cut(bars.timestamps, "1h")

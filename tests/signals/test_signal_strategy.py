@@ -110,6 +110,16 @@ def test_a_stop_on_the_wrong_side_of_the_price_is_no_trade():
     assert not (plan.direction > 0).any() and (plan.direction < 0).any()
 
 
+def test_what_was_not_forecast_has_no_confidence_and_no_rank():
+    config = replace(ADAPTIVE, threshold=ThresholdConfig(best=1.0, history=30))
+    tape = market(config=config)
+    tape.known.features[:100, :, tape.feature_names.index("forecast_rise_3")] = 0.0
+    plan = make_plan(tape, config)
+    assert plan.confidence[:100].isnan().all() and plan.confidence[100:].isfinite().all()
+    assert not plan.direction[:130].any() and plan.direction[130:].all()
+    assert (signal_columns(tape, config)["signal_confidence"][:100] == 0).all()
+
+
 @pytest.fixture
 def by_hand():
     """Two assets over twelve bars of which all is laid out, and who decides."""
@@ -342,6 +352,8 @@ def test_columns_are_observed_by_name_and_of_order_one():
     assert all(0.1 < values.abs().max() <= 1.0 + 1e-9 for values in columns.values())
     names = observation_names(tape.with_features(columns), EnvConfig())
     assert "S0.signal_direction" in names and "S3.signal_regime_trend" in names
+    rise = tape.known.features[..., tape.feature_names.index("forecast_rise_3")]  # less one half
+    torch.testing.assert_close(columns["signal_confidence"], 2 * rise.abs())
     plan = make_plan(tape, BOTH)
     known = plan.regime >= 0
     volatility, trend = columns["signal_regime_volatility"], columns["signal_regime_trend"]

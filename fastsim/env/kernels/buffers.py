@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
-from fastsim.env.brackets import Since
+from fastsim.env.brackets import Exits, Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.episode import Episode
@@ -43,6 +43,7 @@ class MarketBlocks(NamedTuple):
     friction: Tensor  # [N, FRICTION]
     terms: Tensor  # [T, TERM, A'], or [0, TERM, A'] where no further rules hold
     fees: Tensor  # [N, FEE]
+    ranges: Tensor  # [T, RANGE, A'], or [0, RANGE, A'] where positions have no stop or target
 
 
 class Rules(NamedTuple):
@@ -62,6 +63,7 @@ class State(NamedTuple):
     slots: Tensor  # [N, A]  int64, or [N, 0] where every asset is shown in its own slot
     displaced: Tensor  # [DISPLACED, M, A'], or [DISPLACED, M, 0] if every row is its own
     open_orders: Tensor  # [N, A'], or [N, 0] where none are carried
+    since: Tensor  # [N, SINCE, A'], or [N, SINCE, 0] where positions have no stop or target
 
     def nested(self, params: EnvParams) -> EnvState:
         """The same memory under the names of the reference."""
@@ -72,7 +74,7 @@ class State(NamedTuple):
             displacement=Displacement(**dict(zip(c.DISPLACED._fields, displaced, strict=True))),
             open_orders=self.open_orders[:, :assets],
             carry=money["carry"],
-            since=Since(entry=self.holdings[:, :0], best=self.holdings[:, :0]),
+            since=self._since(params),
             portfolio=Portfolio(holdings=self.holdings[:, :assets], cash=money["cash"]),
             episode=Episode(
                 **{name: counters[name] for name in Episode._fields if name in counters},
@@ -85,6 +87,13 @@ class State(NamedTuple):
             slots=self.slots,
         )
 
+    def _since(self, params: EnvParams) -> Since:
+        assets, orders = params.tape.num_assets, params.config.orders
+        return Since(
+            entry=self.since[:, c.SINCE.entry, : assets if orders.brackets else 0],
+            best=self.since[:, c.SINCE.best, : assets if orders.trailing else 0],
+        )
+
     def load(self, state: EnvState) -> None:
         """Copy a state in."""
         assets = state.portfolio.holdings.shape[1]
@@ -92,6 +101,9 @@ class State(NamedTuple):
         self.holdings[:, assets:] = 0.0
         self.open_orders.zero_()
         self.open_orders[:, : state.open_orders.shape[1]] = state.open_orders
+        self.since.zero_()
+        for name, values in state.since._asdict().items():
+            self.since[:, getattr(c.SINCE, name), : values.shape[1]] = values
         self.displaced.zero_()
         for name, values in state.displacement._asdict().items():
             self.displaced[getattr(c.DISPLACED, name), :, : values.shape[1]] = values
@@ -135,6 +147,20 @@ class Singles(NamedTuple):
     holdings: Tensor  # [N, A]  right after the trade
     called: Tensor  # [N, A]  traded by force at the next close; [0, A] where margin is not kept
     called_cost: Tensor  # [N, COSTS]  of those trades, or [0, COSTS]
+    exit_trade: Tensor  # [N, A]  traded by stops and at targets; [0, A] where there are none
+    exit_cost: Tensor  # [N, COSTS]  of those trades, or [0, COSTS]
+    exit_value: Tensor  # [N, EXIT]  of positions that were closed so, or [0, EXIT]
+
+    @property
+    def exits(self) -> Exits | None:
+        """Trades of stops and targets, if there can be any."""
+        if not len(self.exit_trade):
+            return None
+        return Exits(
+            trade=self.exit_trade,
+            cost=dict(zip(c.COSTS, self.exit_cost.unbind(1), strict=True)),
+            **by_name(c.EXIT, self.exit_value),
+        )
 
     @property
     def margin_call(self) -> Fill | None:
@@ -164,11 +190,13 @@ class Results(NamedTuple):
         cost = {name: figures[place] for name, place in _COSTS}
         single: dict[str, Any] = {}
         if singles is not None:
-            called = singles.margin_call
+            called, exits = singles.margin_call, singles.exits
             trade = singles.trade if len(singles.trade) else None
-            single = {"trade": trade, "holdings": singles.holdings, "margin_call": called}
-            if called is not None:
-                cost = {name: paid - called.cost[name] for name, paid in cost.items()}
+            single = {"trade": trade, "holdings": singles.holdings}
+            single |= {"margin_call": called, "exits": exits}
+            for other in (called, exits):
+                if other is not None:
+                    cost = {name: paid - other.cost[name] for name, paid in cost.items()}
         final, view, last_view = None, None, None
         if views is not None:
             view = View(views.slots, views.volatility)
@@ -231,6 +259,7 @@ def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
         friction=torch.stack([getattr(params.friction, name) for name in c.FRICTION._fields], 1),
         terms=_terms(params, vector),
         fees=_fees(params),
+        ranges=_ranges(params, vector),
     )
 
 
@@ -255,6 +284,18 @@ def _terms(params: EnvParams, vector: int) -> Tensor:
     }
     table = torch.stack([rows[name] for name in c.TERM._fields], 1)
     return pad(table, (0, -tape.num_assets % vector), value=1.0)
+
+
+def _ranges(params: EnvParams, vector: int) -> Tensor:
+    """How far prices go within bars, where positions have stops or targets."""
+    tape, following = params.tape, params.tape.next
+    if not params.config.orders.brackets:
+        return following["price"].new_empty(0, len(c.RANGE), tape.num_assets)
+    rows = {name: following[name] for name in c.RANGE._fields}
+    if params.config.randomize.volatility:
+        rows = {name: reached.log1p() for name, reached in rows.items()}
+    table = torch.stack([rows[name] for name in c.RANGE._fields], 1)
+    return pad(table, (0, -tape.num_assets % vector))
 
 
 def _flag(params: EnvParams, name: str, *, otherwise: bool) -> Tensor:
@@ -284,7 +325,8 @@ def repack_bars(market: MarketBlocks, params: EnvParams, bars: Tensor, vector: i
     if len(bars) == 0:
         return
     changed = pack_market(params._replace(tape=params.tape.take(bars)), vector)
-    tables = ("moves", "bars", "features", *["terms"] * by_orders(params))
+    tables = ["moves", "bars", "features", *["terms"] * by_orders(params)]
+    tables += ["ranges"] * params.config.orders.brackets
     for name in tables:
         getattr(market, name)[bars] = getattr(changed, name)
 
@@ -316,6 +358,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "lends": "borrow" in following,
         "bans": "shortable" in following,
         "delists": "delisted" in following,
+        "brackets": config.orders.brackets,
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
         "log_spacing": randomize.spacing == "log",
@@ -331,6 +374,9 @@ def pack_rules(params: EnvParams) -> Rules:
         "retention": config.impact.retention,
         "transient_share": config.impact.transient_share,
         "maintenance_margin": config.orders.maintenance_margin,
+        "stop": config.orders.stop,
+        "target": config.orders.target,
+        "trailing": config.orders.trailing,
     }
     device = tape.device
     return Rules(
@@ -357,6 +403,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     padded = tape.num_assets + -tape.num_assets % vector
     markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
     kept = padded if params.config.orders.carries else 0
+    since = padded if params.config.orders.brackets else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
@@ -365,6 +412,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
         slots=_empty_slots(params, num_envs),
         displaced=torch.empty(len(c.DISPLACED), markets, columns, **options),  # type: ignore[call-overload]
         open_orders=torch.empty(num_envs, kept, **options),  # type: ignore[call-overload]
+        since=torch.empty(num_envs, len(c.SINCE), since, **options),  # type: ignore[call-overload]
     )
 
 
@@ -446,14 +494,15 @@ def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles |
     """Room for the single orders of one step of N environments, or for what must be told of them.
 
     None if that is nothing. What was held follows from what is at the close (`info`), but where
-    positions are cut by force or paid out.
+    positions are closed before, cut by force or paid out.
     """
     options = {"device": params.tape.device, "dtype": params.tape.dtype}
     calls = params.config.orders.maintenance_margin > 0
-    if not (asked or calls or "delisted" in params.tape.next):
+    leaves = params.config.orders.brackets
+    if not (asked or calls or leaves or "delisted" in params.tape.next):
         return None
     told = num_envs if asked else 0
-    called = told if calls else 0
+    called, left = told if calls else 0, num_envs if leaves else 0
 
     def room(rows: int, columns: int) -> Tensor:
         return torch.empty(rows, columns, **options)  # type: ignore[call-overload, no-any-return]
@@ -464,6 +513,9 @@ def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles |
         holdings=room(num_envs, assets),
         called=room(called, assets),
         called_cost=room(called, len(c.COSTS)),
+        exit_trade=room(left, assets),
+        exit_cost=room(left, len(c.COSTS)),
+        exit_value=room(left, len(c.EXIT)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-from fastsim.env.info import figure_names
+from fastsim.env.info import EXITS, figure_names
 from fastsim.env.randomize import DRAWN_COSTS, drawn_names
 
 
@@ -32,6 +32,9 @@ TERM = places(
 )
 """Rows of `MarketBlocks.terms`: where further rules need them, what they need of a bar beside its
 moves; the last three are of the next close, for who must trade there."""
+RANGE = places("Range", "r_open", "r_high", "r_low")
+"""Rows of `MarketBlocks.ranges`: how far prices go within the bar, where positions have stops or
+targets. Where volatilities are drawn, they are log returns."""
 BARS = places("Bars", "years", "interest", "market_return", "start_cash", "start_wealth")
 """Columns of `MarketBlocks.bars`."""
 FRICTION = places("Friction", "fee", "half_spread", "impact", "participation", "borrow")
@@ -44,6 +47,8 @@ MEMORY = ("mean", "square")
 """Those of them that are the reward's."""
 DISPLACED = places("Displaced", "transient", "rate")
 """Parts of `State.displaced`, as in `Displacement`."""
+SINCE = places("Since", "entry", "best")
+"""Rows of `State.since`, as in `Since`."""
 DRAWN = places("Drawn", *drawn_names())
 """Rows of `Draws.ranges`; the costs among them come first, as in `FRICTION`."""
 FACTOR = places("Factor", "volatility", "log_volatility", "rate")
@@ -52,6 +57,8 @@ COUNTER = places("Counter", "bar", "end", "number", "invalid_actions", "key")
 """Columns of `State.counters`."""
 COSTS = ("commission", "spread", "impact")
 """What kernels charge."""
+EXIT = places("Exit", *EXITS)
+"""Columns of `Singles.exit_value`."""
 FIGURE = places("Figure", *figure_names(COSTS))
 """Columns of `Results.figures`."""
 FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
@@ -63,7 +70,7 @@ WHOLE = places(
     *("action", "reward", "same_step", "flat", "first", "last", "horizon", "random_start"),
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("fewest", "most", "log_spacing"),
-    *("carries", "whole_shares", "by_order", "lends", "bans", "delists"),
+    *("carries", "whole_shares", "by_order", "lends", "bans", "delists", "brackets"),
     "stream_from",
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
     *("stop_at", "target_at"),
@@ -74,7 +81,7 @@ bytes on, observations are written past a CPU's caches. The last are where portf
 REAL = places(
     "Real",
     *("max_gross", "initial_cash", "initial_invested", "adaptation", "drawdown_penalty"),
-    *("retention", "transient_share", "maintenance_margin"),
+    *("retention", "transient_share", "maintenance_margin", "stop", "target", "trailing"),
 )
 """Entries of `Rules.real`."""
 ACTION = places("Action", "weights", "signed", "logits")
@@ -88,7 +95,7 @@ REWARD = places(
 assert tuple(column for column, _ in DRAWN_COSTS.values()) == FRICTION._fields[: len(DRAWN_COSTS)]
 assert tuple(DRAWN_COSTS) == DRAWN._fields[: len(DRAWN_COSTS)]
 PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order", "stop", "target")
-"""Portfolio columns that kernels write; those of stops and targets, not every one."""
+"""Portfolio columns that kernels write; those of stops and targets not all of them."""
 NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))
 NUM_FIGURES, NUM_FLAGS, NUM_COSTS = len(FIGURE), len(FLAG), len(COSTS)
 NUM_TERMS, NUM_FEES = len(TERM), len(FEE)

@@ -8,7 +8,7 @@ enters it. `python -m fastsim.env.kernels.coverage` writes the table of the docu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +36,7 @@ class Values:
         return ", ".join("off" if _is_off(value) else f"`{value}`" for value in self.known)
 
 
+BRACKETS = ("stop", "target", "trailing")
 ANY, NONE, OFF = Values(), Values(((),)), Values((0.0,))
 
 
@@ -65,6 +66,8 @@ class Coverage:
     """Leaves of the state, by dotted name."""
     outcome: frozenset[str]
     """Fields of `Outcome`."""
+    with_brackets: Mapping[str, Values] = field(default_factory=dict)
+    """Values of settings, by dotted name, that it knows where positions have stops or targets."""
 
 
 FUSED = Coverage(
@@ -93,9 +96,9 @@ FUSED = Coverage(
         "orders.unfilled": only("drop", "carry"),
         "orders.whole_shares": only(False, True),
         "orders.maintenance_margin": ANY,
-        "orders.stop": OFF,
-        "orders.target": OFF,
-        "orders.trailing": OFF,
+        "orders.stop": ANY,
+        "orders.target": ANY,
+        "orders.trailing": ANY,
         "randomize.fee_bps": ANY,
         "randomize.half_spread_bps": ANY,
         "randomize.impact": ANY,
@@ -117,6 +120,7 @@ FUSED = Coverage(
     tables=frozenset(
         {"r_before", "r_after", "tradable", "dollars", "impact_scale", "price"}
         | {"years", "interest", "market_return", "borrow", "shortable", "delisted"}
+        | set(c.RANGE._fields)
         | {"features", "sigma", "impact_sigma", "dollar_volume", "listed", "bars"}
     ),
     tape=frozenset(
@@ -126,7 +130,7 @@ FUSED = Coverage(
     frictions=frozenset(c.FRICTION._fields + c.FEE._fields),
     costs=frozenset(c.COSTS),
     memory=frozenset(c.MEMORY),
-    columns=frozenset(c.PORTFOLIO) - {"stop", "target"},
+    columns=frozenset(c.PORTFOLIO),
     state=frozenset(
         {"portfolio.holdings", "portfolio.cash", "displacement.transient", "displacement.rate"}
         | {
@@ -148,8 +152,15 @@ FUSED = Coverage(
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
         | {"exits"}
     ),
+    with_brackets={"players": only(1)},
 )
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED)}
+WITHOUT_BRACKETS = replace(
+    FUSED,
+    settings={**FUSED.settings, **{f"orders.{name}": OFF for name in BRACKETS}},
+    tables=FUSED.tables - set(c.RANGE._fields),
+    columns=FUSED.columns - {"stop", "target"},
+)
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": WITHOUT_BRACKETS}
 """By backend; the reference covers everything."""
 
 
@@ -160,7 +171,7 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
     names = {
         "": set(settings) - set(known.settings),
         "table ": {*params.tape.next, *KnownTables._fields} - known.tables,
-        "tape.": {field.name for field in fields(MarketTape)} - known.tape,
+        "tape.": {each.name for each in fields(MarketTape)} - known.tape,
         "costs.": {name for name, rate in friction.items() if rate is not None} - known.frictions,
         "cost ": {cost.name for cost in params.rules.terms.costs} - known.costs,
         "memory ": set(_tensors(state.memory)) - known.memory,
@@ -174,17 +185,23 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
         for name, allowed in known.settings.items()
         if name in settings and settings[name] not in allowed
     ]
-    return values + unknown
+    apart = known.with_brackets if params.config.orders.brackets else {}
+    together = [
+        f"{name} = {settings[name]!r} with stops or targets"
+        for name, allowed in apart.items()
+        if settings[name] not in allowed
+    ]
+    return values + together + unknown
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting of a configuration by its dotted name, with its value."""
-    for field in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, field.name)
+    for each in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
         if is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
+            yield from leaves(value, f"{prefix}{each.name}.")
         else:
-            yield f"{prefix}{field.name}", value
+            yield f"{prefix}{each.name}", value
 
 
 def _tensors(nested: Any, prefix: str = "") -> Iterator[str]:

@@ -225,6 +225,17 @@ def meet_drawn(n, bar, market, rules, draws, desk):
 
 
 @jit
+def meet_ranges(n, bar, market, draws):
+    """The same of how far prices go within the bar."""
+    met, ranges, factor = draws.met, market.ranges, draws.factors[n, c.FACTOR.volatility]
+    real, drawn = ranges.dtype.type, not math.isnan(draws.ranges[c.DRAWN.volatility, 0])
+    for row in range(ranges.shape[1]):
+        for j in range(ranges.shape[2]):
+            reached = ranges[bar, row, j]
+            met.ranges[0, row, j] = exp(factor * reached, real) - real(1.0) if drawn else reached
+
+
+@jit
 def meet_terms(n, bar, market, rules, draws):
     """The same of what further rules need; what is delisted loses what it loses."""
     met, terms, factor = draws.met, market.terms, draws.factors[n, c.FACTOR.volatility]
@@ -232,6 +243,8 @@ def meet_terms(n, bar, market, rules, draws):
     for row in range(terms.shape[1]):
         for j in range(terms.shape[2]):
             met.terms[0, row, j] = terms[bar, row, j]
+    if rules.whole[c.WHOLE.brackets]:
+        meet_ranges(n, bar, market, draws)
     if math.isnan(draws.ranges[c.DRAWN.volatility, 0]):
         return
     for j in range(terms.shape[2]):

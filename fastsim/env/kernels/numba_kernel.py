@@ -33,14 +33,22 @@ from fastsim.env.kernels.numba_orders import (
     close_orders,
     cut,
     drop_orders,
+    enter,
+    enter_now,
     find_bounds,
+    follow,
+    forget_closed,
     grow_orders,
+    grow_since,
     is_all_nan,
     is_called,
     keep_no_call,
+    keep_no_exit,
+    leave,
     lent,
     pay_call,
     place,
+    stop_and_target,
     want,
 )
 from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
@@ -315,6 +323,7 @@ def keep_orders(x, n, state, weights, limit, singles):
 def keep_none(n, state, singles):
     """Tell that nothing was traded."""
     keep_no_call(n, singles)
+    keep_no_exit(n, singles)
     zero = state.holdings.dtype.type(0.0)
     for j in range(singles.holdings.shape[1]):
         singles.holdings[n, j] = state.holdings[n, j]
@@ -361,6 +370,8 @@ def trade_by_orders(
     commission, spread, impact, notional, net = charge_orders(n, market, rules, desk)
     paid = pay(n, before, notional, commission, spread, impact, figures)
     receive(n, -net - paid, state)
+    if rules.whole[c.WHOLE.brackets]:
+        enter(n, state, desk)
     short, fees = zero, zero
     for j in range(holdings.shape[1]):
         holdings[n, j] += desk[c.DESK.trade, j]
@@ -373,6 +384,9 @@ def trade_by_orders(
     if singles is not None:
         keep_placed(n, state, singles, desk)
     accrue(n, bar, fees, state, market, figures)
+    if rules.whole[c.WHOLE.brackets]:
+        left = leave(n, bar, before, state, market, rules, figures, singles, desk)
+        receive(n, left, state)
     after, gross = zero, zero
     for j in range(holdings.shape[1]):
         held = holdings[n, j] * (one + market.moves[bar, c.MOVE.r_after, j])
@@ -383,6 +397,8 @@ def trade_by_orders(
     if rules.whole[c.WHOLE.delists]:
         gross -= pay_out(n, bar, state, market)
     close_orders(n, bar, rules, state, market)
+    if rules.whole[c.WHOLE.brackets]:
+        follow(n, bar, state, market)
     if is_called(after, gross, rules):
         after = call_margin(
             n, bar, after, gross, state, market, rules, figures, singles, limit, desk
@@ -425,6 +441,8 @@ def call_margin(n, bar, wealth, gross, state, market, rules, figures, singles, l
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] += desk[c.DESK.trade, j]
         after += state.holdings[n, j]
+    if rules.whole[c.WHOLE.brackets]:
+        forget_closed(n, state)
     return after + state.money[n, c.MONEY.cash]
 
 
@@ -437,6 +455,8 @@ def advance(n, bar, hold, state, market, rules, figures, singles, weights, limit
         limit_orders(n, bar, hold, before, market, limit)
     else:
         grow_orders(n, bar, c.MOVE.r_before, state, market)
+        if rules.whole[c.WHOLE.brackets]:
+            grow_since(n, bar, c.MOVE.r_before, state, market)
         find_bounds(n, bar, before, state, market, rules, limit, desk)
     x = before
     if before > zero and not hold:
@@ -530,6 +550,8 @@ def restart(n, state, market, rules, draws, desk):
     money[n, c.MONEY.square] = real(INITIAL_VOLATILITY**2)
     if draws is not None:
         draw_episode(n, state, market, rules, draws)
+    if desk is not None:
+        enter_now(n, state)
 
 
 @jit
@@ -563,6 +585,8 @@ def observe(n, wealth, state, market, rules, views, draws, seen, desk):
     seen[n, whole[c.WHOLE.log_growth_at]] = max(-bound, min(growth, bound))
     if desk is not None:
         show_orders(n, scale, state, rules, views, draws, seen)
+        if rules.whole[c.WHOLE.brackets]:
+            show_levels(n, state, rules, views, draws, seen)
 
 
 @jit
@@ -580,6 +604,27 @@ def show_orders(n, scale, state, rules, views, draws, seen):
         for j in range(state.open_orders.shape[1]):
             draws.spare[j] = max(-bound, min(state.open_orders[n, j] * scale, bound))
         show_in_slots(n, shown, draws.spare, draws, seen)
+
+
+@jit
+def show_levels(n, state, rules, views, draws, seen):
+    """Write the columns that are there where positions have stops or targets."""
+    real = state.money.dtype.type
+    bound, zero, one = real(FEATURE_LIMIT), real(0.0), real(1.0)
+    for column in range(2):
+        shown = rules.whole[c.WHOLE.stop_at + column]
+        for j in range(rules.whole[c.WHOLE.assets] if shown else 0):
+            held, away = state.holdings[n, j], zero
+            if held != zero:
+                stop, target = stop_and_target(n, j, state, rules)
+                away = one - stop if column == 0 else target - one
+                away = max(-bound, min(away if held > zero else -away, bound))
+            if views is None:
+                seen[n, shown + j] = away
+            else:
+                draws.spare[j] = away
+        if views is not None and shown:
+            show_in_slots(n, shown, draws.spare, draws, seen)
 
 
 @jit
@@ -691,6 +736,8 @@ def prefetch(n, state, market, rules, desk):
     prefetch_row(market.moves, bar)
     if desk is not None:
         prefetch_row(market.terms, bar)
+        if rules.whole[c.WHOLE.brackets]:
+            prefetch_row(market.ranges, bar)
     if rules.whole[c.WHOLE.flat]:
         prefetch_row(market.features, bar + 1)
 

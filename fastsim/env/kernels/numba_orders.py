@@ -1,9 +1,10 @@
 """Orders under further rules, fused for a CPU: what `fastsim.env.orders` does, row by row.
 
 Shorts that are banned or lent at a fee of their own, commissions by share and order, whole shares,
-orders that stay open, delisting, and margin calls. They are worked out at a desk, a room of a few
-rows [DESK, A'] that a thread uses again and again; where none of these rules hold there is no desk,
-and what asks for it is not compiled. `numba_kernel`'s docstring says what looks odd.
+orders that stay open, stops and targets, delisting, and margin calls. They are worked out at a
+desk, a room of a few rows [DESK, A'] that a thread uses again and again; where none of these rules
+hold there is no desk, and what asks for it is not compiled. `numba_kernel`'s docstring says what
+looks odd.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from fastsim.env.brackets import LARGEST_TOUCH, TOUCH
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.orders import BISECTIONS
@@ -242,6 +244,144 @@ def close_orders(n, bar, rules, state, market):
 
 
 @jit
+def grow_since(n, bar, row, state, market):
+    """Let prices over what they were grow with the price."""
+    one = state.holdings.dtype.type(1.0)
+    for j in range(state.since.shape[2]):
+        growth = one + market.moves[bar, row, j]
+        state.since[n, c.SINCE.entry, j] *= growth
+        state.since[n, c.SINCE.best, j] *= growth
+
+
+@jit
+def enter_now(n, state):
+    """Let what is held be entered at the price now."""
+    zero, one = state.holdings.dtype.type(0.0), state.holdings.dtype.type(1.0)
+    for j in range(state.since.shape[2]):
+        now = one if state.holdings[n, j] != zero else zero
+        state.since[n, c.SINCE.entry, j] = now
+        state.since[n, c.SINCE.best, j] = now
+
+
+@jit
+def enter(n, state, desk):
+    """Take note of the orders on the desk, before they are added to what is held."""
+    zero, one = state.holdings.dtype.type(0.0), state.holdings.dtype.type(1.0)
+    for j in range(state.since.shape[2]):
+        held, order, ratio = state.holdings[n, j], desk[c.DESK.trade, j], state.since[n, 0, j]
+        after = held + order
+        kept = (held > zero and after > zero) or (held < zero and after < zero)
+        if not kept:
+            now = one if after != zero else zero
+            state.since[n, c.SINCE.entry, j] = now
+            state.since[n, c.SINCE.best, j] = now
+        elif abs(after) > abs(held):
+            state.since[n, c.SINCE.entry, j] = after / (held / ratio + order)
+
+
+@jit
+def follow(n, bar, state, market):
+    """Carry prices over what they were to the close, which may be the best one so far."""
+    zero, one = state.holdings.dtype.type(0.0), state.holdings.dtype.type(1.0)
+    grow_since(n, bar, c.MOVE.r_after, state, market)
+    for j in range(state.since.shape[2]):
+        held, best = state.holdings[n, j], state.since[n, c.SINCE.best, j]
+        best = min(best, one) if held > zero else max(best, one)
+        state.since[n, c.SINCE.best, j] = best if held != zero else zero
+        if held == zero:
+            state.since[n, c.SINCE.entry, j] = zero
+
+
+@jit
+def forget_closed(n, state):
+    """Keep nothing of positions that are no more."""
+    zero = state.holdings.dtype.type(0.0)
+    for j in range(state.since.shape[2]):
+        if state.holdings[n, j] == zero:
+            state.since[n, c.SINCE.entry, j] = zero
+            state.since[n, c.SINCE.best, j] = zero
+
+
+@jit
+def stop_and_target(n, j, state, rules):
+    """Levels of a position over the price now; out of reach where there is none."""
+    real = state.holdings.dtype.type
+    zero, one, endless = real(0.0), real(1.0), real(np.inf)
+    long = state.holdings[n, j] > zero
+    adverse = -one if long else one
+    stop, target = (zero, endless) if long else (endless, zero)
+    entry, best = state.since[n, c.SINCE.entry, j], state.since[n, c.SINCE.best, j]
+    if rules.real[c.REAL.stop] > zero:
+        stop = (one + adverse * rules.real[c.REAL.stop]) / entry
+    if rules.real[c.REAL.trailing] > zero:
+        behind = (one + adverse * rules.real[c.REAL.trailing]) / best
+        stop = max(stop, behind) if long else min(stop, behind)
+    if rules.real[c.REAL.target] > zero:
+        target = (one - adverse * rules.real[c.REAL.target]) / entry
+    return stop, target
+
+
+@jit
+def reach(n, bar, j, state, market, rules):
+    """Price over that of the fill at which a position is closed, and 1 by a stop, 2 at a target."""
+    real = state.holdings.dtype.type
+    one, slack = real(1.0), real(min(TOUCH * np.finfo(state.holdings.dtype).eps, LARGEST_TOUCH))
+    stop, target = stop_and_target(n, j, state, rules)
+    first = one + market.ranges[bar, c.RANGE.r_open, j]
+    high = one + market.ranges[bar, c.RANGE.r_high, j]
+    low = one + market.ranges[bar, c.RANGE.r_low, j]
+    if state.holdings[n, j] > real(0.0):
+        at_stop, at_target = low <= stop * (one + slack), high >= target * (one - slack)
+        if at_target and (not at_stop or first >= target * (one - slack)):
+            return max(target, first), 2
+        return (min(stop, first), 1) if at_stop else (one, 0)
+    at_stop, at_target = high >= stop * (one - slack), low <= target * (one + slack)
+    if at_target and (not at_stop or first <= target * (one + slack)):
+        return min(target, first), 2
+    return (max(stop, first), 1) if at_stop else (one, 0)
+
+
+@partial(jit, inline=False)
+def leave(n, bar, before, state, market, rules, figures, singles, desk):
+    """Close what stops and targets close in the bar, and tell of it; returns what is received."""
+    real = desk.dtype.type
+    zero, one, stopped, taken = real(0.0), real(1.0), real(0.0), real(0.0)
+    for j in range(state.since.shape[2]):
+        growth, cause = one, 0
+        if state.holdings[n, j] != zero and before > zero:
+            growth, cause = reach(n, bar, j, state, market, rules)
+        value = abs(growth * state.holdings[n, j])
+        stopped += value if cause == 1 else zero
+        taken += value if cause == 2 else zero
+        closing = market.terms[bar, c.TERM.closing_price, j]
+        desk[c.DESK.price, j] = growth * closing / (one + market.moves[bar, c.MOVE.r_after, j])
+        desk[c.DESK.trade, j] = -growth * state.holdings[n, j] if cause > 0 else zero
+        if cause > 0:
+            state.holdings[n, j] = zero
+            if rules.whole[c.WHOLE.carries]:
+                state.open_orders[n, j] = zero
+    commission, spread, impact, _, net = charge(n, market, rules, desk)
+    figures[n, c.FIGURE.commission] += commission
+    figures[n, c.FIGURE.spread] += spread
+    figures[n, c.FIGURE.impact] += impact
+    if singles is not None:
+        keep_exits(n, commission, spread, impact, singles, desk)
+        singles.exit_value[n, c.EXIT.stopped] = stopped
+        singles.exit_value[n, c.EXIT.taken] = taken
+    return -net - (commission + spread + impact)
+
+
+@jit
+def keep_exits(n, commission, spread, impact, singles, desk):
+    """Tell the orders on the desk and what they cost."""
+    for j in range(singles.exit_trade.shape[1]):
+        singles.exit_trade[n, j] = desk[c.DESK.trade, j]
+    singles.exit_cost[n, 0] = commission
+    singles.exit_cost[n, 1] = spread
+    singles.exit_cost[n, 2] = impact
+
+
+@jit
 def is_called(wealth, gross, rules):
     """Whether wealth does not cover the margin of so much exposure."""
     zero = wealth * rules.real.dtype.type(0.0)
@@ -295,6 +435,19 @@ def pay_call(n, state, market, rules, figures, singles, desk):
         singles.called_cost[n, 1] = spread
         singles.called_cost[n, 2] = impact
     return commission + spread + impact, net
+
+
+@jit
+def keep_no_exit(n, singles):
+    """Tell that no stop or target was reached."""
+    zero = singles.trade.dtype.type(0.0)
+    if singles.exit_trade.shape[0] > 0:
+        for j in range(singles.exit_trade.shape[1]):
+            singles.exit_trade[n, j] = zero
+        for part in range(singles.exit_cost.shape[1]):
+            singles.exit_cost[n, part] = zero
+        for cause in range(singles.exit_value.shape[1]):
+            singles.exit_value[n, cause] = zero
 
 
 @jit

@@ -219,7 +219,8 @@ def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any,
     if not by_market(params.config):
         blocks = blocks._replace(displaced=None)
     if not by_orders(params):
-        blocks, tables = blocks._replace(open_orders=None), tables._replace(terms=None, fees=None)
+        blocks = blocks._replace(open_orders=None, since=None)
+        tables = tables._replace(terms=None, fees=None, ranges=None)
     return blocks, tables
 
 
@@ -266,7 +267,7 @@ def _drawn_rooms(params: EnvParams, slots: Any, market: Any, sizes: tuple[int, i
 
 def _one_bar(market: Any) -> Any:
     """The same market, but with room for a single bar."""
-    names = ("moves", "bars", "terms")
+    names = ("moves", "bars", "terms", "ranges")
     tables = {name: getattr(market, name) for name in names}
     rooms = {name: np.empty_like(each[:1]) for name, each in tables.items() if each is not None}
     return market._replace(**rooms)
