@@ -82,6 +82,7 @@ class Agent:
                 f"train anew"
             )
         self.spec, self.policy, self.forecaster = spec, policy, forecaster
+        self._rules = spec.env
 
     @classmethod
     def load(cls, folder: Path | str) -> Agent:
@@ -197,7 +198,11 @@ class Agent:
         self, tape: MarketTape, cash: float, held: Mapping[str, NDArray[Any]], state: AgentState
     ) -> Observation:
         """What the policy sees of this account."""
-        rules = replace(self.spec.env, initial_cash=state.initial_wealth)
+        if (
+            self._rules.initial_cash != state.initial_wealth
+        ):  # to check settings takes a millisecond
+            self._rules = replace(self._rules, initial_cash=state.initial_wealth)
+        rules = self._rules
         numbers = torch.float64
         holdings = torch.from_numpy(held["shares"])[None]
         money = torch.tensor([cash], dtype=numbers)

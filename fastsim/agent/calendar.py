@@ -15,6 +15,8 @@ from fastsim.data.dates import show
 from fastsim.errors import DataError
 
 DAY = 86_400.0
+DAILY = 1.5 * DAY
+"""Bars up to this length are expected day by day."""
 USUAL = 0.6
 """Share of its years in which a day was without a bar, from which on it is a holiday."""
 SLACK = 1.01
@@ -52,7 +54,7 @@ class TradingCalendar:
         within = gaps[np.diff(days) == np.timedelta64(0, "D")]
         seconds = float(np.median(gaps))
         weekdays = tuple(sorted({day.weekday() for day in days.tolist()}))
-        kept = _Holidays(days.tolist(), weekdays) if seconds <= 1.5 * DAY else None
+        kept = _Holidays(days.tolist(), weekdays) if seconds <= DAILY else None
         return cls(
             bar_seconds=seconds,
             longest_gap=float(gaps.max()),
@@ -69,32 +71,35 @@ class TradingCalendar:
         closed
             Further days on which nothing was traded.
         """
-        if len(timestamps) < 2:
-            return
         gaps, days = _gaps(timestamps), _days(timestamps)
-        for row, gap in enumerate(gaps.tolist(), 1):
-            if gap <= 0:
-                self._refuse_order(timestamps, row, gap)
-        free = set(closed)
-        for row, gap in enumerate(gaps.tolist(), 1):
-            before, after = days[row - 1].item(), days[row].item()
-            alone = before == after
-            most = self.longest_gap_in_a_day if alone else self.longest_gap
-            missing = [day for day in _between(before, after) if self._is_expected(day, free)]
-            if missing and self.bar_seconds <= 1.5 * DAY:
-                day = missing[0]
-                raise DataError(
-                    f"there is no bar of {day}, between {show(timestamps[row - 1])} and "
-                    f"{show(timestamps[row])}: fetch it, or say that the market was closed then "
-                    f"(closed={day})"
-                )
-            shut = any(day in free for day in _between(before, after))
-            if gap > SLACK * most and not shut:
-                raise DataError(
-                    f"bars are missing between {show(timestamps[row - 1])} and "
-                    f"{show(timestamps[row])}: {_words(gap)} apart, where training bars were "
-                    f"{_words(most)} at most; fetch them"
-                )
+        for row in (np.flatnonzero(gaps <= 0) + 1)[:1].tolist():
+            self._refuse_order(timestamps, row)
+        usual = [number in self.weekdays for number in range(7)]
+        skipped = np.busday_count(days[:-1] + 1, days[1:], weekmask=usual)  # weekdays between
+        most = np.where(np.diff(days) > 0, self.longest_gap, self.longest_gap_in_a_day)
+        suspect = (gaps > SLACK * most) | (skipped > 0)
+        for row in (np.flatnonzero(suspect) + 1).tolist():
+            self._check_gap(timestamps[row - 1], timestamps[row], closed)
+
+    def _check_gap(
+        self, before: np.datetime64, after: np.datetime64, closed: Collection[date]
+    ) -> None:
+        """Raise DataError unless nothing is missing between two bars."""
+        days = [stamp.astype("datetime64[D]").item() for stamp in (before, after)]
+        between = list(_between(*days))
+        missing = [day for day in between if self._is_expected(day, closed)]
+        if missing and self.bar_seconds <= DAILY:
+            raise DataError(
+                f"there is no bar of {missing[0]}, between {show(before)} and {show(after)}: fetch "
+                f"it, or say that the market was closed then (closed={missing[0]})"
+            )
+        gap = float((after - before) / np.timedelta64(1, "s"))
+        most = self.longest_gap if days[0] < days[1] else self.longest_gap_in_a_day
+        if gap > SLACK * most and not set(between) & set(closed):
+            raise DataError(
+                f"bars are missing between {show(before)} and {show(after)}: {_words(gap)} apart, "
+                f"where training bars were {_words(most)} at most; fetch them"
+            )
 
     def closes(self, stamp: np.datetime64) -> np.datetime64:
         """When the bar that begins at `stamp` is over."""
@@ -117,9 +122,9 @@ class TradingCalendar:
             or after_easter in self.easter_days
         )
 
-    def _refuse_order(self, timestamps: Stamps, row: int, gap: float) -> None:
+    def _refuse_order(self, timestamps: Stamps, row: int) -> None:
         stamp = show(timestamps[row])
-        if gap == 0 or timestamps[row] in timestamps[:row]:
+        if timestamps[row] in timestamps[:row]:
             raise DataError(f"the bar of {stamp} is there twice: keep one of them")
         raise DataError(
             f"the bar of {stamp} comes after that of {show(timestamps[row - 1])}: sort bars by time"

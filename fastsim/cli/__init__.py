@@ -23,6 +23,7 @@ COMMANDS = {
     ("train",): "train:TrainCommand",
     ("evaluate",): "train:EvaluateCommand",
     ("ablate",): "train:AblateCommand",
+    ("decide",): "decide:DecideCommand",
     ("data",): "data:DataCommand",
     ("data", "list"): "data:ListCommand",
     ("data", "check"): "data:CheckCommand",

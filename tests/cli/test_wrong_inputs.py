@@ -37,8 +37,8 @@ def here(trained, tmp_path, monkeypatch, capsys) -> Path:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     for name, part in (
         ("no config", "config.yaml"),
-        ("no policy", "policy/spec.json"),
-        ("no weights", "policy/weights.safetensors"),
+        ("no policy", "agent/policy/spec.json"),
+        ("no weights", "agent/policy/weights.safetensors"),
         ("no checkpoint", "checkpoints/latest.pt"),
     ):
         shutil.copytree(tmp_path / "a run", tmp_path / name)
@@ -47,9 +47,9 @@ def here(trained, tmp_path, monkeypatch, capsys) -> Path:
         ("bad config", "config.yaml", b"seed: {"),
         ("old config", "config.yaml", b"sed: 1"),
         ("binary config", "config.yaml", b"\x00\xff"),
-        ("bad spec", "policy/spec.json", b"{"),
-        ("foreign spec", "policy/spec.json", b'{"symbols": 3}'),
-        ("bad weights", "policy/weights.safetensors", b"weights"),
+        ("bad spec", "agent/policy/spec.json", b"{"),
+        ("foreign spec", "agent/policy/spec.json", b'{"symbols": 3}'),
+        ("bad weights", "agent/policy/weights.safetensors", b"weights"),
         ("bad checkpoint", "checkpoints/latest.pt", b"checkpoint"),
         ("empty checkpoint", "checkpoints/latest.pt", b""),
     ):
@@ -134,11 +134,11 @@ WRONG = [
     ("evaluate empty", "empty/config.yaml: no such"),
     ("evaluate file", "file/config.yaml: not readable"),
     ("evaluate bars.csv", "bars.csv/config.yaml: not readable"),
-    ("evaluate 'no policy'", "no policy/policy/spec.json: no policy here"),
-    ("evaluate 'no weights'", "no weights/policy/weights.safetensors"),
-    ("evaluate 'bad spec'", "bad spec/policy/spec.json"),
-    ("evaluate 'foreign spec'", "foreign spec/policy/spec.json"),
-    ("evaluate 'bad weights'", "bad weights/policy/weights.safetensors"),
+    ("evaluate 'no policy'", "no policy/agent/policy/spec.json: no policy here"),
+    ("evaluate 'no weights'", "no weights/agent/policy/weights.safetensors"),
+    ("evaluate 'bad spec'", "bad spec/agent/policy/spec.json"),
+    ("evaluate 'foreign spec'", "foreign spec/agent/policy/spec.json"),
+    ("evaluate 'bad weights'", "bad weights/agent/policy/weights.safetensors"),
     ("evaluate 'other assets'", "this market has AAPL, PG"),
     ("evaluate 'bad config'", "bad config/config.yaml: not readable as YAML"),
     # ablate

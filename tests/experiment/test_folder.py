@@ -17,5 +17,5 @@ def test_a_function_that_bars_come_from_makes_a_name_without_a_colon():
 
 
 def test_the_best_policy_and_the_latest_lie_apart(tmp_path):
-    assert policy_folder(tmp_path) == tmp_path / "policy"
-    assert policy_folder(tmp_path, "latest") == tmp_path / "policy-latest"
+    assert policy_folder(tmp_path) == tmp_path / "agent" / "policy"
+    assert policy_folder(tmp_path, "latest") == tmp_path / "agent-latest" / "policy"

@@ -87,7 +87,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_very_same_weights(algorithm, 
         load_checkpoint(run / "checkpoints" / "best.pt") for run in (whole, tmp_path / "killed")
     ]
     assert best[0]["iteration"] == best[1]["iteration"]
-    for name in ("policy", "policy-latest"):
+    for name in ("agent/policy", "agent-latest/policy"):
         for file in ("spec.json", "weights.safetensors"):
             kept = [(run / name / file).read_bytes() for run in (whole, tmp_path / "killed")]
             assert kept[0] == kept[1]
@@ -224,7 +224,7 @@ def test_a_policy_is_not_put_to_work_on_other_assets(finished):
     )
     folder = finished.parent / "other"
     save_yaml(other, folder / "config.yaml")
-    for name in ("policy", "checkpoints"):
+    for name in ("agent", "checkpoints"):
         shutil.copytree(finished / name, folder / name)
     with pytest.raises(ConfigError, match="AAPL, KO; this market has AAPL, PG"):
         evaluate(folder)
