@@ -6,24 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.agent.artifact import POLICY, AgentSpec, read_spec
+from fastsim.agent.books import Held, seen_of, trade_to
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.window import checked_window
 from fastsim.data.bars import Bars
-from fastsim.env.accounting import Account, Portfolio
 from fastsim.env.actions import ACTIONS
-from fastsim.env.brackets import entered_now
-from fastsim.env.episode import Episode
-from fastsim.env.impact import Displacement
-from fastsim.env.observe import Observation
-from fastsim.env.portfolio_columns import Standing, look, portfolio_columns
+from fastsim.env.observe import Observation, feature_columns
 from fastsim.errors import CheckpointError, ConfigError, DataError
 from fastsim.forecast.features import latest_features
 from fastsim.forecast.interface import Forecaster
@@ -31,10 +26,6 @@ from fastsim.forecast.registry import load_ensemble
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
-
-BPS = 1e-4
-_SETTLED = 1e-13
-"""Of the wealth: what its cost is found to."""
 
 
 class Reasons(NamedTuple):
@@ -156,17 +147,27 @@ class Agent:
         if state is not None:
             self._check_state(state)
             state.check(window)
-        held = self._holdings(account, window.close[-1])
-        wealth = float(held["shares"].sum() + account.cash)
-        if not wealth > 0:
-            raise DataError(f"the account is worth {wealth:,.2f}: there is nothing to decide")
-        after = AgentState.after(window, wealth, state)
+        held = Held.of(account, self.symbols, window.close[-1])
+        after = AgentState.after(window, held.wealth, state)
         tape = self.market(window)
-        seen = self._seen(tape, account.cash, held, after)
+        if (
+            self._rules.initial_cash != after.initial_wealth
+        ):  # checking settings takes a millisecond
+            self._rules = replace(self._rules, initial_cash=after.initial_wealth)
+        seen = seen_of(held, after, tape, self._rules)
         action = self.policy.act(tape, seen)
         mode = ACTIONS.find(self.policy.spec.action)
-        weights = mode.weights(action, self.policy.spec.max_gross, None)
-        return self._decision(window, tape, seen, action, weights, wealth, held["shares"], after)
+        weights = mode.weights(action, self.policy.spec.max_gross, None)[0].double().numpy()
+        shares = trade_to(weights, held, self.spec.env.costs) / window.close[-1]
+        if self.spec.env.orders.whole_shares:
+            shares = np.trunc(shares)
+        return Decision(
+            timestamp=window.timestamps[-1],
+            weights=dict(zip(self.symbols, weights.tolist(), strict=True)),
+            orders=dict(zip(self.symbols, shares.tolist(), strict=True)),
+            state=after,
+            why=self._reasons(tape, seen, action[0]),
+        )
 
     def market(self, window: Bars) -> MarketTape:
         """The last bar of a window, with the features and forecasts that the policy sees."""
@@ -180,96 +181,12 @@ class Agent:
         if set(state.closes) != set(self.symbols):
             raise DataError("the state is of an agent that trades other symbols: give its own")
 
-    def _holdings(self, account: BrokerAccount, prices: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Values [A] of shares and of open orders, at these prices [A]."""
-        values = {}
-        for name in ("shares", "open_orders"):
-            given: Mapping[str, float] = getattr(account, name)
-            for symbol in given:
-                if symbol not in self.symbols and given[symbol]:
-                    raise DataError(
-                        f"the account has {name.replace('_', ' ')} of {symbol}, which the agent "
-                        f"does not trade: keep them in another account"
-                    )
-            values[name] = np.array([given.get(each, 0.0) for each in self.symbols]) * prices
-        return values
-
-    def _seen(
-        self, tape: MarketTape, cash: float, held: Mapping[str, NDArray[Any]], state: AgentState
-    ) -> Observation:
-        """What the policy sees of this account."""
-        if (
-            self._rules.initial_cash != state.initial_wealth
-        ):  # to check settings takes a millisecond
-            self._rules = replace(self._rules, initial_cash=state.initial_wealth)
-        rules = self._rules
-        numbers = torch.float64
-        holdings = torch.from_numpy(held["shares"])[None]
-        money = torch.tensor([cash], dtype=numbers)
-        orders = torch.from_numpy(held["open_orders"])[None]
-        here, nothing = torch.zeros(1, dtype=torch.int64), holdings[:, :0]
-        account = Account(
-            Portfolio(holdings, money),
-            Displacement(nothing, nothing),
-            orders if rules.orders.carries else nothing,
-            torch.zeros(1, dtype=numbers),
-            entered_now(holdings, rules.orders),
-        )
-        standing = Standing(
-            account=account,
-            wealth=account.portfolio.wealth,
-            peak=torch.tensor([state.peak_wealth], dtype=numbers),
-            episode=Episode(here, here, here, torch.zeros(1, dtype=torch.bool)),
-            tape=tape,
-            config=rules,
-        )
-        columns = look(portfolio_columns(rules), standing, here[:, None][:, :0])
-        return Observation(here, columns.to(tape.dtype))
-
-    def _decision(
-        self,
-        window: Bars,
-        tape: MarketTape,
-        seen: Observation,
-        action: Tensor,
-        weights: Tensor,
-        wealth: float,
-        holdings: NDArray[Any],
-        after: AgentState,
-    ) -> Decision:
-        target = weights[0].double().numpy()
-        trade = self._trade(target, wealth, holdings)
-        shares = trade / window.close[-1]
-        if self.spec.env.orders.whole_shares:
-            shares = np.trunc(shares)
-        names = [f"{symbol}.{name}" for symbol in tape.symbols for name in tape.feature_names]
+    def _reasons(self, tape: MarketTape, seen: Observation, action: Tensor) -> Reasons:
+        names = (*feature_columns(tape), *self.policy.spec.portfolio)
         shown = torch.cat([tape.known.features[0].flatten(), seen.portfolio[0]]).tolist()
-        observation = dict(zip((*names, *self.policy.spec.portfolio), shown, strict=True))
+        observation = dict(zip(names, shown, strict=True))
         forecast = {name: value for name, value in observation.items() if "forecast_" in name}
-        return Decision(
-            timestamp=window.timestamps[-1],
-            weights=dict(zip(self.symbols, target.tolist(), strict=True)),
-            orders=dict(zip(self.symbols, shares.tolist(), strict=True)),
-            state=after,
-            why=Reasons(observation, forecast, self._bounds(action[0])),
-        )
-
-    def _trade(self, weights: NDArray[Any], wealth: float, holdings: NDArray[Any]) -> NDArray[Any]:
-        """Values to trade [A] so that weights are exact after fee and half spread.
-
-        V+ = V - C(w V+ - h), by repetition: C changes by a small part of what V+ does.
-        """
-        costs = self.spec.env.costs
-        fee, half_spread = BPS * costs.fee_bps, BPS * costs.half_spread_bps
-        buying = (1.0 + half_spread) * (1.0 + fee) - 1.0
-        selling = 1.0 - (1.0 - half_spread) * (1.0 - fee)
-        left, before = wealth, float("inf")
-        while abs(left - before) > _SETTLED * wealth:
-            before = left
-            trade = weights * left - holdings
-            left = wealth - float(np.where(trade > 0, buying, -selling) @ trade)
-        result: NDArray[Any] = weights * left - holdings
-        return result
+        return Reasons(observation, forecast, self._bounds(action))
 
     def _bounds(self, action: Tensor) -> tuple[str, ...]:
         """What of an action [W] could not be given."""

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastsim.agent.artifact import AgentSpec
-from fastsim.agent.calendar import TradingCalendar
-from fastsim.agent.window import fields_of
-from fastsim.data.bars import Bars
 from fastsim.data.sample import SPLITS
 from fastsim.data.source import load_bars
 from fastsim.data.split import dates_of_split, split_by_date
 from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
+from fastsim.experiment.agents import agent_spec
 from fastsim.experiment.config import Part, TrainConfig
-from fastsim.forecast.ensemble import Ensemble
-from fastsim.forecast.features import bars_needed, make_forecaster, tabulated_features
-from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.features import make_forecaster, tabulated_features
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.progress import ON_STDERR, Progress
@@ -66,27 +62,5 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
         features = tabulated_features(tape, forecaster, config.forecast, kept, progress=progress)
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
     train, validation, test = (part.with_features(features) for part in parts)
-    agent = _agent(config, bars, split.train, tape, forecaster)
+    agent = agent_spec(config, bars, split.train, tape, forecaster)
     return Markets(train, validation, test, config, worlds, agent)
-
-
-def _agent(
-    config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
-) -> AgentSpec | None:
-    """What an agent needs to know that learns from these rows of the bars."""
-    if config.env.orders.brackets:
-        return None
-    needed = config.tape.features.bars_needed(bars.timestamps)
-    if forecaster is not None:
-        needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))
-    return AgentSpec(
-        tape=replace(config.tape, fill=tape.fill),
-        env=config.env,
-        calendar=TradingCalendar.of(bars.timestamps[rows]),
-        fields=fields_of(bars),
-        bars_needed=needed,
-        forecasters=parse_names(config.forecaster),
-        forecast=config.forecast,
-        forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),
-        forecaster_key="" if forecaster is None else forecaster.key,
-    )

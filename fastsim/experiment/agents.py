@@ -1,0 +1,41 @@
+"""What a run's agent needs to know once it is out of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastsim.agent.artifact import AgentSpec
+from fastsim.agent.calendar import TradingCalendar
+from fastsim.agent.window import fields_of
+from fastsim.data.bars import Bars
+from fastsim.experiment.config import TrainConfig
+from fastsim.forecast.ensemble import Ensemble
+from fastsim.forecast.features import bars_needed
+from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.registry import parse_names
+from fastsim.market.tape import MarketTape
+
+
+def agent_spec(
+    config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
+) -> AgentSpec | None:
+    """What an agent needs to know that learns from these rows of the bars.
+
+    None where it sees how far its stops are, which only the books of an environment know.
+    """
+    if config.env.orders.brackets:
+        return None
+    needed = config.tape.features.bars_needed(bars.timestamps)
+    if forecaster is not None:
+        needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))
+    return AgentSpec(
+        tape=replace(config.tape, fill=tape.fill),
+        env=config.env,
+        calendar=TradingCalendar.of(bars.timestamps[rows]),
+        fields=fields_of(bars),
+        bars_needed=needed,
+        forecasters=parse_names(config.forecaster),
+        forecast=config.forecast,
+        forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),
+        forecaster_key="" if forecaster is None else forecaster.key,
+    )

@@ -1,0 +1,94 @@
+"""The calendar that training bars kept: holidays come back, gaps do not grow."""
+
+from datetime import date
+
+import numpy as np
+import pytest
+from dateutil.easter import easter as published
+
+from fastsim.agent.calendar import TradingCalendar, easter
+from fastsim.config import from_mapping, to_mapping
+from fastsim.data.source import DataConfig, read_source
+from fastsim.errors import DataError
+
+CLOSED = {  # New York: a storm, two funerals, and a holiday that was new
+    *(date(2012, 10, 29), date(2012, 10, 30), date(2018, 12, 5), date(2022, 6, 20)),
+}
+
+
+def stamps(name):
+    return read_source(DataConfig(source=name)).timestamps
+
+
+def every(step, count, start="2024-03-04T00:00"):
+    return np.datetime64(start, "ns") + np.arange(count) * np.timedelta64(step, "m")
+
+
+def sessions(days, start="14:30", bars=13, step=30):
+    """Bars of half an hour, on weekdays."""
+    first = np.datetime64(f"2024-03-04T{start}", "ns")
+    mornings = [first + np.timedelta64(day, "D") for day in range(days) if day % 7 < 5]
+    return np.concatenate([m + np.arange(bars) * np.timedelta64(step, "m") for m in mornings])
+
+
+def test_easter_is_where_others_find_it():
+    assert all(easter(year) == published(year) for year in range(1583, 2300))
+
+
+@pytest.mark.parametrize("name", ["us20", "tech4"])
+def test_what_was_closed_every_year_is_closed_later_too(name):
+    timestamps = stamps(name)
+    cut = int(0.6 * len(timestamps))
+    calendar = TradingCalendar.of(timestamps[:cut])
+    assert calendar.weekdays == (0, 1, 2, 3, 4) and calendar.easter_days == (-2,)
+    assert {(1, 1), (7, 4), (12, 25)} == set(calendar.dates)
+    assert {(1, 0, 3), (2, 0, 3), (5, 0, -1), (9, 0, 1), (11, 3, 4)} == set(calendar.nth_weekdays)
+    calendar.check(timestamps[cut:], closed=CLOSED)
+    with pytest.raises(DataError, match="there is no bar of 20"):
+        calendar.check(timestamps[cut:])
+    assert from_mapping(TradingCalendar, to_mapping(calendar)) == calendar
+
+
+@pytest.mark.parametrize("name", ["us20", "tech4"])
+def test_a_bar_that_is_missing_is_found(name):
+    timestamps = stamps(name)
+    cut = int(0.6 * len(timestamps))
+    calendar, missed = TradingCalendar.of(timestamps[:cut]), 0
+    for row in range(cut, len(timestamps) - 1):
+        try:
+            calendar.check(timestamps[[row - 1, row + 1]], closed=CLOSED)
+            missed += 1
+        except DataError as error:
+            assert str(timestamps[row])[:10] in str(error)
+    assert missed <= 5  # Fridays before a first of January: exchanges differ
+
+
+def test_around_the_clock_every_bar_is_expected():
+    calendar = TradingCalendar.of(every(60, 500))
+    later = every(60, 200, "2025-01-01T00:00")
+    calendar.check(later)
+    with pytest.raises(DataError, match="bars are missing between 2025-01-03T01:00:00 and"):
+        calendar.check(np.delete(later, 50))
+
+
+def test_sessions_have_nights_but_no_holes():
+    calendar = TradingCalendar.of(sessions(60))
+    later = sessions(20) + np.timedelta64(364, "D")
+    calendar.check(later)
+    with pytest.raises(DataError, match=r"bars are missing between .*60 minutes apart"):
+        calendar.check(np.delete(later, 5))
+    with pytest.raises(DataError, match=r"there is no bar of 2025-03-04|bars are missing"):
+        calendar.check(np.concatenate([later[:13], later[26:]]))
+
+
+def test_weeks_and_months_may_be_as_far_apart_as_they_were():
+    weekly = every(7 * 1440, 120)
+    calendar = TradingCalendar.of(weekly)
+    calendar.check(weekly[-40:])
+    with pytest.raises(DataError, match="14 days apart, where training bars were 7 days at most"):
+        calendar.check(np.delete(weekly[-40:], 7))
+    months = np.arange("2000-01", "2010-01", dtype="datetime64[M]").astype("datetime64[ns]")
+    monthly = TradingCalendar.of(months)
+    monthly.check(months + np.timedelta64(0, "D"))
+    with pytest.raises(DataError, match="bars are missing"):
+        monthly.check(np.delete(months, 30))
