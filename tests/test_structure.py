@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsim"
-FOLDERS = ("fastsim", "agents", "benchmarks")
+FOLDERS = ("fastsim", "agents", "benchmarks", "examples")
 FLOORS = {
     "errors": (),
     "settings": (),

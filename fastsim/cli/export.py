@@ -8,10 +8,12 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from fastsim.agent.agent import Agent
+from fastsim.agent.export import export_policy
 from fastsim.cli.files import HowToRead, Reading, require_place
 from fastsim.config import configuration
 from fastsim.devices import resolve_device
-from fastsim.errors import ForecastError
+from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.interface import Context, check_horizon
@@ -25,16 +27,18 @@ GATE_WINDOWS = 64
 
 @configuration(slots=False)
 class ExportCommand:
-    """Write a model as an artefact that needs neither its code nor the hub."""
+    """Write a model, or a run's policy, as an artefact that needs neither its code nor the hub."""
 
     model: tyro.conf.Positional[str]
-    """Its name; `fastsim models` lists them. NAME@REVISION takes another revision of the hub."""
+    """Its name; `fastsim models` lists them. NAME@REVISION takes another revision of the hub. Or
+    the folder of a run, whose policy becomes a file from observations to weights."""
     path: Path | None = None
     """Local weights, instead of the hub's; the same as NAME:PATH."""
     out: Path | None = None
     """The artefact; by default MODEL-PRECISION and the format's ending, here."""
-    precision: ArtifactPrecision = "float16"
-    """int8 is for torchscript; onnx has float32 and float16."""
+    precision: ArtifactPrecision | None = None
+    """By default float16, and float32 of a policy. int8 is for torchscript; onnx has float32 and
+    float16."""
     format: Format = "torchscript"
     """Ends in .pt, .pt2 or .onnx; the last needs `pip install 'fastsim-rl[onnx]'`."""
     horizon: int | None = None
@@ -49,11 +53,15 @@ class ExportCommand:
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
+        if Path(self.model).is_dir():
+            self._export_policy(console)
+            return
+        precision = self.precision or "float16"
         device = resolve_device(self.device)
         require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
         card = model.card
-        out = self.out or Path(f"{card.name}-{self.precision}{SUFFIX[self.format]}")
+        out = self.out or Path(f"{card.name}-{precision}{SUFFIX[self.format]}")
         horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
         length = min(512, card.max_context) if self.context is None else self.context
         check_horizon(card, horizon)
@@ -71,7 +79,7 @@ class ExportCommand:
             out,
             windows=Context(rows.bars[:GATE_WINDOWS], rows.timestamps[:GATE_WINDOWS]),
             horizon=horizon,
-            precision=self.precision,
+            precision=precision,
             format=self.format,
             device=device,
         )
@@ -79,6 +87,22 @@ class ExportCommand:
             f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
             f"the eager model, by {parity.against_float32:.2g} from the eager model in float32, "
             f"on {device}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _export_policy(self, console: Console) -> None:
+        """Export the policy of a run's agent."""
+        if self.precision not in (None, "float32"):
+            raise ConfigError(f"precision of a policy is float32, got {self.precision!r}")
+        require_place("--out", self.out, SUFFIX[self.format])
+        policy = Agent.load(self.model).policy
+        name = Path(self.model).resolve().name
+        out = self.out or Path(f"{name}-policy{SUFFIX[self.format]}")
+        apart = export_policy(policy, out, format=self.format)
+        console.print(
+            f"Wrote {out}: weights off by {apart:.2g} from the policy's",
             highlight=False,
             markup=False,
             soft_wrap=True,

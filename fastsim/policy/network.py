@@ -122,14 +122,14 @@ class Policy(nn.Module, Decider):
         first, last = int(bars[0]), int(bars[-1])
         begin = first - first % AHEAD
         parts = [
-            self.encode(self._standardized(tape.known.features[start : start + AHEAD]))
+            self.encode(self.standardized(tape.known.features[start : start + AHEAD]))
             for start in range(begin, last + 1, AHEAD)
         ]
         return torch.cat(parts)[first - begin : last + 1 - begin]
 
     def standardize(self, tape: MarketTape) -> MarketTable:
         """What the market shows at the bars of `tape` that episodes use, ready to be encoded."""
-        return MarketTable(self._standardized(_rows(tape)), tape.first, tape)
+        return MarketTable(self.standardized(_rows(tape)), tape.first, tape)
 
     def restandardize(self, table: MarketTable, worlds: Tensor) -> None:
         """Put right, in place, what a table shows of these worlds [K], which have changed."""
@@ -137,7 +137,7 @@ class Policy(nn.Module, Decider):
         # Bars beyond the table stand for its outermost ones, which stay right: picking the others
         # out by a mask would wait for the device.
         bars = table.tape.bars_of(worlds).clamp(table.first, last)
-        table.rows[bars - table.first] = self._standardized(table.tape.known.features[bars])
+        table.rows[bars - table.first] = self.standardized(table.tape.known.features[bars])
 
     def encode(self, rows: Tensor) -> Tensor:
         """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
@@ -146,7 +146,7 @@ class Policy(nn.Module, Decider):
 
     def show(self, table: MarketTable, bar: Tensor, view: View) -> Tensor:
         """Standardised features [M, A F] of samples at `bar` [M] with views of their own."""
-        return self._standardized(features_at(table.tape, bar, view))
+        return self.standardized(features_at(table.tape, bar, view))
 
     def look_up(
         self,
@@ -180,11 +180,11 @@ class Policy(nn.Module, Decider):
     def act(self, tape: MarketTape, observation: Observation) -> Tensor:
         """Most likely action [N, W] for observations of `tape`, without exploration."""
         features = features_at(tape, observation.bar, observation.view)
-        market = self.encode(self._standardized(features))
+        market = self.encode(self.standardized(features))
         output: PolicyOutput = self(market, observation.portfolio)
         return output.mean
 
-    def _standardized(self, features: Tensor) -> Tensor:
+    def standardized(self, features: Tensor) -> Tensor:
         """Features [B, A, F] in standard deviations, asset by asset in a row [B, A F]."""
         scaled: Tensor = self.market_moments(self._by_moment(features))
         return scaled.flatten(1)

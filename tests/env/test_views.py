@@ -156,7 +156,7 @@ def test_pooled_features_mean_the_same_in_every_slot():
     policy = make_policy(TAPE, env)
     view = View(torch.tensor([[0, 3, 2, 1], [3, 2, 1, 0]]), torch.ones(2).double())
     rows = features_at(TAPE, torch.tensor([40, 40]), view)
-    scaled_rows = policy._standardized(rows).view(2, ASSETS, -1)
+    scaled_rows = policy.standardized(rows).view(2, ASSETS, -1)
     for asset in range(ASSETS):
         here, there = (slots.tolist().index(asset) for slots in view.slots)
         assert torch.equal(scaled_rows[0, here], scaled_rows[1, there])

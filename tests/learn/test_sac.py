@@ -315,7 +315,7 @@ def test_features_of_what_is_drawn_are_those_of_the_tape():
     sac = trainer.algorithm
     steps = sac.buffer.sample(16, torch.Generator().manual_seed(0))
     seen = steps.before
-    direct = sac.policy._standardized(features_at(TAPE, seen.bar))
+    direct = sac.policy.standardized(features_at(TAPE, seen.bar))
     critic = sac.critics.one
     with torch.no_grad():
         shared = sac.policy.look_up(sac.table, seen.bar, encode=critic.encode)

@@ -91,7 +91,7 @@ def check_device(
 
 
 def pack(
-    program: Program, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
+    program: nn.Module, inputs: tuple[Tensor, ...], metadata: dict[str, Any], format: Format
 ) -> bytes:
     """The artefact's bytes, for any batch; `inputs`, closes [B, L] or bars and times, set L.
 
@@ -121,6 +121,14 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
     ForecastError
         It is damaged, not fastsim's, does not run on the device, or its runtime is not installed.
     """
+    program, metadata = open_program(content, format, path, device)
+    _check_metadata(metadata, path)
+    check_device(str(path), format, metadata["precision"], device)
+    return Unpacked(program, metadata)
+
+
+def open_program(content: bytes, format: Format, path: Path, device: torch.device) -> Unpacked:
+    """Program and metadata of any file that `pack` wrote; errors as `unpack`."""
     check_device(str(path), format, "float32", device)
     try:
         with _quiet():
@@ -133,8 +141,6 @@ def unpack(content: bytes, format: Format, path: Path, device: torch.device) -> 
             raise
         reason = one_line(error, 160) or type(error).__name__
         raise ForecastError(f"{path}: damaged, or no artefact of fastsim ({reason})") from None
-    _check_metadata(metadata, path)
-    check_device(str(path), format, metadata["precision"], device)
     return Unpacked(program, metadata)
 
 
@@ -150,11 +156,12 @@ def _check_metadata(metadata: Any, path: Path) -> None:
         )
 
 
-def _pack_torchscript(program: Program, inputs: tuple[Tensor, ...], note: str) -> bytes:
+def _pack_torchscript(program: nn.Module, inputs: tuple[Tensor, ...], note: str) -> bytes:
     program = copy.deepcopy(program)
-    for name, part in program.model.named_children():
+    model = program.get_submodule("model")
+    for name, part in model.named_children():
         if isinstance(part, Looping):
-            setattr(program.model, name, torch.jit.script(part))
+            setattr(model, name, torch.jit.script(part))
     traced = torch.jit.trace(program, inputs, check_trace=False)  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files={_METADATA: note})
@@ -167,7 +174,7 @@ def _unpack_torchscript(content: bytes, device: torch.device) -> tuple[Any, str]
     return loaded, extra[_METADATA]
 
 
-def _pack_aoti(program: Program, inputs: tuple[Tensor, ...], note: str) -> bytes:
+def _pack_aoti(program: nn.Module, inputs: tuple[Tensor, ...], note: str) -> bytes:
     buffer = io.BytesIO()
     torch._inductor.aoti_compile_and_package(
         _exported(program, inputs),
@@ -182,7 +189,7 @@ def _unpack_aoti(content: bytes, _device: torch.device) -> tuple[Any, str]:
     return loaded, loaded.get_metadata()[_METADATA]
 
 
-def _pack_onnx(program: Program, inputs: tuple[Tensor, ...], note: str) -> bytes:
+def _pack_onnx(program: nn.Module, inputs: tuple[Tensor, ...], note: str) -> bytes:
     for package in ("onnxscript", "onnxruntime"):  # what torch.onnx needs, and the gate
         import_module(package)
     exported = _exported(program, inputs).run_decompositions(_FOR_ONNX)
@@ -216,7 +223,7 @@ _PACK = {"torchscript": _pack_torchscript, "aoti": _pack_aoti, "onnx": _pack_onn
 _UNPACK = {"torchscript": _unpack_torchscript, "aoti": _unpack_aoti, "onnx": _unpack_onnx}
 
 
-def _exported(program: Program, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+def _exported(program: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     shapes = {"inputs": tuple({0: batch} for _ in inputs)}
     return torch.export.export(program, inputs, dynamic_shapes=shapes)

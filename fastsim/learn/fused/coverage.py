@@ -14,7 +14,7 @@ from fastsim.learn.optimizer import Adam
 from fastsim.policy.network import MarketTable, Policy
 from fastsim.policy.normalize import RunningMoments
 
-_METHODS = ("forward", "encode", "look_up", "show", "_standardized")
+_METHODS = ("forward", "encode", "look_up", "show", "standardized")
 _LAYERS = ("market_hidden", "portfolio_hidden", "actor", "critic")
 _PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
