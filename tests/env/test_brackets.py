@@ -499,6 +499,7 @@ def test_random_bars_do_what_they_do_by_hand(seed, stop, target, trailing, fill,
         assert (shares == 0.0) == (not env.state.portfolio.holdings.any())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("fill", ["next_open", "close"])
 def test_many_episodes_of_fused_steps_are_those_of_the_reference(dtype, fill):
