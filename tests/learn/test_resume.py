@@ -267,7 +267,7 @@ def test_evaluation_replays_the_policy_of_the_folder_and_reads_the_data_once(
 def test_a_run_without_a_policy_says_so_before_any_data_is_read(tmp_path, monkeypatch):
     save_yaml(small_run(tmp_path, "empty"), tmp_path / "empty" / "config.yaml")
     monkeypatch.setattr("fastsim.experiment.markets.load_bars", None)
-    with pytest.raises(CheckpointError, match=r"empty/agent/policy/spec\.json: no policy here; train"):
+    with pytest.raises(CheckpointError, match=r"empty/agent/policy/spec\.json: no policy here"):
         evaluate(tmp_path / "empty")
 
 
