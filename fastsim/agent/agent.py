@@ -23,7 +23,7 @@ from fastsim.errors import CheckpointError, ConfigError, DataError
 from fastsim.forecast.features import latest_features
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import load_ensemble
-from fastsim.market.tape import MarketTape, make_tape
+from fastsim.market.tape import MarketTape, observed_tape
 from fastsim.policy.folder import load_policy
 from fastsim.policy.network import Policy
 
@@ -171,7 +171,7 @@ class Agent:
 
     def market(self, window: Bars) -> MarketTape:
         """The last bar of a window, with the features and forecasts that the policy sees."""
-        whole = make_tape(window, self.spec.tape)
+        whole = observed_tape(window, self.spec.tape)
         tape = replace(whole.take(slice(len(whole) - 1, None)), first=0, last=0)
         if self.forecaster is None:
             return tape

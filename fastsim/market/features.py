@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,7 +271,16 @@ def trailing_volatility(bars: Bars, window: int, least: int | None = None) -> Fl
 
 def own_features(config: FeatureConfig) -> tuple[Feature, ...]:
     """The features that come with fastsim, with these windows."""
-    short, long = config.short_window, config.volatility_window
+    momentum = config.momentum_window, config.momentum_skip
+    long = config.volatility_window
+    return _own_features(tuple(config.return_windows), *momentum, config.short_window, long)
+
+
+@lru_cache
+def _own_features(
+    windows: tuple[int, ...], momentum: int, skip: int, short: int, long: int
+) -> tuple[Feature, ...]:
+    """To make them takes longer than to compute one; a decision asks for them several times."""
     ranges = Feature(
         name=f"scaled_range_{short}",
         function=partial(scaled_range, window=short),
@@ -284,12 +293,12 @@ def own_features(config: FeatureConfig) -> tuple[Feature, ...]:
         warmup=long,
         needs=("volume",),
     )
-    return (*_of_returns(config), *_of_volatility(short, long), ranges, volumes)
+    returns = _of_returns(windows, momentum, skip, long)
+    return (*returns, *_of_volatility(short, long), ranges, volumes)
 
 
-def _of_returns(config: FeatureConfig) -> Iterator[Feature]:
-    momentum, skip, long = config.momentum_window, config.momentum_skip, config.volatility_window
-    for window in config.return_windows:
+def _of_returns(windows: tuple[int, ...], momentum: int, skip: int, long: int) -> Iterator[Feature]:
+    for window in windows:
         yield Feature(
             name=f"scaled_log_return_{window}",
             function=partial(scaled_log_return, window=window),

@@ -389,6 +389,41 @@ def make_tape(
     )
 
 
+def observed_tape(bars: Bars, config: TapeConfig) -> MarketTape:
+    """What is known of bars, in float32 on a CPU, for whoever looks at the last of them.
+
+    Nothing follows a bar there, so that nobody can trade on it; what is known is as `make_tape` has
+    it, but for what impact is scaled by. Errors as `make_features`.
+    """
+    sigma = np.nan_to_num(trailing_volatility(bars, config.features.volatility_window))
+    features, unknown = make_features(bars, config.features), np.full_like(sigma, np.nan)
+
+    def tensor(values: FloatArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+    table = np.stack(list(features.values()), axis=-1)
+    known = KnownTables(
+        features=tensor(table),
+        sigma=tensor(sigma),
+        impact_sigma=tensor(sigma),
+        dollar_volume=torch.full(sigma.shape, torch.inf),
+        listed=torch.from_numpy(np.isfinite(bars.close)),
+        bars=tensor(bars.table()),
+    )
+    return MarketTape(
+        symbols=bars.symbols,
+        feature_names=tuple(features),
+        timestamps=bars.timestamps,
+        known=known,
+        next=Block.of({"r_after": tensor(unknown), "years": tensor(unknown[:, 0])}),
+        fill=_resolve_fill(config.fill, bars),
+        first=0,
+        last=len(bars) - 1,
+        rising=config.features.rising,
+        volatility_window=config.features.volatility_window,
+    )
+
+
 def impact_scale(sigma: Tensor, dollar_volume: Tensor) -> Tensor:
     """What the square-root law multiplies |u|^1.5 by: sigma / sqrt(average traded value)."""
     return sigma * dollar_volume.rsqrt()
