@@ -47,6 +47,7 @@ def table_of(name: str) -> str:
         "rules": rules_table,
         "replay": replay_table,
         "replay_minutes": minutes_table,
+        "decide": decide_table,
         "official_forecasters": official_table,
         "accuracy": accuracy_table,
         "gpu": gpu_table,
@@ -58,6 +59,13 @@ def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def decide_table(rows: list[Row]) -> str:
+    """What a decision takes, and to load who makes it."""
+    head = ["assets", "bars looked back on", "load, s", "a decision, ms", "99th percentile, ms"]
+    names = ("num_assets", "bars_needed", "load_s", "median_ms", "p99_ms")
+    return table(head, ([str(row[name]) for name in names] for row in rows))
 
 
 def rules_table(rows: list[Row]) -> str:

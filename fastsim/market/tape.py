@@ -392,16 +392,21 @@ def make_tape(
 def observed_tape(bars: Bars, config: TapeConfig) -> MarketTape:
     """What is known of bars, in float32 on a CPU, for whoever looks at the last of them.
 
-    Nothing follows a bar there, so that nobody can trade on it; what is known is as `make_tape` has
-    it, but for what impact is scaled by. Errors as `make_features`.
+    Nothing follows a bar there, so that nobody can trade on it. What is known at the last bar is as
+    `make_tape` has it, but for what impact is scaled by; features and volatility of bars that are
+    too far back to matter for it are NaN. Errors as `make_features`.
     """
-    sigma = np.nan_to_num(trailing_volatility(bars, config.features.volatility_window))
-    features, unknown = make_features(bars, config.features), np.full_like(sigma, np.nan)
+    recent = bars.take(slice(-config.features.bars_needed(bars.timestamps), None))
+    features = make_features(recent, config.features)
+    unknown = np.full_like(bars.close, np.nan)
+    sigma, table = unknown.copy(), np.full((*bars.close.shape, len(features)), np.nan)
+    window = config.features.volatility_window
+    sigma[-len(recent) :] = np.nan_to_num(trailing_volatility(recent, window))
+    table[-len(recent) :] = np.stack(list(features.values()), axis=-1)
 
     def tensor(values: FloatArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
-    table = np.stack(list(features.values()), axis=-1)
     known = KnownTables(
         features=tensor(table),
         sigma=tensor(sigma),

@@ -38,6 +38,12 @@ RUNS = {
     "tech4": {"data": {"source": "tech4"}, "forecaster": "fastsim-prior"},
     "us20": {"data": {"source": "us20"}, "forecaster": "fastsim-prior"},
     "weights": {"data": {"source": "tech4"}, "forecaster": "none", "env": {"action": "weights"}},
+    "weeks": {
+        "data": {"source": "tech4"},
+        "forecaster": "fastsim-prior",
+        "forecast": {"frames": ["1w"], "context_length": 64},
+        "tape": {"features": {"frames": ["1w"]}},
+    },
 }
 
 
@@ -112,13 +118,13 @@ def assert_decides_as_the_run(folder, every):
         torch.testing.assert_close(seen, known, rtol=0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tech4", "us20", "weights"])
+@pytest.mark.parametrize("name", ["tech4", "us20", "weights", "weeks"])
 def test_it_decides_by_its_last_bars_as_in_its_run(runs, name):
     assert_decides_as_the_run(runs(name), every=101)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["tech4", "us20"])
+@pytest.mark.parametrize("name", ["tech4", "us20", "weeks"])
 def test_it_decides_at_every_test_bar_as_in_its_run(runs, name):
     assert_decides_as_the_run(runs(name), every=1)
 
