@@ -91,7 +91,7 @@ class TradingCalendar:
         if missing and self.bar_seconds <= DAILY:
             raise DataError(
                 f"there is no bar of {missing[0]}, between {show(before)} and {show(after)}: fetch "
-                f"it, or say that the market was closed then (closed={missing[0]})"
+                f"it, or name {missing[0]} among the days that were `closed`"
             )
         gap = float((after - before) / np.timedelta64(1, "s"))
         most = self.longest_gap if days[0] < days[1] else self.longest_gap_in_a_day

@@ -69,8 +69,13 @@ class DecideCommand:
             assert self.cash is not None
             return BrokerAccount(cash=self.cash)
         try:
-            return from_mapping(BrokerAccount, json.loads(self.account.read_bytes()))
-        except (OSError, ValueError, TypeError, ConfigError) as error:
+            given = json.loads(self.account.read_bytes())
+            if not isinstance(given, dict):
+                raise ConfigError('it must be an object such as {"cash": 1000, "shares": {}}')
+            return from_mapping(BrokerAccount, given)
+        except OSError as error:
+            raise DataError(f"--account {self.account}: {error.strerror}") from None
+        except (ValueError, TypeError, ConfigError) as error:
             raise DataError(f"--account {self.account}: {one_line(error)}") from None
 
 

@@ -95,7 +95,9 @@ class ExportCommand:
     def _export_policy(self, console: Console) -> None:
         """Export the policy of a run's agent."""
         if self.precision not in (None, "float32"):
-            raise ConfigError(f"precision of a policy is float32, got {self.precision!r}")
+            raise ConfigError(
+                f"a policy is exported in float32, got precision {self.precision!r}: leave it out"
+            )
         require_place("--out", self.out, SUFFIX[self.format])
         policy = Agent.load(self.model).policy
         name = Path(self.model).resolve().name

@@ -277,7 +277,19 @@ def test_the_command_decides_and_remembers(runs, bars, tmp_path, capsys):
         main([*command, "--cash", "1e6"])
     assert "it has decided by the bar of" in capsys.readouterr().err
     assert AgentState.load(state) == wanted.state
-    (tmp_path / "account.json").write_text('{"cash": 5e5, "shares": {"TSLA": 3}}')
+    account = tmp_path / "account.json"
+    for text, wrong in (
+        ("[1]", "it must be an object such as"),
+        ('{"cash": "x"}', "cash"),
+        ('{"cash": 1, "share": {}}', "did you mean 'shares'"),
+        ('{"cash": NaN}', "cash must be a finite number"),
+        ("{", "account.json"),
+    ):
+        account.write_text(text)
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, "--account", str(account)])
+        assert wrong in capsys.readouterr().err
+    account.write_text('{"cash": 5e5, "shares": {"TSLA": 3}}')
     state.unlink()
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--account", str(tmp_path / "account.json")])

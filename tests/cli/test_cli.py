@@ -1,6 +1,8 @@
 """The command line: what a person types, and what they are told when it is wrong."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,3 +296,11 @@ def test_a_run_goes_on_from_where_it_stopped(run, tmp_path, capsys):
     before = pl.read_parquet(run / "curves" / "equity.parquet")
     main(["train", "--resume", str(tmp_path / "first")])
     assert pl.read_parquet(tmp_path / "first" / "curves" / "equity.parquet").equals(before)
+
+
+def test_the_program_ends_without_a_word_whatever_it_has_loaded(tmp_path):
+    code = "import triton._C.libtriton, runpy; runpy.run_module('fastsim', run_name='__main__')"
+    pytest.importorskip("triton")
+    command = [sys.executable, "-c", code, "data", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "us20" in done.stdout and done.stderr == ""
