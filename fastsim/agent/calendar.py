@@ -17,6 +17,10 @@ from fastsim.errors import DataError
 DAY = 86_400.0
 DAILY = 1.5 * DAY
 """Bars up to this length are expected day by day."""
+WEEKLY = 8 * DAY
+"""Bars up to this length are all as long."""
+SEARCHED = 400
+"""Days among which the next one with a bar is looked for."""
 USUAL = 0.6
 """Share of its years in which a day was without a bar, from which on it is a holiday."""
 SLACK = 1.01
@@ -102,8 +106,41 @@ class TradingCalendar:
             )
 
     def closes(self, stamp: np.datetime64) -> np.datetime64:
-        """When the bar that begins at `stamp` is over."""
-        return stamp + np.timedelta64(round(1e9 * min(self.bar_seconds, 7 * DAY)), "ns")
+        """When the bar that begins at `stamp` is over; one of months, when the longest would be."""
+        length = self.bar_seconds if self.bar_seconds <= WEEKLY else self.longest_gap
+        return stamp + np.timedelta64(round(1e9 * length), "ns")
+
+    def check_end(
+        self, last: np.datetime64, now: np.datetime64, closed: Collection[date] = ()
+    ) -> None:
+        """Raise DataError unless the bar that begins at `last` is over, and no later one is.
+
+        Of bars of days the next is known; of others, that it does not begin later than any did.
+        """
+        over = self.closes(last)
+        if over > now:
+            raise DataError(
+                f"the bar of {show(last)} is not over before {show(over)}, and it is {show(now)}: "
+                f"wait, or leave it out"
+            )
+        follows = self._next(last, closed)
+        if self.closes(follows) <= now:
+            raise DataError(
+                f"the last bar is that of {show(last)}, and it is {show(now)}: that of "
+                f"{show(follows)} is over by now; fetch it"
+            )
+
+    def _next(self, last: np.datetime64, closed: Collection[date]) -> np.datetime64:
+        """When the next bar begins at the latest."""
+        longest = last + np.timedelta64(round(1e9 * SLACK * self.longest_gap), "ns")
+        if self.longest_gap_in_a_day or self.bar_seconds > DAILY:
+            return longest
+        day: date = last.astype("datetime64[D]").item()
+        ahead = (day + timedelta(number) for number in range(1, SEARCHED))
+        found = next((each for each in ahead if self._is_expected(each, closed)), None)
+        if found is None:
+            return longest
+        return last + np.timedelta64((found - day).days, "D")
 
     def _is_expected(self, day: date, closed: Collection[date]) -> bool:
         """Whether there should be a bar on this day."""

@@ -35,8 +35,8 @@ def checked_window(
     Raises
     ------
     DataError
-        Bars are too few, missing, there twice, out of order or not closed `now`; a symbol or field
-        is missing or unknown, or a number in them is.
+        Bars are too few, missing, there twice, out of order, not closed `now` or no longer the
+        last; a symbol or field is missing or unknown, or a number in them is.
     """
     for symbol in symbols:
         if symbol not in bars.symbols:
@@ -56,12 +56,7 @@ def checked_window(
         raise DataError(f"{len(bars)} bars are too few: the agent looks back on {needed}")
     window = bars.take(slice(-needed, None), [bars.symbols.index(symbol) for symbol in symbols])
     spec.calendar.check(window.timestamps, closed)
-    last = window.timestamps[-1]
-    if spec.calendar.closes(last) > now:
-        raise DataError(
-            f"the bar of {show(last)} is not over before {show(spec.calendar.closes(last))}, and "
-            f"it is {show(now)}: wait, or leave it out"
-        )
+    spec.calendar.check_end(window.timestamps[-1], now, closed)
     for name in ("close", *spec.fields):
         _check_numbers(window, name)
     return window

@@ -26,7 +26,6 @@ from fastsim.experiment.replays import play
 from fastsim.experiment.train import train
 from fastsim.market.tape import TapeConfig
 
-LATER = np.datetime64("2030-01-01")
 CASH = BrokerAccount(cash=1e6)
 SMALL = {
     "total_steps": 4096,
@@ -70,6 +69,15 @@ def bars(agent):
     return read_source(DataConfig(source="tech4")).take(slice(1700 - agent.bars_needed, 1700))
 
 
+def after(bars):
+    """The time right after the last of these daily bars."""
+    return bars.timestamps[-1] + np.timedelta64(24, "h")
+
+
+def day_of(stamp):
+    return stamp.astype("datetime64[D]").item()
+
+
 def closed_days(bars):
     days = bars.timestamps.astype("datetime64[D]")
     every = np.arange(days[0], days[-1])
@@ -106,7 +114,7 @@ def assert_decides_as_the_run(folder, every):
         )
         window = bars.take(slice(row + 1 - agent.bars_needed, row + 1))
         account = held_at(history, tape, row, bars.close[row])
-        decision = agent.decide(window, account, before, now=LATER, closed=closed)
+        decision = agent.decide(window, account, before, now=after(window), closed=closed)
         weights = torch.tensor(list(decision.weights.values()), dtype=torch.float64)
         assert (weights - history.weights[step, 0, :-1]).abs().max() <= 1e-6, row
         seen = [
@@ -132,7 +140,7 @@ def test_it_decides_at_every_test_bar_as_in_its_run(runs, name):
 def test_weights_are_exact_after_costs(runs, bars):
     agent = Agent.load(runs("weights"))
     account = BrokerAccount(cash=3e5, shares={"MSFT": 2000.0, "GOOG": 100.0})
-    decision = agent.decide(bars, account, now=LATER)
+    decision = agent.decide(bars, account, now=after(bars))
     costs, prices = agent.spec.env.costs, bars.close[-1]
     trade = np.array(list(decision.orders.values())) * prices
     half, fee = 1e-4 * costs.half_spread_bps, 1e-4 * costs.fee_bps
@@ -179,7 +187,7 @@ def test_bars_that_would_mislead_it_are_refused_by_name(agent, bars, name, told)
     longer = read_source(DataConfig(source="tech4")).take(slice(1690 - agent.bars_needed, 1700))
     given = spoilt(longer if name not in ("short",) else bars, name)
     with pytest.raises(DataError, match=told):
-        agent.decide(given, CASH, now=LATER)
+        agent.decide(given, CASH, now=after(given))
 
 
 def test_a_bar_that_is_not_over_is_refused(agent, bars):
@@ -189,35 +197,46 @@ def test_a_bar_that_is_not_over_is_refused(agent, bars):
     agent.decide(bars, CASH, now=last + np.timedelta64(24, "h"))
 
 
+def test_bars_that_come_late_are_refused(agent, bars):
+    friday = read_source(DataConfig(source="tech4"))
+    row = next(n for n in range(1600, 1700) if day_of(friday.timestamps[n]).weekday() == 4)
+    window = friday.take(slice(row + 1 - agent.bars_needed, row + 1))
+    monday = friday.timestamps[row] + np.timedelta64(3, "D")
+    agent.decide(window, CASH, now=monday + np.timedelta64(23, "h"))
+    with pytest.raises(DataError, match=f"that of {str(monday)[:10]} is over by now; fetch it"):
+        agent.decide(window, CASH, now=monday + np.timedelta64(24, "h"))
+    agent.decide(window, CASH, now=monday + np.timedelta64(24, "h"), closed=[day_of(monday)])
+
+
 def test_what_has_changed_since_the_last_decision_is_refused(agent):
     data = read_source(DataConfig(source="tech4"))
     first = data.take(slice(1700 - agent.bars_needed, 1700))
     then = data.take(slice(1701 - agent.bars_needed, 1701))
-    state = agent.decide(first, CASH, now=LATER).state
-    agent.decide(then, CASH, state, now=LATER)
+    state = agent.decide(first, CASH, now=after(first)).state
+    agent.decide(then, CASH, state, now=after(then))
     with pytest.raises(DataError, match="it has decided by the bar of"):
-        agent.decide(first, CASH, state, now=LATER)
+        agent.decide(first, CASH, state, now=after(first))
     halved = then.close.copy()
     halved[:, 2] /= 2.0
     with pytest.raises(DataError, match=f"closes of {data.symbols[2]} are 0.5 times"):
-        agent.decide(replace(then, close=halved), CASH, state, now=LATER)
+        agent.decide(replace(then, close=halved), CASH, state, now=after(then))
     revised = then.close.copy()
     revised[-4, 1] *= 1.01
     with pytest.raises(DataError, match=f"the close of {data.symbols[1]} on .* data were revised"):
-        agent.decide(replace(then, close=revised), CASH, state, now=LATER)
+        agent.decide(replace(then, close=revised), CASH, state, now=after(then))
     far = data.take(slice(1900 - agent.bars_needed, 1900))
     with pytest.raises(DataError, match="give all bars from there on"):
-        agent.decide(far, CASH, state, now=LATER)
+        agent.decide(far, CASH, state, now=after(far))
 
 
 def test_peak_and_start_are_remembered(agent, bars, tmp_path):
-    state = agent.decide(bars, CASH, now=LATER).state
+    state = agent.decide(bars, CASH, now=after(bars)).state
     assert (state.initial_wealth, state.peak_wealth, state.decisions) == (1e6, 1e6, 1)
     state.save(tmp_path / "state.json")
     assert AgentState.load(tmp_path / "state.json") == state
     data = read_source(DataConfig(source="tech4"))
     then = data.take(slice(1701 - agent.bars_needed, 1701))
-    low = agent.decide(then, BrokerAccount(cash=9e5), state, now=LATER)
+    low = agent.decide(then, BrokerAccount(cash=9e5), state, now=after(then))
     assert (low.state.peak_wealth, low.state.decisions) == (1e6, 2)
     seen = low.why.observation
     assert seen["drawdown"] == pytest.approx(0.1, rel=1e-6)
@@ -229,9 +248,9 @@ def test_peak_and_start_are_remembered(agent, bars, tmp_path):
 
 def test_accounts_that_are_none_are_refused(agent, bars):
     with pytest.raises(DataError, match="the account has shares of TSLA"):
-        agent.decide(bars, BrokerAccount(cash=1.0, shares={"TSLA": 1.0}), now=LATER)
+        agent.decide(bars, BrokerAccount(cash=1.0, shares={"TSLA": 1.0}), now=after(bars))
     with pytest.raises(DataError, match="there is nothing to decide"):
-        agent.decide(bars, BrokerAccount(cash=0.0), now=LATER)
+        agent.decide(bars, BrokerAccount(cash=0.0), now=after(bars))
     with pytest.raises(ConfigError, match="cash must be a finite number"):
         BrokerAccount(cash=float("nan"))
     with pytest.raises(ConfigError, match="shares of KO must be a finite number"):
@@ -265,12 +284,16 @@ def test_the_command_decides_and_remembers(runs, bars, tmp_path, capsys):
     write_bars(bars, tmp_path / "bars.parquet")
     command = ["decide", str(run), str(tmp_path / "bars.parquet"), "--state", str(state)]
     with pytest.raises(SystemExit, match="2"):
+        main([*command, "--cash", "1e6"])
+    assert "is over by now; fetch it" in capsys.readouterr().err
+    command += ["--now", str(after(bars).astype("datetime64[s]"))]
+    with pytest.raises(SystemExit, match="2"):
         main(command)
     assert "either --account FILE, or --cash AMOUNT" in capsys.readouterr().err
     assert not state.exists()
     main([*command, "--cash", "1e6", "--json"])
     told = json.loads(capsys.readouterr().out)
-    wanted = Agent.load(run).decide(bars, CASH, now=LATER)
+    wanted = Agent.load(run).decide(bars, CASH, now=after(bars))
     assert told["weights"] == dict(wanted.weights) and told["orders"] == dict(wanted.orders)
     assert AgentState.load(state) == wanted.state
     with pytest.raises(SystemExit, match="2"):
@@ -328,6 +351,6 @@ def test_days_that_were_closed_can_be_named(runs):
     row = int(np.searchsorted(data.timestamps, np.datetime64("2012-11-05")))
     window = data.take(slice(row - agent.bars_needed, row))
     with pytest.raises(DataError, match="there is no bar of 2012-10-29"):
-        agent.decide(window, CASH, now=LATER)
+        agent.decide(window, CASH, now=after(window))
     storm = (date(2012, 10, 29), date(2012, 10, 30))
-    agent.decide(window, CASH, now=LATER, closed=storm)
+    agent.decide(window, CASH, now=after(window), closed=storm)

@@ -92,3 +92,26 @@ def test_weeks_and_months_may_be_as_far_apart_as_they_were():
     monthly.check(months + np.timedelta64(0, "D"))
     with pytest.raises(DataError, match="bars are missing"):
         monthly.check(np.delete(months, 30))
+
+
+def test_a_month_is_over_when_the_longest_is_and_a_week_after_seven_days():
+    months = np.arange("2000-01", "2010-01", dtype="datetime64[M]").astype("datetime64[ns]")
+    calendar, last = TradingCalendar.of(months), np.datetime64("2010-01-01", "ns")
+    with pytest.raises(DataError, match="not over before 2010-02-01"):
+        calendar.check_end(last, np.datetime64("2010-01-31T23:00"))
+    calendar.check_end(last, np.datetime64("2010-02-01"))
+    with pytest.raises(DataError, match="the last bar is that of 2010-01-01"):
+        calendar.check_end(last, np.datetime64("2010-03-06"))
+    weekly = TradingCalendar.of(every(7 * 1440, 120))
+    assert weekly.closes(last) == np.datetime64("2010-01-08")
+
+
+def test_around_the_clock_a_bar_is_late_when_the_next_is_over():
+    calendar, last = TradingCalendar.of(every(60, 500)), np.datetime64("2025-01-01T05:00", "ns")
+    calendar.check_end(last, np.datetime64("2025-01-01T06:59"))
+    with pytest.raises(DataError, match="fetch it"):
+        calendar.check_end(last, np.datetime64("2025-01-01T07:02"))
+    nights, friday = TradingCalendar.of(sessions(60)), np.datetime64("2025-03-07T20:30", "ns")
+    nights.check_end(friday, np.datetime64("2025-03-10T14:59"))
+    with pytest.raises(DataError, match="fetch it"):
+        nights.check_end(friday, np.datetime64("2025-03-11T14:59"))
