@@ -12,7 +12,11 @@ from torch import Tensor
 
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Outcome, Portfolio, Terms, advance, lone
+from fastsim.env.config import EnvConfig
+from fastsim.env.environment import PortfolioEnv
+from fastsim.env.episode import EpisodeConfig
 from fastsim.env.orders import OrderConfig, Wish
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.market.block import Block
 from fastsim.market.conditions import Conditions
 from fastsim.market.costs import CostConfig, Friction, Venue, total
@@ -85,6 +89,20 @@ class Moment(NamedTuple):
 
     def with_market(self, **fields: Tensor) -> Moment:
         return self._replace(market=self.market._replace(**fields))
+
+
+def change_with_volatility(tape):
+    """What features [8, A, F] change by where all log returns of an episode are twice as large."""
+    seen = []
+    for factor in (1.0, 2.0):
+        rules = EnvConfig(
+            randomize=RandomizeConfig(volatility=(factor, factor)),
+            episode=EpisodeConfig(horizon=20),
+        )
+        env = PortfolioEnv(tape, 8, rules)
+        columns = env.columns(env.reset(0))[:, : tape.num_assets * len(tape.feature_names)]
+        seen.append(columns.view(8, tape.num_assets, -1))
+    return seen[1] - seen[0]
 
 
 def grid(low, high, ticks=1000):

@@ -182,7 +182,7 @@ class Agent:
             raise DataError("the state is of an agent that trades other symbols: give its own")
 
     def _reasons(self, tape: MarketTape, seen: Observation, action: Tensor) -> Reasons:
-        names = (*feature_columns(tape), *self.policy.spec.portfolio)
+        names = (*feature_columns(tape.symbols, tape.feature_names), *self.policy.spec.portfolio)
         shown = torch.cat([tape.known.features[0].flatten(), seen.portfolio[0]]).tolist()
         observation = dict(zip(names, shown, strict=True))
         forecast = {name: value for name, value in observation.items() if "forecast_" in name}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import fastsim
 from fastsim.config import to_mapping, write_whole
 from fastsim.env.actions import ACTIONS
+from fastsim.env.observe import feature_columns
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.formats import Format, open_program, pack
 from fastsim.market.features import FEATURE_LIMIT
@@ -77,11 +78,10 @@ def export_policy(policy: Policy, path: Path, *, format: Format = "torchscript")
     if type(policy) is not Policy:
         raise ConfigError(f"a {type(policy).__name__} cannot be exported, only a Policy")
     spec, program = policy.spec, PolicyProgram(policy).eval().requires_grad_(False)
-    names = [f"{symbol}.{name}" for symbol in spec.symbols for name in spec.features]
     metadata = {
         "model": {"name": "policy"},
         "fastsim": fastsim.__version__,
-        "observation": [*names, *spec.portfolio],
+        "observation": [*feature_columns(spec.symbols, spec.features), *spec.portfolio],
         "spec": to_mapping(spec),
     }
     batches = [_observations(policy, rows) for rows in GATE_BATCHES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,9 +27,9 @@ class Observation(NamedTuple):
     view: View | None = None  # None where every agent sees the tape as it is
 
 
-def feature_columns(tape: MarketTape) -> tuple[str, ...]:
+def feature_columns(symbols: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
     """Names of the A x F columns of a bar's features, asset by asset."""
-    return tuple(f"{symbol}.{name}" for symbol in tape.symbols for name in tape.feature_names)
+    return tuple(f"{symbol}.{name}" for symbol in symbols for name in features)
 
 
 def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def observation_names(tape: MarketTape, config: EnvConfig) -> tuple[str, ...]:
         return own
     if config.observation == "window":
         return (*window_names(shown, config.window_length, config.window_columns), *own)
-    return (*feature_columns(shown), *own)
+    return (*feature_columns(shown.symbols, shown.feature_names), *own)
 
 
 def portfolio_width(tape: MarketTape, config: EnvConfig) -> int:

@@ -7,15 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from worlds import SHORT_FEATURES, random_bars
+from worlds import SHORT_FEATURES, change_with_volatility, random_bars
 
 from fastsim import cli
 from fastsim.config import load_yaml, save_yaml
-from fastsim.env.config import EnvConfig
-from fastsim.env.environment import PortfolioEnv
-from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import feature_columns
-from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError, DataError
 from fastsim.market.features import (
     FEATURE_LIMIT,
@@ -117,7 +113,7 @@ def test_text_names_it_alike_in_yaml_on_the_command_line_and_in_gymnasium(tmp_pa
         tape={"features": {**windows, "extra": [reference]}},
     )
     tape = make_tape(BARS, config)
-    columns = feature_columns(tape)
+    columns = feature_columns(tape.symbols, tape.feature_names)
     assert single.unwrapped.observation_names[: len(columns)] == columns
     observation, _ = single.reset(seed=0)
     assert any(
@@ -129,16 +125,7 @@ def test_a_feature_that_rises_with_volatility_says_so_itself():
     config = TapeConfig(features=named(f"{HERE}:LEVEL", f"{HERE}:GAP"))
     tape = make_tape(BARS, config, dtype=torch.float64)
     assert tape.rising == ("log_volatility_4", "level")
-    seen = []
-    for factor in (1.0, 2.0):
-        rules = EnvConfig(
-            randomize=RandomizeConfig(volatility=(factor, factor)),
-            episode=EpisodeConfig(horizon=20),
-        )
-        env = PortfolioEnv(tape, 8, rules)
-        columns = env.columns(env.reset(0))[:, : 3 * len(tape.feature_names)]
-        seen.append(columns.view(8, 3, -1))
-    change = (seen[1] - seen[0])[:, 0]
+    change = change_with_volatility(tape)[:, 0]
     for column, name in enumerate(tape.feature_names):
         expected = np.log(2.0) if name in tape.rising else 0.0
         assert change[:, column].tolist() == pytest.approx([expected] * 8, abs=1e-9), name

@@ -365,20 +365,20 @@ def leave(n, bar, before, state, market, rules, figures, singles, desk):
     figures[n, c.FIGURE.spread] += spread
     figures[n, c.FIGURE.impact] += impact
     if singles is not None:
-        keep_exits(n, commission, spread, impact, singles, desk)
+        tell(n, commission, spread, impact, singles.exit_trade, singles.exit_cost, desk)
         singles.exit_value[n, c.EXIT.stopped] = stopped
         singles.exit_value[n, c.EXIT.taken] = taken
     return -net - (commission + spread + impact)
 
 
 @jit
-def keep_exits(n, commission, spread, impact, singles, desk):
+def tell(n, commission, spread, impact, trade, cost, desk):
     """Tell the orders on the desk and what they cost."""
-    for j in range(singles.exit_trade.shape[1]):
-        singles.exit_trade[n, j] = desk[c.DESK.trade, j]
-    singles.exit_cost[n, 0] = commission
-    singles.exit_cost[n, 1] = spread
-    singles.exit_cost[n, 2] = impact
+    for j in range(trade.shape[1]):
+        trade[n, j] = desk[c.DESK.trade, j]
+    cost[n, 0] = commission
+    cost[n, 1] = spread
+    cost[n, 2] = impact
 
 
 @jit
@@ -429,33 +429,29 @@ def pay_call(n, state, market, rules, figures, singles, desk):
     if notional > desk.dtype.type(0.0):
         drop_orders(n, state)
     if singles is not None and singles.called.shape[0]:
-        for j in range(singles.called.shape[1]):
-            singles.called[n, j] = desk[c.DESK.trade, j]
-        singles.called_cost[n, 0] = commission
-        singles.called_cost[n, 1] = spread
-        singles.called_cost[n, 2] = impact
+        tell(n, commission, spread, impact, singles.called, singles.called_cost, desk)
     return commission + spread + impact, net
+
+
+@jit
+def clear(n, block):
+    """Write 0 into a row of numbers."""
+    for j in range(block.shape[1]):
+        block[n, j] = block.dtype.type(0.0)
 
 
 @jit
 def keep_no_exit(n, singles):
     """Tell that no stop or target was reached."""
-    zero = singles.trade.dtype.type(0.0)
     if singles.exit_trade.shape[0] > 0:
-        for j in range(singles.exit_trade.shape[1]):
-            singles.exit_trade[n, j] = zero
-        for part in range(singles.exit_cost.shape[1]):
-            singles.exit_cost[n, part] = zero
-        for cause in range(singles.exit_value.shape[1]):
-            singles.exit_value[n, cause] = zero
+        clear(n, singles.exit_trade)
+        clear(n, singles.exit_cost)
+        clear(n, singles.exit_value)
 
 
 @jit
 def keep_no_call(n, singles):
     """Tell that nothing was sold by force."""
-    zero = singles.trade.dtype.type(0.0)
     if singles.called.shape[0] > 0:
-        for j in range(singles.called.shape[1]):
-            singles.called[n, j] = zero
-        for part in range(singles.called_cost.shape[1]):
-            singles.called_cost[n, part] = zero
+        clear(n, singles.called)
+        clear(n, singles.called_cost)
