@@ -146,6 +146,7 @@ def test_one_is_told_what_a_batch_of_one_is_told():
     assert one["episode_statistics"] == near(told)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_players_who_wait_for_their_market_add_nothing(backend, autoreset):

@@ -81,6 +81,7 @@ def wealth_of(history):
     return dict(zip(history.names, growth.tolist(), strict=True))
 
 
+@pytest.mark.long
 def test_nyse_o_comes_to_the_published_wealth():
     closes = closes_of("nyse_o")
     assert closes.shape == (5652, 36)

@@ -178,6 +178,7 @@ def test_who_is_ruined_is_so_at_the_same_bar_whoever_decides():
     assert_same_history(found, wanted, 1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("impact", [ImpactConfig(), ImpactConfig(transient=2.0, permanent=0.5)])
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_blocks_of_any_size_are_the_same_to_the_bit(monkeypatch, block, impact):

@@ -97,6 +97,7 @@ def test_what_is_told_of_an_account_is_what_becomes_of_its_cash(backend):
     assert float(carry.abs().max()) <= one_step_of(float(portfolio.cash[0]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_hundred_thousand_minutes_drift_by_no_more_than_one_step(backend):
     steps = 150 if backend == "triton" else 5000

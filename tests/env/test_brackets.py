@@ -461,6 +461,7 @@ class ByHand:
         return None
 
 
+@pytest.mark.long
 @given(
     st.integers(0, 99),
     st.sampled_from([0.0, 0.01, 0.03]),

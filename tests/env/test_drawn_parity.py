@@ -112,6 +112,7 @@ def test_everything_in_every_world_at_both_ends(players):
     assert_steps_as_the_reference(market(assets=2 * ASSETS, holes=True).fold(2), config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("players", [1, 3])
 def test_a_state_is_gone_on_from_with_what_its_episode_drew(backend, players):
@@ -183,6 +184,7 @@ def test_threads_share_the_rows_and_change_no_bit(threads):
     assert_same_bits(*ends)
 
 
+@pytest.mark.long
 def test_what_was_seen_is_the_callers_to_keep():
     config = EnvConfig(randomize=EVERYTHING, impact=MOVING, episode=EpisodeConfig(horizon=1))
     env = PortfolioEnv(market(torch.float32), 4, config)
