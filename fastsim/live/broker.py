@@ -55,6 +55,9 @@ class OrderReport(NamedTuple):
     """The mean that was paid, account currency; NaN while nothing is filled."""
     fees: Mapping[str, float]
     """So far, by the currency or coin they were taken in."""
+    received: float
+    """What of `filled` has come to the account or left it: less where a fee is taken in the coin
+    that was bought. Positions are reckoned by it."""
     reason: str = ""
     """Why it was rejected or cancelled, in the broker's words."""
 
