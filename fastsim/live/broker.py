@@ -85,6 +85,13 @@ class Broker(Protocol):
         """
         ...
 
+    def prices(self, symbols: Sequence[str]) -> Mapping[str, float]:
+        """What each was last traded at, account currency; those that it does not know are left out.
+
+        Orders are held to them by a limit on how far prices may be from the last close.
+        """
+        ...
+
     def tradable(self, symbol: str, shares: float, price: float) -> float:
         """The shares of an order as the broker would take them: towards 0, 0 if it is too small."""
         ...
