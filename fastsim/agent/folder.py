@@ -24,7 +24,6 @@ from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import load_ensemble
 from fastsim.policy.folder import load_policy, save_policy
 from fastsim.signals.config import SignalConfig
-from fastsim.signals.strategy import SignalStrategy
 
 
 class Parts(NamedTuple):
@@ -103,7 +102,7 @@ def _load_who(folder: Path) -> Who:
         strategy = from_mapping(_Strategy, mapping)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {one_line(error)}") from None
-    return Signalling(SignalStrategy(signals=strategy.signals), strategy.symbols)
+    return Signalling(strategy.signals, strategy.symbols)
 
 
 def agent_folder(folder: Path) -> Path:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from fastsim.agent.artifact import AgentSpec
 from fastsim.agent.who import Moment, Said
 from fastsim.data.bars import Bars
-from fastsim.env.observe import feature_columns
 from fastsim.forecast.features import latest_features, tabulated_features
 from fastsim.forecast.interface import Forecaster
 from fastsim.market.tape import MarketTape, observed_tape
@@ -58,8 +55,6 @@ class Learned:
 
     def ask(self, moment: Moment) -> Said:
         """Its most likely action."""
-        spec, market, seen = self.decider.spec, moment.market, moment.seen
-        names = (*feature_columns(market.symbols, market.feature_names), *spec.portfolio)
-        shown = torch.cat([market.known.features[0].flatten(), seen.portfolio[0]]).tolist()
-        action = self.decider.act(market, seen)[0]
-        return Said(action, dict(zip(names, shown, strict=True)))
+        market = moment.market
+        action = self.decider.act(market, moment.seen)[0]
+        return Said(action, moment.shown(market.feature_names))

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.artifact import AgentSpec
 from fastsim.agent.calendar import TradingCalendar
+from fastsim.agent.config import StrategyConfig
 from fastsim.agent.folder import save_parts
 from fastsim.agent.signalling import Signalling
 from fastsim.agent.window import fields_of
-from fastsim.config import configuration
 from fastsim.data.bars import Bars
-from fastsim.data.source import DataConfig, load_bars
-from fastsim.env.config import EnvConfig
+from fastsim.data.source import load_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.interface import check_horizon
 from fastsim.forecast.registry import load_ensemble, parse_names
-from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.signals.config import SignalConfig
-from fastsim.signals.strategy import SignalStrategy
-
-
-@configuration
-class StrategyConfig:
-    """A strategy on signals with all that an agent of it is made from, as YAML holds it."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    """Bars by which it learns what it trades, which fields they have and when they are due."""
-    tape: TapeConfig = field(default_factory=TapeConfig)
-    """How bars become a market: the fill above all."""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    """The rules that it trades by: costs, orders, and "signed" actions for shorts."""
-    signals: SignalConfig = field(default_factory=SignalConfig)
-    """Whose forecasts are traded on, when, how much of what, and until when."""
-
-    def __post_init__(self) -> None:
-        strategy = SignalStrategy(signals=self.signals)
-        strategy.check(self.env)
-        if self.env.action not in ("signed", strategy.answers):
-            raise ConfigError(
-                f"SignalConfig.sides = {self.signals.sides!r} needs "
-                f"EnvConfig.action = {strategy.answers!r}, got {self.env.action!r}"
-            )
+from fastsim.market.tape import make_tape
 
 
 def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
@@ -77,7 +51,7 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
         forecast=ForecastConfig(horizons=(signals.horizon,), context_length=length),
         forecaster_key=forecaster.key,
     )
-    return Agent(spec, Signalling(SignalStrategy(signals=signals), bars.symbols), forecaster)
+    return Agent(spec, Signalling(signals, bars.symbols), forecaster)
 
 
 def make_agent(config: StrategyConfig, folder: Path) -> Agent:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from fastsim.agent.artifact import AgentSpec
@@ -13,7 +14,8 @@ from fastsim.agent.state import AgentState, Position
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
-from fastsim.env.observe import Observation
+from fastsim.env.observe import Observation, feature_columns
+from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.forecast.interface import Forecaster
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
@@ -39,6 +41,14 @@ class Moment(NamedTuple):
     rules: EnvConfig
     prices: FloatArray  # [A]  closes as traded
     before: AgentState | None  # what was remembered at the last decision
+
+    def shown(self, features: Sequence[str]) -> dict[str, float]:
+        """These features of the market at this bar, and the account, by name."""
+        market = self.market
+        columns = [market.feature_names.index(name) for name in features]
+        names = feature_columns(market.symbols, features), portfolio_names(market, self.rules)
+        numbers = market.known.features[-1][:, columns].flatten(), self.seen.portfolio[0]
+        return dict(zip(sum(names, ()), torch.cat(numbers).tolist(), strict=True))
 
 
 class Said(NamedTuple):

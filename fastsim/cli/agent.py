@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 
 from fastsim.agent.agent import Agent
-from fastsim.agent.make import StrategyConfig, make_agent
+from fastsim.agent.config import StrategyConfig
+from fastsim.agent.make import make_agent
 from fastsim.config import configuration, load_yaml
 from fastsim.errors import ConfigError
 

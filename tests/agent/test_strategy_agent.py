@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fastsim.agent.agent import Agent
-from fastsim.agent.make import StrategyConfig, agent_of, make_agent
+from fastsim.agent.config import StrategyConfig
+from fastsim.agent.make import agent_of, make_agent
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.who import Signal
 from fastsim.backtest.replay import replay
