@@ -1,4 +1,4 @@
-"""Files of tables that outlive a killed process, and a folder that one process at a time works in."""
+"""Files of tables that outlive a killed process, and a folder that one process works in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the ledger, row by row. Times are UTC; shares and money are as brokers tell them."""
+"""What stands in the ledger, row by row. Shares and money are as brokers tell them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ class Unsettled(NamedTuple):
 
 
 def client_id_of(run_id: str, bar: str, symbol: str) -> str:
-    """The id of the only order that a run can give for a bar and a symbol: 32 letters and digits."""
+    """The id of the one order that a run can give for a bar and a symbol: 32 letters and digits."""
     digest = hashlib.sha256(f"{run_id}\n{bar}\n{symbol}".encode()).hexdigest()
     return f"fs{digest[:30]}"
