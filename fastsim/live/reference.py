@@ -7,7 +7,6 @@ order by order. Books are kept in float64.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,64 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsim.config import configuration
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.env.accounting import Account, Outcome, Portfolio, advance
-from fastsim.env.config import EnvConfig
 from fastsim.env.core import meet, meet_closing
-from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import flatten, transform, unflatten
 from fastsim.env.orders import Wish
-from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.state import EnvParams, EnvState, begin_state, equipped, make_params
-from fastsim.errors import ConfigError
+from fastsim.live.rules import MarketRules
 from fastsim.market.conditions import Conditions, named
 from fastsim.market.costs import Friction, Venue, make_friction, total
-from fastsim.market.features import FeatureConfig
-from fastsim.market.tape import TapeConfig, make_tape
+from fastsim.market.tape import make_tape
 
 Books = Sequence[list[float]]
 """An account as plain numbers: its tensors' rows, in their order."""
-
-
-@configuration
-class MarketRules:
-    """By what rules a simulated account trades: those that an agent was made for."""
-
-    symbols: tuple[str, ...]
-    env: EnvConfig
-    tape: TapeConfig
-
-    def __post_init__(self) -> None:
-        if self.env.impact.moves_prices:
-            raise ConfigError(
-                "the agent learned with EnvConfig.impact, by which its trades move prices, and a "
-                "simulated account meets the prices of the bars: train without it"
-            )
-        plain = FeatureConfig(
-            return_windows=(1,),
-            momentum_window=3,
-            momentum_skip=2,
-            short_window=2,
-            volatility_window=self.tape.features.volatility_window,
-        )
-        tape = replace(self.tape, features=plain, delisting_haircut=None)
-        object.__setattr__(self, "tape", tape)
-        env = replace(
-            self.env,
-            episode=EpisodeConfig(horizon=None, random_start=False, staggered=False),
-            randomize=RandomizeConfig(),
-            players=1,
-            initial_invested=0.0,
-            observation="index",
-            columns=(),
-        )
-        object.__setattr__(self, "env", env)
-
-    @property
-    def bars_needed(self) -> int:
-        """Bars that what trades cost is measured by, the last included."""
-        return self.tape.features.warmup + 2
 
 
 class Filled(NamedTuple):

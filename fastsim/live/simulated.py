@@ -27,7 +27,8 @@ from fastsim.live.files import Layout, open_tables, transaction
 from fastsim.live.records import Change
 
 if TYPE_CHECKING:
-    from fastsim.live.reference import Bar, Crossed, Filled, MarketRules
+    from fastsim.live.reference import Bar, Crossed, Filled
+    from fastsim.live.rules import MarketRules
 
 CURRENCY = "cash"
 """What its fees are taken in."""

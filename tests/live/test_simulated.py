@@ -19,7 +19,7 @@ from fastsim.live.broker import Order, OrderState
 from fastsim.live.files import open_tables
 from fastsim.live.ledger import LAYOUT, LEDGER
 from fastsim.live.records import client_id_of
-from fastsim.live.reference import MarketRules
+from fastsim.live.rules import MarketRules
 from fastsim.live.simulated import SimulatedBroker
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
