@@ -1,4 +1,4 @@
-"""An agent that trades bar by bar: its run's evaluation order for order; after any stop the same."""
+"""An agent that trades bar by bar: its evaluation, order for order; after any stop the same."""
 
 from collections import defaultdict
 from dataclasses import replace
