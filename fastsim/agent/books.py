@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.agent.entries import remembered_entries, since_entries
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.config import BPS
+from fastsim.data.bars import Bars
 from fastsim.env.accounting import Account, Portfolio
 from fastsim.env.actions import ACTIONS, target_weights
-from fastsim.env.brackets import entered_now
+from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement
@@ -65,8 +68,19 @@ def _by_symbol(what: str, given: Mapping[str, float], symbols: tuple[str, ...]) 
     return np.array([given.get(symbol, 0.0) for symbol in symbols])
 
 
-def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -> Observation:
-    """What a policy sees of it at the one bar of a tape; `rules` begin with the initial wealth."""
+def stood(
+    held: Held, window: Bars, before: AgentState | None, rules: EnvConfig, *, at_open: bool
+) -> tuple[AgentState, Since]:
+    """What is to be remembered of an account at the last close of a window, and its entries."""
+    since = since_entries(held.holdings, window, before, rules.orders, at_open=at_open)
+    entries = remembered_entries(since, held.holdings, window.symbols)
+    return replace(AgentState.after(window, held.wealth, before), entries=entries), since
+
+
+def seen_of(
+    held: Held, since: Since, state: AgentState, tape: MarketTape, rules: EnvConfig
+) -> Observation:
+    """What is seen of it at a close, by its entries; `rules` begin with the initial wealth."""
     holdings = torch.from_numpy(held.holdings)[None]
     here, nothing = torch.zeros(1, dtype=torch.int64), holdings[:, :0]
     cash = holdings.new_tensor([held.cash])
@@ -75,7 +89,7 @@ def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -
         Displacement(nothing, nothing),
         torch.from_numpy(held.open_orders)[None] if rules.orders.carries else nothing,
         torch.zeros_like(cash),
-        entered_now(holdings, rules.orders),
+        since,
     )
     standing = Standing(
         account=account,

@@ -5,9 +5,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from replayed import Written, closed_days, over
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.config import StrategyConfig
@@ -21,7 +21,6 @@ from fastsim.data.read import write_bars
 from fastsim.data.sample import sample_bars
 from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
-from fastsim.env.decide import Decider
 from fastsim.errors import CheckpointError, ConfigError, DataError, ForecastError
 from fastsim.market.tape import TapeConfig
 from fastsim.progress import SILENT
@@ -53,23 +52,6 @@ STRATEGIES = {
 }
 
 
-class Written(Decider):
-    """A decider whose answers are written down."""
-
-    def __init__(self, inner):
-        self.inner, self.answers_given = inner, []
-        self.study, self.begin = inner.study, inner.begin
-
-    @property
-    def answers(self):
-        return self.inner.answers
-
-    def decide(self, market, seen, memory):
-        said, memory = self.inner.decide(market, seen, memory)
-        self.answers_given.append(said[0].clone())
-        return said, memory
-
-
 def config_of(name, fill="next_open"):
     signals = STRATEGIES[name]
     action = "weights" if signals.sides == "long" else "signed"
@@ -92,16 +74,6 @@ def held_at(history, tape, row, closes):
     values = wealth * moved / (moved.sum() + weights[-1])
     shares = dict(zip(tape.symbols, (values.numpy() / closes).tolist(), strict=True))
     return BrokerAccount(cash=wealth - float(values.sum()), shares=shares)
-
-
-def closed_days(bars):
-    days = bars.timestamps.astype("datetime64[D]")
-    every = np.arange(days[0], days[-1])
-    return {day.item() for day in every[~np.isin(every, days)]}
-
-
-def over(bars):
-    return bars.timestamps[-1] + np.timedelta64(24, "h")
 
 
 def assert_decides_as_replayed(agent, bars, first, last, folder):
