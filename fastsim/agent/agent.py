@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fastsim.agent.artifact import AgentSpec
-from fastsim.agent.books import Held, seen_of, stood, target_of
-from fastsim.agent.decision import Decision, reasons_of
+from fastsim.agent.books import Held, seen_of, stood
+from fastsim.agent.decision import Decision, decision_of
 from fastsim.agent.folder import load_parts
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.who import Moment, Who
@@ -134,15 +134,7 @@ class Agent:
         rules = self._rules_from(after.initial_wealth)
         seen = seen_of(held, since, after, tape, rules)
         said = self.who.ask(Moment(tape, seen, rules, window.close[-1], state))
-        target = target_of(said.action, held, window.close[-1], self.rules)
-        return Decision(
-            timestamp=window.timestamps[-1],
-            weights=dict(zip(self.symbols, target.weights.tolist(), strict=True)),
-            orders=dict(zip(self.symbols, target.shares.tolist(), strict=True)),
-            state=replace(after, positions=said.positions),
-            why=reasons_of(said, self.rules),
-            holds=target.holds,
-        )
+        return decision_of(said, held, window, after, self.rules)
 
     def market_of(self, bars: Bars, folder: Path, *, progress: Progress = ON_STDERR) -> MarketTape:
         """The market of these bars as the agent looks at it, to be replayed by `decider`.
