@@ -32,7 +32,7 @@ FLOORS = {
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
-    "agent": ("policy", "forecast"),
+    "agent": ("policy", "signals"),
     "live": ("agent", "backtest"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
     "adapters": ("env", "forecast"),
