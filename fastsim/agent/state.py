@@ -71,6 +71,24 @@ class Position:
 
 
 @configuration
+class Entry:
+    """How a position stands to its entry, where stops and targets are the environment's."""
+
+    value: float
+    """Of what is held at the last close, signed, account currency."""
+    entry: float
+    """That close over the mean price at which it was entered."""
+    best: float | None = None
+    """That close over the best since; None where nothing trails."""
+
+    def __post_init__(self) -> None:
+        _require_number("Entry.value", self.value)
+        require_between(self, "entry", 0, open_low=True)
+        if self.best is not None:
+            require_between(self, "best", 0, open_low=True)
+
+
+@configuration
 class AgentState:
     """What an agent remembers: one JSON object."""
 
@@ -86,6 +104,8 @@ class AgentState:
     """How many it has made."""
     positions: Mapping[str, Position] = field(default_factory=dict)
     """What a strategy has entered, by symbol."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """What is held, by symbol, where the environment has stops or targets."""
 
     def __post_init__(self) -> None:
         for name in ("initial_wealth", "peak_wealth"):
@@ -127,6 +147,8 @@ class AgentState:
         They may begin later, have to hold all bars that are known from there on, with the closes
         that they had, and end after the last of them.
         """
+        if set(self.closes) != set(bars.symbols):
+            raise DataError("the state is of an agent that trades other symbols: give its own")
         known = np.array([iso_stamp(text, "timestamps") for text in self.timestamps])
         last = known[-1]
         if bars.timestamps[-1] <= last:
