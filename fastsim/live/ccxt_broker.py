@@ -20,7 +20,7 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9_.:/-]{1,36}")
 """What Binance takes for a client order id."""
 NOBODY = "fastsim-nobody"
 """An id that no order has."""
-SLACK = 1.0
+SLACK = 2.0
 """Seconds that an order may be on its way beyond what the exchange allows."""
 
 

@@ -12,9 +12,10 @@ from binance_server import KEY, SECRET, BinanceServer
 from loopback import Answer
 
 from fastsim.errors import BrokerError, ConfigError
+from fastsim.live import ccxt_broker
 from fastsim.live.answers import Patience
 from fastsim.live.broker import Order, OrderState, UnansweredError
-from fastsim.live.ccxt_broker import SLACK, CcxtBroker
+from fastsim.live.ccxt_broker import CcxtBroker
 from fastsim.live.ccxt_client import CcxtClient, connect
 
 SYMBOLS = ("BTCUSDT", "ETH/USDT")
@@ -27,6 +28,7 @@ QUICK = Patience(attempts=3, longest=2.0, fills=0.3, every=0.05, answer=2.0)
 def keys(monkeypatch):
     monkeypatch.setenv("FASTSIM_BINANCE_KEY", KEY)
     monkeypatch.setenv("FASTSIM_BINANCE_SECRET", SECRET)
+    monkeypatch.setattr(ccxt_broker, "SLACK", 0.3)
 
 
 @pytest.fixture
@@ -204,7 +206,7 @@ def test_an_order_that_never_arrived_is_said_not_to_be_there_and_can_be_placed(s
     with pytest.raises(UnansweredError):
         broker.submit([order_of(0.1)])
     assert broker.find("one", "BTCUSDT") is None
-    assert time.monotonic() - begin >= WINDOW / 1000 + SLACK
+    assert time.monotonic() - begin >= WINDOW / 1000 + ccxt_broker.SLACK
     (report,) = broker.submit([order_of(0.1)])
     assert report.state is OrderState.FILLED
     require_equal_books(broker, server)
