@@ -85,6 +85,8 @@ def show_agent(agent: Agent, console: Console) -> None:
     _say(console, f"- trades: {', '.join(agent.symbols)}")
     _say(console, f"- by forecasts of: {', '.join(spec.forecasters) or 'nobody'}")
     _say(console, f"- looks back on: {agent.bars_needed} bars")
+    calendar = spec.calendar.exchange or "the rule that its bars kept"
+    _say(console, f"- expects bars by: {calendar}")
     _say(console, f"- fills at: {spec.tape.fill}")
     _say(console, f"- needs beside closes: {', '.join(spec.fields) or 'nothing'}")
 
