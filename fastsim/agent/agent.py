@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from fastsim.agent.books import Held, seen_of, trade_to
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.window import checked_window
 from fastsim.data.bars import Bars
+from fastsim.data.dates import utc_now
 from fastsim.env.actions import ACTIONS
 from fastsim.env.observe import Observation, feature_columns
 from fastsim.errors import CheckpointError, ConfigError, DataError
@@ -140,7 +141,7 @@ class Agent:
             Bars that are not what they have to be (`checked_window`), or no longer what they were
             (`AgentState.check`); an account in other symbols, or with nothing left.
         """
-        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns") if now is None else now
+        now = utc_now() if now is None else now
         window = checked_window(
             bars, self.symbols, self.spec, self.bars_needed, now=now, closed=closed
         )

@@ -28,6 +28,7 @@ COMMANDS = {
     ("data", "list"): "data:ListCommand",
     ("data", "check"): "data:CheckCommand",
     ("data", "fetch"): "data:FetchCommand",
+    ("data", "update"): "data:UpdateCommand",
     ("data", "facts"): "data:FactsCommand",
     ("models",): "models:ModelsCommand",
     ("forecast",): "forecast:ForecastCommand",
