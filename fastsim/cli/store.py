@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,22 @@ class UpdateCommand:
         show_update(update_store(self.store, self.update, now=now), console)
 
 
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Arguments of which every option stands once, with all the values that it was given.
+
+    `--source yfinance --source ccxt:kraken` is `--source yfinance ccxt:kraken`.
+    """
+    found: dict[str, list[str]] = {}
+    option = ""
+    for word in arguments:
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            found.setdefault(option, []).extend([value] if value else [])
+        else:
+            found.setdefault(option, []).append(word)
+    return [word for name, values in found.items() for word in (name, *values) if word]
+
+
 def show_update(done: Update, console: Console) -> None:
     """A table of what came from whom, what else was done, and what the store holds now."""
     if done.renewals:
@@ -48,7 +65,7 @@ def show_update(done: Update, console: Console) -> None:
         for event in renewal.events:
             console.print(f"- {event}", highlight=False, markup=False, soft_wrap=True)
     if not any(renewal.altered for renewal in done.renewals):
-        console.print("Nothing new.", highlight=False)
+        console.print("No new bars.", highlight=False)
     console.print(summary(done.store.folder), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -44,6 +44,7 @@ class Renewing:
     config: UpdateConfig
     now: np.datetime64
     store: Store | None
+    """What there is already; None where nothing is."""
     refused: list[str] = field(default_factory=list)
     fields: tuple[str, ...] = ()
     """What is kept of a bar: where nobody has said it, all that the first answer has."""
@@ -74,7 +75,7 @@ class Renewing:
                 continue
             events = self._judged(symbol, source, merged)
             if merged.adjusted and events is None and self.config.fresh_when_adjusted:
-                return self.whole(symbol, (source,), f", as {merged.adjusted}")
+                return self.whole(symbol, (source,), f" anew, as {merged.adjusted}")
             if events is None:
                 return None
             return Renewal(

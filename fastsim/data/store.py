@@ -91,7 +91,7 @@ class Manifest:
 
     spec: StoreSpec
     updated: str
-    """When bars were last added, UTC."""
+    """When it was last changed, UTC."""
     parts: tuple[str, ...]
     """Its files, oldest bars first."""
     replaced: tuple[str, ...] = ()
@@ -130,13 +130,13 @@ class Store:
         DataError
             There is none, or `store.json` is damaged.
         """
-        folder = store_folder(name)
+        folder, text = store_folder(name), os.fspath(name).removeprefix(PREFIX)
         path = folder / MANIFEST
         try:
             mapping = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(
-                f"{folder}: there is no store of bars; `fastsim data update {name}` makes one"
+                f"{folder}: there is no store of bars; `fastsim data update {text}` makes one"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: damaged ({one_line(error)}); make the store anew") from None

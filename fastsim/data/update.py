@@ -66,7 +66,8 @@ def update_store(
     with locked(folder):
         store = Store.open(folder) if is_store(folder) else None
         spec = first_spec(config) if store is None else changed_spec(store.spec, config)
-        work = Renewing(spec=spec, config=config, now=moment, store=store, fields=spec.fields)
+        kept = store if store is not None and store.manifest.parts else None
+        work = Renewing(spec=spec, config=config, now=moment, store=kept, fields=spec.fields)
         renewals = _renewals(work)
         spec = replace(spec, fields=work.fields)
         if store is not None and spec == store.spec and not any(each.altered for each in renewals):
