@@ -71,8 +71,9 @@ class Renewing:
                 fetched = self._asked(source, symbol, start, end)
                 merged = merge(kept, fetched, self.config.tolerance)
             except FastsimError as error:
-                failed.append(_failure(symbol, source, error))
+                failed.append(_failure(source, error))
                 continue
+            _tell(symbol, source, failed)
             events = self._judged(symbol, source, merged)
             if merged.adjusted and events is None and self.config.fresh_when_adjusted:
                 return self.whole(symbol, (source,), f" anew, as {merged.adjusted}")
@@ -93,8 +94,9 @@ class Renewing:
                 if kept is not None and len(kept):
                     _require_no_less(rows, kept)
             except FastsimError as error:
-                failed.append(_failure(symbol, source, error))
+                failed.append(_failure(source, error))
                 continue
+            _tell(symbol, source, failed)
             event = f"all {len(rows)} bars of {symbol} were fetched from {source}{why}"
             added = len(rows) - (0 if kept is None else len(kept))
             return Renewal(symbol, source, EVER, NEVER, rows, added, True, (event,))
@@ -150,8 +152,13 @@ def _require_no_less(rows: pl.DataFrame, kept: pl.DataFrame) -> None:
             )
 
 
-def _failure(symbol: str, source: str, error: FastsimError) -> str:
-    """Log why a source gave nothing, and say it."""
+def _failure(source: str, error: FastsimError) -> str:
+    """Why a source gave nothing."""
     text = one_line(error)
-    logger.warning("%s by %s: %s", symbol, source, text)
     return text if source in text else f"{source}: {text}"
+
+
+def _tell(symbol: str, source: str, failed: list[str]) -> None:
+    """Log why it was not the first source that gave a symbol."""
+    if failed:
+        logger.warning("%s is from %s, since %s", symbol, source, "; ".join(failed))

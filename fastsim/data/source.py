@@ -12,7 +12,7 @@ from fastsim.data.dates import check_range
 from fastsim.data.doubts import tell
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
-from fastsim.data.store import PREFIX, Store, is_store
+from fastsim.data.store import Store, is_store_name
 from fastsim.data.tables import FILE_TYPES, Table, is_file_name, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import import_object, is_reference
@@ -76,7 +76,7 @@ def read_source(config: DataConfig) -> Bars:
     DataError
         The source is neither built in nor a file, or a function that fails; or as `read_bars`.
     """
-    store = _store(config.source)
+    store = Store.open(config.source) if is_store_name(config.source) else None
     if config.source in SAMPLES:
         table = sample_table(config.source)
     elif store is not None:
@@ -104,13 +104,6 @@ def read_source(config: DataConfig) -> Bars:
         end=config.end,
     )
     return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
-
-
-def _store(source: str) -> Store | None:
-    """The store that is meant: by "store:NAME", or by the path of its folder."""
-    if source.startswith(PREFIX) or is_store(Path(source)):
-        return Store.open(source)
-    return None
 
 
 def _imported(source: str) -> Table:

@@ -286,9 +286,19 @@ def store_folder(name: str | Path) -> Path:
     return FOLDER / path if word and not is_store(path) else path
 
 
+def is_store_name(source: str) -> bool:
+    """Whether a source of bars is a store: "store:NAME", or the path of its folder."""
+    return source.startswith(PREFIX) or is_store(Path(source))
+
+
 def is_store(path: Path) -> bool:
     """Whether a store lies in this folder."""
     return (path / MANIFEST).is_file()
+
+
+def manifest_of(name: str | Path) -> Path:
+    """The file of a store that changes with every update."""
+    return store_folder(name) / MANIFEST
 
 
 def known_stores() -> tuple[Path, ...]:

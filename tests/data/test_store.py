@@ -19,6 +19,7 @@ from stand_ins import (
     usual,
 )
 
+from fastsim.adapters.sources import bars_of
 from fastsim.data.source import DataConfig, read_source
 from fastsim.data.store import Store, has_closed
 from fastsim.errors import ConfigError, DataError
@@ -210,7 +211,10 @@ def test_bars_a_day_into_a_year_are_checked_with_those_before_it(folder):
     made(folder, now="2024-01-01", start="2023-12-01")
     done = update(folder, "2024-01-02")
     assert len(done.store.manifest.parts) == 2
-    assert_equal(done.store.bars(), of_vendor(ONE, ("KO", "PEP"), "2024-01-01"))
+    ONE.asked.clear()
+    done = update(folder, "2024-01-03")
+    assert ONE.asked == [(name, "2023-12-26", "2024-01-03") for name in ("KO", "PEP")]
+    assert_equal(done.store.bars(), of_vendor(ONE, ("KO", "PEP"), "2024-01-02"))
 
 
 def test_hours_lie_in_files_of_a_month_and_the_hour_that_is_running_is_left_out(folder):
@@ -222,6 +226,17 @@ def test_hours_lie_in_files_of_a_month_and_the_hour_that_is_running_is_left_out(
     store = update(folder, "2024-03-01T00:15").store
     assert [part[:7] for part in store.manifest.parts] == ["2024-01", "2024-02", "2024-03"]
     assert_equal(store.bars(), of_vendor(ONE, ("BTC",), "2024-03-01T00:00"))
+
+
+def test_what_is_not_in_a_fetch_of_everything_is_no_longer_kept(folder):
+    hours = stamps("2024-01-10T00:00", "2024-03-20T00:00", "30m")
+    ONE.serve(BTC=bars_at(hours, 4))
+    made(folder, now="2024-03-15", symbols=("BTC",), interval="30m", start="2024-01-10")
+    february = pl.col("date").dt.month() == 2
+    ONE.serve(BTC=ONE.frames["BTC"].filter(~february))
+    store = update(folder, "2024-03-15", fresh=("BTC",)).store
+    assert [part[:7] for part in store.manifest.parts] == ["2024-01", "2024-03"]
+    assert_equal(store.bars(), of_vendor(ONE, ("BTC",), "2024-03-14T23:30"))
 
 
 def test_bars_of_other_lengths_are_refused(folder):
@@ -287,3 +302,12 @@ def test_a_store_is_read_as_any_other_source(folder, monkeypatch):
     assert read_source(DataConfig(source="store:us", symbols=("PEP",))).symbols == ("PEP",)
     with pytest.raises(DataError, match="there is no store of bars; `fastsim data update eu`"):
         read_source(DataConfig(source="store:eu"))
+
+
+def test_a_market_of_a_store_is_as_new_as_the_store(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    made("us")
+    sources = ("store:us", "store:stores/us", "stores/us")
+    assert [len(bars_of(source)) for source in sources] == [23, 23, 23]
+    update("us", "2024-02-10")
+    assert [len(bars_of(source)) for source in sources] == [30, 30, 30]

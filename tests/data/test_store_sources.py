@@ -36,11 +36,14 @@ def folder(tmp_path):
     return tmp_path / "us"
 
 
-def test_a_second_source_is_asked_where_the_first_fails_and_every_stretch_says_whose_it_is(folder):
+def test_a_second_source_is_asked_where_the_first_fails_and_every_stretch_says_whose_it_is(
+    folder, caplog
+):
     made(folder, source=BOTH)
     assert TWO.asked == []
     ONE.down = True
     update(folder, "2024-02-10")
+    assert caplog.messages[0].startswith("KO is from stand_ins:two, since data vendor 'stand_ins:o")
     ONE.down = False
     store = update(folder, "2024-03-01").store
     assert_equal(store.bars(), of_vendor(ONE, ("KO", "PEP"), "2024-02-29"))
