@@ -55,6 +55,9 @@ class OrderReport(NamedTuple):
     """The mean that was paid, account currency; NaN while nothing is filled."""
     fees: Mapping[str, float]
     """So far, by the currency or coin they were taken in."""
+    received: float
+    """What of `filled` has come to the account or left it: less where a fee is taken in the coin
+    that was bought. Positions are reckoned by it."""
     reason: str = ""
     """Why it was rejected or cancelled, in the broker's words."""
 
@@ -79,6 +82,13 @@ class Broker(Protocol):
         """Cash, shares and open orders, as they are now.
 
         A broker that holds more than these symbols names what else is worth anything.
+        """
+        ...
+
+    def prices(self, symbols: Sequence[str]) -> Mapping[str, float]:
+        """What each was last traded at, account currency; those that it does not know are left out.
+
+        Orders are held to them by a limit on how far prices may be from the last close.
         """
         ...
 
