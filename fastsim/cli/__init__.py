@@ -36,6 +36,9 @@ COMMANDS = {
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("paper",): "paper:PaperCommand",
+    ("paper", "run"): "paper:RunCommand",
+    ("paper", "status"): "paper:StatusCommand",
     ("export",): "export:ExportCommand",
     ("doctor",): "doctor:DoctorCommand",
 }
