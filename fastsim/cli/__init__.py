@@ -37,6 +37,9 @@ COMMANDS = {
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("paper",): "paper:PaperCommand",
+    ("paper", "run"): "paper:RunCommand",
+    ("paper", "status"): "paper:StatusCommand",
     ("export",): "export:ExportCommand",
     ("doctor",): "doctor:DoctorCommand",
 }

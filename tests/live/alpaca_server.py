@@ -109,7 +109,7 @@ class AlpacaServer(Loopback):
     def list_open(self, asked: Asked) -> Any:
         wanted = asked.form["symbols"].split(",")
         found = [each for each in self.orders if each.status not in OVER and each.symbol in wanted]
-        return [order_of(each) for each in found[: int(asked.form["limit"])]]
+        return [order_of(each) for each in found[: int(asked.form.get("limit", 50))]]
 
     def look_up(self, asked: Asked) -> Any:
         order = self.find(lambda each: each.client_id == asked.form["client_order_id"])
