@@ -31,7 +31,6 @@ from fastsim.live.feed import Feed
 from fastsim.live.ledger import Ledger
 from fastsim.live.limits import LimitConfig
 from fastsim.live.reconcile import Reconciliation
-from fastsim.live.records import Decided
 from fastsim.live.simulated import SimulatedBroker
 
 
@@ -98,7 +97,7 @@ class Loop:
             return Passed.OVER if self._feed.ends else Passed.WAITING
         state = None if last is None else from_mapping(AgentState, last.state)
         self._check(bars, state)
-        self._meet(bars, last)
+        self._meet(bars)
         account = self._withdrawn()
         decision = self._agent.decide(
             bars, account, state, now=self._feed.now(bars.timestamps[-1]), closed=self._feed.closed
@@ -172,12 +171,11 @@ class Loop:
         if state is not None:
             state.check(window)
 
-    def _meet(self, bars: Bars, last: Decided | None) -> None:
-        """Let simulated accounts meet the bars."""
+    def _meet(self, bars: Bars) -> None:
+        """Let simulated accounts meet the bars; a shadow with the orders of the last decision."""
         if self._shadow is not None:
-            if last is not None:
-                orders = [each for bar, each in self._ledger.orders() if bar == last.bar]
-                self._shadow.submit(orders)
+            last = self._last_bar()
+            self._shadow.submit([order for bar, order in self._ledger.orders() if bar == last])
             self._shadow.meet(bars)
         if self._simulated is not None:
             self._simulated.meet(bars)

@@ -12,20 +12,16 @@ from pathlib import Path
 import fastsim
 from fastsim.agent.agent import Agent
 from fastsim.agent.folder import agent_folder
-from fastsim.agent.state import BrokerAccount
 from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
-from fastsim.live.broker import Broker
+from fastsim.live.accounts import broker_of, opening_of, own_of, simulated
 from fastsim.live.feeds import make_feed
 from fastsim.live.files import only_process
 from fastsim.live.ledger import Ledger
 from fastsim.live.limits import LimitConfig
 from fastsim.live.loop import Loop
-from fastsim.live.records import Change, Run
-from fastsim.live.rules import MarketRules
-from fastsim.live.simulated import ACCOUNT, SHADOW, SimulatedBroker
-
-BROKERS = "simulated, ccxt:EXCHANGE or alpaca"
+from fastsim.live.records import Run
+from fastsim.live.simulated import SHADOW, SimulatedBroker
 
 
 @configuration
@@ -122,13 +118,13 @@ def opened(
         )
         if ledger.run is not None:
             ledger.check(run)
-        broker = _broker(config, agent)
+        broker = broker_of(config.broker, agent, state, live=config.live, cash=config.cash)
         if ledger.run is None:
-            ledger.begin(run, fastsim.__version__, _opening(broker, agent))
+            ledger.begin(run, fastsim.__version__, opening_of(broker, agent))
         ledger.note("start", f"{config.feed}, process of fastsim {fastsim.__version__}")
         shadow = None
         if not isinstance(broker, SimulatedBroker):
-            shadow = _simulated(state / SHADOW, agent, _whole(broker, agent))
+            shadow = simulated(state / SHADOW, agent, own_of(broker, agent))
         yield Loop(
             *(agent, feed, broker, ledger, config.limits),
             shadow=shadow,
@@ -145,33 +141,3 @@ def digest_of(folder: Path) -> str:
             digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _broker(config: PaperConfig, agent: Agent) -> Broker:
-    """Who is named; ConfigError if nobody is."""
-    if config.broker == "simulated":
-        cash = agent.spec.env.initial_cash if config.cash is None else config.cash
-        return _simulated(Path(config.state) / ACCOUNT, agent, BrokerAccount(cash=cash))
-    raise ConfigError(f"PaperConfig.broker must be {BROKERS}, got {config.broker!r}")
-
-
-def _simulated(path: Path, agent: Agent, opening: BrokerAccount) -> SimulatedBroker:
-    rules = MarketRules(symbols=agent.symbols, env=agent.spec.env, tape=agent.spec.tape)
-    return SimulatedBroker(path, rules, opening)
-
-
-def _whole(broker: Broker, agent: Agent) -> BrokerAccount:
-    """What of an account is the agent's."""
-    account = broker.account(agent.symbols)
-    return BrokerAccount(
-        cash=account.cash, shares={s: n for s, n in account.shares.items() if s in agent.symbols}
-    )
-
-
-def _opening(broker: Broker, agent: Agent) -> list[Change]:
-    """What an account holds already, as changes."""
-    return [
-        Change(f"opening {symbol}", "", symbol, shares, 0.0, "held at the start")
-        for symbol, shares in _whole(broker, agent).shares.items()
-        if shares
-    ]

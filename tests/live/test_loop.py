@@ -255,7 +255,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(runs, tmp_path):
     for settings, told in (
         ({"feed": "nowhere"}, "PaperConfig.feed must be"),
         ({"broker": "somebody"}, r"PaperConfig.feed = 'replay:tech4' is history"),
-        ({"broker": "somebody", "feed": "yfinance"}, "PaperConfig.broker must be simulated"),
+        ({"broker": "somebody", "feed": "yfinance"}, "somebody"),
         ({"live": True}, "needs a broker with real money"),
         ({"live": True, "broker": "alpaca", "feed": "yfinance"}, "needs every limit, and there"),
         ({"start": "2011-09-01", "feed": "yfinance"}, "PaperConfig.start is of a replay"),
