@@ -7,6 +7,7 @@ must still be understood. Pages of how-tos are tried by `test_howto.py`.
 
 import ast
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -44,6 +45,8 @@ def folder(tmp_path, monkeypatch):
     write_bars(sample_bars("tech4"), tmp_path / "bars.parquet")
     pl.read_parquet(tmp_path / "bars.parquet").write_csv(tmp_path / "my_bars.csv")
     save_yaml(TrainConfig(), tmp_path / "runs" / "NAME" / "config.yaml")
+    (tmp_path / "agents").mkdir()
+    shutil.copy(ROOT / "agents" / "strategy.yaml", tmp_path / "agents")
     return tmp_path
 
 

@@ -32,7 +32,9 @@ class MakeCommand:
     @classmethod
     def usual(cls, arguments: Sequence[str]) -> MakeCommand:
         """What the file that is named in these arguments says."""
-        named = next((Path(word) for word in arguments if word.endswith((".yaml", ".yml"))), None)
+        before = ("", *arguments)  # a word after an option without = is its value
+        words = [word for last, word in zip(before, arguments, strict=False) if last[:2] != "--"]
+        named = next((Path(word) for word in words if word.endswith((".yaml", ".yml"))), None)
         if named is None:
             return cls(strategy=tyro.MISSING)
         return cls(strategy=named, config=load_yaml(StrategyConfig, named))

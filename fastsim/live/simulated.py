@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsim.agent.state import ALIKE, BrokerAccount
+from fastsim.agent.state import BrokerAccount
 from fastsim.config import to_mapping
 from fastsim.data.bars import Bars
+from fastsim.data.compare import ALIKE
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError
 from fastsim.live.broker import Order, OrderReport, OrderState

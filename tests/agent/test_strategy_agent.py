@@ -252,6 +252,8 @@ def test_the_command_makes_an_agent_that_decides(tmp_path, bars, capsys, monkeyp
         (["right.yaml", "--out", "right.yaml"], "--out must be a folder"),
         (["right.yaml", "--data.source", "gone.csv"], "gone.csv"),
         (["right.txt"], "must be a .yaml file"),
+        (["--out", "right.yaml", "right.yaml"], "--out must be a folder, and right.yaml is a file"),
+        (["right.yaml", "--calendar", "XNYZ"], "no calendar of an exchange 'XNYZ'"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -274,5 +276,5 @@ def test_an_exchange_s_calendar_goes_with_it(tmp_path, bars):
     agent.decide(window, BrokerAccount(cash=1e6), now=over(window))
     longer = bars.take(slice(row - agent.bars_needed - 1, row))
     missing = longer.take(np.delete(np.arange(len(longer)), -9))
-    with pytest.raises(DataError, match="there is no bar of 2012-10-2"):
+    with pytest.raises(DataError, match="there is no bar of 2012-10-19"):
         agent.decide(missing, BrokerAccount(cash=1e6), now=over(window))
