@@ -75,17 +75,7 @@ def read_source(config: DataConfig) -> Bars:
     DataError
         The source is neither built in nor a file, or a function that fails; or as `read_bars`.
     """
-    if config.source in SAMPLES:
-        table = sample_table(config.source)
-    elif is_file_name(config.source) or Path(config.source).exists():
-        table = load_table(config.source)
-    elif is_reference(config.source):
-        table = _imported(config.source)
-    else:
-        raise DataError(
-            f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
-            f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
-        )
+    table = source_table(config.source)
     checks = CheckConfig.repairing() if config.repair else CheckConfig()
     if config.ignore_volume:
         checks = replace(checks, zero_volume="drop")
@@ -98,6 +88,20 @@ def read_source(config: DataConfig) -> Bars:
         end=config.end,
     )
     return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
+
+
+def source_table(source: str) -> Table:
+    """The table of a source, as it is; errors as `read_source`."""
+    if source in SAMPLES:
+        return sample_table(source)
+    if is_file_name(source) or Path(source).exists():
+        return load_table(source)
+    if is_reference(source):
+        return _imported(source)
+    raise DataError(
+        f"unknown data source {source!r}: use one of {', '.join(SAMPLES)}, a path "
+        f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
+    )
 
 
 def _imported(source: str) -> Table:
