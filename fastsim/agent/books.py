@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.config import BPS
 from fastsim.env.accounting import Account, Portfolio
+from fastsim.env.actions import ACTIONS, target_weights
 from fastsim.env.brackets import entered_now
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import Episode
@@ -85,6 +87,25 @@ def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -
     )
     columns = look(portfolio_columns(rules), standing, here[:, None][:, :0])
     return Observation(here, columns.to(tape.dtype))
+
+
+class Target(NamedTuple):
+    """What is asked for, and what to trade for it."""
+
+    weights: FloatArray  # [A]  of the wealth after costs
+    shares: FloatArray  # [A]  to buy (positive) and sell
+    holds: bool  # nothing was asked for
+
+
+def target_of(action: Tensor, held: Held, prices: FloatArray, rules: EnvConfig) -> Target:
+    """What an action [W] comes to at prices [A]; one of NaN holds what is held."""
+    mode = ACTIONS.find(rules.action)
+    asked, hold = target_weights(action[None], mode, rules.max_gross)
+    if bool(hold):
+        return Target(held.holdings / held.wealth, np.zeros_like(prices), holds=True)
+    weights = asked[0].double().numpy()
+    shares = trade_to(weights, held, rules.costs) / prices
+    return Target(weights, np.trunc(shares) if rules.orders.whole_shares else shares, holds=False)
 
 
 def trade_to(weights: FloatArray, held: Held, costs: CostConfig) -> FloatArray:
