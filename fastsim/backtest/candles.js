@@ -71,7 +71,7 @@ function showCandles(name, data, layout, config) {
         most = Math.max(most, values[bar]);
       });
     });
-    const room = 0.08 * (most - least) || 0.05 * most;
+    const room = 0.15 * (most - least) || 0.05 * most;
     return most >= least ? [least - room, most + room] : undefined;
   }
 

@@ -1,4 +1,4 @@
-"""Candles of one symbol at a time: its bars, what was traded, at what levels, and what was forecast.
+"""Candles of one symbol at a time: its bars, what was traded, its levels and what was forecast.
 
 All symbols lie in the page as plain numbers; `candles.js` draws the one that is chosen, so that it
 works without a network. Places along x are bars, whose dates are written once.
@@ -192,7 +192,7 @@ class _Shown:
                     f"enter {side}",
                     self._at(part["entered"]),
                     part["entry_price"],
-                    {"symbol": sign, "color": colour, "size": 10},
+                    {"symbol": sign, "color": colour, "size": 9},
                     [_entry(row) for row in part.rows(named=True)],
                 )
         ended = trades.filter(pl.col("reason") != "open")
@@ -202,7 +202,7 @@ class _Shown:
                 "leave",
                 self._at(ended["left"]),
                 ended["exit_price"],
-                {"symbol": "x", "color": colours, "size": 8},
+                {"symbol": "x", "color": colours, "size": 7},
                 [_exit(row) for row in ended.rows(named=True)],
             )
 

@@ -50,8 +50,10 @@ def interval_of(results: Results) -> Interval | None:
     found = results.file.sharpe_difference
     if found is None:
         return None
-    ends = (float("nan") if end is None else end for end in (found.estimate, found.low, found.high))
-    return Interval(*ends, level=found.level)
+    estimate, low, high = (
+        float("nan") if end is None else end for end in (found.estimate, found.low, found.high)
+    )
+    return Interval(estimate, low, high, found.level)
 
 
 def candle_tables(results: Results) -> CandleTables | None:

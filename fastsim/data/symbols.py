@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsim.data.columns import listed
 from fastsim.data.dates import show
-from fastsim.data.source import DataConfig, read_source
-from fastsim.data.vendors import exchange_client
+from fastsim.data.read import symbols_of_table
+from fastsim.data.source import DataConfig, read_source, source_table
+from fastsim.data.vendors import VENDORS, exchange_client
 from fastsim.errors import ConfigError, DataError, one_line
 
 EXCHANGE = "ccxt:"
@@ -57,6 +59,30 @@ def list_symbols(source: str) -> list[Listed]:
         first, last = (show(bars.timestamps[row]) for row in known[[0, -1]])
         found.append(Listed(symbol, len(known), first, last))
     return found
+
+
+def symbols_meant(wanted: Sequence[str], source: str) -> tuple[str, ...]:
+    """The symbols of a source that bars are read from, as it writes them; see `find_symbols`.
+
+    A file of one asset that does not say which takes the one name that it is given.
+
+    Raises
+    ------
+    ConfigError
+        The source is an exchange or a vendor, whose bars have to be fetched first.
+    DataError
+        It cannot be read, or a symbol is not there, ambiguous, or named twice.
+    """
+    vendor = source.partition(":")[0]
+    if vendor in VENDORS and not Path(source).exists():
+        raise ConfigError(
+            f"bars of {source!r} have to be fetched first: fastsim data fetch {vendor} "
+            f"{' '.join(wanted)} --start ... --end ... --out bars.parquet, then name that file"
+        )
+    known = symbols_of_table(source_table(source))
+    if not known and len(wanted) == 1:
+        return tuple(wanted)
+    return find_symbols(wanted, known, source)
 
 
 def find_symbols(wanted: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:

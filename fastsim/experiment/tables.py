@@ -39,7 +39,7 @@ def bars_table(tape: MarketTape) -> pl.DataFrame:
     """Adjusted prices of all bars that a replay goes through."""
     rows = slice(tape.first, tape.last + 1)
     prices = tape.known.bars[rows, :, : len(PRICES)]
-    columns = {name: prices[..., place] for place, name in enumerate(PRICES)}
+    columns: dict[str, Any] = {name: prices[..., place] for place, name in enumerate(PRICES)}
     return _by_bar(tape, columns, BARS).filter(pl.col("close").is_not_null())
 
 
@@ -73,7 +73,7 @@ def fans_table(
     columns: dict[str, list[Any]] = {name: [] for name in FANS}
     horizon = min(horizon, MAX_AHEAD)
     for asset, symbol in enumerate(tape.symbols):
-        entered = rounds.entered[rounds.asset == asset].unique()[-each:].tolist()
+        entered = torch.unique(rounds.entered[rounds.asset == asset])[-each:].tolist()
         bars = [*entered, *([tape.last] if tape.last not in entered else [])]
         paths, known = _paths(tape, forecaster, asset, bars, (horizon, context_length))
         stamps = tape.timestamps[np.array(bars)][known].astype("datetime64[ns]")
@@ -126,7 +126,7 @@ def _by_bar(
 ) -> pl.DataFrame:
     """Columns [bars, A] from the tape's first bar to its last, bar by bar; NaN is null."""
     stamps = tape.timestamps[tape.first : tape.last + 1].astype("datetime64[ns]")
-    values = {
+    values: dict[str, Any] = {
         "date": np.repeat(stamps, tape.num_assets),
         "symbol": list(tape.symbols) * len(stamps),
     } | {
