@@ -46,27 +46,9 @@ class QuickTestCommand:
 class RunCommand:
     """Play a run, an agent, a strategy's settings or a benchmark through bars, beside others."""
 
-    strategy: str
-    """Folder of a run or of an agent, a strategy's .yaml, or a benchmark: equal-weight,
-    buy-and-hold, EG, PAMR, OLMAR, inverse-volatility, ..."""
-    source: str | None = None
-    """A built-in set, a CSV or Parquet file, or package.module:function; by default the run's own
-    bars, what the .yaml names, or us20."""
-    symbol: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """One to trade, as people write it: BTCUSDT, btc-usd; may be given several times. By default
-    all."""
-    start: str | None = None
-    """Day of the first decision; by default a run's first test bar, else the first that can be."""
-    end: str | None = None
-    """Last day, inclusive."""
+    config: Annotated[BacktestConfig, tyro.conf.arg(name=""), tyro.conf.UseAppendAction]
     engine: Literal["fastsim", "nautilus"] = "fastsim"
     """Who plays: nautilus is NautilusTrader, which is to be installed."""
-    fee_bps: float | None = None
-    """Commission; by default that of the strategy, or 1 bp."""
-    half_spread_bps: float | None = None
-    """Likewise; 2 bp."""
-    initial_cash: float | None = None
-    """Likewise; 1,000,000."""
     out: Path | None = None
     """Folder for its results and report; by default backtests/NAME-TIME."""
 
@@ -74,20 +56,10 @@ class RunCommand:
         """Play, show, write."""
         if self.engine == "nautilus":
             require_nautilus()
-        out = self.out or FOLDER / f"{Path(self.strategy).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = Path(self.config.strategy).stem
+        out = self.out or FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         _require_folder(out)
-        names = [each.strip() for text in self.symbol for each in text.split(",")]
-        config = BacktestConfig(
-            strategy=self.strategy,
-            source=self.source,
-            symbols=tuple(name for name in names if name),
-            start=self.start,
-            end=self.end,
-            fee_bps=self.fee_bps,
-            half_spread_bps=self.half_spread_bps,
-            initial_cash=self.initial_cash,
-        )
-        finish(backtest(config, progress=ProgressBars(console)), out, console)
+        finish(backtest(self.config, progress=ProgressBars(console)), out, console)
 
 
 @configuration(slots=False)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
-
 from fastsim.backtest.benchmarks import BUY_AND_HOLD, benchmark_rules, replay_benchmarks
 from fastsim.backtest.history import History
 from fastsim.backtest.results import About, Results, make_results
 from fastsim.backtest.strategies import Strategy
-from fastsim.backtest.trades import fill_prices, trade_table
 from fastsim.data.dates import show_span
 from fastsim.experiment.notes import notes_of, rules_in_words
 from fastsim.experiment.replays import BENCHMARK, compare
@@ -25,11 +22,9 @@ from fastsim.experiment.stage import (
     quick_stage,
     strategy_stage,
 )
-from fastsim.experiment.tables import bars_table, fans_table, signals_table, taken
+from fastsim.experiment.tables import tables_of
 from fastsim.progress import ON_STDERR, Progress, whole
-from fastsim.signals.plan import make_plan
 from fastsim.signals.regimes import REGIMES
-from fastsim.signals.rounds import find_rounds
 from fastsim.stats.bootstrap import sharpe_difference
 
 FORECASTS = Path("runs") / "forecasts"
@@ -67,7 +62,7 @@ def make_stage(
     folder = Path(config.strategy)
     if not folder.is_dir():
         return benchmark_stage(config)
-    own = config.source is None and not config.symbols
+    own = config.source is None and not config.symbol
     if is_run(folder) and own:
         return run_stage(config, progress)
     if is_run(folder) and config.source is None:
@@ -102,28 +97,6 @@ def results_of(stage: Stage, history: History, strategy: str) -> Results:
         notes=tuple(notes_of(stage.source, stage.tape, history, stage.notes)),
     )
     return make_results(history, about, tables_of(stage, history), interval)
-
-
-def tables_of(stage: Stage, history: History) -> dict[str, pl.DataFrame]:
-    """Trades and bars, and of a strategy on signals what it was told and foresaw."""
-    tape, column = stage.tape, history.column(stage.name)
-    prices, bars = fill_prices(tape), bars_table(tape)
-    if stage.agent is None:
-        return {"trades": trade_table(history, column, prices), "bars": bars}
-    signals = stage.agent.decider.signals  # type: ignore[attr-defined]
-    plan = make_plan(tape, signals)
-    rounds = find_rounds(tape, signals, plan)
-    took = taken(rounds, tape)
-    forecaster = stage.agent.forecaster
-    assert forecaster is not None  # signals are made of forecasts
-    return {
-        "trades": trade_table(history, column, prices, took.spans, took.said),
-        "bars": bars,
-        "signals": signals_table(tape, plan),
-        "fans": fans_table(
-            tape, forecaster, rounds, signals.horizon, stage.agent.spec.forecast.context_length
-        ),
-    }
 
 
 def quick_test(*, forecasts: Path = FORECASTS, progress: Progress = ON_STDERR) -> Results:

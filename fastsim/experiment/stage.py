@@ -13,7 +13,7 @@ from fastsim.agent.agent import Agent
 from fastsim.agent.config import StrategyConfig
 from fastsim.agent.make import agent_of
 from fastsim.backtest.strategies import Strategy, strategy_named
-from fastsim.config import configuration, load_yaml
+from fastsim.config import configuration, load_yaml, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.dates import check_range, rows_between, show_span
 from fastsim.data.source import DataConfig, load_bars
@@ -34,12 +34,14 @@ class BacktestConfig:
     """What is played, on which bars, at which costs."""
 
     strategy: str
-    """Folder of a run or of an agent, a strategy's .yaml, or the name of a benchmark."""
+    """Folder of a run or of an agent, a strategy's .yaml, or a benchmark: equal-weight,
+    buy-and-hold, EG, PAMR, OLMAR, inverse-volatility and so on."""
     source: str | None = None
     """A built-in set, a CSV or Parquet file, or package.module:function; by default the run's own
     bars, what the .yaml names, or us20."""
-    symbols: tuple[str, ...] = ()
-    """As people write them; by default all."""
+    symbol: tuple[str, ...] = ()
+    """What to trade, as people write it (BTCUSDT, btc-usd), several by commas or by saying this
+    several times; by default all."""
     start: str | None = None
     """Day of the first decision; by default a run's first test bar, else the first that can be."""
     end: str | None = None
@@ -56,7 +58,10 @@ class BacktestConfig:
             check_range(self.start, self.end)
         except DataError as error:
             raise ConfigError(f"BacktestConfig: {error}") from None
-        self.rules(EnvConfig())
+        for name in ("fee_bps", "half_spread_bps", "initial_cash"):
+            if getattr(self, name) is not None:
+                high = 1e12 if name == "initial_cash" else 1000.0
+                require_between(self, name, 0.0, high, open_low=name == "initial_cash")
 
     def rules(self, usual: EnvConfig) -> EnvConfig:
         """The usual rules at the costs that were asked for."""
@@ -188,7 +193,8 @@ def _rows(timestamps: NDArray[np.datetime64], config: BacktestConfig) -> slice:
 def _data(config: BacktestConfig, usual: DataConfig) -> DataConfig:
     """Which bars to read: up to the last day, from as early as there are."""
     data = usual if config.source is None else replace(usual, source=config.source)
-    if config.symbols:
-        meant = symbols_meant(config.symbols, data.source)
+    if config.symbol:
+        names = [name.strip() for text in config.symbol for name in text.split(",")]
+        meant = symbols_meant([name for name in names if name], data.source)
         data = replace(data, symbols=meant, num_assets=None)
     return data if config.end is None else replace(data, end=config.end)

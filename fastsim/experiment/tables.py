@@ -11,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastsim.backtest.history import History
 from fastsim.backtest.results import BARS, FANS, SIGNALS
-from fastsim.backtest.trades import Spans
+from fastsim.backtest.trades import Spans, fill_prices, trade_table
 from fastsim.data.bars import PRICES
+from fastsim.experiment.stage import Stage
 from fastsim.forecast.interface import Context, Forecaster
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
-from fastsim.signals.plan import Plan
+from fastsim.signals.plan import Plan, make_plan
 from fastsim.signals.regimes import REGIMES
-from fastsim.signals.rounds import WHY, Rounds
+from fastsim.signals.rounds import WHY, Rounds, find_rounds
 
 FAN_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 MAX_FANS = 240
@@ -33,6 +35,28 @@ class Taken(NamedTuple):
 
     spans: Spans
     said: Mapping[str, Any]
+
+
+def tables_of(stage: Stage, history: History) -> dict[str, pl.DataFrame]:
+    """Trades and bars, and of a strategy on signals what it was told and foresaw."""
+    tape, column = stage.tape, history.column(stage.name)
+    prices, bars = fill_prices(tape), bars_table(tape)
+    if stage.agent is None:
+        return {"trades": trade_table(history, column, prices), "bars": bars}
+    signals = stage.agent.decider.signals  # type: ignore[attr-defined]
+    plan = make_plan(tape, signals)
+    rounds = find_rounds(tape, signals, plan)
+    took = taken(rounds, tape)
+    forecaster = stage.agent.forecaster
+    assert forecaster is not None  # signals are made of forecasts
+    return {
+        "trades": trade_table(history, column, prices, took.spans, took.said),
+        "bars": bars,
+        "signals": signals_table(tape, plan),
+        "fans": fans_table(
+            tape, forecaster, rounds, signals.horizon, stage.agent.spec.forecast.context_length
+        ),
+    }
 
 
 def bars_table(tape: MarketTape) -> pl.DataFrame:
