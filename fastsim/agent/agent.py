@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastsim.agent.artifact import AgentSpec
-from fastsim.agent.books import Held, seen_of, target_of
-from fastsim.agent.decision import Decision, reasons_of
+from fastsim.agent.books import Held, seen_of, stood
+from fastsim.agent.decision import Decision, decision_of
 from fastsim.agent.folder import load_parts
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.who import Moment, Who
@@ -120,7 +120,6 @@ class Agent:
             Bars that are not what they have to be (`checked_window`), or no longer what they were
             (`AgentState.check`); an account in other symbols, or with nothing left.
         """
-        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns") if now is None else now
         between = self._between(bars, state)
         window = checked_window(
             bars, self.symbols, self.spec, self.bars_needed + between, now=now, closed=closed
@@ -128,23 +127,13 @@ class Agent:
         if state is not None:
             state.check(window)
         held = Held.of(account, self.symbols, window.close[-1])
-        after = AgentState.after(window, held.wealth, state)
         tape = self.who.latest(window, self.spec, self.forecaster, 1 + between)
-        if (
-            self._rules.initial_cash != after.initial_wealth
-        ):  # checking settings takes a millisecond
-            self._rules = replace(self._rules, initial_cash=after.initial_wealth)
-        seen = seen_of(held, after, tape, self._rules)
-        said = self.who.ask(Moment(tape, seen, self._rules, window.close[-1], state))
-        target = target_of(said.action, held, window.close[-1], self.rules)
-        return Decision(
-            timestamp=window.timestamps[-1],
-            weights=dict(zip(self.symbols, target.weights.tolist(), strict=True)),
-            orders=dict(zip(self.symbols, target.shares.tolist(), strict=True)),
-            state=replace(after, positions=said.positions),
-            why=reasons_of(said, self.rules),
-            holds=target.holds,
-        )
+        at_open = tape.fill == "next_open"
+        after, since = stood(held, window, state, self.rules, at_open=at_open)
+        rules = self._rules_from(after.initial_wealth)
+        seen = seen_of(held, since, after, tape, rules)
+        said = self.who.ask(Moment(tape, seen, rules, window.close[-1], state))
+        return decision_of(said, held, window, after, self.rules)
 
     def market_of(self, bars: Bars, folder: Path, *, progress: Progress = ON_STDERR) -> MarketTape:
         """The market of these bars as the agent looks at it, to be replayed by `decider`.
@@ -163,6 +152,12 @@ class Agent:
         """
         tape = make_tape(laid_out(bars, self.symbols, self.spec), self.spec.tape)
         return self.who.market(tape, self.spec, self.forecaster, folder, progress)
+
+    def _rules_from(self, wealth: float) -> EnvConfig:
+        """The rules, for an account that began with this wealth."""
+        if self._rules.initial_cash != wealth:  # checking settings takes a millisecond
+            self._rules = replace(self._rules, initial_cash=wealth)
+        return self._rules
 
     def _between(self, bars: Bars, state: AgentState | None) -> int:
         """Bars between two decisions that matter to this one."""

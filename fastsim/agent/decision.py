@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from fastsim.agent.books import Held
+from fastsim.agent.orders import target_of
 from fastsim.agent.state import AgentState
 from fastsim.agent.who import Said, Signal
+from fastsim.data.bars import Bars
 from fastsim.env.config import EnvConfig
 
 
@@ -33,8 +37,22 @@ class Decision(NamedTuple):
     holds: bool = False  # nothing is to be traded: weights are those that are held
 
 
-def reasons_of(said: Said, rules: EnvConfig) -> Reasons:
-    """Why a decision came about that was made by these rules."""
+def decision_of(
+    said: Said, held: Held, window: Bars, after: AgentState, rules: EnvConfig
+) -> Decision:
+    """What was said at the last close of a window, by these rules, of what is held there."""
+    target = target_of(said.action, held, window.close[-1], rules)
+    return Decision(
+        timestamp=window.timestamps[-1],
+        weights=dict(zip(window.symbols, target.weights.tolist(), strict=True)),
+        orders=dict(zip(window.symbols, target.shares.tolist(), strict=True)),
+        state=replace(after, positions=said.positions),
+        why=_reasons(said, rules),
+        holds=target.holds,
+    )
+
+
+def _reasons(said: Said, rules: EnvConfig) -> Reasons:
     seen = said.observation
     forecast = {name: value for name, value in seen.items() if "forecast_" in name}
     return Reasons(seen, forecast, _bounds(said.action, rules), said.signals)

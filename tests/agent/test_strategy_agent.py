@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from replayed import Written, closed_days, over
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.config import StrategyConfig
@@ -21,7 +22,6 @@ from fastsim.data.read import write_bars
 from fastsim.data.sample import sample_bars
 from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
-from fastsim.env.decide import Decider
 from fastsim.errors import CheckpointError, ConfigError, DataError, ForecastError
 from fastsim.market.tape import TapeConfig
 from fastsim.progress import SILENT
@@ -53,23 +53,6 @@ STRATEGIES = {
 }
 
 
-class Written(Decider):
-    """A decider whose answers are written down."""
-
-    def __init__(self, inner):
-        self.inner, self.answers_given = inner, []
-        self.study, self.begin = inner.study, inner.begin
-
-    @property
-    def answers(self):
-        return self.inner.answers
-
-    def decide(self, market, seen, memory):
-        said, memory = self.inner.decide(market, seen, memory)
-        self.answers_given.append(said[0].clone())
-        return said, memory
-
-
 def config_of(name, fill="next_open"):
     signals = STRATEGIES[name]
     action = "weights" if signals.sides == "long" else "signed"
@@ -92,16 +75,6 @@ def held_at(history, tape, row, closes):
     values = wealth * moved / (moved.sum() + weights[-1])
     shares = dict(zip(tape.symbols, (values.numpy() / closes).tolist(), strict=True))
     return BrokerAccount(cash=wealth - float(values.sum()), shares=shares)
-
-
-def closed_days(bars):
-    days = bars.timestamps.astype("datetime64[D]")
-    every = np.arange(days[0], days[-1])
-    return {day.item() for day in every[~np.isin(every, days)]}
-
-
-def over(bars):
-    return bars.timestamps[-1] + np.timedelta64(24, "h")
 
 
 def assert_decides_as_replayed(agent, bars, first, last, folder):
@@ -279,6 +252,8 @@ def test_the_command_makes_an_agent_that_decides(tmp_path, bars, capsys, monkeyp
         (["right.yaml", "--out", "right.yaml"], "--out must be a folder"),
         (["right.yaml", "--data.source", "gone.csv"], "gone.csv"),
         (["right.txt"], "must be a .yaml file"),
+        (["--out", "right.yaml", "right.yaml"], "--out must be a folder, and right.yaml is a file"),
+        (["right.yaml", "--calendar", "XNYZ"], "no calendar of an exchange 'XNYZ'"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -290,3 +265,16 @@ def test_what_cannot_be_made_is_told_in_one_line(arguments, words, tmp_path, mon
     told = capsys.readouterr().err
     assert re.search(words, told) and told.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_exchange_s_calendar_goes_with_it(tmp_path, bars):
+    pytest.importorskip("exchange_calendars")
+    make_agent(replace(config_of("long"), calendar="XNYS"), tmp_path)
+    agent = Agent.load(tmp_path)
+    row = int(np.searchsorted(bars.timestamps, np.datetime64("2012-11-05")))
+    window = bars.take(slice(row - agent.bars_needed, row))  # with days closed for a storm
+    agent.decide(window, BrokerAccount(cash=1e6), now=over(window))
+    longer = bars.take(slice(row - agent.bars_needed - 1, row))
+    missing = longer.take(np.delete(np.arange(len(longer)), -9))
+    with pytest.raises(DataError, match="there is no bar of 2012-10-19"):
+        agent.decide(missing, BrokerAccount(cash=1e6), now=over(window))
