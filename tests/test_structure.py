@@ -34,7 +34,7 @@ FLOORS = {
     "learn": ("policy", "env"),
     "agent": ("policy", "forecast"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
-    "adapters": ("env", "forecast"),
+    "adapters": ("env", "forecast", "agent", "backtest"),
     "cli": ("experiment",),
     "__main__": ("cli",),
 }
@@ -105,7 +105,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
-        "optional |= {'sklearn', 'pettingzoo'};"
+        "optional |= {'sklearn', 'pettingzoo', 'nautilus_trader'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(
