@@ -126,6 +126,7 @@ def node_config(
     """
     rules = rules or VenueRules()
     loaded = Agent.load(agent)
+    venue = _venue_config(loaded, rules)  # it may be none: before anything is written
     span = span_of(loaded, bars, start, end)
     seconds = loaded.spec.calendar.bar_seconds
     instruments = write_catalog(span.bars, catalog, rules, seconds=seconds)
@@ -145,7 +146,7 @@ def node_config(
     _tell_left_out(loaded)
     return BacktestRunConfig(
         engine=BacktestEngineConfig(strategies=[strategy], logging=_QUIET, run_analysis=False),
-        venues=[_venue_config(loaded, rules)],
+        venues=[venue],
         data=data,
         raise_exception=True,
         dispose_on_completion=False,

@@ -1,6 +1,7 @@
 """The strategy in NautilusTrader: what it waits for, sends, refuses and remembers."""
 
 import json
+import warnings
 from dataclasses import replace
 from importlib import import_module
 
@@ -299,6 +300,24 @@ def test_a_cash_account_cannot_be_short(run, caplog):
     history = nautilus.backtest(run.agent, part(run), rules=rules)
     assert (history.weights >= -1e-9).all()
     assert "times: an order was refused, SELL" in caplog.text
+
+
+def test_a_cash_account_is_not_for_the_node(run, tmp_path):
+    rules = nautilus.VenueRules(whole_shares=True, account="cash")
+    with pytest.raises(ConfigError, match="buys are denied as sells have not settled"):
+        nautilus.node_config(run.folder, part(run), tmp_path / "catalog", rules=rules)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_of_its_code_about_pandas_to_come_are_left_out(monkeypatch):
+    class Coming(DeprecationWarning):
+        pass
+
+    monkeypatch.setattr(runs.pd.errors, "Pandas4Warning", Coming, raising=False)
+    with runs.its_warnings():
+        warnings.warn("it copies", Coming, stacklevel=1)
+    with pytest.raises(UserWarning, match="another"), runs.its_warnings():
+        warnings.warn("another", UserWarning, stacklevel=1)
 
 
 def test_what_is_left_out_is_told(run, caplog):
