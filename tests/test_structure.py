@@ -32,10 +32,11 @@ FLOORS = {
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
-    "agent": ("policy", "forecast"),
+    "agent": ("policy", "signals"),
+    "live": ("agent", "backtest"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
     "adapters": ("env", "forecast", "agent", "backtest"),
-    "cli": ("experiment",),
+    "cli": ("experiment", "live"),
     "__main__": ("cli",),
 }
 """What each room may import, with all that those may."""

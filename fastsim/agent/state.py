@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.config import configuration, from_mapping, to_mapping, write_whole
+from fastsim.config import configuration, from_mapping, require_between, to_mapping, write_whole
 from fastsim.data.bars import Bars
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError, one_line
@@ -45,6 +45,50 @@ class BrokerAccount:
 
 
 @configuration
+class Position:
+    """A position that a strategy has entered, and what ends it. Prices are adjusted ones."""
+
+    side: int
+    """1 long, -1 short."""
+    stop: float | None
+    target: float | None
+    distance: float
+    """From the entry to the stop, a fraction."""
+    bars: int
+    """Closes since it was decided on."""
+    close: float
+    """That of the last bar, by which levels are told where prices are adjusted anew."""
+
+    def __post_init__(self) -> None:
+        if self.side not in (-1, 1):
+            raise ConfigError(f"Position.side must be 1 or -1, got {self.side!r}")
+        require_between(self, "distance", 0)
+        require_between(self, "bars", 0)
+        require_between(self, "close", 0, open_low=True)
+        for name in ("stop", "target"):
+            if getattr(self, name) is not None:
+                _require_number(f"Position.{name}", getattr(self, name))
+
+
+@configuration
+class Entry:
+    """How a position stands to its entry, where stops and targets are the environment's."""
+
+    value: float
+    """Of what is held at the last close, signed, account currency."""
+    entry: float
+    """That close over the mean price at which it was entered."""
+    best: float | None = None
+    """That close over the best since; None where nothing trails."""
+
+    def __post_init__(self) -> None:
+        _require_number("Entry.value", self.value)
+        require_between(self, "entry", 0, open_low=True)
+        if self.best is not None:
+            require_between(self, "best", 0, open_low=True)
+
+
+@configuration
 class AgentState:
     """What an agent remembers: one JSON object."""
 
@@ -58,6 +102,10 @@ class AgentState:
     """Of these bars by symbol."""
     decisions: int = 1
     """How many it has made."""
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    """What a strategy has entered, by symbol."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """What is held, by symbol, where the environment has stops or targets."""
 
     def __post_init__(self) -> None:
         for name in ("initial_wealth", "peak_wealth"):
@@ -88,12 +136,19 @@ class AgentState:
             decisions=1 if before is None else before.decisions + 1,
         )
 
+    @property
+    def last(self) -> np.datetime64:
+        """The last bar that it decided by."""
+        return iso_stamp(self.timestamps[-1], "timestamps")
+
     def check(self, bars: Bars) -> None:
         """Raise DataError, naming the first difference, unless these bars go on from those known.
 
         They may begin later, have to hold all bars that are known from there on, with the closes
         that they had, and end after the last of them.
         """
+        if set(self.closes) != set(bars.symbols):
+            raise DataError("the state is of an agent that trades other symbols: give its own")
         known = np.array([iso_stamp(text, "timestamps") for text in self.timestamps])
         last = known[-1]
         if bars.timestamps[-1] <= last:

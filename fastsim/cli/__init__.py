@@ -24,6 +24,9 @@ COMMANDS = {
     ("evaluate",): "train:EvaluateCommand",
     ("ablate",): "train:AblateCommand",
     ("decide",): "decide:DecideCommand",
+    ("agent",): "agent:AgentCommand",
+    ("agent", "make"): "agent:MakeCommand",
+    ("agent", "show"): "agent:ShowCommand",
     ("data",): "data:DataCommand",
     ("data", "list"): "data:ListCommand",
     ("data", "check"): "data:CheckCommand",
@@ -52,6 +55,8 @@ def parse(arguments: Sequence[str]) -> Any:
     name, rest = tuple(arguments[:1]), list(arguments[1:])
     if name not in COMMANDS:
         return parsed(lambda: tyro.cli(_any_command(), prog="fastsim", args=arguments))
+    if tuple(arguments[:2]) == ("agent", "make"):
+        return _made(arguments[2:])
     command, usual = command_of(name), {}
     if name[0] in OF_A_RUN:
         rest = respelled_flags(rest)
@@ -70,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = command_of(next(name for name in words if name in COMMANDS))
     with one_line_errors("fastsim", command, "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
+
+
+def _made(arguments: Sequence[str]) -> Any:
+    """`fastsim agent make`, whose options change what a file says."""
+    command = command_of(("agent", "make"))
+    usual = command.usual(arguments)
+    return parsed(
+        lambda: tyro.cli(command, prog="fastsim agent make", args=arguments, default=usual)
+    )
 
 
 def _any_command() -> Any:

@@ -18,13 +18,8 @@ from fastsim.market.tape import MarketTape
 
 def agent_spec(
     config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
-) -> AgentSpec | None:
-    """What an agent needs to know that learns from these rows of the bars.
-
-    None where it sees how far its stops are, which only the books of an environment know.
-    """
-    if config.env.orders.brackets:
-        return None
+) -> AgentSpec:
+    """What an agent needs to know that learns from these rows of the bars."""
     needed = config.tape.features.bars_needed(bars.timestamps)
     if forecaster is not None:
         needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))

@@ -59,6 +59,7 @@ def left_out(spec: AgentSpec) -> tuple[str, ...]:
         "costs.borrow_bps_per_year": costs.borrow_bps_per_year > 0 and rules.action == "signed",
         "impact": rules.impact.moves_prices,
         "orders.unfilled": rules.orders.carries,
+        "orders.stop, target and trailing": rules.orders.brackets,
         "orders.maintenance_margin": rules.orders.maintenance_margin > 0,
         "tape.risk_free_rate": spec.tape.risk_free_rate != 0.0,
     }

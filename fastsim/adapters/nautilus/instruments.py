@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from math import ceil, log10
 from typing import Literal
 
@@ -16,6 +17,7 @@ from fastsim.config import configuration, require_choice
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError, DataError, one_line
 
+Fill = Literal["agent", "next_open", "close"]
 UNITS: Mapping[str, int] = {
     "WEEK": 604_800,
     "DAY": 86_400,
@@ -25,7 +27,7 @@ UNITS: Mapping[str, int] = {
 }
 """Seconds of the lengths in which bars are counted."""
 CENTS = 2
-"""Decimals of prices in whole shares."""
+"""Decimals of prices in whole shares, as they are traded."""
 DIGITS = 11
 """What fractions have of them: of the lowest price, and of a share after its point at most."""
 
@@ -34,13 +36,15 @@ DIGITS = 11
 class VenueRules:
     """How a venue of NautilusTrader fills the orders of an agent."""
 
-    fill: Literal["agent", "next_open", "close"] = "agent"
+    fill: Fill = "agent"
     """At the open after the decision, or at its close; as the agent learned, if not said."""
     sized_at: Literal["fill", "decision"] = "fill"
     """By which prices orders are sized. An open is known when it is too late to be filled at it:
     by those of the decision is what one can do, and weights are then missed by the gap between."""
-    whole_shares: bool = False
-    """Stocks in whole shares at prices in cents, or fractions at prices as they are."""
+    whole_shares: bool | None = None
+    """Stocks in whole shares at prices in cents, or fractions at prices as they are; as the agent
+    trades, if not said. Where prices are adjusted for splits, cents and shares are parts of those
+    that were traded."""
     account: Literal["margin", "cash"] = "margin"
     """Margin at leverage 1; or cash, for whole shares alone, which can neither be borrowed nor sold
     short."""
@@ -123,29 +127,31 @@ def make_instruments(bars: Bars, rules: VenueRules) -> tuple[Instrument, ...]:
     close = bars.adjusted("close")
     assert close is not None
     lowest = np.nanmin(close, axis=0).tolist()
-    make = _equity if rules.whole_shares else _fraction
-    return tuple(make(each, rules.currency, price) for each, price in zip(ids, lowest, strict=True))
+    if not rules.whole_shares:
+        return tuple(map(_fraction, ids, lowest, repeat(rules.currency)))
+    decimals = CENTS + np.ceil(np.log10(np.nanmax(bars.close / close, axis=0))).clip(0)
+    return tuple(map(_equity, ids, lowest, decimals.astype(int).tolist(), repeat(rules.currency)))
 
 
-def _equity(name: InstrumentId, currency: str, lowest: float) -> Instrument:
-    if lowest < 10.0**-CENTS:
+def _equity(name: InstrumentId, lowest: float, decimals: int, currency: str) -> Instrument:
+    decimals = min(FIXED_PRECISION, decimals)
+    if lowest < 10.0**-decimals:
         raise DataError(
-            f"{name.symbol} was at {lowest:g}, adjusted, and prices of whole shares have {CENTS} "
-            f"decimals: use fractions"
+            f"{name.symbol} was at {lowest:g}, and whole shares are traded in cents: use fractions"
         )
     return Equity(
         instrument_id=name,
         raw_symbol=Symbol(name.symbol.value),
         currency=Currency.from_str(currency),
-        price_precision=CENTS,
-        price_increment=Price(10.0**-CENTS, CENTS),
+        price_precision=decimals,
+        price_increment=Price(10.0**-decimals, decimals),
         lot_size=Quantity.from_int(1),
         ts_event=0,
         ts_init=0,
     )
 
 
-def _fraction(name: InstrumentId, currency: str, lowest: float) -> Instrument:
+def _fraction(name: InstrumentId, lowest: float, currency: str) -> Instrument:
     precision = min(FIXED_PRECISION, max(CENTS, DIGITS - ceil(log10(lowest))))
     size_precision = min(FIXED_PRECISION, DIGITS)
     return CurrencyPair(

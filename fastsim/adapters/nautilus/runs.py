@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from nautilus_trader.model.objects import Currency, Money
 from fastsim.adapters.nautilus.config import AgentStrategyConfig
 from fastsim.adapters.nautilus.costs import Friction, FrictionConfig, left_out
 from fastsim.adapters.nautilus.data import make_bars, make_opens, write_catalog
-from fastsim.adapters.nautilus.instruments import VenueRules, bar_types, make_instruments
+from fastsim.adapters.nautilus.instruments import Fill, VenueRules, bar_types, make_instruments
 from fastsim.adapters.nautilus.span import Span, span_of
 from fastsim.adapters.nautilus.strategy import AgentStrategy
 from fastsim.agent.agent import Agent
@@ -74,12 +75,12 @@ def backtest(
     DataError
         Bars cannot be used, by it or by the agent.
     """
-    rules = rules or VenueRules()
+    rules = settled(agent, rules)
     span = span_of(agent, bars, start, end)
     seconds = agent.spec.calendar.bar_seconds
     instruments = make_instruments(span.bars, rules)
     data = [*make_bars(span.bars, instruments, seconds)]
-    if _fill(agent, rules) == "next_open":
+    if rules.fill == "next_open":
         data += make_opens(span.bars, instruments)
     strategy = AgentStrategy(_strategy_config(agent, "", span, rules), agent)
     engine = BacktestEngine(BacktestEngineConfig(logging=_QUIET, run_analysis=False))
@@ -124,8 +125,8 @@ def node_config(
     ConfigError, DataError
         As `backtest`, and where the catalogue is there already.
     """
-    rules = rules or VenueRules()
     loaded = Agent.load(agent)
+    rules = settled(loaded, rules)
     venue = _venue_config(loaded, rules)  # it may be none: before anything is written
     span = span_of(loaded, bars, start, end)
     seconds = loaded.spec.calendar.bar_seconds
@@ -134,7 +135,7 @@ def node_config(
     kinds = [str(each) for each in bar_types(ids, seconds)]
     path = str(catalog.resolve())
     data = [BacktestDataConfig(catalog_path=path, data_cls=Bar, bar_types=kinds)]
-    if _fill(loaded, rules) == "next_open":
+    if rules.fill == "next_open":
         names = [str(each) for each in ids]
         data.append(BacktestDataConfig(catalog_path=path, data_cls=TradeTick, instrument_ids=names))
     config = _strategy_config(loaded, str(Path(agent).resolve()), span, rules)
@@ -189,8 +190,14 @@ def _judged(strategy: AgentStrategy, name: str, bars: Bars | None = None) -> His
     return strategy.history(name)._replace(calendar=calendar)
 
 
-def _fill(agent: Agent, rules: VenueRules) -> str:
-    return agent.spec.tape.fill if rules.fill == "agent" else rules.fill
+def settled(agent: Agent, rules: VenueRules | None = None) -> VenueRules:
+    """Rules of a venue, with what they leave to the agent as it trades."""
+    rules = rules or VenueRules()
+    whole = agent.spec.env.orders.whole_shares if rules.whole_shares is None else rules.whole_shares
+    if rules.fill == "agent":
+        fill: Fill = "close" if agent.spec.tape.fill == "close" else "next_open"
+        rules = replace(rules, fill=fill)
+    return replace(rules, whole_shares=whole)
 
 
 def _strategy_config(
@@ -200,7 +207,7 @@ def _strategy_config(
         agent=folder,
         venue=rules.venue,
         currency=rules.currency,
-        fill=_fill(agent, rules),
+        fill=rules.fill,
         sized_at=rules.sized_at,
         start=span.start,
         end=span.end,
@@ -216,7 +223,7 @@ def _friction(agent: Agent) -> FrictionConfig:
 def _add_venue(engine: BacktestEngine, agent: Agent, rules: VenueRules) -> None:
     """Bars move the market where orders are filled at closes, and trades where at opens."""
     currency = Currency.from_str(rules.currency)
-    at_open = _fill(agent, rules) == "next_open"
+    at_open = rules.fill == "next_open"
     engine.add_venue(
         venue=Venue(rules.venue),
         oms_type=OmsType.NETTING,
@@ -237,7 +244,7 @@ def _venue_config(agent: Agent, rules: VenueRules) -> BacktestVenueConfig:
             'account = "cash" is for `backtest` alone: a node sends orders through a queue, by '
             'which buys are denied as sells have not settled; use "margin"'
         )
-    at_open = _fill(agent, rules) == "next_open"
+    at_open = rules.fill == "next_open"
     return BacktestVenueConfig(
         name=rules.venue,
         oms_type="NETTING",

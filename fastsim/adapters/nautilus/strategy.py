@@ -23,7 +23,8 @@ from fastsim.adapters.nautilus.config import AgentStrategyConfig
 from fastsim.adapters.nautilus.instruments import bar_types, instrument_ids
 from fastsim.adapters.nautilus.received import FIELDS, Received
 from fastsim.agent.agent import Agent
-from fastsim.agent.books import Held, trade_to
+from fastsim.agent.books import Held
+from fastsim.agent.orders import trade_to
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.backtest.history import History
 from fastsim.config import from_mapping, to_mapping
@@ -186,8 +187,8 @@ class AgentStrategy(Strategy):  # type: ignore[misc]
             closed=self._closed_days,
         )
         self.remembered = decision.state
-        if not any(decision.orders.values()):
-            return  # it holds what it has
+        if decision.holds:
+            return
         self._decided_at = holding
         weights = np.array([decision.weights[symbol] for symbol in self.agent.symbols])
         if self._fill == "close":

@@ -1,5 +1,6 @@
 """Bars in NautilusTrader's terms: instruments, stamps, decimals, its catalogue; and its costs."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_decimals_are_enough_for_any_price():
     for column, each in enumerate(data.make_bars(bars, made, 3600.0)):
         found = [float(bar.close) for bar in each]
         np.testing.assert_allclose(found, bars.close[:, column], rtol=1e-10)
-    with pytest.raises(DataError, match=r"BRK\.B was at 3e-06, adjusted, and .* use fractions"):
+    with pytest.raises(DataError, match=r"BRK\.B was at 3e-06, and .* use fractions"):
         instruments.make_instruments(bars, nautilus.VenueRules(whole_shares=True))
 
 
@@ -72,6 +73,12 @@ def test_whole_shares_are_equities_in_cents():
     fraction, _ = instruments.make_instruments(hours(), nautilus.VenueRules())
     assert type(equity).__name__ == "Equity" and type(fraction).__name__ == "CurrencyPair"
     assert (equity.price_precision, equity.size_precision) == (2, 0)
+
+
+def test_cents_are_those_of_prices_as_they_were_traded():
+    bars = replace(hours(), adj_close=hours().close * np.array([1.0 / 28.0, 1.0]))
+    split, whole = instruments.make_instruments(bars, nautilus.VenueRules(whole_shares=True))
+    assert (split.price_precision, whole.price_precision) == (4, 2)
 
 
 @pytest.mark.parametrize(

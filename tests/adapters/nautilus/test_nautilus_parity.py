@@ -5,9 +5,20 @@ import pytest
 import torch
 from nautilus_runs import played, require_nautilus, run_of
 
+from fastsim.agent.config import StrategyConfig
+from fastsim.agent.make import agent_of
 from fastsim.backtest.benchmarks import replay_benchmarks
 from fastsim.backtest.history import join
+from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
+from fastsim.data.sample import sample_bars
+from fastsim.data.source import DataConfig
+from fastsim.env.config import EnvConfig
+from fastsim.env.orders import OrderConfig
+from fastsim.market.costs import CostConfig
+from fastsim.market.tape import TapeConfig
+from fastsim.signals.config import SignalConfig
+from fastsim.signals.regimes import RegimeConfig
 
 nautilus = require_nautilus()
 
@@ -108,3 +119,35 @@ def test_every_decision_is_the_agents_by_bars_that_have_arrived(monkeypatch):
         wanted = closes[row + 1 - len(bars) : row + 1]
         np.testing.assert_allclose(bars.close, wanted, rtol=1e-10)
         assert (state is None) == (stamp == stamps[0])
+
+
+@pytest.mark.parametrize(
+    ("fill", "whole"), [("next_open", False), ("close", False), ("close", True)]
+)
+def test_a_strategy_on_signals_is_played_as_it_is_replayed(fill, whole, tmp_path):
+    config = StrategyConfig(
+        data=DataConfig(source="tech4"),
+        tape=TapeConfig(fill=fill),
+        env=EnvConfig(
+            action="signed",
+            costs=CostConfig(fee_bps=5.0, half_spread_bps=2.0, impact=0.0, borrow_bps_per_year=0.0),
+            orders=OrderConfig(whole_shares=whole),
+        ),
+        signals=SignalConfig(
+            context_length=64,
+            horizon=5,
+            sides="both",
+            hold=8,
+            regimes=RegimeConfig(volatility_window=10, history=40, trend_window=10, memory=16),
+        ),
+    )
+    agent, bars = agent_of(config), sample_bars("tech4")
+    tape = agent.market_of(bars, tmp_path).between(slice(700, 801))
+    wanted = replay(tape, agent.decider, ["agent"], agent.rules)
+    history = nautilus.backtest(
+        agent, bars, start=str(wanted.timestamps[0]), end=str(wanted.timestamps[-1])
+    )
+    np.testing.assert_array_equal(history.timestamps, wanted.timestamps)
+    off = float((history.wealth / wanted.wealth - 1.0).abs().max())
+    assert off <= (WHOLE if whole else FRACTIONS) and (off > 1e-5) == whole
+    assert float(history.turnover.sum()) > 2.0 and (history.turnover == 0.0).sum() > 10

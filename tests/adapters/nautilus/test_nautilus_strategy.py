@@ -36,7 +36,7 @@ def part(run, before=0, after=0):
 
 def engine_of(run, bars, *, rules=None, order=None, keep=lambda each: True, **settings):
     """An engine that has everything, and its strategy; data in the given order of symbols."""
-    rules = rules or nautilus.VenueRules()
+    rules = runs.settled(run.agent, rules)
     seconds = run.agent.spec.calendar.bar_seconds
     instruments = instruments_module.make_instruments(bars, rules)
     engine = its["backtest.engine"].BacktestEngine(
@@ -46,7 +46,7 @@ def engine_of(run, bars, *, rules=None, order=None, keep=lambda each: True, **se
     for instrument in instruments:
         engine.add_instrument(instrument)
     made = list(data.make_bars(bars, instruments, seconds))
-    if runs._fill(run.agent, rules) == "next_open":
+    if rules.fill == "next_open":
         made += data.make_opens(bars, instruments)
     made = made if order is None else [made[place] for place in order]
     engine.add_data([each for of_one in made for each in of_one if keep(each)])
