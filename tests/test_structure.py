@@ -106,7 +106,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
-        "optional |= {'sklearn', 'pettingzoo', 'nautilus_trader'};"
+        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars', 'nautilus_trader'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,6 @@ class Agent:
             Bars that are not what they have to be (`checked_window`), or no longer what they were
             (`AgentState.check`); an account in other symbols, or with nothing left.
         """
-        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns") if now is None else now
         between = self._between(bars, state)
         window = checked_window(
             bars, self.symbols, self.spec, self.bars_needed + between, now=now, closed=closed

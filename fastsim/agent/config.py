@@ -19,6 +19,9 @@ class StrategyConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     """Bars by which it learns what it trades, which fields they have and when they are due."""
+    calendar: str | None = None
+    """Exchange whose own calendar says when bars are due, such as XNYS (`fastsim-rl[calendars]`);
+    None for the rule that the bars kept."""
     tape: TapeConfig = field(default_factory=TapeConfig)
     """How bars become a market: the fill above all."""
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -44,7 +44,7 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
     spec = AgentSpec(
         tape=replace(config.tape, fill=tape.fill),
         env=config.env,
-        calendar=TradingCalendar.of(bars.timestamps),
+        calendar=TradingCalendar.of(bars.timestamps, config.calendar),
         fields=fields_of(bars),
         bars_needed=max(needed, config.tape.features.bars_needed(bars.timestamps)),
         forecasters=names,

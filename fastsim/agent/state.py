@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from fastsim.config import configuration, from_mapping, require_between, to_mapping, write_whole
 from fastsim.data.bars import Bars
+from fastsim.data.compare import difference
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError, one_line
 
 FORMAT = 1
 REMEMBERED = 32
 """Bars whose closes are remembered, to tell at the next decision what has changed in them."""
-ALIKE = 1e-6
-"""What closes of one bar may differ by, relatively: vendors round."""
 
 
 @configuration
@@ -201,17 +200,16 @@ def _check_closes(
     now: NDArray[np.float64],
 ) -> None:
     """Raise DataError where closes [K] are no longer what they were."""
-    ratio = now / before
-    off = np.abs(ratio - 1.0) > ALIKE
-    if not off.any():
+    found = difference(before, now)
+    if found is None:
         return
-    if off.all() and np.ptp(ratio) <= ALIKE * abs(ratio[0]):
+    if found.factor is not None and found.bars == len(now):
         raise DataError(
-            f"closes of {symbol} are {ratio[0]:.6g} times what they were at the last decision: "
+            f"closes of {symbol} are {found.factor:.6g} times what they were at the last decision: "
             f"they were adjusted anew, for a split or a dividend; adjust shares held and the state "
             f"alike"
         )
-    first = int(off.argmax())
+    first = found.first
     raise DataError(
         f"the close of {symbol} on {show(stamps[first])} is {now[first]:.6g} and was "
         f"{before[first]:.6g} at the last decision: data were revised, or adjusted otherwise"

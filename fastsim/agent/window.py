@@ -9,7 +9,7 @@ import numpy as np
 
 from fastsim.agent.artifact import AgentSpec
 from fastsim.data.bars import PRICES, Bars
-from fastsim.data.dates import show
+from fastsim.data.dates import show, utc_now
 from fastsim.errors import DataError
 
 FIELDS = (*PRICES[:3], "volume", "adj_close")
@@ -27,7 +27,7 @@ def checked_window(
     spec: AgentSpec,
     needed: int,
     *,
-    now: np.datetime64,
+    now: np.datetime64 | None,
     closed: Collection[date] = (),
 ) -> Bars:
     """The last `needed` of these bars, its symbols in the agent's order.
@@ -46,7 +46,7 @@ def checked_window(
         raise DataError(f"{len(bars)} bars are too few: the agent looks back on {needed}")
     window = laid.take(slice(-needed, None))
     spec.calendar.check(window.timestamps, closed)
-    spec.calendar.check_end(window.timestamps[-1], now, closed)
+    spec.calendar.check_end(window.timestamps[-1], utc_now() if now is None else now, closed)
     for name in ("close", *spec.fields):
         _check_numbers(window, name)
     return window

@@ -31,11 +31,15 @@ COMMANDS = {
     ("data", "list"): "data:ListCommand",
     ("data", "check"): "data:CheckCommand",
     ("data", "fetch"): "data:FetchCommand",
+    ("data", "update"): "data:UpdateCommand",
     ("data", "facts"): "data:FactsCommand",
     ("models",): "models:ModelsCommand",
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("paper",): "paper:PaperCommand",
+    ("paper", "run"): "paper:RunCommand",
+    ("paper", "status"): "paper:StatusCommand",
     ("export",): "export:ExportCommand",
     ("doctor",): "doctor:DoctorCommand",
 }
@@ -60,6 +64,8 @@ def parse(arguments: Sequence[str]) -> Any:
     command, usual = command_of(name), {}
     if name[0] in OF_A_RUN:
         rest = respelled_flags(rest)
+    if rest[:1] == ["update"] and name == ("data",):
+        rest = resolve_name("fastsim.cli.store").gathered(rest)
     if name == ("train",):
         usual["default"] = command(run=_configured(rest))
     return parsed(lambda: tyro.cli(command, prog=f"fastsim {name[0]}", args=rest, **usual))

@@ -32,7 +32,9 @@ class MakeCommand:
     @classmethod
     def usual(cls, arguments: Sequence[str]) -> MakeCommand:
         """What the file that is named in these arguments says."""
-        named = next((Path(word) for word in arguments if word.endswith((".yaml", ".yml"))), None)
+        before = ("", *arguments)  # a word after an option without = is its value
+        words = [word for last, word in zip(before, arguments, strict=False) if last[:2] != "--"]
+        named = next((Path(word) for word in words if word.endswith((".yaml", ".yml"))), None)
         if named is None:
             return cls(strategy=tyro.MISSING)
         return cls(strategy=named, config=load_yaml(StrategyConfig, named))
@@ -85,6 +87,8 @@ def show_agent(agent: Agent, console: Console) -> None:
     _say(console, f"- trades: {', '.join(agent.symbols)}")
     _say(console, f"- by forecasts of: {', '.join(spec.forecasters) or 'nobody'}")
     _say(console, f"- looks back on: {agent.bars_needed} bars")
+    calendar = spec.calendar.exchange or "the rule that its bars kept"
+    _say(console, f"- expects bars by: {calendar}")
     _say(console, f"- fills at: {spec.tape.fill}")
     _say(console, f"- needs beside closes: {', '.join(spec.fields) or 'nothing'}")
 

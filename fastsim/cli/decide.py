@@ -32,7 +32,7 @@ class DecideCommand:
     agent: tyro.conf.Positional[Path]
     """Folder of a run, or of its agent."""
     source: tyro.conf.Positional[str]
-    """Bars up to the last that has closed: a CSV or Parquet file, or a sample's name."""
+    """Bars up to the last that has closed: a CSV or Parquet file, a sample, or store:NAME."""
     account: Path | None = None
     """JSON of what is held: {"cash": 1000, "shares": {"KO": 10}, "open_orders": {"KO": 5}}."""
     cash: float | None = None

@@ -26,7 +26,7 @@ def agent_spec(
     return AgentSpec(
         tape=replace(config.tape, fill=tape.fill),
         env=config.env,
-        calendar=TradingCalendar.of(bars.timestamps[rows]),
+        calendar=TradingCalendar.of(bars.timestamps[rows], config.calendar),
         fields=fields_of(bars),
         bars_needed=needed,
         forecasters=parse_names(config.forecaster),

@@ -20,7 +20,7 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9_.:/-]{1,36}")
 """What Binance takes for a client order id."""
 NOBODY = "fastsim-nobody"
 """An id that no order has."""
-SLACK = 1.0
+SLACK = 2.0
 """Seconds that an order may be on its way beyond what the exchange allows."""
 
 
@@ -36,8 +36,6 @@ class CcxtBroker:
         Of `fastsim.live.ccxt_client.connect`.
     symbols
         Of the agent: "BTC/USDT" or "BTCUSDT".
-    beside
-        Coins that the account may hold and that are not told of, such as one that fees are paid in.
 
     Raises
     ------
@@ -45,13 +43,11 @@ class CcxtBroker:
         As `spot_markets`, or the exchange cannot look up an order by an id of ours.
     """
 
-    def __init__(
-        self, client: CcxtClient, symbols: Sequence[str], *, beside: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, client: CcxtClient, symbols: Sequence[str]) -> None:
         if not symbols:
             raise ConfigError(f"{client.name}: there are no symbols to trade")
         known = client.ask("its markets", lambda ccxt: ccxt.load_markets())
-        self._client, self._beside = client, frozenset(beside)
+        self._client, self._opened = client, time.monotonic()
         self._markets = spot_markets(symbols, known, client.name, client.client.precisionMode)
         self._sent: dict[str, float] = {}  # by id, when orders were sent that were not answered
         self._require_lookup(symbols[0])
@@ -108,12 +104,13 @@ class CcxtBroker:
     def find(self, client_id: str, symbol: str) -> OrderReport | None:
         """The order of this id.
 
-        One that was sent without an answer may still be on its way; that there is none is said
-        only after the time in which the exchange would take it.
+        One that was sent without an answer, or by a process that was stopped, may still be on its
+        way: that there is none is said only after the time in which the exchange would take it.
         """
         found = self._look_up(client_id, symbol)
-        if found is None and client_id in self._sent:
-            late = self._client.window + SLACK - (time.monotonic() - self._sent[client_id])
+        sent = self._sent.get(client_id, self._opened)
+        late = self._client.window + SLACK - (time.monotonic() - sent)
+        if found is None and late > 0:
             looks: list[OrderReport] = []
 
             def look() -> bool:
@@ -149,12 +146,14 @@ class CcxtBroker:
                 lambda ccxt: ccxt.cancel_order(client_id, unified, {"clientOrderId": client_id}),
             )
         except RefusedError:
-            standing = self.find(client_id, symbol)
+            standing = self._look_up(client_id, symbol)
             if standing is not None and standing.state is OrderState.OPEN:
                 raise
 
     def _place(self, order: Order) -> OrderReport:
-        standing = self.find(order.client_id, order.symbol)
+        sent = order.client_id in self._sent
+        look = self.find if sent else self._look_up
+        standing = look(order.client_id, order.symbol)
         if standing is not None:
             return standing
         market = self._market(order.symbol)
@@ -216,7 +215,7 @@ class CcxtBroker:
         """What is held of coins that are not traded; on a test network nobody has chosen them."""
         if not self.live:
             return {}
-        own = {market.coin for market in self._markets.values()} | {self.currency} | self._beside
+        own = {market.coin for market in self._markets.values()} | {self.currency}
         return {coin: held for coin, held in totals.items() if coin not in own and held}
 
     def _market(self, symbol: str) -> SpotMarket:

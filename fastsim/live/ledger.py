@@ -98,9 +98,15 @@ class Ledger:
         run_id, agent, digest, broker, live, settings = row
         return Run(run_id, agent, digest, broker, bool(live), json.loads(settings))
 
-    def begin(self, run: Run, version: str) -> None:
-        """Say who trades here from now on."""
-        self._add("run", (*run[:4], int(run.live), _text(run.settings), version, now(), 1))
+    def begin(self, run: Run, version: str, changes: Sequence[Change] = ()) -> None:
+        """Say who trades here from now on, and what the account holds already."""
+        row = (*run[:4], int(run.live), _text(run.settings), version, now(), 1)
+        with transaction(self._tables):
+            self._add("run", row)
+            for change in changes:
+                self._add("changes", (*change, now()))
+        for change in changes:
+            self._learn(change)
 
     def check(self, run: Run) -> None:
         """Raise ConfigError unless it is the same agent at the same broker that goes on."""
@@ -192,10 +198,24 @@ class Ledger:
 
     def snapshots(self) -> list[Snapshot]:
         """The account at every decision."""
-        rows = self._tables.execute(
-            "SELECT bar, equity, cash, shares, open_orders FROM accounts ORDER BY number"
-        )
-        return [Snapshot(*row[:3], *map(json.loads, row[3:])) for row in rows]
+        return self._snapshots("ORDER BY number")
+
+    def last_snapshot(self) -> Snapshot | None:
+        """The account at the last decision."""
+        rows = self._snapshots("ORDER BY number DESC LIMIT 1")
+        return rows[0] if rows else None
+
+    def equity_before(self, account: Snapshot) -> float:
+        """At the last bar of a day before an account's, or at the first bar of the same day."""
+        day = account.bar[:10]
+        found = self._snapshots("WHERE substr(bar, 1, 10) < ? ORDER BY number DESC LIMIT 1", day)
+        found += self._snapshots("WHERE substr(bar, 1, 10) = ? ORDER BY number LIMIT 1", day)
+        return found[0].equity if found else account.equity
+
+    def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """What limits kept from being sent again."""
+        for refusal in refusals:
+            self._add("refusals", (*refusal, now()))
 
     def refusals(self) -> list[Refusal]:
         """All refusals in order."""
@@ -210,6 +230,12 @@ class Ledger:
         cursor = self._tables.execute(f"SELECT * FROM {table} ORDER BY number")
         kept = [place for place, column in enumerate(cursor.description) if column[0] != "at"]
         return [tuple(row[place] for place in kept) for row in cursor]
+
+    def _snapshots(self, which: str, *values: str) -> list[Snapshot]:
+        rows = self._tables.execute(
+            f"SELECT bar, equity, cash, shares, open_orders FROM accounts {which}", values
+        )
+        return [Snapshot(*row[:3], *map(json.loads, row[3:])) for row in rows]
 
     def _add(self, table: str, values: Sequence[Any]) -> None:
         marks = ", ".join("?" * (len(values) + 1))

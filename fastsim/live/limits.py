@@ -48,9 +48,8 @@ class LimitConfig:
 class Situation(NamedTuple):
     """What orders are about to be sent into."""
 
-    bar: str
     account: Snapshot
-    earlier: Sequence[Snapshot]
+    equity_before: float  # at the last bar of an earlier day, or else at the first known
     closes: Mapping[str, float]
     prices: Mapping[str, float]  # last traded at, of those that the broker knows
     age_seconds: float  # of the last bar, since its close
@@ -73,16 +72,16 @@ def _of_order(order: Order, limits: LimitConfig, now: Situation) -> list[Refusal
     value = abs(order.shares * order.price)
     if limits.largest_order is not None and value > limits.largest_order:
         why = f"an order of {value:,.2f}, above the largest of {limits.largest_order:,.2f}"
-        found.append(Refusal(now.bar, "largest_order", symbol, why))
+        found.append(Refusal(now.account.bar, "largest_order", symbol, why))
     price = now.prices.get(symbol)
     if limits.price_distance is not None:
         close = now.closes[symbol]
         if price is None:
             why = "the broker does not say what it was last traded at"
-            found.append(Refusal(now.bar, "price_distance", symbol, why))
+            found.append(Refusal(now.account.bar, "price_distance", symbol, why))
         elif not abs(price / close - 1.0) <= limits.price_distance:
             why = f"last traded at {price:,.6g}, {price / close - 1.0:+.2%} from {close:,.6g}"
-            found.append(Refusal(now.bar, "price_distance", symbol, why))
+            found.append(Refusal(now.account.bar, "price_distance", symbol, why))
     return found
 
 
@@ -96,20 +95,12 @@ def _of_all(orders: Sequence[Order], limits: LimitConfig, now: Situation) -> lis
     before = sum(abs(now.account.shares.get(s, 0.0)) * now.closes[s] for s in held) / equity
     if limits.gross is not None and gross > limits.gross and gross > before:
         why = f"positions would come to {gross:.3f} of the equity, above {limits.gross:g}"
-        found.append(Refusal(now.bar, "gross", "", why))
-    loss = 1.0 - equity / _equity_before(now)
+        found.append(Refusal(now.account.bar, "gross", "", why))
+    loss = 1.0 - equity / now.equity_before
     if limits.daily_loss is not None and loss > limits.daily_loss:
         why = f"{loss:.2%} of the equity was lost in the day, more than {limits.daily_loss:.2%}"
-        found.append(Refusal(now.bar, "daily_loss", "", why))
+        found.append(Refusal(now.account.bar, "daily_loss", "", why))
     if limits.stale_seconds is not None and now.age_seconds > limits.stale_seconds:
         why = f"the bar closed {now.age_seconds:,.0f} s ago, above {limits.stale_seconds:,.0f}"
-        found.append(Refusal(now.bar, "stale_seconds", "", why))
+        found.append(Refusal(now.account.bar, "stale_seconds", "", why))
     return found
-
-
-def _equity_before(now: Situation) -> float:
-    """Equity at the last bar of an earlier day, or at the first known."""
-    day = now.bar[:10]
-    before = [each for each in now.earlier if each.bar[:10] < day]
-    same = [each for each in now.earlier if each.bar[:10] == day]
-    return (before[-1:] or same[:1] or [now.account])[0].equity

@@ -9,6 +9,7 @@ holding: such fills are told with the next bar too.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsim.agent.state import ALIKE, BrokerAccount
+from fastsim.agent.state import BrokerAccount
 from fastsim.config import to_mapping
 from fastsim.data.bars import Bars
+from fastsim.data.compare import ALIKE
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError
 from fastsim.live.broker import Order, OrderReport, OrderState
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from fastsim.live.reference import Bar, Crossed, Filled
     from fastsim.live.rules import MarketRules
 
+ACCOUNT, SHADOW = "account.sqlite", "shadow.sqlite"
+"""Files of an account in the folder of its ledger, and of one that another is held to."""
 CURRENCY = "cash"
 """What its fees are taken in."""
 LAYOUT = Layout(
@@ -140,14 +144,6 @@ class SimulatedBroker:
             "SELECT * FROM changes WHERE bar >= ? ORDER BY bar, rowid", (since,)
         )
         return tuple(Change(*row) for row in rows)
-
-    def equity(self) -> dict[str, float]:
-        """What the account was worth at every bar it was told of."""
-        rows = self._tables.execute("SELECT bar, closes, cash, shares FROM bars ORDER BY bar")
-        return {
-            bar: cash + sum(n * json.loads(closes)[s] for s, n in json.loads(shares).items())
-            for bar, closes, cash, shares in rows
-        }
 
     def meet(self, bars: Bars) -> None:
         """Let all bars happen that come after the last it knows; those of orders fill them.
@@ -278,3 +274,17 @@ class SimulatedBroker:
             )
             for row in rows
         ]
+
+
+def equity_of(tables: sqlite3.Connection) -> dict[str, float]:
+    """What a simulated account was worth at every bar that it was told of."""
+    rows = tables.execute("SELECT bar, closes, cash, shares FROM bars ORDER BY bar")
+    return {
+        bar: cash + sum(n * json.loads(closes)[s] for s, n in json.loads(shares).items())
+        for bar, closes, cash, shares in rows
+    }
+
+
+def prices_of(tables: sqlite3.Connection) -> dict[str, float]:
+    """What a simulated account paid for a share, order by order, by their ids."""
+    return dict(tables.execute("SELECT client_id, price FROM orders WHERE price IS NOT NULL"))

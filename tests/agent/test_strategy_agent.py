@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from replayed import Written, closed_days, over
@@ -251,6 +252,8 @@ def test_the_command_makes_an_agent_that_decides(tmp_path, bars, capsys, monkeyp
         (["right.yaml", "--out", "right.yaml"], "--out must be a folder"),
         (["right.yaml", "--data.source", "gone.csv"], "gone.csv"),
         (["right.txt"], "must be a .yaml file"),
+        (["--out", "right.yaml", "right.yaml"], "--out must be a folder, and right.yaml is a file"),
+        (["right.yaml", "--calendar", "XNYZ"], "no calendar of an exchange 'XNYZ'"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -262,3 +265,16 @@ def test_what_cannot_be_made_is_told_in_one_line(arguments, words, tmp_path, mon
     told = capsys.readouterr().err
     assert re.search(words, told) and told.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_exchange_s_calendar_goes_with_it(tmp_path, bars):
+    pytest.importorskip("exchange_calendars")
+    make_agent(replace(config_of("long"), calendar="XNYS"), tmp_path)
+    agent = Agent.load(tmp_path)
+    row = int(np.searchsorted(bars.timestamps, np.datetime64("2012-11-05")))
+    window = bars.take(slice(row - agent.bars_needed, row))  # with days closed for a storm
+    agent.decide(window, BrokerAccount(cash=1e6), now=over(window))
+    longer = bars.take(slice(row - agent.bars_needed - 1, row))
+    missing = longer.take(np.delete(np.arange(len(longer)), -9))
+    with pytest.raises(DataError, match="there is no bar of 2012-10-19"):
+        agent.decide(missing, BrokerAccount(cash=1e6), now=over(window))

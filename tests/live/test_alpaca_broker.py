@@ -3,7 +3,9 @@
 import logging
 import time
 import traceback
+import warnings
 from decimal import Decimal
+from importlib import import_module
 
 import pytest
 from alpaca_server import KEY, SECRET, AlpacaServer, Standing
@@ -354,6 +356,47 @@ def test_keys_go_to_no_other_server(server):
         with pytest.raises(BrokerError, match="it sends elsewhere"):
             broker.account(SYMBOLS)
         assert other.asked == []
+
+
+@pytest.fixture
+def official(server):
+    """Alpaca's own client, at this server; it imports a part of websockets that is deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        trading = import_module("alpaca.trading")
+    return trading, trading.TradingClient(KEY, SECRET, url_override=server.url)
+
+
+def test_alpacas_own_client_reads_the_same_books(server, official):
+    trading, client = official
+    broker = broker_of(server)
+    server.shares["AAPL"] = Decimal(7)
+    (report,) = broker.submit([order_of(12.5)])
+    theirs = client.get_order_by_client_id("one")
+    assert (theirs.status, float(theirs.filled_avg_price)) == ("filled", report.price)
+    assert (float(theirs.qty), float(theirs.filled_qty)) == (report.shares, report.filled)
+    account = broker.account(SYMBOLS)
+    assert float(client.get_account().cash) == account.cash
+    held = {each.symbol: float(each.qty) for each in client.get_all_positions()}
+    assert held == {"KO": account.shares["KO"], "AAPL": account.shares["AAPL"]}
+    assert client.get_clock().is_open
+    assert not client.get_asset("FNGU").fractionable
+    assert client.get_orders(trading.GetOrdersRequest(status="open", symbols=["KO"])) == []
+
+
+def test_orders_are_asked_for_as_alpacas_own_client_does(server, official):
+    trading, client = official
+    broker = broker_of(server)
+    broker.submit([order_of(12.5)])
+    client.submit_order(
+        trading.MarketOrderRequest(
+            symbol="KO", qty=12.5, side="buy", time_in_force="day", client_order_id="two"
+        )
+    )
+    ours, theirs = (each.body for each in server.asked if each.method == "POST")
+    assert ours | {"qty": 12.5, "client_order_id": "two"} == theirs
+    assert broker.find("two", "KO").shares == 12.5
+    require_equal_books(broker, server)
 
 
 FAULTS = [
