@@ -26,7 +26,7 @@ test-clients: .venv/.clients  ## every client library trains for a few iteration
 	FASTSIM_CLIENTS=all OMP_NUM_THREADS=1 $(CLIENTS) -m pytest tests/adapters
 
 test-nautilus: .venv/.nautilus  ## agents in NautilusTrader, against fastsim's replay of them
-	FASTSIM_CLIENTS=nautilus OMP_NUM_THREADS=1 $(NAUTILUS) -m pytest tests/adapters/nautilus
+	FASTSIM_CLIENTS=nautilus OMP_NUM_THREADS=1 $(NAUTILUS) -m pytest -n 2 --dist loadfile tests/adapters/nautilus
 
 lint: .venv/.test
 	.venv/bin/ruff check .

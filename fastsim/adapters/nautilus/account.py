@@ -11,8 +11,11 @@ from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.objects import Currency
 from nautilus_trader.model.position import Position
 
+from fastsim.agent.books import Held
+from fastsim.agent.orders import trade_to
 from fastsim.data.bars import FloatArray
 from fastsim.errors import ConfigError, DataError
+from fastsim.market.costs import CostConfig
 
 
 class Holding(NamedTuple):
@@ -32,6 +35,13 @@ class Holding(NamedTuple):
         """Of the wealth [A + 1], cash last."""
         risky = self.shares * self.prices / self.wealth
         return np.append(risky, 1.0 - risky.sum())
+
+    def shares_for(self, weights: FloatArray, costs: CostConfig) -> FloatArray:
+        """What to hold [A] so that weights [A] are exact at these prices, after fee and spread."""
+        values = self.shares * self.prices
+        held = Held(values, np.zeros_like(values), self.cash)
+        shares: FloatArray = (values + trade_to(weights, held, costs)) / self.prices
+        return shares
 
 
 def holding_at(

@@ -23,8 +23,6 @@ from fastsim.adapters.nautilus.config import AgentStrategyConfig
 from fastsim.adapters.nautilus.instruments import bar_types, instrument_ids
 from fastsim.adapters.nautilus.received import FIELDS, Received
 from fastsim.agent.agent import Agent
-from fastsim.agent.books import Held
-from fastsim.agent.orders import trade_to
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.backtest.history import History
 from fastsim.config import from_mapping, to_mapping
@@ -222,9 +220,7 @@ class AgentStrategy(Strategy):  # type: ignore[misc]
         self.books.trade(before)
         by = self._decided_at if self.config.sized_at == "decision" else before
         assert by is not None
-        values = by.shares * by.prices
-        held = Held(values, np.zeros_like(values), by.cash)
-        targets = (values + trade_to(weights, held, self.agent.spec.env.costs)) / by.prices
+        targets = by.shares_for(weights, self.agent.spec.env.costs)
         trades = [
             (self._quantized(name, target) - shares, name)
             for name, target, shares in zip(
