@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -170,10 +171,15 @@ def show_results(results: Results, console: Console) -> None:
 
 
 def require_nautilus() -> None:
-    """Raise ConfigError: NautilusTrader is not there."""
+    """Raise ConfigError: NautilusTrader is not installed, or is played from Python alone."""
+    if find_spec("nautilus_trader") is None:
+        raise ConfigError(
+            "--engine nautilus needs NautilusTrader, which is not installed: "
+            "pip install 'fastsim-rl[nautilus]'"
+        )
     raise ConfigError(
-        "--engine nautilus needs NautilusTrader, which is not installed: "
-        "pip install 'fastsim-rl[nautilus]'"
+        "--engine nautilus is not played from the command line yet: in Python, "
+        "fastsim.adapters.nautilus.runs.backtest(agent, bars) does it"
     )
 
 

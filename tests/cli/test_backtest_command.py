@@ -178,6 +178,7 @@ def test_a_picture_of_results_needs_matplotlib_alone(here, capsys, monkeypatch):
         (("--strategy", "EG", "--source", "tech4", "--start", "2050-01-01"), "leave no step"),
         (("--strategy", "EG", "--fee-bps", "-1"), "--fee-bps must be >= 0"),
         (("--strategy", "EG", "--out", "strategy.yaml"), "is a file"),
+        (("--strategy", "EG", "--engine", "nautilus"), "nautilus"),
     ],
 )
 def test_what_cannot_be_played_is_refused_in_one_line_and_nothing_is_written(
