@@ -8,6 +8,7 @@ from datetime import date
 from fastsim.agent.agent import Agent
 from fastsim.data.bars import Bars
 from fastsim.data.dates import iso_date, show_day
+from fastsim.data.store import Store
 from fastsim.data.vendors import BarRequest, fetch
 from fastsim.errors import ConfigError
 from fastsim.live.feed import Feed, LiveFeed, ReplayFeed, interval_of
@@ -37,6 +38,18 @@ def make_feed(
     days = [date.fromisoformat(show_day(iso_date(text, "closed"))) for text in closed]
     if kind == "replay" and rest:
         return ReplayFeed(rest, calendar, start=start, end=end)
+    if kind == "store" and rest:
+        needed = 2 * agent.bars_needed
+
+        def of_store(symbols: Sequence[str], first: str, last: str) -> Bars:
+            store, count = Store.open(rest), needed
+            bars = store.last(count, tuple(symbols))
+            while len(bars) == count and bars.timestamps[0] > iso_date(first, "first"):
+                count *= 2
+                bars = store.last(count, tuple(symbols))
+            return bars
+
+        return LiveFeed(name, of_store, calendar, closed=days)
     if name == "yfinance" or (kind == "ccxt" and rest):
         interval = interval_of(calendar)
 

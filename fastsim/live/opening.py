@@ -123,8 +123,11 @@ def opened(
             ledger.begin(run, fastsim.__version__, opening_of(broker, agent))
         ledger.note("start", f"{config.feed}, process of fastsim {fastsim.__version__}")
         shadow = None
-        if not isinstance(broker, SimulatedBroker):
+        if isinstance(broker, SimulatedBroker):
+            stack.callback(broker.close)
+        else:
             shadow = simulated(state / SHADOW, agent, own_of(broker, agent))
+            stack.callback(shadow.close)
         yield Loop(
             *(agent, feed, broker, ledger, config.limits),
             shadow=shadow,

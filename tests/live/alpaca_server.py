@@ -53,7 +53,7 @@ class Standing:
 
 
 class AlpacaServer(Loopback):
-    """A broker with one account, which lets borrow nothing."""
+    """A broker with one account, which lets buy for `leverage` times its cash."""
 
     def __init__(self, cash: str = "100000") -> None:
         super().__init__()
@@ -67,15 +67,16 @@ class AlpacaServer(Loopback):
         self.is_open = True
         self.looks_until_filled = 1
         self.blocked = False
+        self.leverage = 1
 
     def buying_power(self) -> Decimal:
-        """Cash, less what open orders to buy will take."""
+        """What the cash can buy, less what open orders to buy will take."""
         pending = sum(
             (each.amount - each.filled) * Decimal(self.prices[each.symbol])
             for each in self.orders
             if each.amount is not None and each.side == "buy" and each.status not in OVER
         )
-        return self.cash - pending
+        return self.leverage * self.cash - pending
 
     def answer(self, asked: Asked) -> Answer:
         given = (asked.headers.get("apca-api-key-id"), asked.headers.get("apca-api-secret-key"))

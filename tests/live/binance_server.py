@@ -162,8 +162,10 @@ class BinanceServer(Loopback):
         }
 
     def klines(self, form: dict[str, str]) -> Any:
-        since = int(form.get("startTime", 0))
-        rows = [row for row in self.candles[form["symbol"]] if row[0] >= since]
+        """Candles that have begun; the last of them is still being traded."""
+        first = int(form.get("startTime", 0))
+        last = min(int(form.get("endTime", self.milliseconds())), self.milliseconds())
+        rows = [row for row in self.candles[form["symbol"]] if first <= row[0] <= last]
         return rows[: int(form.get("limit", 500))]
 
     def tickers(self, form: dict[str, str]) -> Any:

@@ -14,7 +14,7 @@ from fastsim.live.ledger import LEDGER
 from fastsim.live.simulated import ACCOUNT
 
 KILLS = 50
-LATEST = 0.6
+LATEST = 0.4
 """Seconds after the first pass of a process within which it is killed."""
 
 
@@ -33,8 +33,7 @@ def rows(path, query):
 @pytest.mark.long
 def test_fifty_kills_leave_the_ledger_of_a_run_that_was_never_stopped(tmp_path):
     run = small_run(tmp_path, "run", data={"source": "tech4"}, forecaster="none")
-    span = {"start": "2011-09-01", "end": "2012-12-31"}
-    config = paper(run, tmp_path / "killed", "replay:tech4", **span)
+    config = paper(run, tmp_path / "killed", "replay:tech4", start="2006-01-03")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["papered", "fastsim.live.reference"])
     moments, kills = random.Random(7), 0
@@ -48,8 +47,10 @@ def test_fifty_kills_leave_the_ledger_of_a_run_that_was_never_stopped(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-    play(config)
-    play(paper(run, tmp_path / "whole", "replay:tech4", **span))
+    play(config, most=3)
+    bars = len(content(tmp_path / "killed")["decisions"])
+    assert bars > KILLS
+    play(paper(run, tmp_path / "whole", "replay:tech4", start="2006-01-03"), most=bars)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     query = (
         "SELECT client_id, symbol, state, shares, filled, price, fee FROM orders ORDER BY number"
