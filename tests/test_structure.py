@@ -35,7 +35,7 @@ FLOORS = {
     "agent": ("policy", "signals"),
     "live": ("agent", "backtest"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
-    "adapters": ("env", "forecast"),
+    "adapters": ("env", "forecast", "agent", "backtest"),
     "cli": ("experiment", "live"),
     "__main__": ("cli",),
 }
@@ -106,7 +106,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
-        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars'};"
+        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars', 'nautilus_trader'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(

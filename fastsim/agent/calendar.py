@@ -34,7 +34,8 @@ class TradingCalendar:
     """How bars followed one another in training. Gaps are in seconds, days in UTC.
 
     Bars of days fall on `weekdays`, but for holidays, which come back every year: on a date, which
-    a weekend moves to the day beside it; on the nth weekday of a month; so many days from Easter.
+    a weekend moves to the day beside it; on the nth weekday of a month; so many days from Easter;
+    and but for single days that never came back.
     """
 
     bar_seconds: float
@@ -51,6 +52,8 @@ class TradingCalendar:
     """Holidays by month, weekday and which of them, from 1; -1 is the month's last."""
     easter_days: tuple[int, ...] = ()
     """Holidays by days after Easter Sunday."""
+    closed: tuple[str, ...] = ()
+    """Further days without a bar in training, such as those of a storm, as ISO dates."""
     exchange: str | None = None
     """Whose own calendar says on which days there are bars, such as XNYS, in place of weekdays and
     holidays that were learned."""
@@ -165,7 +168,7 @@ class TradingCalendar:
 
     def _is_expected(self, day: date, closed: Collection[date]) -> bool:
         """Whether there should be a bar on this day."""
-        if day in closed:
+        if day in closed or day.isoformat() in self.closed:
             return False
         if self.exchange is not None:
             return is_session(self.exchange, day)
@@ -205,7 +208,7 @@ class _Holidays:
         self.missing = {day for day in self.days if day not in had}
 
     def usual(self) -> dict[str, Any]:
-        """Holidays by date, by weekday of a month, and by distance from Easter."""
+        """Holidays by date, by weekday of a month and by distance from Easter, and other days."""
         left, found = set(self.missing), {}
         for name, keys in (
             ("easter_days", lambda day: [(day - easter(day.year)).days]),
@@ -213,7 +216,7 @@ class _Holidays:
             ("dates", lambda day: [(day.month, day.day)]),
         ):
             found[name] = tuple(sorted(self._usual(keys, left)))
-        return found
+        return found | {"closed": tuple(day.isoformat() for day in sorted(left))}
 
     def _usual(self, keys: Callable[[date], list[Any]], left: set[date]) -> Iterator[Any]:
         """Keys whose days are holidays, the surest first; what they explain leaves `left`."""

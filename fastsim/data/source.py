@@ -76,23 +76,9 @@ def read_source(config: DataConfig) -> Bars:
     DataError
         The source is neither built in nor a file, or a function that fails; or as `read_bars`.
     """
-    store = Store.open(config.source) if is_store_name(config.source) else None
-    if config.source in SAMPLES:
-        table = sample_table(config.source)
-    elif store is not None:
-        table = store.table()
-    elif is_file_name(config.source) or Path(config.source).exists():
-        table = load_table(config.source)
-    elif is_reference(config.source):
-        table = _imported(config.source)
-    else:
-        raise DataError(
-            f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
-            f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), store:NAME, or "
-            f"package.module:function"
-        )
-    repair = config.repair or (store is not None and store.spec.repair)
-    checks = CheckConfig.repairing() if repair else CheckConfig()
+    table = source_table(config.source)
+    kept = is_store_name(config.source) and Store.open(config.source).spec.repair
+    checks = CheckConfig.repairing() if config.repair or kept else CheckConfig()
     if config.ignore_volume:
         checks = replace(checks, zero_volume="drop")
     bars = bars_from_table(
@@ -104,6 +90,23 @@ def read_source(config: DataConfig) -> Bars:
         end=config.end,
     )
     return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
+
+
+def source_table(source: str) -> Table:
+    """The table of a source, as it is; errors as `read_source`."""
+    if source in SAMPLES:
+        return sample_table(source)
+    if is_store_name(source):
+        return Store.open(source).table()
+    if is_file_name(source) or Path(source).exists():
+        return load_table(source)
+    if is_reference(source):
+        return _imported(source)
+    raise DataError(
+        f"unknown data source {source!r}: use one of {', '.join(SAMPLES)}, a path "
+        f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), store:NAME, or "
+        f"package.module:function"
+    )
 
 
 def _imported(source: str) -> Table:

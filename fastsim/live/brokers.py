@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fastsim.config import configuration
-from fastsim.errors import ConfigError, FastsimError, one_line
-from fastsim.extensions import Registry
+from fastsim.errors import ConfigError, FastsimError, did_you_mean, one_line
+from fastsim.extensions import Registry, is_reference
 from fastsim.live import alpaca_broker, ccxt_client
 from fastsim.live.answers import Patience
 from fastsim.live.broker import Broker
 from fastsim.live.ccxt_broker import CcxtBroker
 
+SIMULATED = "simulated"
+"""The name of the account that the loop keeps by itself."""
 METHODS = ("account", "prices", "tradable", "submit", "find", "open_orders", "cancel")
 """What the loop asks a broker for."""
 
@@ -103,6 +105,12 @@ def _find(name: str) -> tuple[BrokerKind, str]:
     begin, colon, exchange = name.partition(":") if isinstance(name, str) else (name, "", "")
     if colon and begin in BROKERS:
         return BROKERS[begin], exchange
+    if isinstance(name, str) and name not in BROKERS and not is_reference(name):
+        known = (SIMULATED, *BROKERS)
+        raise ConfigError(
+            f"no broker is called {name!r}; there are {', '.join(known)} with an exchange behind "
+            f'a colon, and your own as "package.module:object"{did_you_mean(name, known)}'
+        )
     return BROKERS.find(name), ""
 
 

@@ -20,6 +20,8 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9_.:/-]{1,36}")
 """What Binance takes for a client order id."""
 NOBODY = "fastsim-nobody"
 """An id that no order has."""
+MOST_MARKETS = 12
+"""That are asked one by one for open orders: with Binance all of them cost as much as 13."""
 SLACK = 2.0
 """Seconds that an order may be on its way beyond what the exchange allows."""
 
@@ -82,7 +84,10 @@ class CcxtBroker:
         unified = {self._market(symbol).unified: symbol for symbol in symbols}
 
         def ask(ccxt: Any) -> dict[str, float]:
-            tickers = ccxt.fetch_tickers(list(unified))
+            if ccxt.has.get("fetchTickers"):
+                tickers = ccxt.fetch_tickers(list(unified))
+            else:
+                tickers = {name: ccxt.fetch_ticker(name) for name in unified}
             last = {symbol: tickers.get(name, {}).get("last") for name, symbol in unified.items()}
             return {symbol: float(price) for symbol, price in last.items() if price}
 
@@ -124,17 +129,23 @@ class CcxtBroker:
         return found
 
     def open_orders(self, symbols: Sequence[str]) -> tuple[OrderReport, ...]:
-        """All orders that are open in these markets."""
-        found: list[OrderReport] = []
-        for symbol in symbols:
-            market = self._market(symbol)
+        """All orders that are open in these markets.
 
-            def ask(ccxt: Any, market: SpotMarket = market) -> list[OrderReport]:
+        Each market is asked for by itself, or all of the exchange at once where that costs less.
+        """
+        markets = {market.unified: market for market in map(self._market, symbols)}
+        asked = list(markets) if len(markets) <= MOST_MARKETS else [None]
+        found: list[OrderReport] = []
+        for unified in asked:
+
+            def ask(ccxt: Any, unified: str | None = unified) -> list[OrderReport]:
                 return [
-                    report_of(ccxt, each, market) for each in ccxt.fetch_open_orders(market.unified)
+                    report_of(ccxt, each, markets[each["symbol"]])
+                    for each in ccxt.fetch_open_orders(unified)
+                    if each["symbol"] in markets
                 ]
 
-            found += self._client.ask(f"open orders of {symbol}", ask)
+            found += self._client.ask(f"open orders of {unified or 'all markets'}", ask)
         return tuple(found)
 
     def cancel(self, client_id: str, symbol: str) -> None:

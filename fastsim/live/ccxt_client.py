@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 NEEDED = (
-    *("fetchBalance", "fetchMarkets", "fetchTickers"),
+    *("fetchBalance", "fetchMarkets", "fetchTicker"),
     *("createOrder", "fetchOrder", "fetchOpenOrders", "cancelOrder"),
 )
 """What an exchange must be able to do in ccxt."""
@@ -182,7 +182,12 @@ def connect(exchange: str, *, live: bool = False, patience: Patience | None = No
                 f"limits"
             )
         client.set_sandbox_mode(True)
-    wanted = [name for name in _KEYS if client.requiredCredentials.get(name)]
+    wanted = [name for name, needed in client.requiredCredentials.items() if needed]
+    if not set(wanted) <= set(_KEYS):
+        raise ConfigError(
+            f"ccxt:{exchange} is opened with {', '.join(sorted(set(wanted) - set(_KEYS)))}, and "
+            f"fastsim has keys and passwords alone: use another exchange"
+        )
     variables = [f"FASTSIM_{exchange.upper()}_{_KEYS[name]}" for name in wanted]
     keys = Keys.from_environment(variables, f"ccxt:{exchange}", remedy(client))
     for name, value in zip(wanted, keys.values, strict=True):
@@ -202,5 +207,8 @@ def remedy(client: Any) -> str:
 
 def _options(exchange: str) -> dict[str, Any]:
     """Spot markets only, without what takes more requests or other rights."""
-    spot = {"defaultType": "spot", "fetchCurrencies": False, "fetchMargins": False}
-    return spot | ({"fetchMarkets": {"types": ["spot"]}} if exchange.startswith("binance") else {})
+    spot: dict[str, Any] = {"defaultType": "spot", "fetchCurrencies": False, "fetchMargins": False}
+    if exchange.startswith("binance"):
+        spot["fetchMarkets"] = {"types": ["spot"]}
+        spot["warnOnFetchOpenOrdersWithoutSymbol"] = False  # it raises, and is asked for on purpose
+    return spot

@@ -52,6 +52,19 @@ def test_what_was_closed_every_year_is_closed_later_too(name):
 
 
 @pytest.mark.parametrize("name", ["us20", "tech4"])
+def test_a_closure_that_bars_learned_by_had_is_known(name):
+    timestamps = stamps(name)
+    calendar = TradingCalendar.of(timestamps)
+    calendar.check(timestamps)
+    days = {str(day) for day in timestamps.astype("datetime64[D]")}
+    assert "2012-10-29" in calendar.closed and not days & set(calendar.closed)
+    with pytest.raises(DataError, match="2012-10-25"):
+        calendar.check(
+            timestamps[timestamps.astype("datetime64[D]") != np.datetime64("2012-10-25")]
+        )
+
+
+@pytest.mark.parametrize("name", ["us20", "tech4"])
 def test_a_bar_that_is_missing_is_found(name):
     timestamps = stamps(name)
     cut = int(0.6 * len(timestamps))

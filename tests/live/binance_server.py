@@ -169,11 +169,17 @@ class BinanceServer(Loopback):
         return rows[: int(form.get("limit", 500))]
 
     def tickers(self, form: dict[str, str]) -> Any:
-        return [
-            {"symbol": name, "lastPrice": levels[0][0], "closeTime": self.milliseconds()}
-            for name, levels in self.depth.items()
-            if name in json.loads(form["symbols"])
-        ]
+        """Of several symbols, or of one, which is no list."""
+        if "symbol" in form:
+            return self.ticker(form["symbol"])
+        return [self.ticker(name) for name in json.loads(form["symbols"])]
+
+    def ticker(self, name: str) -> Any:
+        return {
+            "symbol": name,
+            "lastPrice": self.depth[name][0][0],
+            "closeTime": self.milliseconds(),
+        }
 
     def account(self, _: dict[str, str]) -> Any:
         coins = sorted(set(self.free) | set(self.locked_coins))
@@ -270,7 +276,7 @@ class BinanceServer(Loopback):
         return [
             order_of(order)
             for order in self.orders
-            if order.status not in OVER and order.pair == form["symbol"]
+            if order.status not in OVER and order.pair == form.get("symbol", order.pair)
         ]
 
     def trades(self, form: dict[str, str]) -> Any:

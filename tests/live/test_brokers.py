@@ -49,7 +49,8 @@ def test_a_registered_one_is_found_with_an_exchange_behind_a_colon(monkeypatch):
     ("name", "words"),
     [
         ("alpacca", "no broker is called 'alpacca'.*did you mean 'alpaca'"),
-        ("", "no broker is called ''"),
+        ("", "no broker is called ''; there are simulated, alpaca, ccxt with an exchange"),
+        ("simulate", "did you mean 'simulated'"),
         (None, "a broker is named by text, got None"),
         ("ccxt", "name one, such as ccxt:binance"),
         ("ccxt:", "name one, such as ccxt:binance"),

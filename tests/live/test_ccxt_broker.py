@@ -325,6 +325,9 @@ def test_last_prices_are_told_by_our_symbols(server):
     broker = broker_of(server)
     assert broker.prices(SYMBOLS) == {"BTCUSDT": 20_000.0, "ETH/USDT": 1_000.0}
     assert server.asked[-1].form == {"symbols": '["BTCUSDT","ETHUSDT"]'}
+    broker._client.client.has["fetchTickers"] = False
+    assert broker.prices(SYMBOLS) == {"BTCUSDT": 20_000.0, "ETH/USDT": 1_000.0}
+    assert server.asked[-1].form == {"symbol": "ETHUSDT"}
 
 
 def test_what_tradable_gives_is_taken_as_it_is(server):
@@ -336,7 +339,11 @@ def test_what_tradable_gives_is_taken_as_it_is(server):
     require_equal_books(broker, server)
 
 
-def test_orders_of_others_are_told_and_lock_what_is_still_ours(server):
+@pytest.mark.parametrize("most", [0, 12])
+def test_orders_of_others_are_told_and_lock_what_is_still_ours(server, monkeypatch, most):
+    monkeypatch.setattr(ccxt_broker, "MOST_MARKETS", most)
+    server.free["BNB"] = Decimal(3)
+    server.rest("elsewhere", "BNBUSDT", "SELL", "2", "900")
     server.rest("by-hand", "BTCUSDT", "BUY", "0.1", "15000")
     broker = broker_of(server)
     account = broker.account(SYMBOLS)
@@ -496,8 +503,21 @@ def test_the_test_network_is_the_default_and_the_exchange_only_where_it_is_told(
     assert connect("binance", live=True).client.urls["api"]["private"] == (
         "https://api.binance.com/api/v3"
     )
-    with pytest.raises(ConfigError, match=r"ccxt:kraken has no test network.*simulated"):
-        connect("kraken")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "words"),
+    [
+        ("kraken", "ccxt:kraken has no test network: use the simulated broker"),
+        ("hyperliquid", "is opened with privateKey, walletAddress"),
+        ("zaif", "lacks fetchOrder in ccxt"),
+        ("bybit", "no FASTSIM_BYBIT_KEY and no FASTSIM_BYBIT_SECRET"),
+        ("okx", "no FASTSIM_OKX_KEY and no FASTSIM_OKX_SECRET and no FASTSIM_OKX_PASSWORD"),
+    ],
+)
+def test_what_an_exchange_lacks_is_said_before_anything_is_asked(exchange, words):
+    with pytest.raises(ConfigError, match=words):
+        connect(exchange)
 
 
 @pytest.mark.parametrize(
