@@ -36,7 +36,7 @@ FLOORS = {
     "live": ("agent", "backtest"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
     "adapters": ("env", "forecast", "agent", "backtest"),
-    "cli": ("experiment", "live"),
+    "cli": ("experiment", "live", "adapters"),
     "__main__": ("cli",),
 }
 """What each room may import, with all that those may."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +16,7 @@ from fastsim.backtest.picture import write_picture
 from fastsim.backtest.results import Results, read_results, save_results
 from fastsim.backtest.summary import mean_of_rest, summarize
 from fastsim.backtest.wording import metrics_table, percent, sharpe_sentence
+from fastsim.cli.engines import ENGINES
 from fastsim.cli.files import require_place
 from fastsim.config import configuration
 from fastsim.data.symbols import list_symbols
@@ -55,12 +55,12 @@ class RunCommand:
 
     def __call__(self, console: Console) -> None:
         """Play, show, write."""
-        if self.engine == "nautilus":
-            require_nautilus()
+        engine = ENGINES[self.engine]()
         name = Path(self.config.strategy).stem
         out = self.out or FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         _require_folder(out)
-        finish(backtest(self.config, progress=ProgressBars(console)), out, console)
+        results = backtest(self.config, engine=engine, progress=ProgressBars(console))
+        finish(results, out, console)
 
 
 @configuration(slots=False)
@@ -168,19 +168,6 @@ def show_results(results: Results, console: Console) -> None:
         _say(console, f"{said}, mean return {percent(trades.mean_return, 2)} before costs")
     for note in file.notes:
         _say(console, f"- {note}")
-
-
-def require_nautilus() -> None:
-    """Raise ConfigError: NautilusTrader is not installed, or is played from Python alone."""
-    if find_spec("nautilus_trader") is None:
-        raise ConfigError(
-            "--engine nautilus needs NautilusTrader, which is not installed: "
-            "pip install 'fastsim-rl[nautilus]'"
-        )
-    raise ConfigError(
-        "--engine nautilus is not played from the command line yet: in Python, "
-        "fastsim.adapters.nautilus.runs.backtest(agent, bars) does it"
-    )
 
 
 def _require_folder(out: Path) -> None:

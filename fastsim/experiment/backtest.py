@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from fastsim.backtest.benchmarks import BUY_AND_HOLD, benchmark_rules, replay_benchmarks
-from fastsim.backtest.history import History
+from fastsim.backtest.history import History, join
 from fastsim.backtest.results import About, Results, make_results
 from fastsim.backtest.strategies import Strategy
 from fastsim.data.dates import show_span
 from fastsim.experiment.notes import notes_of, rules_in_words
 from fastsim.experiment.replays import BENCHMARK, compare
-from fastsim.experiment.run_stage import is_run, run_source, run_stage
+from fastsim.experiment.run_stage import deployed, is_run, run_source, run_stage
 from fastsim.experiment.stage import (
     BacktestConfig,
     Stage,
@@ -31,8 +32,16 @@ FORECASTS = Path("runs") / "forecasts"
 """Where tables of forecasts are kept, as those of runs are."""
 
 
+Engine = Callable[[Stage], History]
+"""Who plays an agent in place of fastsim."""
+
+
 def backtest(
-    config: BacktestConfig, *, forecasts: Path = FORECASTS, progress: Progress = ON_STDERR
+    config: BacktestConfig,
+    *,
+    engine: Engine | None = None,
+    forecasts: Path = FORECASTS,
+    progress: Progress = ON_STDERR,
 ) -> Results:
     """Play a strategy through its bars, beside equal weight, buy and hold and every asset alone.
 
@@ -40,6 +49,8 @@ def backtest(
 
     Parameters
     ----------
+    engine
+        Who plays the agent in place of fastsim, which still plays all beside it.
     forecasts
         Folder where tables of forecasts are kept, but for a run's, which has its own.
 
@@ -50,7 +61,12 @@ def backtest(
     """
     with whole(progress, "backtest") as run:
         stage = make_stage(config, forecasts=forecasts, progress=run)
-        return results_of(stage, play_stage(stage, progress=run), config.strategy)
+        if engine is None:
+            return results_of(stage, play_stage(stage, progress=run), config.strategy)
+        if stage.agent is None and stage.who is not None and is_run(Path(config.strategy)):
+            stage = deployed(stage, Path(config.strategy))
+        others = replay_benchmarks(stage.tape, stage.rules, others=(stage.name,), progress=run)
+        return results_of(stage, join(engine(stage), others), config.strategy)
 
 
 def make_stage(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from fastsim.agent.agent import Agent
+from fastsim.data.source import load_bars
 from fastsim.experiment.config import read_run
 from fastsim.experiment.folder import policy_folder
 from fastsim.experiment.markets import Markets, load_markets
@@ -42,6 +44,17 @@ def run_stage(config: BacktestConfig, progress: Progress) -> Stage:
         run.data.source,
         (note,) if seen else (),
     )
+
+
+def deployed(stage: Stage, folder: Path) -> Stage:
+    """The same with the run's agent, and the bars that it is to look back on.
+
+    Raises
+    ------
+    CheckpointError
+        The run left no agent.
+    """
+    return stage._replace(agent=Agent.load(folder), bars=load_bars(read_run(folder).data))
 
 
 def _asked(markets: Markets, config: BacktestConfig) -> MarketTape:

@@ -80,7 +80,8 @@ class Stage(NamedTuple):
     rules: EnvConfig
     source: str
     notes: tuple[str, ...] = ()
-    agent: Agent | None = None  # of signals: its forecaster and settings
+    agent: Agent | None = None  # None of a benchmark, and of a run on its own bars
+    bars: Bars | None = None  # of the agent: all that are known up to the last close
 
 
 def is_strategy_file(strategy: str) -> bool:
@@ -141,7 +142,6 @@ def _agent_stage(
     if config.start is None:
         tape = _from_enough(tape, agent.bars_needed)
     tape = between(tape, config)
-    signals = hasattr(agent.decider, "signals")
     short = tape.first + 1 < agent.bars_needed
     note = (
         f"The first decisions look back on fewer than the {agent.bars_needed} bars that the "
@@ -149,12 +149,13 @@ def _agent_stage(
     )
     return Stage(
         agent.decider,
-        SIGNALS if signals else AGENT,
+        SIGNALS if hasattr(agent.decider, "signals") else AGENT,
         tape,
         config.rules(agent.rules),
         source,
         (note,) if short else (),
-        agent if signals else None,
+        agent,
+        bars,
     )
 
 

@@ -41,9 +41,9 @@ def tables_of(stage: Stage, history: History) -> dict[str, pl.DataFrame]:
     """Trades and bars, and of a strategy on signals what it was told and foresaw."""
     tape, column = stage.tape, history.column(stage.name)
     prices, bars = fill_prices(tape), bars_table(tape)
-    if stage.agent is None:
+    signals = getattr(stage.who, "signals", None)
+    if stage.agent is None or signals is None:
         return {"trades": trade_table(history, column, prices), "bars": bars}
-    signals = stage.agent.decider.signals  # type: ignore[attr-defined]
     plan = make_plan(tape, signals)
     rounds = find_rounds(tape, signals, plan)
     took = taken(rounds, tape)
