@@ -21,9 +21,10 @@ def agent_spec(
 ) -> AgentSpec | None:
     """What an agent needs to know that learns from these rows of the bars.
 
-    None where it sees how far its stops are, which only the books of an environment know.
+    None where it sees how far its stops are, or trades perpetual futures: entries and margins are
+    known to the books of an environment alone.
     """
-    if config.env.orders.brackets:
+    if config.env.closes_within:
         return None
     needed = config.tape.features.bars_needed(bars.timestamps)
     if forecaster is not None:

@@ -31,7 +31,7 @@ class Markets(NamedTuple):
     """The run's, with the dates at which its bars were cut."""
     worlds: FreshWorlds | None = None
     agent: AgentSpec | None = None
-    """What an agent that learns here needs to know; None of one that sees how far its stops are,
+    """What an agent that learns here needs to know; None of one that has stops or trades futures,
     which only the books of an environment know."""
 
     def part(self, name: Part) -> MarketTape:
