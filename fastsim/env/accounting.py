@@ -36,11 +36,9 @@ from fastsim.env.orders import Fill, OrderConfig, Wish, cut, rebalance
 from fastsim.env.perpetual import (
     Found,
     Liquidation,
-    Settlement,
     beyond_open,
     found_within,
     liquidation_of,
-    settlement_of,
     within_leverage,
 )
 from fastsim.market.conditions import Conditions
@@ -103,6 +101,16 @@ class Terms(NamedTuple):
     costs: tuple[Cost, ...] = ALWAYS
     margin: Margin | None = None
     """That of perpetual futures; None where spot is traded."""
+
+
+class Settlement(NamedTuple):
+    """What holding perpetual futures came to between two closes, in account currency."""
+
+    funding: Tensor  # [N]  paid; negative where it was received
+    liquidated: Tensor  # [N]  value of positions that were liquidated
+    liquidation_fee: Tensor  # [N]
+    insured: Tensor  # [N]
+    seized: Tensor  # [N, A]  trades of liquidations, at the fill and within the bar
 
 
 class Outcome(NamedTuple):
@@ -267,6 +275,16 @@ def advance(
         exits=exits,
         settlement=settlement_of(funding, at_open, within),
     )
+
+
+def settlement_of(
+    funding: Tensor | None, at_open: Liquidation | None, within: Liquidation | None
+) -> Settlement | None:
+    """What funding and liquidations come to together; None of spot."""
+    if funding is None or at_open is None or within is None:
+        return None
+    trade, value, fee, insured = (one + two for one, two in zip(at_open, within, strict=True))
+    return Settlement(funding, value, fee, insured, trade)
 
 
 def meet_margin(

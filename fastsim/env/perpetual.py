@@ -81,26 +81,6 @@ class Liquidation(NamedTuple):
     insured: Tensor  # [N]  loss beyond the margin, which the insurance fund bears
 
 
-class Settlement(NamedTuple):
-    """What holding perpetual futures came to between two closes, in account currency."""
-
-    funding: Tensor  # [N]  paid; negative where it was received
-    liquidated: Tensor  # [N]  value of positions that were liquidated
-    liquidation_fee: Tensor  # [N]
-    insured: Tensor  # [N]
-    seized: Tensor  # [N, A]  trades of liquidations, at the fill and within the bar
-
-
-def settlement_of(
-    funding: Tensor | None, at_open: Liquidation | None, within: Liquidation | None
-) -> Settlement | None:
-    """What funding and liquidations come to together; None of spot."""
-    if funding is None or at_open is None or within is None:
-        return None
-    trade, value, fee, insured = (one + two for one, two in zip(at_open, within, strict=True))
-    return Settlement(funding, value, fee, insured, trade)
-
-
 class Found(NamedTuple):
     """Which positions are closed within a bar and how, and at what price over that of the fill."""
 

@@ -101,7 +101,7 @@ def test_settings_go_through_yaml_and_come_to_the_market(data):
         ({"tape.funding": "nowhere.json"}, "nowhere.json: no such file"),
         ({"tape.tiers": "bars.parquet"}, "bars.parquet: not readable as JSON"),
         ({"env.perpetual.leverage": "100"}, "more than BTC/USDT is offered: at most 50"),
-        ({"env.perpetual.leverage": "0"}, 'set perpetual.leverage, or use action="signed"'),
+        ({"env.perpetual.leverage": "0"}, "set perpetual.leverage, or use --env.action signed"),
     ],
 )
 def test_what_cannot_be_is_one_line_on_the_command_line(data, capsys, change, part):

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastsim.config import BPS
-from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
+from fastsim.env.accounting import Account, Outcome, Portfolio, Settlement, lone, worth
 from fastsim.env.brackets import Exits, Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
@@ -25,7 +24,6 @@ from fastsim.env.impact import Displacement, undisturbed
 from fastsim.env.kernels import columns as c
 from fastsim.env.observe import Observation
 from fastsim.env.orders import Fill, OrderConfig
-from fastsim.env.perpetual import Settlement
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.randomize import DRAWN_COSTS
 from fastsim.env.reward import RewardMemory
@@ -369,7 +367,7 @@ def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = params.tape, params.config
     episode, reward, following = config.episode, config.reward, tape.next
-    randomize = config.randomize
+    randomize, margin = config.randomize, params.rules.terms.margin
     whole = {
         "action": getattr(c.ACTION, config.action),
         "reward": getattr(c.REWARD, reward.kind),
@@ -414,7 +412,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "target": config.orders.target,
         "trailing": config.orders.trailing,
         "leverage": config.perpetual.leverage,
-        "liquidation_fee": config.perpetual.liquidation_fee_bps * BPS,
+        "liquidation_fee": 0.0 if margin is None else margin.fee,
     }
     device = tape.device
     return Rules(
