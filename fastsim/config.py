@@ -285,7 +285,12 @@ def _check_names(cls: Any, mapping: Mapping[str, Any]) -> None:
             )
         inner = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
         if isinstance(value, Mapping) and len(inner) == 1:
-            _check_names(inner[0], value)
+            many = isinstance(get_origin(hints[name]), type) and issubclass(
+                get_origin(hints[name]), Mapping
+            )
+            for each in value.values() if many else (value,):
+                if isinstance(each, Mapping):
+                    _check_names(inner[0], each)
 
 
 def _as_float(value: Any) -> Any:

@@ -34,6 +34,10 @@ class ForecastError(FastsimError):
     """A forecast cannot be made: weights cannot be had, or the context or horizon does not fit."""
 
 
+class BrokerError(FastsimError):
+    """A broker cannot be reached, refuses its client, or says what cannot be."""
+
+
 def one_line(value: object, most: int | None = None) -> str:
     """What `value` says, in one line, cut after `most` characters."""
     text = " ".join(str(value).split())

@@ -7,6 +7,7 @@ must still be understood. Pages of how-tos are tried by `test_howto.py`.
 
 import ast
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ RUN = [block for block in BLOCKS if block.reason is None]
 PROGRAMS = [block for block in RUN if block.language == "python"]
 CONSOLES = [block for block in RUN if block.language == "console"]
 NOT_RUN = [block for block in BLOCKS if block.reason is not None]
-MARKS = 17
+MARKS = 23
 """Blocks that are not run."""
 INLINE = [(page, command) for page in PAGES for command in inline_commands(page)]
 UNDERSTOOD_ONLY = ("pip ", "make ", "git ")
@@ -44,6 +45,8 @@ def folder(tmp_path, monkeypatch):
     write_bars(sample_bars("tech4"), tmp_path / "bars.parquet")
     pl.read_parquet(tmp_path / "bars.parquet").write_csv(tmp_path / "my_bars.csv")
     save_yaml(TrainConfig(), tmp_path / "runs" / "NAME" / "config.yaml")
+    (tmp_path / "agents").mkdir()
+    shutil.copy(ROOT / "agents" / "strategy.yaml", tmp_path / "agents")
     return tmp_path
 
 

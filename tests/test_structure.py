@@ -32,10 +32,11 @@ FLOORS = {
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
     "learn": ("policy", "env"),
-    "agent": ("policy", "forecast"),
+    "agent": ("policy", "signals"),
+    "live": ("agent", "backtest"),
     "experiment": ("agent", "learn", "policy", "backtest", "forecast"),
-    "adapters": ("env", "forecast"),
-    "cli": ("experiment",),
+    "adapters": ("env", "forecast", "agent", "backtest"),
+    "cli": ("experiment", "live"),
     "__main__": ("cli",),
 }
 """What each room may import, with all that those may."""
@@ -105,7 +106,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
-        "optional |= {'sklearn', 'pettingzoo'};"
+        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars', 'nautilus_trader'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -15,6 +15,7 @@ import torch
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
+from fastsim.data.store import is_store_name, manifest_of
 from fastsim.errors import ConfigError
 from fastsim.extensions import is_reference
 from fastsim.market.tape import MarketTape
@@ -58,7 +59,7 @@ def bars_of(market: str | Path | DataConfig | Mapping[str, Any] | Bars) -> Bars:
             f"market must be a sample's name, a path, a DataConfig, Bars, a MarketTape or "
             f"FreshWorlds, got {type(market).__name__}"
         )
-    if is_reference(market.source):
+    if is_reference(market.source) and not is_store_name(market.source):
         return _read(market)  # whoever wrote the function may want it called every time
     return _kept(replace(market, symbols=tuple(market.symbols)), _stamp(market.source))
 
@@ -101,7 +102,7 @@ def _read(config: DataConfig) -> Bars:
 def _stamp(source: str) -> tuple[int, int] | None:
     """When a file was last written, and its size; None for what is no file."""
     try:
-        found = Path(source).stat()
+        found = (manifest_of(source) if is_store_name(source) else Path(source)).stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size

@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fastsim.agent.artifact import POLICY, AgentSpec, read_spec
-from fastsim.agent.books import Held, seen_of, trade_to
+from fastsim.agent.artifact import AgentSpec
+from fastsim.agent.books import Held, seen_of, stood
+from fastsim.agent.decision import Decision, decision_of
+from fastsim.agent.folder import load_parts
 from fastsim.agent.state import AgentState, BrokerAccount
-from fastsim.agent.window import checked_window
+from fastsim.agent.who import Moment, Who
+from fastsim.agent.window import checked_window, laid_out
 from fastsim.data.bars import Bars
-from fastsim.env.actions import ACTIONS
-from fastsim.env.observe import Observation, feature_columns
-from fastsim.errors import CheckpointError, ConfigError, DataError
-from fastsim.forecast.features import latest_features
+from fastsim.env.config import EnvConfig
+from fastsim.env.decide import Decider
 from fastsim.forecast.interface import Forecaster
-from fastsim.forecast.registry import load_ensemble
-from fastsim.market.tape import MarketTape, observed_tape
-from fastsim.policy.folder import load_policy
+from fastsim.market.tape import MarketTape, make_tape
 from fastsim.policy.network import Policy
-
-
-class Reasons(NamedTuple):
-    """What a decision came of."""
-
-    observation: Mapping[str, float]  # by column, `observation_names` of the environment
-    forecast: Mapping[str, float]  # those of them that a forecaster said
-    bounds: tuple[str, ...]  # of what was asked for and not given, in sentences
-
-
-class Decision(NamedTuple):
-    """What to hold from the next fill on."""
-
-    timestamp: np.datetime64  # of the last bar
-    weights: Mapping[str, float]  # by symbol, of the wealth after costs; the rest is cash
-    orders: Mapping[str, float]  # shares to buy (positive) and sell, at the last close's price
-    state: AgentState  # to be given to the next decision
-    why: Reasons
+from fastsim.progress import ON_STDERR, Progress
 
 
 class Agent:
-    """A policy with all that it needs to decide on bars it never saw.
+    """A policy, or a strategy, with all that it needs to decide on bars it never saw.
 
     Parameters
     ----------
     spec
         What it was made for.
-    policy
+    who
         Who decides.
     forecaster
         Whose forecasts it sees; None if it sees none.
@@ -64,15 +44,9 @@ class Agent:
         The forecaster is not the one that the agent learned by.
     """
 
-    def __init__(self, spec: AgentSpec, policy: Policy, forecaster: Forecaster | None) -> None:
-        key = "" if forecaster is None else forecaster.key
-        if key != spec.forecaster_key:
-            raise CheckpointError(
-                f"the agent learned by forecasts of {spec.forecaster_key or 'nobody'}, and these "
-                f"are of {key or 'nobody'}: install the version that it was trained with, or "
-                f"train anew"
-            )
-        self.spec, self.policy, self.forecaster = spec, policy, forecaster
+    def __init__(self, spec: AgentSpec, who: Who, forecaster: Forecaster | None) -> None:
+        spec.check_forecaster("" if forecaster is None else forecaster.key)
+        self.spec, self.who, self.forecaster = spec, who, forecaster
         self._rules = spec.env
 
     @classmethod
@@ -81,28 +55,34 @@ class Agent:
 
         Raises
         ------
+        ConfigError
+            There is no such folder.
         CheckpointError
             A file is missing or damaged, or the forecaster has changed.
         ForecastError
             The forecaster's weights cannot be had.
         """
-        folder = agent_folder(Path(folder))
-        spec = read_spec(folder)
-        policy = load_policy(folder / POLICY)
-        forecaster = None
-        if spec.forecasters:
-            forecaster = load_ensemble(
-                spec.forecasters,
-                spec.forecaster_weights or None,
-                precision=spec.forecast.precision,
-                implementation=spec.forecast.implementation,
-            )
-        return cls(spec, policy, forecaster)
+        return cls(*load_parts(Path(folder)))
+
+    @property
+    def decider(self) -> Decider:
+        """Who decides, as `replay` takes it: the policy, or the strategy."""
+        return self.who.decider
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides; ConfigError if it is a strategy that does."""
+        return self.who.policy
+
+    @property
+    def rules(self) -> EnvConfig:
+        """The rules that it was made for: actions, costs, orders."""
+        return self.spec.env
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """What it trades."""
-        return self.policy.spec.symbols
+        return self.who.symbols
 
     @property
     def bars_needed(self) -> int:
@@ -136,86 +116,58 @@ class Agent:
 
         Raises
         ------
+        ConfigError
+            It trades perpetual futures, whose margin an account does not tell.
         DataError
             Bars that are not what they have to be (`checked_window`), or no longer what they were
             (`AgentState.check`); an account in other symbols, or with nothing left.
         """
-        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns") if now is None else now
+        if self.rules.perpetual.trades:
+            raise ConfigError(
+                "this agent trades perpetual futures, and is not told yet what an account holds on "
+                "margin: replay it on a market with funding"
+            )
+        between = self._between(bars, state)
         window = checked_window(
-            bars, self.symbols, self.spec, self.bars_needed, now=now, closed=closed
+            bars, self.symbols, self.spec, self.bars_needed + between, now=now, closed=closed
         )
         if state is not None:
-            self._check_state(state)
             state.check(window)
         held = Held.of(account, self.symbols, window.close[-1])
-        after = AgentState.after(window, held.wealth, state)
-        tape = self.market(window)
-        if (
-            self._rules.initial_cash != after.initial_wealth
-        ):  # checking settings takes a millisecond
-            self._rules = replace(self._rules, initial_cash=after.initial_wealth)
-        seen = seen_of(held, after, tape, self._rules)
-        action = self.policy.act(tape, seen)
-        mode = ACTIONS.find(self.policy.spec.action)
-        weights = mode.weights(action, self.policy.spec.max_gross, None)[0].double().numpy()
-        shares = trade_to(weights, held, self.spec.env.costs) / window.close[-1]
-        if self.spec.env.orders.whole_shares:
-            shares = np.trunc(shares)
-        return Decision(
-            timestamp=window.timestamps[-1],
-            weights=dict(zip(self.symbols, weights.tolist(), strict=True)),
-            orders=dict(zip(self.symbols, shares.tolist(), strict=True)),
-            state=after,
-            why=self._reasons(tape, seen, action[0]),
-        )
+        tape = self.who.latest(window, self.spec, self.forecaster, 1 + between)
+        at_open = tape.fill == "next_open"
+        after, since = stood(held, window, state, self.rules, at_open=at_open)
+        rules = self._rules_from(after.initial_wealth)
+        seen = seen_of(held, since, after, tape, rules)
+        said = self.who.ask(Moment(tape, seen, rules, window.close[-1], state))
+        return decision_of(said, held, window, after, self.rules)
 
-    def market(self, window: Bars) -> MarketTape:
-        """The last bar of a window, with the features and forecasts that the policy sees."""
-        whole = observed_tape(window, self.spec.tape)
-        tape = replace(whole.take(slice(len(whole) - 1, None)), first=0, last=0)
-        if self.forecaster is None:
-            return tape
-        return tape.with_features(latest_features(whole, self.forecaster, self.spec.forecast))
+    def market_of(self, bars: Bars, folder: Path, *, progress: Progress = ON_STDERR) -> MarketTape:
+        """The market of these bars as the agent looks at it, to be replayed by `decider`.
 
-    def _check_state(self, state: AgentState) -> None:
-        if set(state.closes) != set(self.symbols):
-            raise DataError("the state is of an agent that trades other symbols: give its own")
+        Parameters
+        ----------
+        bars
+            Of all its symbols; others are left out.
+        folder
+            Where tables of forecasts are kept.
 
-    def _reasons(self, tape: MarketTape, seen: Observation, action: Tensor) -> Reasons:
-        names = (*feature_columns(tape.symbols, tape.feature_names), *self.policy.spec.portfolio)
-        shown = torch.cat([tape.known.features[0].flatten(), seen.portfolio[0]]).tolist()
-        observation = dict(zip(names, shown, strict=True))
-        forecast = {name: value for name, value in observation.items() if "forecast_" in name}
-        return Reasons(observation, forecast, self._bounds(action))
+        Raises
+        ------
+        DataError
+            A symbol or field is missing, or bars are too few.
+        """
+        tape = make_tape(laid_out(bars, self.symbols, self.spec), self.spec.tape)
+        return self.who.market(tape, self.spec, self.forecaster, folder, progress)
 
-    def _bounds(self, action: Tensor) -> tuple[str, ...]:
-        """What of an action [W] could not be given."""
-        spec = self.policy.spec
-        total, gross = float(action.clamp_min(0.0).sum()), float(action.abs().sum())
-        told = []
-        if spec.action == "weights":
-            if total > 1.0:
-                told.append(f"weights added up to {total:.3f}: scaled to 1")
-            below = int((action < 0).sum())
-            if below:
-                told.append(f"{below} weights were below 0: none is sold short")
-        elif spec.action == "signed":
-            if gross > spec.max_gross:
-                told.append(f"weights came to {gross:.3f} in gross: scaled to {spec.max_gross:g}")
-            if float(action.sum()) > 1.0:
-                told.append(f"weights added up to {float(action.sum()):.3f}: scaled to 1")
-        return tuple(told)
+    def _rules_from(self, wealth: float) -> EnvConfig:
+        """The rules, for an account that began with this wealth."""
+        if self._rules.initial_cash != wealth:  # checking settings takes a millisecond
+            self._rules = replace(self._rules, initial_cash=wealth)
+        return self._rules
 
-
-def agent_folder(folder: Path) -> Path:
-    """The agent's own folder, given that or the run's.
-
-    Raises
-    ------
-    ConfigError
-        There is no such folder.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name a run's, or its agent's")
-    inner = folder / "agent"
-    return inner if inner.is_dir() else folder
+    def _between(self, bars: Bars, state: AgentState | None) -> int:
+        """Bars between two decisions that matter to this one."""
+        if state is None or not self.who.asks_of_bars_between:
+            return 0
+        return max(0, int((bars.timestamps > state.last).sum()) - 1)

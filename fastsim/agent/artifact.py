@@ -1,7 +1,8 @@
 """An agent's folder: everything a decision needs and nothing else.
 
     agent.json            what it was made for: market, rules, forecaster, calendar
-    policy/               the policy with its own spec
+    policy/               the policy with its own spec, or else
+    strategy.json         the settings of a strategy on signals, and what it trades
     forecaster/           weights of forecasters that neither the package nor a hub has
 
 Files are JSON and safetensors, or a forecaster's own; loading runs no code of the first two.
@@ -25,6 +26,7 @@ from fastsim.market.tape import TapeConfig
 
 FORMAT = 1
 SPEC, POLICY, FORECASTER = "agent.json", "policy", "forecaster"
+STRATEGY = "strategy.json"
 
 
 @configuration
@@ -50,6 +52,15 @@ class AgentSpec:
     forecaster_key: str = ""
     """Of all of them as one: others would say other things."""
 
+    def check_forecaster(self, key: str) -> None:
+        """Raise CheckpointError unless a forecaster with this key is the one it was made for."""
+        if key != self.forecaster_key:
+            raise CheckpointError(
+                f"the agent learned by forecasts of {self.forecaster_key or 'nobody'}, and these "
+                f"are of {key or 'nobody'}: install the version that it was made with, or make "
+                f"it anew"
+            )
+
 
 def save_spec(folder: Path, spec: AgentSpec) -> None:
     """Write what an agent was made for into its folder, with the weights that are only here.
@@ -73,19 +84,26 @@ def read_spec(folder: Path) -> AgentSpec:
         It is missing, damaged or of another format.
     """
     path = folder / SPEC
-    try:
-        mapping = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no agent here; train first, or name its folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged, or no agent's ({one_line(error)})") from None
-    found = mapping.pop("format", None) if isinstance(mapping, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: no agent of format {FORMAT}, but of {found!r}")
+    mapping = read_json(path, "agent")
     try:
         return from_mapping(AgentSpec, _placed(mapping, folder))
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {one_line(error)}") from None
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """An object of this format in a file of an agent's; CheckpointError if it is not that."""
+    try:
+        mapping = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no {what} here; train first, or name its folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged, or no {what}'s ({one_line(error)})") from None
+    found = mapping.pop("format", None) if isinstance(mapping, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: no {what} of format {FORMAT}, but of {found!r}")
+    assert isinstance(mapping, dict)
+    return mapping
 
 
 def _kept(name: str, folder: Path) -> str:

@@ -1,30 +1,29 @@
-"""A broker's account in the terms of the environment: what is seen of it, and its orders."""
+"""A broker's account in the terms of the environment, and what is seen of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastsim.agent.entries import remembered_entries, since_entries
 from fastsim.agent.state import AgentState, BrokerAccount
-from fastsim.config import BPS
+from fastsim.data.bars import Bars
 from fastsim.env.accounting import Account, Portfolio
-from fastsim.env.brackets import entered_now
+from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import Episode
 from fastsim.env.impact import Displacement
 from fastsim.env.observe import Observation
 from fastsim.env.portfolio_columns import Standing, look, portfolio_columns
 from fastsim.errors import DataError
-from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape
 
 FloatArray = NDArray[np.float64]
-_SETTLED = 1e-13
-"""Of the wealth: what its cost is found to."""
 
 
 class Held(NamedTuple):
@@ -63,8 +62,19 @@ def _by_symbol(what: str, given: Mapping[str, float], symbols: tuple[str, ...]) 
     return np.array([given.get(symbol, 0.0) for symbol in symbols])
 
 
-def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -> Observation:
-    """What a policy sees of it at the one bar of a tape; `rules` begin with the initial wealth."""
+def stood(
+    held: Held, window: Bars, before: AgentState | None, rules: EnvConfig, *, at_open: bool
+) -> tuple[AgentState, Since]:
+    """What is to be remembered of an account at the last close of a window, and its entries."""
+    since = since_entries(held.holdings, window, before, rules.orders, at_open=at_open)
+    entries = remembered_entries(since, held.holdings, window.symbols)
+    return replace(AgentState.after(window, held.wealth, before), entries=entries), since
+
+
+def seen_of(
+    held: Held, since: Since, state: AgentState, tape: MarketTape, rules: EnvConfig
+) -> Observation:
+    """What is seen of it at a close, by its entries; `rules` begin with the initial wealth."""
     holdings = torch.from_numpy(held.holdings)[None]
     here, nothing = torch.zeros(1, dtype=torch.int64), holdings[:, :0]
     cash = holdings.new_tensor([held.cash])
@@ -73,7 +83,7 @@ def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -
         Displacement(nothing, nothing),
         torch.from_numpy(held.open_orders)[None] if rules.orders.carries else nothing,
         torch.zeros_like(cash),
-        entered_now(holdings, rules.orders),
+        since,
     )
     standing = Standing(
         account=account,
@@ -85,20 +95,3 @@ def seen_of(held: Held, state: AgentState, tape: MarketTape, rules: EnvConfig) -
     )
     columns = look(portfolio_columns(rules), standing, here[:, None][:, :0])
     return Observation(here, columns.to(tape.dtype))
-
-
-def trade_to(weights: FloatArray, held: Held, costs: CostConfig) -> FloatArray:
-    """Values to trade [A] so that weights [A] are exact after fee and half spread.
-
-    V+ = V - C(w V+ - h), by repetition: C changes by a small part of what V+ does.
-    """
-    fee, half_spread = BPS * costs.fee_bps, BPS * costs.half_spread_bps
-    buying = (1.0 + half_spread) * (1.0 + fee) - 1.0
-    selling = 1.0 - (1.0 - half_spread) * (1.0 - fee)
-    left, before = held.wealth, float("inf")
-    while abs(left - before) > _SETTLED * held.wealth:
-        before = left
-        trade = weights * left - held.holdings
-        left = held.wealth - float(np.where(trade > 0, buying, -selling) @ trade)
-    result: FloatArray = weights * left - held.holdings
-    return result

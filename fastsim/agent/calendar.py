@@ -1,4 +1,4 @@
-"""When bars are to be expected, by the rule that an agent's training bars kept."""
+"""When bars are to be expected: by the rule that training bars kept, or as an exchange says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsim.agent.exchange import is_session, require_exchange
 from fastsim.config import configuration
 from fastsim.data.dates import show
 from fastsim.errors import DataError
@@ -33,7 +34,8 @@ class TradingCalendar:
     """How bars followed one another in training. Gaps are in seconds, days in UTC.
 
     Bars of days fall on `weekdays`, but for holidays, which come back every year: on a date, which
-    a weekend moves to the day beside it; on the nth weekday of a month; so many days from Easter.
+    a weekend moves to the day beside it; on the nth weekday of a month; so many days from Easter;
+    and but for single days that never came back.
     """
 
     bar_seconds: float
@@ -50,11 +52,30 @@ class TradingCalendar:
     """Holidays by month, weekday and which of them, from 1; -1 is the month's last."""
     easter_days: tuple[int, ...] = ()
     """Holidays by days after Easter Sunday."""
+    closed: tuple[str, ...] = ()
+    """Further days without a bar in training, such as those of a storm, as ISO dates."""
+    exchange: str | None = None
+    """Whose own calendar says on which days there are bars, such as XNYS, in place of weekdays and
+    holidays that were learned."""
 
     @classmethod
-    def of(cls, timestamps: Stamps) -> TradingCalendar:
-        """What bars at `timestamps` [T] kept to."""
+    def of(cls, timestamps: Stamps, exchange: str | None = None) -> TradingCalendar:
+        """What bars at `timestamps` [T] kept to; those of an exchange, if one is named.
+
+        Raises
+        ------
+        ConfigError
+            There is no calendar of this exchange, or no package that has it.
+        DataError
+            The exchange was closed on a day that has a bar, or bars are longer than a day.
+        """
         gaps, days = _gaps(timestamps), _days(timestamps)
+        if exchange is not None:
+            if float(np.median(gaps)) > DAILY:
+                raise DataError(
+                    f"the calendar of {exchange} is of days, and bars are longer: name none"
+                )
+            require_exchange(exchange, set(days.tolist()))
         within = gaps[np.diff(days) == np.timedelta64(0, "D")]
         seconds = float(np.median(gaps))
         weekdays = tuple(sorted({day.weekday() for day in days.tolist()}))
@@ -64,6 +85,7 @@ class TradingCalendar:
             longest_gap=float(gaps.max()),
             longest_gap_in_a_day=float(within.max(initial=0.0)),
             weekdays=weekdays,
+            exchange=exchange,
             **({} if kept is None else kept.usual()),
         )
 
@@ -78,7 +100,7 @@ class TradingCalendar:
         gaps, days = _gaps(timestamps), _days(timestamps)
         for row in (np.flatnonzero(gaps <= 0) + 1)[:1].tolist():
             self._refuse_order(timestamps, row)
-        usual = [number in self.weekdays for number in range(7)]
+        usual = [self.exchange is not None or number in self.weekdays for number in range(7)]
         skipped = np.busday_count(days[:-1] + 1, days[1:], weekmask=usual)  # weekdays between
         most = np.where(np.diff(days) > 0, self.longest_gap, self.longest_gap_in_a_day)
         suspect = (gaps > SLACK * most) | (skipped > 0)
@@ -97,6 +119,8 @@ class TradingCalendar:
                 f"there is no bar of {missing[0]}, between {show(before)} and {show(after)}: fetch "
                 f"it, or name {missing[0]} among the days that were `closed`"
             )
+        if self.exchange is not None and days[0] < days[1]:
+            return  # it was closed in between
         gap = float((after - before) / np.timedelta64(1, "s"))
         most = self.longest_gap if days[0] < days[1] else self.longest_gap_in_a_day
         if gap > SLACK * most and not set(between) & set(closed):
@@ -144,7 +168,11 @@ class TradingCalendar:
 
     def _is_expected(self, day: date, closed: Collection[date]) -> bool:
         """Whether there should be a bar on this day."""
-        if day.weekday() not in self.weekdays or day in closed:
+        if day in closed or day.isoformat() in self.closed:
+            return False
+        if self.exchange is not None:
+            return is_session(self.exchange, day)
+        if day.weekday() not in self.weekdays:
             return False
         weekday_keys = {(day.month, day.weekday(), nth) for nth in _which(day)}
         near = [day]
@@ -180,7 +208,7 @@ class _Holidays:
         self.missing = {day for day in self.days if day not in had}
 
     def usual(self) -> dict[str, Any]:
-        """Holidays by date, by weekday of a month, and by distance from Easter."""
+        """Holidays by date, by weekday of a month and by distance from Easter, and other days."""
         left, found = set(self.missing), {}
         for name, keys in (
             ("easter_days", lambda day: [(day - easter(day.year)).days]),
@@ -188,7 +216,7 @@ class _Holidays:
             ("dates", lambda day: [(day.month, day.day)]),
         ):
             found[name] = tuple(sorted(self._usual(keys, left)))
-        return found
+        return found | {"closed": tuple(day.isoformat() for day in sorted(left))}
 
     def _usual(self, keys: Callable[[date], list[Any]], left: set[date]) -> Iterator[Any]:
         """Keys whose days are holidays, the surest first; what they explain leaves `left`."""

@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.config import configuration, from_mapping, to_mapping, write_whole
+from fastsim.config import configuration, from_mapping, require_between, to_mapping, write_whole
 from fastsim.data.bars import Bars
+from fastsim.data.compare import difference
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import ConfigError, DataError, one_line
 
 FORMAT = 1
 REMEMBERED = 32
 """Bars whose closes are remembered, to tell at the next decision what has changed in them."""
-ALIKE = 1e-6
-"""What closes of one bar may differ by, relatively: vendors round."""
 
 
 @configuration
@@ -45,6 +44,50 @@ class BrokerAccount:
 
 
 @configuration
+class Position:
+    """A position that a strategy has entered, and what ends it. Prices are adjusted ones."""
+
+    side: int
+    """1 long, -1 short."""
+    stop: float | None
+    target: float | None
+    distance: float
+    """From the entry to the stop, a fraction."""
+    bars: int
+    """Closes since it was decided on."""
+    close: float
+    """That of the last bar, by which levels are told where prices are adjusted anew."""
+
+    def __post_init__(self) -> None:
+        if self.side not in (-1, 1):
+            raise ConfigError(f"Position.side must be 1 or -1, got {self.side!r}")
+        require_between(self, "distance", 0)
+        require_between(self, "bars", 0)
+        require_between(self, "close", 0, open_low=True)
+        for name in ("stop", "target"):
+            if getattr(self, name) is not None:
+                _require_number(f"Position.{name}", getattr(self, name))
+
+
+@configuration
+class Entry:
+    """How a position stands to its entry, where stops and targets are the environment's."""
+
+    value: float
+    """Of what is held at the last close, signed, account currency."""
+    entry: float
+    """That close over the mean price at which it was entered."""
+    best: float | None = None
+    """That close over the best since; None where nothing trails."""
+
+    def __post_init__(self) -> None:
+        _require_number("Entry.value", self.value)
+        require_between(self, "entry", 0, open_low=True)
+        if self.best is not None:
+            require_between(self, "best", 0, open_low=True)
+
+
+@configuration
 class AgentState:
     """What an agent remembers: one JSON object."""
 
@@ -58,6 +101,10 @@ class AgentState:
     """Of these bars by symbol."""
     decisions: int = 1
     """How many it has made."""
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    """What a strategy has entered, by symbol."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """What is held, by symbol, where the environment has stops or targets."""
 
     def __post_init__(self) -> None:
         for name in ("initial_wealth", "peak_wealth"):
@@ -88,12 +135,19 @@ class AgentState:
             decisions=1 if before is None else before.decisions + 1,
         )
 
+    @property
+    def last(self) -> np.datetime64:
+        """The last bar that it decided by."""
+        return iso_stamp(self.timestamps[-1], "timestamps")
+
     def check(self, bars: Bars) -> None:
         """Raise DataError, naming the first difference, unless these bars go on from those known.
 
         They may begin later, have to hold all bars that are known from there on, with the closes
         that they had, and end after the last of them.
         """
+        if set(self.closes) != set(bars.symbols):
+            raise DataError("the state is of an agent that trades other symbols: give its own")
         known = np.array([iso_stamp(text, "timestamps") for text in self.timestamps])
         last = known[-1]
         if bars.timestamps[-1] <= last:
@@ -146,17 +200,16 @@ def _check_closes(
     now: NDArray[np.float64],
 ) -> None:
     """Raise DataError where closes [K] are no longer what they were."""
-    ratio = now / before
-    off = np.abs(ratio - 1.0) > ALIKE
-    if not off.any():
+    found = difference(before, now)
+    if found is None:
         return
-    if off.all() and np.ptp(ratio) <= ALIKE * abs(ratio[0]):
+    if found.factor is not None and found.bars == len(now):
         raise DataError(
-            f"closes of {symbol} are {ratio[0]:.6g} times what they were at the last decision: "
+            f"closes of {symbol} are {found.factor:.6g} times what they were at the last decision: "
             f"they were adjusted anew, for a split or a dividend; adjust shares held and the state "
             f"alike"
         )
-    first = int(off.argmax())
+    first = found.first
     raise DataError(
         f"the close of {symbol} on {show(stamps[first])} is {now[first]:.6g} and was "
         f"{before[first]:.6g} at the last decision: data were revised, or adjusted otherwise"

@@ -82,7 +82,7 @@ def equity_chart(history: History, bold: Sequence[int]) -> Chart:
     faint = _evenly(others, growth[-1])
     of_all = f"{len(faint)} of " if len(faint) < len(others) else ""
     chart = Chart.along(DATES, hovermode="closest")
-    dates = _dates(history.timestamps)
+    dates = written_dates(history.timestamps)
     hover = "%{meta}<br>%{x}: %{y:.4~f}<extra></extra>"
     most = min(MAX_POINTS, MAX_FAINT_POINTS // max(1, len(faint)))
     rows, levels = _extremes(growth[:, faint], most)
@@ -159,7 +159,7 @@ def turnover_chart(history: History, focus: int, window: int) -> Chart:
     """
     turnover = to_array(history.turnover[:, focus])  # [T]
     bins = Bins.of(len(turnover), MAX_POINTS)
-    dates = _dates(history.timestamps)[1:][bins.ends]
+    dates = written_dates(history.timestamps)[1:][bins.ends]
     window = min(window, len(turnover) // 4)
     chart = Chart.along(DATES)
     steps = bins.mean(turnover)
@@ -258,7 +258,7 @@ def _log_range(growth: FloatArray) -> list[float]:
 
 def _from_start(history: History, bins: Bins) -> NDArray[np.str_]:
     """Dates of the first decision and of the end of each bin of steps."""
-    dates = _dates(history.timestamps)
+    dates = written_dates(history.timestamps)
     return np.concatenate([dates[:1], dates[1:][bins.ends]])
 
 
@@ -278,7 +278,7 @@ def _from_nothing_to(chart: Chart, highest: float, title: str) -> None:
     chart.y_axis.update(tickformat=".3~p", title={"text": title}, range=[0.0, most])
 
 
-def _dates(timestamps: NDArray[np.datetime64]) -> NDArray[np.str_]:
+def written_dates(timestamps: NDArray[np.datetime64]) -> NDArray[np.str_]:
     """Write dates as plotly reads them, as precisely as they differ: to the day at least."""
     for unit in ("D", "m", "s"):
         if (timestamps.astype(f"datetime64[{unit}]") == timestamps).all():

@@ -1,4 +1,4 @@
-"""A history as files for programs: long Parquet tables."""
+"""A history as files for programs, and back: long Parquet tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.backtest.history import History, check_history, check_names, unlike
+from fastsim.backtest.history import Alone, History, check_history, check_names, unlike
 from fastsim.config import write_whole
-from fastsim.errors import ConfigError
+from fastsim.errors import ConfigError, DataError
 
 CASH = "cash"
 
@@ -47,6 +47,60 @@ def save_history(history: History, folder: Path) -> None:
     _write_parquet(folder / "equity.parquet", equity)
     _write_parquet(folder / "costs.parquet", costs)
     _write_parquet(folder / "weights.parquet", _weights(history, dates[1:]))
+
+
+def read_history(
+    equity: pl.DataFrame, weights: pl.DataFrame, costs: pl.DataFrame, *, label: str
+) -> History:
+    """The history that `save_history` wrote as these tables; what was refused is not in them.
+
+    Raises
+    ------
+    DataError
+        They lack a column or rows, or do not fit together; `label` says whose they are.
+    """
+    for name, table, columns in (
+        ("equity", equity, ("date", "strategy", "wealth")),
+        ("weights", weights, ("date", "strategy", "asset", "weight")),
+        ("costs", costs, ("date", "strategy", "turnover")),
+    ):
+        missing = [column for column in columns if column not in table.columns]
+        if missing or table.is_empty():
+            lacks = f"no column {missing[0]!r}" if missing else "no rows"
+            raise DataError(f"{label}: the table of {name} has {lacks}: write it anew")
+    names = tuple(equity["strategy"].cast(pl.String).unique(maintain_order=True))
+    stamps = equity["date"].unique(maintain_order=True).to_numpy()
+    steps, count = len(stamps) - 1, len(names)
+    first = weights.filter(pl.col("date") == weights["date"][0])
+    each = first["strategy"].cast(pl.String).value_counts().rows()
+    width = max(rows for _, rows in each)
+    whole = sum(rows == width for _, rows in each)
+    labels = first["asset"].cast(pl.String).to_list()
+    symbols = tuple(labels[: width - 1])
+    singles = labels[whole * width :: 2]
+    parts = [name for name in costs.columns if name not in ("date", "strategy", "turnover")]
+    try:
+        held = _numbers(weights["weight"], steps, whole * width + 2 * len(singles))
+        history = History(
+            names=names,
+            symbols=symbols,
+            timestamps=stamps,
+            wealth=_numbers(equity["wealth"], steps + 1, count),
+            weights=held[:, : whole * width].reshape(steps, whole, width),
+            turnover=_numbers(costs["turnover"], steps, count),
+            costs={part: _numbers(costs[part], steps, count) for part in parts},
+            alone=Alone(
+                tuple(symbols.index(name) for name in singles), held[:, whole * width :: 2]
+            ),
+        )
+        check_history(history)
+    except (ConfigError, DataError, RuntimeError, ValueError) as error:
+        raise DataError(f"{label}: tables that do not fit together ({error})") from None
+    return history
+
+
+def _numbers(column: pl.Series, rows: int, width: int) -> Tensor:
+    return torch.from_numpy(column.to_numpy(writable=True)).reshape(rows, width)
 
 
 def _rows(

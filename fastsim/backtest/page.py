@@ -80,7 +80,7 @@ def charts_html(charts: Mapping[str, tuple[Chart, int]]) -> dict[str, str]:
     """
     shared: list[Any] = []
     elements = {name: _element(name, *chart, shared) for name, chart in charts.items()}
-    return {"dates": f"<script>const dates = {_script(shared)};</script>"} | elements
+    return {"dates": f"<script>const dates = {as_script(shared)};</script>"} | elements
 
 
 def _element(name: str, chart: Chart, height: int, shared: list[Any]) -> str:
@@ -91,7 +91,7 @@ def _element(name: str, chart: Chart, height: int, shared: list[Any]) -> str:
         if trace["x"] not in shared:
             shared.append(trace["x"])
         traces.append(trace | {"x": shared.index(trace["x"])})
-    data, layout, config = map(_script, (traces, chart.layout, CONFIG))
+    data, layout, config = map(as_script, (traces, chart.layout, CONFIG))
     return (
         f'<div id="{name}" class="plotly-graph-div" style="height: {height}px"></div>\n'
         f'<script>Plotly.newPlot("{name}", {data}.map((trace) => ({{...trace, '
@@ -109,7 +109,7 @@ def chart_page(chart: Chart, title: str, height: int = 600) -> str:
     )
 
 
-def _script(part: Any) -> str:
+def as_script(part: Any) -> str:
     """A value as JavaScript that can stand in a page."""
     text = json.dumps(part, separators=(",", ":"), ensure_ascii=False, default=_numbers)
     for character in "<>&\u2028\u2029":

@@ -47,6 +47,16 @@ class Row(NamedTuple):
     kind: str = ""  # its CSS class
 
 
+class Section(NamedTuple):
+    """A part of the page that not every report has."""
+
+    title: str
+    explain: str
+    header: Sequence[str] = ()  # of a table, if there is one
+    rows: Sequence[Row] = ()
+    html: str = ""  # made by us, escaped already
+
+
 class Pair(NamedTuple):
     """Columns of the history: the strategy a report is about, and the one it is held against."""
 
@@ -65,6 +75,8 @@ def write_report(
     interval: Interval | None = None,
     notes: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
+    sections: Sequence[Section] = (),
+    periods_per_year: float | None = None,
 ) -> None:
     """Write one HTML file that needs nothing else: no network, no folder beside it.
 
@@ -85,6 +97,10 @@ def write_report(
         was ruined, is said after them.
     settings
         What the run was made with, shown as a table.
+    sections
+        Parts of the page beside its usual ones.
+    periods_per_year
+        Steps a year, where the history does not know the whole calendar.
 
     Raises
     ------
@@ -96,7 +112,7 @@ def write_report(
     if path.is_dir():
         raise ConfigError(f"a report is written to a file, {path} is a folder: add a name to it")
     pair = Pair(history.column(focus, "focus"), history.column(benchmark, "benchmark"))
-    periods = history.steps_per_year
+    periods = periods_per_year or history.steps_per_year
     summary = summarize(history, periods_per_year=periods)
     bold, rest = _metrics(history, summary, pair)
     years = monthly_returns(history, focus)
@@ -120,6 +136,7 @@ def write_report(
         strongest=_strongest(years),
         costs=_costs(history, summary, pair),
         settings=settings or {},
+        sections=sections,
         charts=_charts(history, pair, periods),
         plotly_js=plotly_script(),
     )

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.backtest.benchmarks import benchmark_rules
+from fastsim.backtest.benchmarks import BENCHMARKS, benchmark_rules
 from fastsim.backtest.history import History
 from fastsim.backtest.replay import replay
 from fastsim.backtest.simplex import maximize_growth, minimize_quadratic, project_simplex
@@ -28,7 +28,7 @@ from fastsim.data.dates import show_day
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
-from fastsim.errors import ConfigError, DataError
+from fastsim.errors import ConfigError, DataError, did_you_mean
 from fastsim.market.tape import MarketTape
 
 
@@ -356,6 +356,35 @@ def classic_strategies() -> list[Strategy]:
         Trailing(name="minimum variance", method="minimum_variance"),
         Trailing(name="mean-variance", method="mean_variance"),
     ]
+
+
+def strategy_named(name: str) -> Strategy | str:
+    """The classic strategy of this name, whatever its case and spaces: "buy-and-hold" too.
+
+    Of those that are played beside every other, in `BENCHMARKS`, the name itself.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or scikit-learn is not installed and it may be one that needs it.
+    """
+    for known in BENCHMARKS:
+        if spelled(known) == spelled(name):
+            return known
+    strategies = {strategy.name: strategy for strategy in classic_strategies()}
+    for known, strategy in strategies.items():
+        if spelled(known) == spelled(name):
+            return strategy
+    names = dict.fromkeys((*BENCHMARKS, *strategies))
+    raise ConfigError(
+        f"{name!r} is neither the folder of a run or an agent, nor a .yaml file, nor one of "
+        f"{', '.join(names)}{did_you_mean(name, names)}"
+    )
+
+
+def spelled(name: str) -> str:
+    """Letters and digits of a name alone, small."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def hindsight_bounds(tape: MarketTape) -> list[Strategy]:

@@ -24,15 +24,27 @@ COMMANDS = {
     ("evaluate",): "train:EvaluateCommand",
     ("ablate",): "train:AblateCommand",
     ("decide",): "decide:DecideCommand",
+    ("agent",): "agent:AgentCommand",
+    ("agent", "make"): "agent:MakeCommand",
+    ("agent", "show"): "agent:ShowCommand",
+    ("backtest",): "backtest:BacktestCommand",
+    ("backtest", "quick-test"): "backtest:QuickTestCommand",
+    ("backtest", "run"): "backtest:RunCommand",
+    ("backtest", "list-symbols"): "backtest:SymbolsCommand",
+    ("backtest", "report"): "backtest:ReportCommand",
     ("data",): "data:DataCommand",
     ("data", "list"): "data:ListCommand",
     ("data", "check"): "data:CheckCommand",
     ("data", "fetch"): "data:FetchCommand",
+    ("data", "update"): "data:UpdateCommand",
     ("data", "facts"): "data:FactsCommand",
     ("models",): "models:ModelsCommand",
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("paper",): "paper:PaperCommand",
+    ("paper", "run"): "paper:RunCommand",
+    ("paper", "status"): "paper:StatusCommand",
     ("export",): "export:ExportCommand",
     ("doctor",): "doctor:DoctorCommand",
 }
@@ -52,9 +64,13 @@ def parse(arguments: Sequence[str]) -> Any:
     name, rest = tuple(arguments[:1]), list(arguments[1:])
     if name not in COMMANDS:
         return parsed(lambda: tyro.cli(_any_command(), prog="fastsim", args=arguments))
+    if tuple(arguments[:2]) == ("agent", "make"):
+        return _made(arguments[2:])
     command, usual = command_of(name), {}
     if name[0] in OF_A_RUN:
         rest = respelled_flags(rest)
+    if rest[:1] == ["update"] and name == ("data",):
+        rest = resolve_name("fastsim.cli.store").gathered(rest)
     if name == ("train",):
         usual["default"] = command(run=_configured(rest))
     return parsed(lambda: tyro.cli(command, prog=f"fastsim {name[0]}", args=rest, **usual))
@@ -70,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = command_of(next(name for name in words if name in COMMANDS))
     with one_line_errors("fastsim", command, "`fastsim train --resume RUN` goes on"):
         parse(arguments)(console)
+
+
+def _made(arguments: Sequence[str]) -> Any:
+    """`fastsim agent make`, whose options change what a file says."""
+    command = command_of(("agent", "make"))
+    usual = command.usual(arguments)
+    return parsed(
+        lambda: tyro.cli(command, prog="fastsim agent make", args=arguments, default=usual)
+    )
 
 
 def _any_command() -> Any:

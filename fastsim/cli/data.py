@@ -1,4 +1,4 @@
-"""`fastsim data`: list, check, download or measure bars."""
+"""`fastsim data`: list, check, download, keep or measure bars."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor
 
 from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.cli.store import UpdateCommand, summary
 from fastsim.config import configuration, require_between
 from fastsim.data.bars import Bars
 from fastsim.data.checks import CheckConfig
@@ -22,6 +23,7 @@ from fastsim.data.dates import show_span
 from fastsim.data.read import write_bars
 from fastsim.data.sample import SAMPLES
 from fastsim.data.source import DataConfig, read_source
+from fastsim.data.store import known_stores
 from fastsim.data.vendors import BarRequest, fetch
 from fastsim.synthetic.facts import Facts, complete_closes, stylised_facts
 from fastsim.synthetic.models import fit
@@ -32,13 +34,15 @@ SYMBOLS = 24
 
 @configuration(slots=False)
 class ListCommand:
-    """List the data that comes with fastsim."""
+    """List the data that comes with fastsim, and the stores in `stores/`."""
 
     def __call__(self, console: Console) -> None:
-        """Show every sample with its extent."""
+        """Show every sample and every store with its extent."""
         for name, description in SAMPLES.items():
             console.print(f"[bold]{name}[/bold]: {description}", highlight=False)
             describe(read_source(DataConfig(source=name)), console)
+        for folder in known_stores():
+            console.print(f"store:{summary(folder)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @configuration(slots=False)
@@ -46,7 +50,7 @@ class CheckCommand:
     """Read bars, say what is in them, and keep them as Parquet if asked to."""
 
     source: tyro.conf.Positional[str]
-    """A sample's name, or a CSV or Parquet file."""
+    """A sample's name, a CSV or Parquet file, or store:NAME."""
     repair: bool = False
     """Mend what can be mended, and say how often."""
     reading: HowToRead = field(default_factory=Reading)
@@ -106,7 +110,7 @@ class FactsCommand:
     """Measure the stylised facts of bars, and of models fitted to them."""
 
     source: tyro.conf.Positional[str]
-    """A sample's name, or a CSV or Parquet file."""
+    """A sample's name, a CSV or Parquet file, or store:NAME."""
     model: tuple[str, ...] = ()
     """Synthetic models to put beside it: gbm, heston, merton, garch, sv, regimes, bootstrap, or
     your own as package.module:object."""
@@ -139,13 +143,14 @@ DataAction = (
     Annotated[ListCommand, tyro.conf.subcommand("list", prefix_name=False)]
     | Annotated[CheckCommand, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[FetchCommand, tyro.conf.subcommand("fetch", prefix_name=False)]
+    | Annotated[UpdateCommand, tyro.conf.subcommand("update", prefix_name=False)]
     | Annotated[FactsCommand, tyro.conf.subcommand("facts", prefix_name=False)]
 )
 
 
 @configuration(slots=False)
 class DataCommand:
-    """List, check, download or measure bars."""
+    """List, check, download, keep or measure bars."""
 
     action: Annotated[DataAction, tyro.conf.arg(name="")]
 

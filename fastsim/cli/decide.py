@@ -11,8 +11,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fastsim.agent.agent import Agent, Decision
+from fastsim.agent.agent import Agent
+from fastsim.agent.decision import Decision
 from fastsim.agent.state import AgentState, BrokerAccount
+from fastsim.agent.who import Signal
 from fastsim.cli.files import HowToRead, Reading, require_place
 from fastsim.config import configuration, from_mapping
 from fastsim.data.bars import Bars
@@ -30,7 +32,7 @@ class DecideCommand:
     agent: tyro.conf.Positional[Path]
     """Folder of a run, or of its agent."""
     source: tyro.conf.Positional[str]
-    """Bars up to the last that has closed: a CSV or Parquet file, or a sample's name."""
+    """Bars up to the last that has closed: a CSV or Parquet file, a sample, or store:NAME."""
     account: Path | None = None
     """JSON of what is held: {"cash": 1000, "shares": {"KO": 10}, "open_orders": {"KO": 5}}."""
     cash: float | None = None
@@ -88,6 +90,8 @@ def as_json(decision: Decision) -> dict[str, object]:
         "forecast": dict(decision.why.forecast),
         "observation": dict(decision.why.observation),
         "bounds": list(decision.why.bounds),
+        "holds": decision.holds,
+        "signals": {name: signal._asdict() for name, signal in decision.why.signals.items()},
     }
 
 
@@ -109,8 +113,26 @@ def show_decision(decision: Decision, bars: Bars, account: BrokerAccount, consol
     seen = decision.why.observation
     for name in sorted(seen, key=lambda name: -abs(seen[name]))[:MOST]:
         console.print(f"- {name} = {seen[name]:.3f}", highlight=False, markup=False)
+    for symbol, signal in decision.why.signals.items():
+        console.print(f"- {_in_words(symbol, signal)}", highlight=False, markup=False)
     for bound in decision.why.bounds:
         console.print(f"- {bound}", highlight=False, markup=False)
+
+
+def _in_words(symbol: str, signal: Signal) -> str:
+    """One line of what was read of an asset and is held of it."""
+    sure = (
+        "nothing forecast" if signal.confidence is None else f"confidence {signal.confidence:.3f}"
+    )
+    levels = [
+        f"{name} {price:,.4f}"
+        for name, price in (("stop", signal.stop), ("target", signal.target))
+        if price is not None
+    ]
+    regime = signal.regime or "regime unknown"
+    return ", ".join(
+        [f"{symbol}: signal {signal.direction}", sure, regime, f"held {signal.held}", *levels]
+    )
 
 
 def _day(text: str) -> date:

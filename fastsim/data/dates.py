@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,11 @@ def iso_stamp(text: str, name: str) -> np.datetime64:
     except (TypeError, ValueError):
         return iso_date(text, name)
     return np.datetime64(moment, "ns")
+
+
+def utc_now() -> np.datetime64:
+    """What time it is."""
+    return np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns")
 
 
 def check_range(

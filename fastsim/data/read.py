@@ -112,6 +112,24 @@ def bars_from_table(
     return replace(bars, doubts=(*bars.doubts, *jumps_like_splits(bars)))
 
 
+def symbols_of_table(table: Table) -> tuple[str, ...]:
+    """The symbols of a table, in its order, whatever its prices are like; none if it names none.
+
+    Raises
+    ------
+    DataError
+        It is no table of bars.
+    """
+    try:
+        columns.require_unique(table.frame.columns)
+        roles = _layout(columns.tidy(table.frame)).roles
+        if "close" in roles and "symbol" not in roles:
+            return ()
+        return _raw_bars(table.frame, None).symbols
+    except DataError as error:
+        raise DataError(f"{table.label}: {error}") from None
+
+
 def as_table(source: Source | Bars, label: str) -> Table:
     """A table of what someone's function gave, bars or what `read_bars` reads, under this name.
 

@@ -12,6 +12,7 @@ from fastsim.data.dates import check_range
 from fastsim.data.doubts import tell
 from fastsim.data.read import as_table, bars_from_table
 from fastsim.data.sample import SAMPLES, sample_table
+from fastsim.data.store import Store, is_store_name
 from fastsim.data.tables import FILE_TYPES, Table, is_file_name, load_table
 from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import import_object, is_reference
@@ -23,7 +24,7 @@ class DataConfig:
 
     source: str = "us20"
     """The name of a built-in data set, a path to .csv, .csv.gz or .parquet, or a function of your
-    own, "package.module:function", that gives bars or a frame of them."""
+    own, "package.module:function", that gives bars or a frame of them, or "store:NAME"."""
     symbols: tuple[str, ...] = ()
     """Symbols to keep, in this order; none means all."""
     num_assets: int | None = None
@@ -75,18 +76,9 @@ def read_source(config: DataConfig) -> Bars:
     DataError
         The source is neither built in nor a file, or a function that fails; or as `read_bars`.
     """
-    if config.source in SAMPLES:
-        table = sample_table(config.source)
-    elif is_file_name(config.source) or Path(config.source).exists():
-        table = load_table(config.source)
-    elif is_reference(config.source):
-        table = _imported(config.source)
-    else:
-        raise DataError(
-            f"unknown data source {config.source!r}: use one of {', '.join(SAMPLES)}, a path "
-            f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), or package.module:function"
-        )
-    checks = CheckConfig.repairing() if config.repair else CheckConfig()
+    table = source_table(config.source)
+    kept = is_store_name(config.source) and Store.open(config.source).spec.repair
+    checks = CheckConfig.repairing() if config.repair or kept else CheckConfig()
     if config.ignore_volume:
         checks = replace(checks, zero_volume="drop")
     bars = bars_from_table(
@@ -98,6 +90,23 @@ def read_source(config: DataConfig) -> Bars:
         end=config.end,
     )
     return replace(bars, doubts=()) if config.source in SAMPLES else bars  # what they hold is known
+
+
+def source_table(source: str) -> Table:
+    """The table of a source, as it is; errors as `read_source`."""
+    if source in SAMPLES:
+        return sample_table(source)
+    if is_store_name(source):
+        return Store.open(source).table()
+    if is_file_name(source) or Path(source).exists():
+        return load_table(source)
+    if is_reference(source):
+        return _imported(source)
+    raise DataError(
+        f"unknown data source {source!r}: use one of {', '.join(SAMPLES)}, a path "
+        f"to a CSV or Parquet file ({', '.join(FILE_TYPES)}), store:NAME, or "
+        f"package.module:function"
+    )
 
 
 def _imported(source: str) -> Table:

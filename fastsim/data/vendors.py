@@ -219,9 +219,7 @@ def fetch_ccxt(
     ccxt = _import("ccxt", "ccxt")
     wanted = _names(symbols)
     check_range(start, end)
-    if exchange not in ccxt.exchanges:
-        raise ConfigError(f"exchange {exchange!r} is not one of ccxt's (binance, kraken...)")
-    client = getattr(ccxt, exchange)({"enableRateLimit": True})
+    client = exchange_client(exchange)
     if timeframe not in (client.timeframes or {}):
         known = ", ".join(client.timeframes or ())
         raise ConfigError(f"timeframe {timeframe!r} is unknown to {exchange}: use one of {known}")
@@ -245,6 +243,14 @@ def fetch_ccxt(
         parts.append(rows.with_columns(pl.lit(symbol).alias("symbol")))
     table = Table(pl.concat(parts), exchange)
     return bars_from_table(table, checks=checks, symbols=wanted, start=start, end=end)
+
+
+def exchange_client(exchange: str) -> Any:
+    """The client of an exchange in ccxt, which asks no faster than it may; ConfigError as above."""
+    ccxt = _import("ccxt", "ccxt")
+    if exchange not in ccxt.exchanges:
+        raise ConfigError(f"exchange {exchange!r} is not one of ccxt's (binance, kraken...)")
+    return getattr(ccxt, exchange)({"enableRateLimit": True})
 
 
 def _candles(client: Any, symbol: str, timeframe: str, since: int, until: int) -> list[list[Any]]:

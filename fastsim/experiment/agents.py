@@ -18,21 +18,15 @@ from fastsim.market.tape import MarketTape
 
 def agent_spec(
     config: TrainConfig, bars: Bars, rows: slice, tape: MarketTape, forecaster: Forecaster | None
-) -> AgentSpec | None:
-    """What an agent needs to know that learns from these rows of the bars.
-
-    None where it sees how far its stops are, or trades perpetual futures: entries and margins are
-    known to the books of an environment alone.
-    """
-    if config.env.closes_within:
-        return None
+) -> AgentSpec:
+    """What an agent needs to know that learns from these rows of the bars."""
     needed = config.tape.features.bars_needed(bars.timestamps)
     if forecaster is not None:
         needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))
     return AgentSpec(
         tape=replace(config.tape, fill=tape.fill),
         env=config.env,
-        calendar=TradingCalendar.of(bars.timestamps[rows]),
+        calendar=TradingCalendar.of(bars.timestamps[rows], config.calendar),
         fields=fields_of(bars),
         bars_needed=needed,
         forecasters=parse_names(config.forecaster),

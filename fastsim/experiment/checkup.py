@@ -39,6 +39,7 @@ EXTRAS = {
     "pettingzoo": Extra(("pettingzoo",), "no PettingZoo environments of shared markets"),
     "rsl_rl": Extra(("rsl-rl-lib",), "no environments for rsl_rl"),
     "torchrl": Extra(("torchrl", "tensordict"), "no environments for TorchRL"),
+    "nautilus": Extra(("nautilus_trader",), "no agents in NautilusTrader"),
     "wrappers": Extra(("array-api-compat",), "no vector wrappers of Gymnasium's around tensors"),
     "plot": Extra(("matplotlib",), "no pictures of an environment"),
     "yfinance": Extra(("yfinance",), "no `fastsim data fetch yfinance`"),

@@ -55,6 +55,9 @@ class TrainConfig(LearningConfig):
     """Whose forecasts are observed: names or artefacts, separated by commas, or "none"."""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    calendar: str | None = None
+    """Exchange whose own calendar tells the run's agent when bars are due, such as XNYS; None for
+    the rule that the training bars kept."""
     tape: TapeConfig = field(default_factory=TapeConfig)
     worlds: WorldsConfig = field(default_factory=WorldsConfig)
     env: EnvConfig = field(default_factory=_default_env)

@@ -29,10 +29,9 @@ class Markets(NamedTuple):
     test: MarketTape
     config: TrainConfig
     """The run's, with the dates at which its bars were cut."""
+    agent: AgentSpec
+    """What an agent that learns here needs to know."""
     worlds: FreshWorlds | None = None
-    agent: AgentSpec | None = None
-    """What an agent that learns here needs to know; None of one that has stops or trades futures,
-    which only the books of an environment know."""
 
     def part(self, name: Part) -> MarketTape:
         """The tape restricted to the bars of one part."""
@@ -63,4 +62,4 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
     train, validation, test = (part.with_features(features) for part in parts)
     agent = agent_spec(config, bars, split.train, tape, forecaster)
-    return Markets(train, validation, test, config, worlds, agent)
+    return Markets(train, validation, test, config, agent, worlds)

@@ -8,6 +8,7 @@ from fastsim.backtest.history import History
 from fastsim.backtest.refused import refusals_in_words
 from fastsim.config import changes
 from fastsim.data.sample import SAMPLES
+from fastsim.env.config import EnvConfig
 from fastsim.experiment.config import Part, TrainConfig
 from fastsim.extensions import is_reference
 from fastsim.market.tape import MarketTape
@@ -47,14 +48,34 @@ def _learned_from(config: TrainConfig) -> str:
 
 def notes_on(config: TrainConfig, tape: MarketTape, part: Part, history: History) -> Sequence[str]:
     """What a reader of the report should know, in sentences."""
+    seen = f"These are {part} bars: the agent or its selection has seen them."
+    return notes_of(config.data.source, tape, history, () if part == "test" else (seen,))
+
+
+def notes_of(
+    source: str, tape: MarketTape, history: History, more: Sequence[str] = ()
+) -> Sequence[str]:
+    """What a reader should know of any replay of these bars, and `more`."""
     notes = [
         f"Trades are filled at the {'next open' if tape.fill == 'next_open' else 'same close'}. "
         f"Every strategy pays the same costs."
     ]
     if not tape.has_volume:
         notes.append("The data has no volume: market impact and participation limits are off.")
-    if part != "test":
-        notes.append(f"These are {part} bars: the agent or its selection has seen them.")
-    if config.data.source in SAMPLES:
-        notes.append(SAMPLES[config.data.source])
+    notes += more
+    if source in SAMPLES:
+        notes.append(SAMPLES[source])
     return [*notes, *refusals_in_words(history)]
+
+
+def rules_in_words(env: EnvConfig) -> dict[str, str]:
+    """What is traded on, as a report says it: the main costs, then every other changed rule."""
+    costs = env.costs
+    told = {
+        "commission": f"{costs.fee_bps:g} bp",
+        "half spread": f"{costs.half_spread_bps:g} bp",
+        "initial cash": f"{env.initial_cash:,.0f}",
+    }
+    shown = ("costs.fee_bps", "costs.half_spread_bps", "initial_cash")
+    others = changes(env, EnvConfig()).items()
+    return told | {name: str(value) for name, value in others if name not in shown}

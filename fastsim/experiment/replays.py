@@ -7,6 +7,7 @@ from fastsim.backtest.history import History, join
 from fastsim.backtest.replay import replay
 from fastsim.backtest.summary import summarize
 from fastsim.env.config import EnvConfig
+from fastsim.env.decide import Decider
 from fastsim.market.tape import MarketTape
 from fastsim.policy.network import Policy
 from fastsim.progress import SILENT, Progress
@@ -20,15 +21,15 @@ REPLAY_SECONDS = 1 / 20_000
 
 
 def play(
-    policy: Policy,
+    who: Decider,
     tape: MarketTape,
     env: EnvConfig,
     name: str = AGENT,
     *,
     progress: Progress = SILENT,
 ) -> History:
-    """Let the policy trade the whole tape once, without exploration."""
-    return replay(tape, policy, [name], env, progress=progress)
+    """Let who decides trade the whole tape once; a policy without exploration."""
+    return replay(tape, who, [name], env, progress=progress)
 
 
 def validate(
@@ -47,8 +48,13 @@ def validate(
 
 
 def compare(
-    policy: Policy, tape: MarketTape, env: EnvConfig, *, progress: Progress = SILENT
+    who: Decider,
+    tape: MarketTape,
+    env: EnvConfig,
+    name: str = AGENT,
+    *,
+    progress: Progress = SILENT,
 ) -> History:
     """Replay the agent, equal weight, buy and hold and every asset alone, at the same costs."""
-    agent = play(policy, tape, env, progress=progress)
-    return join(agent, replay_benchmarks(tape, env, others=(AGENT,), progress=progress))
+    agent = play(who, tape, env, name, progress=progress)
+    return join(agent, replay_benchmarks(tape, env, others=(name,), progress=progress))

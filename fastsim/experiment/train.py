@@ -150,8 +150,7 @@ def _train(
 def _save_agent(policy: Policy, markets: Markets, folder: Path) -> None:
     """Write the policy as it is now into an agent's folder, and what else that needs."""
     save_policy(policy, folder / POLICY)
-    if markets.agent is not None:
-        save_spec(folder, markets.agent)
+    save_spec(folder, markets.agent)
 
 
 def _shown(figures: Mapping[str, float]) -> dict[str, str]:

@@ -42,6 +42,8 @@ FORMAT = 2
 """Of the figures: a table that was made by other rules is made again."""
 FIGURES = ("return", "dispersion", "rise")
 BARS_PER_PART = 256
+LEAST_ROWS = 16
+"""Series that are asked for at once, at least: products of fewer rows have other last bits."""
 LEAST_SIGMA = 1e-6
 """Volatility of a bar, at least, in whose units features are."""
 
@@ -238,20 +240,26 @@ def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
 
 def forecast_last(
-    tape: MarketTape, forecaster: Forecaster, *, horizons: Sequence[int], context_length: int
+    tape: MarketTape,
+    forecaster: Forecaster,
+    *,
+    horizons: Sequence[int],
+    context_length: int,
+    levels: Sequence[float] = (),
+    bars: int = 1,
+    batch_size: int = 1024,
 ) -> ForecastTape:
-    """What is forecast at the last bar of a tape alone, for every asset [1, A, K]; not kept.
+    """What is forecast at the last `bars` of a tape alone, for every asset [bars, A, K]; not kept.
 
     Raises
     ------
     ForecastError
-        The horizons do not fit the forecaster.
+        The horizons do not fit the forecaster, or a level is none.
     """
-    told, last = Told(tuple(horizons)), len(tape) - 1
-    figures = _figures(
-        tape, forecaster, slice(last, last + 1), told, context_length, tape.num_assets
-    )
-    return ForecastTape(figures, *told)
+    told = Told(tuple(horizons), _checked_levels(levels))
+    rows = slice(len(tape) - bars, len(tape))
+    most = max(batch_size, tape.num_assets)
+    return ForecastTape(_figures(tape, forecaster, rows, told, context_length, most), *told)
 
 
 @dataclass
@@ -326,11 +334,12 @@ def _figures(
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
     each = len(FIGURES) + len(told.levels)
     figures = torch.full((len(close), len(told.horizons) * each), torch.nan)
-    for rows in torch.split(ready, most):
-        chosen = Context(context.bars[rows], context.timestamps[rows])
+    for rows in torch.split(ready, most) if len(ready) else ():
+        asked = rows[torch.arange(max(len(rows), LEAST_ROWS), device=rows.device) % len(rows)]
+        chosen = Context(context.bars[asked], context.timestamps[asked])
         forecast = forecaster.forecast(chosen, max(told.horizons))
         made = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), told)
-        figures[rows.cpu()] = made.float().cpu()
+        figures[rows.cpu()] = made[: len(rows)].float().cpu()
     return figures.view(-1, tape.num_assets, figures.shape[-1])
 
 

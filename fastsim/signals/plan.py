@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from fastsim.errors import ConfigError
+from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import load_ensemble, parse_names
 from fastsim.forecast.tape import (
     LEAST_SIGMA,
     build_forecast_tape,
     figure_name,
+    forecast_last,
     quantile_figure,
 )
 from fastsim.market.tape import MarketTape
@@ -107,6 +109,18 @@ def with_forecasts(
     if set(column_names(config)) <= set(tape.feature_names):
         return tape
     forecaster = load_ensemble(parse_names(config.forecaster), device=tape.device)
+    return with_forecasts_of(forecaster, tape, config, folder, progress=progress)
+
+
+def with_forecasts_of(
+    forecaster: Forecaster,
+    tape: MarketTape,
+    config: SignalConfig,
+    folder: Path,
+    *,
+    progress: Progress = ON_STDERR,
+) -> MarketTape:
+    """The same by a forecaster that is there, whichever `config` names."""
     table = build_forecast_tape(
         tape,
         forecaster,
@@ -117,6 +131,23 @@ def with_forecasts(
         progress=progress,
     )
     made = table.features(tape).items()
+    return tape.with_features({n: each for n, each in made if n not in tape.feature_names})
+
+
+def with_latest_forecasts(
+    forecaster: Forecaster, tape: MarketTape, config: SignalConfig, bars: int
+) -> MarketTape:
+    """The same at the last `bars` of a tape alone; none are known before them. Nothing is kept."""
+    table = forecast_last(
+        tape,
+        forecaster,
+        horizons=(config.horizon,),
+        levels=config.levels.quantiles,
+        context_length=min(config.context_length, forecaster.card.max_context),
+        bars=bars,
+    )
+    earlier = table.values.new_full((len(tape) - bars, *table.values.shape[1:]), torch.nan)
+    made = table._replace(values=torch.cat([earlier, table.values])).features(tape).items()
     return tape.with_features({n: each for n, each in made if n not in tape.feature_names})
 
 

@@ -84,6 +84,13 @@ class SignalStrategy:
         DataError
             The tape holds several worlds.
         """
+        self.check(rules)
+        plan = make_plan(tape, self.signals)
+        _tell_how_often(plan, tape)
+        return plan
+
+    def check(self, rules: Any) -> None:
+        """Raise ConfigError unless it can be played by these rules, an `EnvConfig`."""
         if rules.randomize.shows:
             raise ConfigError(
                 "signals look at one history as it is: leave randomize.assets and "
@@ -94,9 +101,6 @@ class SignalStrategy:
                 f"SizingConfig.gross = {self.signals.sizing.gross!r} is more than "
                 f"EnvConfig.max_gross = {rules.max_gross!r} allows: lower one or raise the other"
             )
-        plan = make_plan(tape, self.signals)
-        _tell_how_often(plan, tape)
-        return plan
 
     def begin(self, market: Plan, rows: int, /) -> Positions:
         """Nothing is held."""
@@ -114,6 +118,13 @@ class SignalStrategy:
         weights = coordinate(asked, held.distance.to(asked), self.signals.sizing)
         still = (weights == present).all(-1, keepdim=True)  # else costs would be traded for
         return weights.masked_fill(still, torch.nan), held
+
+    def pass_by(self, market: Plan, bars: Tensor, memory: Positions) -> Positions:
+        """What is remembered of rows [n] after their bars [n], at which it was not asked.
+
+        What a level, its time or a turn would have ended there is over: `decide` sells it.
+        """
+        return self._kept(memory, market.at(bars))[0]
 
     def ahead(self, market: Plan, bars: Tensor, memory: Positions, /) -> None:
         """It is asked bar by bar, as what it holds depends on what became of it."""

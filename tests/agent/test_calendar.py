@@ -1,15 +1,17 @@
 """The calendar that training bars kept: holidays come back, gaps do not grow."""
 
+import sys
 from datetime import date
 
 import numpy as np
 import pytest
 from dateutil.easter import easter as published
 
+from fastsim.agent import exchange
 from fastsim.agent.calendar import TradingCalendar, easter
 from fastsim.config import from_mapping, to_mapping
 from fastsim.data.source import DataConfig, read_source
-from fastsim.errors import DataError
+from fastsim.errors import ConfigError, DataError
 
 CLOSED = {  # New York: a storm, two funerals, and a holiday that was new
     *(date(2012, 10, 29), date(2012, 10, 30), date(2018, 12, 5), date(2022, 6, 20)),
@@ -47,6 +49,19 @@ def test_what_was_closed_every_year_is_closed_later_too(name):
     with pytest.raises(DataError, match="there is no bar of 20"):
         calendar.check(timestamps[cut:])
     assert from_mapping(TradingCalendar, to_mapping(calendar)) == calendar
+
+
+@pytest.mark.parametrize("name", ["us20", "tech4"])
+def test_a_closure_that_bars_learned_by_had_is_known(name):
+    timestamps = stamps(name)
+    calendar = TradingCalendar.of(timestamps)
+    calendar.check(timestamps)
+    days = {str(day) for day in timestamps.astype("datetime64[D]")}
+    assert "2012-10-29" in calendar.closed and not days & set(calendar.closed)
+    with pytest.raises(DataError, match="2012-10-25"):
+        calendar.check(
+            timestamps[timestamps.astype("datetime64[D]") != np.datetime64("2012-10-25")]
+        )
 
 
 @pytest.mark.parametrize("name", ["us20", "tech4"])
@@ -115,3 +130,56 @@ def test_around_the_clock_a_bar_is_late_when_the_next_is_over():
     nights.check_end(friday, np.datetime64("2025-03-10T14:59"))
     with pytest.raises(DataError, match="fetch it"):
         nights.check_end(friday, np.datetime64("2025-03-11T14:59"))
+
+
+@pytest.mark.parametrize("name", ["us20", "tech4"])
+def test_an_exchange_knows_what_never_came_back(name):
+    pytest.importorskip("exchange_calendars")
+    timestamps = stamps(name)
+    calendar = TradingCalendar.of(timestamps[:300], "XNYS")
+    calendar.check(timestamps)  # storm, mournings and a new holiday included
+    assert from_mapping(TradingCalendar, to_mapping(calendar)) == calendar
+    for row in range(300, len(timestamps) - 1, 7):
+        day = str(timestamps[row])[:10]
+        with pytest.raises(DataError, match=f"there is no bar of {day}"):
+            calendar.check(timestamps[[row - 1, row + 1]])
+
+
+def test_an_exchange_says_when_the_next_bar_is_due():
+    pytest.importorskip("exchange_calendars")
+    calendar, learned = (TradingCalendar.of(stamps("tech4")[:900], who) for who in ("XNYS", None))
+    last, now = np.datetime64("2025-01-08", "ns"), np.datetime64("2025-01-10T12:00")
+    calendar.check_end(last, now)  # the 9th was a day of mourning
+    with pytest.raises(DataError, match="that of 2025-01-09 is over by now"):
+        learned.check_end(last, now)
+    with pytest.raises(DataError, match="that of 2025-01-10 is over by now"):
+        calendar.check_end(last, np.datetime64("2025-01-11T00:00"))
+
+
+def test_hours_of_an_exchange_skip_its_holidays():
+    pytest.importorskip("exchange_calendars")
+    days = [day for day in range(60) if day % 7 < 5 and day != 25]  # Good Friday of 2024
+    first = np.datetime64("2024-03-04T14:30", "ns")
+    hours = [first + np.timedelta64(24 * day + hour, "h") for day in days for hour in range(7)]
+    timestamps = np.array(hours)
+    calendar = TradingCalendar.of(timestamps[: 7 * 10], "XNYS")
+    calendar.check(timestamps)
+    with pytest.raises(DataError, match=r"there is no bar of 2024-03-28"):
+        calendar.check(timestamps[(timestamps < hours[7 * 18]) | (timestamps >= hours[7 * 19])])
+    with pytest.raises(DataError, match=r"bars are missing between .*120 minutes apart"):
+        calendar.check(np.delete(timestamps, 3))
+
+
+def test_calendars_that_are_none_are_refused(monkeypatch):
+    timestamps = stamps("tech4")
+    pytest.importorskip("exchange_calendars")
+    with pytest.raises(ConfigError, match=r"no calendar of an exchange 'XNYZ'.*did you mean"):
+        TradingCalendar.of(timestamps, "XNYZ")
+    with pytest.raises(DataError, match="XLON was closed on it: name the calendar of"):
+        TradingCalendar.of(timestamps, "XLON")
+    with pytest.raises(DataError, match="is of days, and bars are longer"):
+        TradingCalendar.of(every(7 * 1440, 120), "XNYS")
+    monkeypatch.setitem(sys.modules, "exchange_calendars", None)
+    exchange.sessions.cache_clear()
+    with pytest.raises(ConfigError, match=r"pip install 'fastsim-rl\[calendars\]'"):
+        TradingCalendar.of(timestamps, "XNYS")

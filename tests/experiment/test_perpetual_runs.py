@@ -89,7 +89,7 @@ def test_settings_go_through_yaml_and_come_to_the_market(data):
     assert load_yaml(TrainConfig, data / "config.yaml") == config
     assert to_mapping(config)["env"]["perpetual"]["liquidation_fee_bps"] == 125.0
     markets = load_markets(config)
-    assert markets.agent is None  # entries are known to the books of an environment alone
+    assert markets.agent.env.perpetual.leverage == 10
     funding = markets.train.next["funding"]
     assert markets.train.tiers.leverage.tolist() == [[50.0, 50.0]]
     assert (funding[:-1] > 0).all() and abs(float(funding[:-1].mean()) - 9e-4) < 2e-5

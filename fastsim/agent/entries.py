@@ -1,0 +1,94 @@
+"""Entries of positions as the books of an environment with stops and targets keep them.
+
+A decision is told what is held, not when and at what price it was bought: that follows from what
+was held at the decision before. What has changed since was traded at the first fill after it, as an
+order that was given there is; what was closed within a bar is not held at its close. Holdings are
+compared by prices that are adjusted for dividends, so one that is paid out is a small sale, which
+leaves an entry as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastsim.agent.state import AgentState, Entry
+from fastsim.data.bars import Bars, FloatArray
+from fastsim.env.brackets import Since, closed, entered_now, traded
+from fastsim.env.orders import OrderConfig
+
+
+def since_entries(
+    holdings: FloatArray,
+    window: Bars,
+    before: AgentState | None,
+    orders: OrderConfig,
+    *,
+    at_open: bool,
+) -> Since:
+    """How the last close of a window stands to the entries [1, A] of holdings [A] there.
+
+    Parameters
+    ----------
+    before
+        Of the last decision, whose bar the window holds; without one all is entered now.
+    at_open
+        Whether orders are filled at the open of the next bar, or else at the same close.
+    """
+    now = torch.from_numpy(holdings)[None]  # [1, A]
+    if before is None or not orders.brackets:
+        return entered_now(now, orders)
+    row = int((window.timestamps <= before.last).sum()) - 1
+    closes = _prices(window, "close")[row:]  # [K, A]
+    fill = _prices(window, "open")[row + 1] if at_open else closes[0]
+    then, since = _recalled(before.entries, window.symbols, orders)
+    moved = then * fill / closes[0]
+    since = traded(_grown(since, fill / closes[0]), moved, now * fill / closes[-1] - moved)
+    last = fill
+    for close in closes[1:]:
+        since = closed(_grown(since, close / last), now)
+        last = close
+    return since
+
+
+def remembered_entries(
+    since: Since, holdings: FloatArray, symbols: tuple[str, ...]
+) -> dict[str, Entry]:
+    """What a state keeps of holdings [A] and their entries [1, A], by symbol."""
+    return {
+        symbol: Entry(
+            value=float(holdings[column]),
+            entry=float(since.entry[0, column]),
+            best=float(since.best[0, column]) if since.best.shape[-1] else None,
+        )
+        for column, symbol in enumerate(symbols)
+        if since.entry.shape[-1] and holdings[column] != 0
+    }
+
+
+def _recalled(
+    entries: Mapping[str, Entry], symbols: tuple[str, ...], orders: OrderConfig
+) -> tuple[Tensor, Since]:
+    """Values [1, A] of what was held, and how prices stood to its entries."""
+
+    def table(numbers: Mapping[str, float]) -> Tensor:
+        return torch.tensor([[numbers.get(symbol, 0.0) for symbol in symbols]]).double()
+
+    best = {symbol: entry.best or 0.0 for symbol, entry in entries.items()}
+    values = table({symbol: entry.value for symbol, entry in entries.items()})
+    entered = table({symbol: entry.entry for symbol, entry in entries.items()})
+    return values, Since(entered, table(best) if orders.trailing else entered[:, :0])
+
+
+def _grown(since: Since, growth: Tensor) -> Since:
+    best = since.best * growth if since.best.shape[-1] else since.best
+    return Since(since.entry * growth, best)
+
+
+def _prices(bars: Bars, name: Literal["open", "close"]) -> Tensor:
+    prices = bars.adjusted(name)
+    assert prices is not None  # of agents that fill at opens, bars have them
+    return torch.from_numpy(prices)

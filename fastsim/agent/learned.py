@@ -1,0 +1,60 @@
+"""A learned policy as who decides for an agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fastsim.agent.artifact import AgentSpec
+from fastsim.agent.who import Moment, Said
+from fastsim.data.bars import Bars
+from fastsim.forecast.features import latest_features, tabulated_features
+from fastsim.forecast.interface import Forecaster
+from fastsim.market.tape import MarketTape, observed_tape
+from fastsim.policy.network import Policy
+from fastsim.progress import Progress
+
+
+class Learned:
+    """A policy, which sees the last bar alone and remembers nothing."""
+
+    asks_of_bars_between = False
+
+    def __init__(self, policy: Policy) -> None:
+        self.decider = self.policy = policy
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it was made for."""
+        return self.decider.spec.symbols
+
+    def latest(
+        self, window: Bars, spec: AgentSpec, forecaster: Forecaster | None, bars: int
+    ) -> MarketTape:
+        """The last bar of a window, with the features and forecasts that the policy sees."""
+        whole = observed_tape(window, spec.tape)
+        tape = replace(whole.take(slice(len(whole) - 1, None)), first=0, last=0)
+        if forecaster is None:
+            return tape
+        return tape.with_features(latest_features(whole, forecaster, spec.forecast))
+
+    def market(
+        self,
+        tape: MarketTape,
+        spec: AgentSpec,
+        forecaster: Forecaster | None,
+        folder: Path,
+        progress: Progress,
+    ) -> MarketTape:
+        """The tape with its forecasts as features."""
+        if forecaster is None:
+            return tape
+        return tape.with_features(
+            tabulated_features(tape, forecaster, spec.forecast, folder, progress=progress)
+        )
+
+    def ask(self, moment: Moment) -> Said:
+        """Its most likely action."""
+        market = moment.market
+        action = self.decider.act(market, moment.seen)[0]
+        return Said(action, moment.shown(market.feature_names))

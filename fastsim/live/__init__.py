@@ -1,0 +1,1 @@
+"""An agent that trades: feeds of bars, brokers, the ledger of orders and the loop that keeps it."""
