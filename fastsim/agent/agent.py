@@ -116,17 +116,10 @@ class Agent:
 
         Raises
         ------
-        ConfigError
-            It trades perpetual futures, whose margin an account does not tell.
         DataError
             Bars that are not what they have to be (`checked_window`), or no longer what they were
             (`AgentState.check`); an account in other symbols, or with nothing left.
         """
-        if self.rules.perpetual.trades:
-            raise ConfigError(
-                "this agent trades perpetual futures, and is not told yet what an account holds on "
-                "margin: replay it on a market with funding"
-            )
         between = self._between(bars, state)
         window = checked_window(
             bars, self.symbols, self.spec, self.bars_needed + between, now=now, closed=closed

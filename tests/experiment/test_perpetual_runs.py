@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from fastsim.agent.window import checked_window
 from fastsim.cli import main
 from fastsim.config import from_mapping, load_yaml, save_yaml, to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.read import write_bars
-from fastsim.errors import ConfigError
+from fastsim.data.source import load_bars
+from fastsim.errors import ConfigError, DataError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.markets import load_markets
 from fastsim.market.tape import TapeConfig
@@ -122,3 +124,16 @@ def test_without_funding_a_run_of_futures_is_refused(data, capsys):
 def test_worlds_that_are_drawn_have_no_funding(data):
     with pytest.raises(ConfigError, match="funding and tiers are of one history"):
         make_worlds(Garch(assets=2), 2, 100, seed=0, config=TapeConfig(funding="funding.json"))
+
+
+def test_an_agent_of_futures_is_refused_when_it_is_to_decide(data):
+    settings = {
+        "forecaster": "none",
+        "data": {"source": "bars.parquet"},
+        "tape": {"funding": "funding.json", "tiers": "tiers.json"},
+        "env": {"action": "leveraged", "perpetual": {"leverage": 10}, "episode": {"horizon": 60}},
+    }
+    config = from_mapping(TrainConfig, settings)
+    bars, spec = load_bars(config.data), load_markets(config).agent
+    with pytest.raises(DataError, match="this agent trades perpetual futures"):
+        checked_window(bars, bars.symbols, spec, spec.bars_needed, now=None)
