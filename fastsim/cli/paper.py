@@ -50,17 +50,20 @@ class RunCommand(PaperConfig):
             raise KeyboardInterrupt("the same command goes on") from None
 
     def _pass_on(self, loop: Loop, tell: Callable[[str], None]) -> None:
-        """What a broker or a vendor fails at once is tried again, unless this is the only pass."""
+        """What a broker or a vendor fails at is tried again, if there has been a pass before."""
+        worked = False
         while True:
             try:
                 passed = loop.once()
             except DifferenceError:
                 raise
             except (BrokerError, DataError) as error:
-                if self.once or loop.ends:
+                if self.once or loop.ends or not worked:
                     raise
                 print(f"fastsim: {error}", file=sys.stderr, flush=True)
                 passed = Passed.WAITING
+            else:
+                worked = True
             if passed is Passed.OVER:
                 tell("there are no more bars")
             if passed is Passed.WAITING and self.once:

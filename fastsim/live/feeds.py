@@ -39,6 +39,7 @@ def make_feed(
     if kind == "replay" and rest:
         return ReplayFeed(rest, calendar, start=start, end=end)
     if kind == "store" and rest:
+        Store.open(rest)  # an error if there is none
         needed = 2 * agent.bars_needed
 
         def of_store(symbols: Sequence[str], first: str, last: str) -> Bars:
