@@ -15,10 +15,12 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.info import figures_of
 from fastsim.env.orders import OrderConfig
+from fastsim.env.perpetual import PerpetualConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.env.window import BAR_COLUMNS
 from fastsim.market.costs import CostConfig, Friction
+from fastsim.market.margin import Tiers
 from fastsim.market.tape import TapeConfig, make_tape
 
 ENVS, STEPS = 5, 40
@@ -73,10 +75,40 @@ def _lendable(bars, seed):
     return np.random.default_rng(seed).uniform(size=bars.close.shape) < 0.75
 
 
+def of_futures(tape, config, seed):
+    """The same market, of perpetual futures if they are traded, with funding and often with tiers.
+
+    Without opens spot is traded instead, without levels.
+    """
+    perpetual = config.perpetual
+    if not tape.known.bars[..., OPEN].isfinite().any():
+        orders = replace(config.orders, stop=0.0, target=0.0, trailing=0.0)
+        action = "signed" if config.action == "leveraged" else config.action
+        config = replace(config, orders=orders, perpetual=PerpetualConfig(), action=action)
+    if not config.perpetual.trades:
+        return tape, config
+    generator = torch.Generator().manual_seed(seed)
+    rates = 0.002 * torch.randn(tape.next["price"].shape, generator=generator, dtype=torch.float64)
+    table = [(0.004, 0.0, 2e3, 50.0), (0.01, 12.0, 5e5, 30.0), (0.02, 5012.0, 2e7, 25.0)]
+    columns = torch.tensor(table, dtype=torch.float64).T[..., None].expand(-1, -1, tape.num_assets)
+    tiers = None if perpetual.maintenance_rate else Tiers(*columns).to("cpu", tape.dtype)
+    return replace(tape, next=tape.next.changed({"funding": rates}), tiers=tiers), config
+
+
 @st.composite
-def order_rules(draw, max_gross, shares, levels):
+def margins(draw):
+    """Perpetual futures, or spot."""
+    return PerpetualConfig(
+        leverage=draw(st.sampled_from([0.0, 4.0, 25.0])),
+        maintenance_rate=draw(st.sampled_from([0.0, 0.004, 0.03])),
+        liquidation_fee_bps=draw(st.sampled_from([0.0, 125.0])),
+    )
+
+
+@st.composite
+def order_rules(draw, max_gross, shares, levels, called=True):
     """How orders are filled, and what a broker charges for each."""
-    margins = [0.0, 0.15, 0.24] + [0.7] * (max_gross <= 1.0)
+    margins = [0.0, 0.15, 0.24] + [0.7] * (max_gross <= 1.0) if called else [0.0]
     orders = OrderConfig(
         unfilled=draw(st.sampled_from(["drop", "carry"])),
         whole_shares=draw(st.booleans()) if shares else False,
@@ -94,16 +126,19 @@ def order_rules(draw, max_gross, shares, levels):
 
 @st.composite
 def configs(draw, *, shares=True, levels=False):
-    """Any combination of the rules, whole shares, and stops and targets, among them or not.
+    """Any combination of the rules, whole shares, and `levels`, among them or not.
+
+    These are stops and targets, and liquidations of perpetual futures.
 
     In float32 a backend buys one share more or less than another where an order is all but a whole
     number of them, and from there on they go apart.
     """
-    action = draw(st.sampled_from(list(ACTIONS)))
+    perpetual = draw(margins()) if levels and draw(st.booleans()) else PerpetualConfig()
+    modes = [name for name, mode in ACTIONS.items() if perpetual.trades or not mode.owes]
+    action = draw(st.sampled_from(modes))
     max_gross = draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0
-    orders, fees = (
-        draw(order_rules(max_gross, shares, levels)) if draw(st.booleans()) else (OrderConfig(), {})
-    )
+    rules = order_rules(max_gross, shares, levels, not perpetual.trades)
+    orders, fees = draw(rules) if draw(st.booleans()) else (OrderConfig(), {})
     costs = CostConfig(
         fee_bps=draw(st.sampled_from([0.0, 1.0, 100.0])),
         half_spread_bps=draw(st.sampled_from([0.0, 2.0, 50.0])),
@@ -133,6 +168,7 @@ def configs(draw, *, shares=True, levels=False):
         ),
         costs=costs,
         orders=orders,
+        perpetual=perpetual,
         initial_cash=draw(st.sampled_from([1e3, 1e6])),
         initial_invested=draw(st.sampled_from([0.0, 0.7])),
         observation=observation,
@@ -225,8 +261,7 @@ def run(
     In float64 single orders are told, too.
     """
     singles = tape.dtype == torch.float64
-    if not tape.known.bars[..., OPEN].isfinite().any():
-        config = replace(config, orders=replace(config.orders, stop=0.0, target=0.0, trailing=0.0))
+    tape, config = of_futures(tape, config, seed)
     if friction is not None:
         friction = Friction(*(None if costs is None else costs.to(device) for costs in friction))
     there = tape.to(device)
@@ -271,14 +306,18 @@ def assert_same_view(found, wanted, tolerance):
         )
 
 
-def assert_same_forced(found, wanted, name, near):
-    """The same was traded by margin calls, or by stops and targets, at the same cost."""
-    one, other = getattr(found, name), getattr(wanted, name)
-    assert (one is None) == (other is None), name
-    if one is not None:
-        near(one.trade, other.trade)
-        for cause, paid in one.cost.items():
-            near(paid, other.cost[cause])
+def assert_same_forced(found, wanted, near):
+    """The same was traded by margin calls, by stops and targets, and by exchanges, at one cost."""
+    for name in ("margin_call", "exits"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert (one is None) == (other is None), name
+        if one is not None:
+            near(one.trade, other.trade)
+            for cause, paid in one.cost.items():
+                near(paid, other.cost[cause])
+    assert (found.settlement is None) == (wanted.settlement is None)
+    if wanted.settlement is not None:
+        near(found.settlement.seized, wanted.settlement.seized)
 
 
 def assert_same_run(reference, other, wealth, tolerance):
@@ -312,10 +351,7 @@ def assert_same_run(reference, other, wealth, tolerance):
             near(found.outcome.holdings, wanted.outcome.holdings, wealth)
         if found.outcome.trade is not None:
             near(found.outcome.trade, wanted.outcome.trade, wealth)
-            for name in ("margin_call", "exits"):
-                assert_same_forced(
-                    found.outcome, wanted.outcome, name, lambda *both: near(*both, wealth)
-                )
+            assert_same_forced(found.outcome, wanted.outcome, lambda *both: near(*both, wealth))
         figures, expected = figures_of(found), figures_of(wanted)
         assert list(figures) == list(expected)
         for name, figure in figures.items():

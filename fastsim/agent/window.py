@@ -36,8 +36,14 @@ def checked_window(
     ------
     DataError
         Bars are too few, missing, there twice, out of order, not closed `now` or no longer the
-        last; a symbol or field is missing or unknown, or a number in them is.
+        last; a symbol or field is missing or unknown, or a number in them is; or the agent trades
+        perpetual futures.
     """
+    if spec.env.perpetual.trades:
+        raise DataError(
+            "this agent trades perpetual futures, and is not told yet what an account holds on "
+            "margin: replay it on a market with funding"
+        )
     laid = laid_out(bars, symbols, spec)
     for symbol in bars.symbols:
         if symbol not in symbols:

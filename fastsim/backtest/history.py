@@ -210,8 +210,14 @@ def check_names(kind: str, names: tuple[str, ...]) -> None:
 
 
 def cost_parts(outcome: Outcome) -> dict[str, Tensor]:
-    """What each environment paid [N] in one step, by the name of the cost part; "borrow" last."""
-    return {**outcome.all_costs, BORROW: outcome.borrow}
+    """What each environment paid [N] in one step, by the name of the cost part; "borrow" last.
+
+    Of perpetual futures funding, which may be received, and fees of liquidations are among them.
+    """
+    settled, parts = outcome.settlement, outcome.all_costs
+    if settled is not None:
+        parts |= {"funding": settled.funding, "liquidation_fee": settled.liquidation_fee}
+    return {**parts, BORROW: outcome.borrow}
 
 
 def unlike(name: str, suffix: str, taken: Collection[str]) -> str:

@@ -4,8 +4,9 @@
     V- = sum h' + c                wealth before trading
     V+ = V- - C(w V+ - h')         wealth after trading; see `orders`
     h+ = w V+,  c+ = V+ - sum h+
-    c' = c+ (1 + interest) - borrow fee on shorts, over calendar days
+    c' = c+ (1 + interest) - borrow fee on shorts, over calendar days; of perpetuals, - funding
     what stops and targets close within the bar turns into cash; see `brackets`
+    what an exchange liquidates does so too, at the fill or within the bar; see `perpetual`
     h  = h+ (1 + r_after)          from the fill to close t + 1
 
 Where trades move prices, orders of a market meet at once, net, and fill at one price, and wealth is
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.env.brackets import Exits, Since, closed, levels, reached, traded
+from fastsim.env.brackets import Exits, Since, closed, levels, traded
 from fastsim.env.impact import (
     Displacement,
     ImpactConfig,
@@ -32,8 +33,17 @@ from fastsim.env.impact import (
 )
 from fastsim.env.nested import transform
 from fastsim.env.orders import Fill, OrderConfig, Wish, cut, rebalance
+from fastsim.env.perpetual import (
+    Found,
+    Liquidation,
+    beyond_open,
+    found_within,
+    liquidation_of,
+    within_leverage,
+)
 from fastsim.market.conditions import Conditions
 from fastsim.market.costs import ALWAYS, Cost, Friction, Venue, total
+from fastsim.market.margin import Margin
 
 
 class Portfolio(NamedTuple):
@@ -89,6 +99,18 @@ class Terms(NamedTuple):
     impact: ImpactConfig = ImpactConfig()
     orders: OrderConfig = OrderConfig()
     costs: tuple[Cost, ...] = ALWAYS
+    margin: Margin | None = None
+    """That of perpetual futures; None where spot is traded."""
+
+
+class Settlement(NamedTuple):
+    """What holding perpetual futures came to between two closes, in account currency."""
+
+    funding: Tensor  # [N]  paid; negative where it was received
+    liquidated: Tensor  # [N]  value of positions that were liquidated
+    liquidation_fee: Tensor  # [N]
+    insured: Tensor  # [N]
+    seized: Tensor  # [N, A]  trades of liquidations, at the fill and within the bar
 
 
 class Outcome(NamedTuple):
@@ -113,6 +135,7 @@ class Outcome(NamedTuple):
     holdings: Tensor | None = None  # [N, A]  right after the trade
     margin_call: Fill | None = None  # at the next close, where positions may be cut by force
     exits: Exits | None = None  # within the bar, where positions have stops or targets
+    settlement: Settlement | None = None  # where perpetual futures are held
 
     @property
     def all_costs(self) -> dict[str, Tensor]:
@@ -132,9 +155,7 @@ class Outcome(NamedTuple):
         def none(amount: Tensor) -> Tensor:
             return amount.masked_fill(rows if amount.dim() == 1 else rows[:, None], 0.0)
 
-        exits, margin_call = None, None
-        if self.exits is not None:
-            exits = transform(none, self.exits)
+        exits, margin_call = transform(none, self.exits), None
         if self.margin_call is not None:
             margin_call = Fill(
                 trade=none(self.margin_call.trade),
@@ -159,6 +180,7 @@ class Outcome(NamedTuple):
             else torch.where(rows[:, None], holdings, self.holdings),
             margin_call=margin_call,
             exits=exits,
+            settlement=transform(none, self.settlement),
         )
 
     @property
@@ -220,6 +242,7 @@ def advance(
     terms = terms or Terms()
     start = worth(account)
     account = reach_fill(account, 1.0 + market.r_before, terms.impact)
+    account, wish, at_open = meet_margin(account, wish, terms.margin)
     before = worth(account)
     venue = Venue(market, friction, terms.costs)
     fill = rebalance(
@@ -228,9 +251,9 @@ def advance(
     account = settle(account, fill, terms.impact)
     traded, held = worth(account), account.portfolio.holdings
     account, interest, borrow = accrue(account, market, friction)
-    exits, margin_call = None, None
-    if terms.orders.brackets:
-        account, exits = leave(account, before > 0, market, friction, terms, closing)
+    account, funding = pay_funding(account, market, terms.margin)
+    account, exits, within = close_within(account, before > 0, market, friction, terms, closing)
+    margin_call = None
     account = reach_close(account, market)
     if closing is not None and terms.orders.maintenance_margin > 0:
         account, margin_call = call_margin(account, closing, friction, terms)
@@ -250,7 +273,55 @@ def advance(
         holdings=held,
         margin_call=margin_call,
         exits=exits,
+        settlement=settlement_of(funding, at_open, within),
     )
+
+
+def settlement_of(
+    funding: Tensor | None, at_open: Liquidation | None, within: Liquidation | None
+) -> Settlement | None:
+    """What funding and liquidations come to together; None of spot."""
+    if funding is None or at_open is None or within is None:
+        return None
+    trade, value, fee, insured = (one + two for one, two in zip(at_open, within, strict=True))
+    return Settlement(funding, value, fee, insured, trade)
+
+
+def meet_margin(
+    account: Account, wish: Wish, margin: Margin | None
+) -> tuple[Account, Wish, Liquidation | None]:
+    """Liquidate what a gap to the fill has gone beyond, and ask for no more than leverage allows.
+
+    It is liquidated before its owner trades, who could else sell it for less than its margin, or
+    enter anew what is lost.
+    """
+    if margin is None:
+        return account, wish, None
+    holdings, entry = account.portfolio.holdings, account.since.entry
+    which = beyond_open(holdings, entry, margin)
+    account, liquidation = liquidate(account, which, torch.ones_like(holdings), margin)
+    weights = within_leverage(wish.weights, worth(account), margin)
+    return account, wish._replace(weights=weights), liquidation
+
+
+def liquidate(
+    account: Account, which: Tensor, growth: Tensor, margin: Margin
+) -> tuple[Account, Liquidation]:
+    """Close positions [N, A] by force at `growth` times the price now, and what is open of them."""
+    holdings, entry = account.portfolio.holdings, account.since.entry
+    liquidation, received = liquidation_of(which, growth, holdings, entry, margin)
+    return receive(_without(account, which), received), liquidation
+
+
+def pay_funding(
+    account: Account, market: Conditions, margin: Margin | None
+) -> tuple[Account, Tensor | None]:
+    """Pay the funding [N] of what is held until the close; shorts receive what longs pay."""
+    if margin is None:
+        return account, None
+    assert market.funding is not None, "a market without funding is refused"
+    funding = (account.portfolio.holdings * market.funding).sum(-1)
+    return receive(account, -funding), funding
 
 
 def reach_fill(account: Account, growth: Tensor, impact: ImpactConfig) -> Account:
@@ -298,37 +369,62 @@ def accrue(
     return receive(account, interest - borrow), interest, borrow
 
 
-def leave(
+def close_within(
     account: Account,
     solvent: Tensor,
     market: Conditions,
     friction: Friction,
     terms: Terms,
     closing: Conditions | None,
+) -> tuple[Account, Exits | None, Liquidation | None]:
+    """Close what the bar brings to its stop, its target or its liquidation, of the solvent [N]."""
+    if not terms.orders.brackets and terms.margin is None:
+        return account, None, None
+    since, holdings = account.since, account.portfolio.holdings
+    places = levels(since, holdings, terms.orders)
+    found = found_within(places, holdings, since.entry, market, terms.margin)
+    stopped, taken, liquidated = (hit & solvent[:, None] for hit in found[:3])
+    found = Found(stopped, taken, liquidated, found.growth)
+    exits, liquidation = None, None
+    if terms.orders.brackets:
+        account, exits = leave(account, found, market, friction, terms, closing)
+    if terms.margin is not None:
+        account, liquidation = liquidate(account, found.liquidated, found.growth, terms.margin)
+    return account, exits, liquidation
+
+
+def leave(
+    account: Account,
+    found: Found,
+    market: Conditions,
+    friction: Friction,
+    terms: Terms,
+    closing: Conditions | None,
 ) -> tuple[Account, Exits]:
-    """Close the positions of the solvent [N] whose stop or target the bar reaches, at its costs.
+    """Close the positions whose stop or target the bar reaches, at its costs.
 
     An exit is filled whole, whatever a bar's volume, as a margin call is, and ends what is open of
     its asset. A commission by the share is on those of the bar, which `closing` tells the price of.
     """
-    holdings = account.portfolio.holdings
-    found = reached(levels(account.since, holdings, terms.orders), holdings, market)
-    stopped, taken = (hit & solvent[:, None] for hit in (found.stopped, found.taken))
-    left = stopped | taken
+    holdings, left = account.portfolio.holdings, found.stopped | found.taken
     trade = torch.where(left, -found.growth * holdings, 0.0)
     price = market.price if closing is None else closing.price / (1.0 + market.r_after)
     venue = Venue(market._replace(price=price * found.growth), friction, terms.costs)
     cost = venue.charge(trade)
-    account = _each_part(
-        account, shares=lambda held: torch.where(left, 0.0, held) if held.numel() else held
-    )
     exits = Exits(
         trade=trade,
         cost=cost,
-        stopped=torch.where(stopped, trade.abs(), 0.0).sum(-1),
-        taken=torch.where(taken, trade.abs(), 0.0).sum(-1),
+        stopped=torch.where(found.stopped, trade.abs(), 0.0).sum(-1),
+        taken=torch.where(found.taken, trade.abs(), 0.0).sum(-1),
     )
-    return receive(account, -trade.sum(-1) - total(cost)), exits
+    return receive(_without(account, left), -trade.sum(-1) - total(cost)), exits
+
+
+def _without(account: Account, which: Tensor) -> Account:
+    """The account without these positions [N, A], and without what is open of them."""
+    return _each_part(
+        account, shares=lambda held: torch.where(which, 0.0, held) if held.numel() else held
+    )
 
 
 def reach_close(account: Account, market: Conditions) -> Account:

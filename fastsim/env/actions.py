@@ -15,6 +15,9 @@ from fastsim.extensions import Registry
 LOGIT_LIMIT = 10.0
 """Bound of the action space for logits; the environment itself takes any finite logit."""
 
+GREATEST_GROSS = 10.0
+"""Gross leverage that can be asked for on margin."""
+
 LARGEST = 1e6
 """Numbers beyond this are cut to it, so that sums of huge ones stay finite."""
 
@@ -36,6 +39,8 @@ class ActionMode:
     """Assets to numbers in one action, those of the assets first."""
     levered: bool = False
     """Whether gross leverage may differ from 1."""
+    owes: bool = False
+    """Whether cash may be below zero, as where positions are held on margin."""
 
 
 def _long_only(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
@@ -46,6 +51,10 @@ def _long_only(action: Tensor, max_gross: float, masked: Tensor | None) -> Tenso
 def _signed(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
     excess = torch.maximum(action.abs().sum(-1) / max_gross, action.sum(-1)).clamp_min(1.0)
     return action / excess[:, None]
+
+
+def _leveraged(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
+    return action / (action.abs().sum(-1, keepdim=True) / max_gross).clamp_min(1.0)
 
 
 def _softmax(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
@@ -78,12 +87,21 @@ ACTIONS: Registry[ActionMode] = Registry(
             bounds=(-LOGIT_LIMIT, LOGIT_LIMIT),
             width=lambda assets: assets + 1,
         ),
+        ActionMode(
+            name="leveraged",
+            weights=_leveraged,
+            actions=lambda weights: weights,
+            bounds=(-GREATEST_GROSS, GREATEST_GROSS),
+            levered=True,
+            owes=True,
+        ),
     ),
 )
 """`weights`: long-only weights [A], the rest is cash; they are scaled down together, which keeps
 their ratios, to sum at most one, and negative ones count as zero. `signed`: weights [A], negative
 is short, scaled down to gross leverage `max_gross`. `logits`: [A + 1], softmax over the assets and
-cash."""
+cash. `leveraged`: as `signed`, and the sum may be above one: of perpetual futures, whose margin is
+a part of their value."""
 
 
 def action_width(mode: str, num_assets: int) -> int:

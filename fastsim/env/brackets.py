@@ -68,10 +68,13 @@ class Reached(NamedTuple):
     growth: Tensor  # [N, A]  1 where neither is so
 
 
-def entered_now(holdings: Tensor, config: OrderConfig) -> Since:
-    """What is kept of positions [N, A] that are entered at the price now."""
+def entered_now(holdings: Tensor, config: OrderConfig, *, on_margin: bool = False) -> Since:
+    """What is kept of positions [N, A] that are entered at the price now.
+
+    Those `on_margin` are liquidated by the price of their entry, whether they have a stop or not.
+    """
     none = holdings[:, :0]
-    now = (holdings != 0).to(holdings.dtype) if config.brackets else none
+    now = (holdings != 0).to(holdings.dtype) if config.brackets or on_margin else none
     return Since(entry=now, best=now.clone() if config.trailing else none)
 
 

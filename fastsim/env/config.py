@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from fastsim.config import configuration, require_between, require_choice
-from fastsim.env.actions import ACTIONS
+from fastsim.config import BPS, configuration, require_between, require_choice
+from fastsim.env.actions import ACTIONS, GREATEST_GROSS
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.orders import OrderConfig
+from fastsim.env.perpetual import PerpetualConfig
 from fastsim.env.portfolio_columns import PORTFOLIO_COLUMNS, portfolio_columns
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
@@ -26,7 +27,7 @@ class EnvConfig:
     action: str = "weights"
     """How agents ask for weights: a name in `ACTIONS`, or "package.module:object"."""
     max_gross: float = 1.0
-    """Gross leverage, sum |w|, of signed weights."""
+    """Gross leverage, sum |w|, of signed weights: at most 4, and 10 of leveraged ones."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     costs: CostConfig = field(default_factory=CostConfig)
@@ -34,6 +35,8 @@ class EnvConfig:
     """How trades move prices; off by default."""
     orders: OrderConfig = field(default_factory=OrderConfig)
     """How orders are filled, and when a broker steps in."""
+    perpetual: PerpetualConfig = field(default_factory=PerpetualConfig)
+    """On what margin perpetual futures are held; spot by default."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     """What is drawn anew for every episode; nothing by default."""
     players: int = 1
@@ -59,20 +62,27 @@ class EnvConfig:
         require_known(self, "action", ACTIONS)
         require_known(self, "columns", PORTFOLIO_COLUMNS)
         portfolio_columns(self)
-        require_between(self, "max_gross", 0, 4, open_low=True)
+        owes = ACTIONS.find(self.action).owes
+        require_between(self, "max_gross", 0, GREATEST_GROSS if owes else 4, open_low=True)
         require_between(self, "initial_cash", 0, open_low=True)
         require_between(self, "initial_invested", 0, 1)
         require_between(self, "window_length", 1)
         check_names(self.window_columns)
         require_between(self, "players", 1)
         _check_together(self)
+        _check_margin(self)
+
+    @property
+    def closes_within(self) -> bool:
+        """Whether positions may be closed within a bar: by a stop, a target or an exchange."""
+        return self.orders.brackets or self.perpetual.trades
 
 
 def _check_together(config: EnvConfig) -> None:
     """Raise ConfigError for rules that contradict one another."""
     if not ACTIONS.find(config.action).levered and config.max_gross != 1.0:
         raise ConfigError(
-            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed", '
+            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed" or "leveraged", '
             f"got action={config.action!r}"
         )
     if config.max_gross * config.orders.maintenance_margin >= 1.0:
@@ -106,4 +116,39 @@ def _check_together(config: EnvConfig) -> None:
         raise ConfigError(
             "orders.whole_shares and costs.fee_per_share count shares at the prices of the "
             "data, and randomize.volatility draws others: use one or the other"
+        )
+
+
+def _check_margin(config: EnvConfig) -> None:
+    """Raise ConfigError for rules that perpetual futures contradict, or that need them."""
+    if not config.perpetual.trades:
+        if ACTIONS.find(config.action).owes:
+            raise ConfigError(
+                f"EnvConfig.action = {config.action!r} holds more than there is cash for, which "
+                f'needs perpetual futures: set perpetual.leverage, or use action="signed"'
+            )
+        return
+    leverage = config.perpetual.leverage
+    if config.max_gross > leverage:
+        raise ConfigError(
+            f"EnvConfig.max_gross = {config.max_gross:g} asks for more margin than there is at "
+            f"PerpetualConfig.leverage = {leverage:g}: raise that, or lower max_gross"
+        )
+    if config.orders.maintenance_margin > 0:
+        raise ConfigError(
+            "OrderConfig.maintenance_margin is a broker's, and perpetual futures are held on the "
+            "margin of an exchange: leave it at 0, or perpetual.leverage"
+        )
+    if config.impact.moves_prices:
+        raise ConfigError(
+            "perpetual futures are liquidated at the prices of the data, and EnvConfig.impact "
+            "moves them: use one or the other"
+        )
+    fees = (config.costs.fee_bps, *config.randomize.fee_bps)
+    spreads = (config.costs.half_spread_bps, *config.randomize.half_spread_bps)
+    rate = (max(fees) + max(spreads)) * BPS
+    if config.max_gross * rate >= 1.0:
+        raise ConfigError(
+            f"EnvConfig.max_gross = {config.max_gross:g} at fees and spreads of {rate:.3g} costs "
+            f"more than there is: use less of either"
         )

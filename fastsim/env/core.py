@@ -56,8 +56,7 @@ def meet(params: EnvParams, state: EnvState) -> tuple[Conditions, Friction]:
 
 def meet_closing(params: EnvParams, state: EnvState, market: Conditions) -> Conditions | None:
     """What holds at the close that `market` leads to; None if the fill is the last trade."""
-    orders = params.config.orders
-    if orders.maintenance_margin == 0 and not orders.brackets:
+    if params.config.orders.maintenance_margin == 0 and not params.config.closes_within:
         return None
     bar = (state.episode.bar + 1).clamp_max(len(params.tape) - 1)  # rows that restart are past it
     return conditions_on_close(params.tape, market, bar, _volatility(params, state))

@@ -111,7 +111,9 @@ class PortfolioEnv:
             )
         self.params = make_params(tape, friction, config)
         self.cost_names = tuple(cost.name for cost in self.params.rules.terms.costs)  # charged
-        self._told_names = told_names(self.cost_names, exits=config.orders.brackets)
+        self._told_names = told_names(
+            self.cost_names, exits=config.orders.brackets, perpetual=config.perpetual.trades
+        )
         self.num_envs = num_envs
         self._deal(seed)
         state = self._first_state(seed)

@@ -46,6 +46,16 @@ class Episode(NamedTuple):
     done: Tensor  # [N]  bool: ended, and begins anew at the next step
 
 
+def check_worlds(tape: MarketTape, markets: int) -> None:
+    """Raise ConfigError if there are more markets than the tape has worlds for."""
+    room = tape.worlds // tape.worlds_per_market if tape.worlds_per_market else markets
+    if markets > room:
+        raise ConfigError(
+            f"the tape has worlds for {room} markets, not for {markets}; "
+            f"give FreshWorlds instead of a tape"
+        )
+
+
 def check_room(tape: MarketTape, config: EpisodeConfig) -> None:
     """Raise ConfigError if the tape is shorter than the horizon."""
     steps = tape.last - tape.first

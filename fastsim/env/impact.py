@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from fastsim.config import configuration, require_between
+from fastsim.errors import ConfigError
+from fastsim.market.tape import MarketTape
 
 
 @configuration
@@ -110,3 +112,12 @@ def mean_price(moved: Tensor) -> Tensor:
 def liquidation_value(holdings: Tensor, rate: Tensor) -> Tensor:
     """What selling `holdings` [N, A] at once would bring [N, A], each player selling alone."""
     return holdings * mean_price(-rate * holdings)
+
+
+def check_volume(tape: MarketTape) -> None:
+    """Raise ConfigError if the tape has no volume to move prices by."""
+    if not tape.has_volume:
+        raise ConfigError(
+            "EnvConfig.impact moves prices by traded volume, and this market has none: use "
+            "data with volume, or leave EnvConfig.impact out"
+        )

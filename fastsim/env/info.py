@@ -20,6 +20,7 @@ WEALTH = ("wealth_before", "wealth_at_fill", "wealth_traded", "wealth")
 ORDERS = ("turnover", "unfilled")
 EXITS = ("stopped", "taken")
 CARRY = ("borrow", "interest")
+SETTLED = ("funding", "liquidated", "liquidation_fee", "insured")
 
 
 def figure_names(costs: Iterable[str]) -> tuple[str, ...]:
@@ -28,20 +29,30 @@ def figure_names(costs: Iterable[str]) -> tuple[str, ...]:
 
 
 def figures_of(transition: Transition) -> dict[str, Tensor]:
-    """Figures [N] of a step under their names, in their order; those of exits, if any, last."""
+    """Figures [N] of a step under their names, in their order.
+
+    Those of exits and of perpetual futures, if there are any, come last.
+    """
     outcome = transition.outcome
     named = {name: getattr(outcome, name) for name in (*WEALTH, *ORDERS, *CARRY)}
     costs = outcome.all_costs
     named |= {"reward": transition.reward} | costs
     exits = {} if outcome.exits is None else {n: getattr(outcome.exits, n) for n in EXITS}
-    return {name: named[name] for name in figure_names(costs)} | exits
+    told, settlement = {name: named[name] for name in figure_names(costs)}, outcome.settlement
+    settled = {} if settlement is None else {n: getattr(settlement, n) for n in SETTLED}
+    return told | exits | settled
 
 
-def told_names(costs: Iterable[str], *, exits: bool = False) -> tuple[str, ...]:
-    """Keys of every `info`, where trades are charged these costs and `exits` may happen."""
-    of_exits = EXITS if exits else ()
-    orders = (*ORDERS, *of_exits)
-    return ("bar", "date", "wealth", "weights", *orders, "cost", *costs, *CARRY, "invalid_actions")
+def told_names(
+    costs: Iterable[str], *, exits: bool = False, perpetual: bool = False
+) -> tuple[str, ...]:
+    """Keys of every `info`, where trades are charged these costs.
+
+    Where `exits` may happen, and where `perpetual` futures are traded, there are more of them.
+    """
+    orders = (*ORDERS, *(EXITS if exits else ()))
+    carry = (*CARRY, *(SETTLED if perpetual else ()))
+    return ("bar", "date", "wealth", "weights", *orders, "cost", *costs, *carry, "invalid_actions")
 
 
 MEANING = {
@@ -71,6 +82,14 @@ MEANING = {
     ),
     "borrow": ("float", "fee on shorts until the close, apart from `cost`"),
     "interest": ("float", "earned by cash until the close"),
+    "funding": (
+        "float",
+        "paid by perpetual futures until the close, negative if received, apart from `cost`; where "
+        "`perpetual` trades any, as the next three",
+    ),
+    "liquidated": ("float", "value of positions that the exchange liquidated"),
+    "liquidation_fee": ("float", "charged for that, as far as their margin lasted; likewise apart"),
+    "insured": ("float", "loss beyond their margin, which the insurance fund bore"),
     "invalid_actions": ("int64", "actions that were not finite and held, since the last reset"),
 }
 """What `info` tells of a step of each row: type and meaning. Parts of the cost are told by their
@@ -336,7 +355,7 @@ def table() -> str:
     lines = ["| key | of each row | what it is |", "| --- | --- | --- |"]
     always = ", ".join(f"`{cost.name}`" for cost in ALWAYS)
     part = "float", f"part of `cost`: {always}, and each of `CostConfig.also`"
-    for name in told_names(["<part>"], exits=True):
+    for name in told_names(["<part>"], exits=True, perpetual=True):
         kind, what = MEANING.get(name, part)
         shown = "each part by its name" if name == "<part>" else f"`{name}`"
         lines.append(f"| {shown} | {kind} | {what} |")
@@ -344,8 +363,8 @@ def table() -> str:
 
 
 def _names(params: EnvParams) -> tuple[str, ...]:
-    costs = (cost.name for cost in params.rules.terms.costs)
-    return told_names(costs, exits=params.config.orders.brackets)
+    costs, config = (cost.name for cost in params.rules.terms.costs), params.config
+    return told_names(costs, exits=config.orders.brackets, perpetual=config.perpetual.trades)
 
 
 if __name__ == "__main__":

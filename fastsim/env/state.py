@@ -11,14 +11,14 @@ from fastsim.env.accounting import Account, Portfolio, Terms, worth
 from fastsim.env.actions import ACTIONS, ActionMode
 from fastsim.env.brackets import Since, entered_now
 from fastsim.env.config import EnvConfig
-from fastsim.env.episode import Episode, begin, check_room
-from fastsim.env.impact import Displacement, undisturbed
+from fastsim.env.episode import Episode, begin, check_room, check_worlds
+from fastsim.env.impact import Displacement, check_volume, undisturbed
+from fastsim.env.perpetual import check_market, market_margin, without_lending
 from fastsim.env.portfolio_columns import PortfolioColumn, Standing, portfolio_columns
 from fastsim.env.randomize import check_assets, scale_displacement
 from fastsim.env.reward import REWARDS, Reward
 from fastsim.env.slots import draw_slots, drawn_assets
 from fastsim.env.window import check_columns
-from fastsim.errors import ConfigError
 from fastsim.market.costs import Friction, costs_of
 from fastsim.market.tape import MarketTape
 
@@ -87,30 +87,30 @@ def check_fit(tape: MarketTape, config: EnvConfig, markets: int) -> None:
     """Raise ConfigError if the rules ask of the tape what it has not."""
     check_room(tape, config.episode)
     check_assets(tape, config.randomize)
+    check_market(tape, config.perpetual)
     if config.observation == "window":
         check_columns(tape, config.window_columns)
-    room = tape.worlds // tape.worlds_per_market if tape.worlds_per_market else markets
-    if markets > room:
-        raise ConfigError(
-            f"the tape has worlds for {room} markets, not for {markets}; "
-            f"give FreshWorlds instead of a tape"
-        )
-    if config.impact.moves_prices and not tape.has_volume:
-        raise ConfigError(
-            "EnvConfig.impact moves prices by traded volume, and this market has none: use "
-            "data with volume, or leave EnvConfig.impact out"
-        )
+    check_worlds(tape, markets)
+    if config.impact.moves_prices:
+        check_volume(tape)
 
 
 def equipped(tape: MarketTape, config: EnvConfig) -> MarketTape:
     """The tape with what these rules need of it; DataError if the data has not got that."""
-    return tape.with_extremes() if config.orders.brackets else tape
+    if config.perpetual.trades:
+        tape = without_lending(tape)
+    return tape.with_extremes() if config.closes_within else tape
 
 
 def make_params(tape: MarketTape, friction: Friction, config: EnvConfig) -> EnvParams:
     """Look up what the configuration names."""
     rules = Rules(
-        terms=Terms(config.impact, config.orders, costs_of(config.costs)),
+        terms=Terms(
+            config.impact,
+            config.orders,
+            costs_of(config.costs),
+            market_margin(tape, config.perpetual),
+        ),
         reward=REWARDS.find(config.reward.kind),
         action=ACTIONS.find(config.action),
         columns=portfolio_columns(config),
@@ -139,7 +139,7 @@ def begin_state(
         displacement=_undisturbed(params, episode.bar, key, number),
         open_orders=nothing if config.orders.carries else nothing[:, :0],
         carry=torch.zeros_like(portfolio.cash),
-        since=entered_now(portfolio.holdings, config.orders),
+        since=entered_now(portfolio.holdings, config.orders, on_margin=config.perpetual.trades),
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),

@@ -1,6 +1,6 @@
 """What a step meets of the market: one block of named columns, and how each of them behaves.
 
-A later table (dividends, costs by asset, funding) is a further column: it is laid out, moved,
+A later table (dividends, costs by asset) is a further column: it is laid out, moved,
 looked up and handed on with the others, and says itself what becomes of it.
 """
 
@@ -57,6 +57,7 @@ COLUMNS: Registry[Column] = Registry(
         Column(name="r_open", volatility="compounds", closing="zero"),
         Column(name="r_high", volatility="compounds", closing="zero"),
         Column(name="r_low", volatility="compounds", closing="zero"),
+        Column(name="funding", volatility="stays", closing="zero"),
     ),
 )
 """The columns that fastsim itself makes, and those that were added to them."""

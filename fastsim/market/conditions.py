@@ -33,6 +33,9 @@ class Conditions(NamedTuple):
     r_open: Tensor | None = None  # [N, A]  simple return from the fill to the bar's first price
     r_high: Tensor | None = None  # [N, A]  to its highest; -1 where it is not known
     r_low: Tensor | None = None  # [N, A]  to its lowest; infinite where it is not known
+    funding: Tensor | None = (
+        None  # [N, A]  paid by a long until the close, over its value at the fill
+    )
     more: Mapping[str, Tensor] = NOTHING  # [N, A] or [N], what was added to the block
 
     @property

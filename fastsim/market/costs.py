@@ -29,6 +29,7 @@ from fastsim.market.conditions import Conditions
 RESERVED = (
     *("reward", "wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover"),
     *("unfilled", "stopped", "taken", "cost", "weights", "bar", "borrow", "interest", "date"),
+    *("funding", "liquidated", "liquidation_fee", "insured"),
     *("strategy", "invalid_actions", "final_obs", "_final_obs", "episode"),
     *("episode_statistics", "_episode_statistics"),
 )

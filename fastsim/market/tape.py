@@ -20,6 +20,8 @@ from torch import Tensor
 
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.bars import Bars, FloatArray
+from fastsim.data.funding import FundingSource
+from fastsim.data.tiers import TierSource
 from fastsim.errors import ConfigError, DataError, FastsimError, one_line
 from fastsim.extensions import require_known
 from fastsim.market.benchmark import market_return_of
@@ -33,7 +35,9 @@ from fastsim.market.features import (
     rolling_mean,
     trailing_volatility,
 )
+from fastsim.market.funding import funding_table
 from fastsim.market.lending import borrow_table, shortable_table
+from fastsim.market.margin import Tiers, market_tiers
 from fastsim.stats.years import years_between
 
 DELISTED_AFTER = 3
@@ -62,6 +66,11 @@ class TapeConfig:
     """Fee on shorts of these symbols, in place of the environment's own."""
     hard_to_borrow: tuple[str, ...] = ()
     """Symbols of which no short can be opened or grow."""
+    funding: str | None = None
+    """File of the funding of perpetual futures, JSON, CSV or Parquet (`fastsim.data.funding`); the
+    bars are theirs then, and `EnvConfig.perpetual` says on what margin they are traded."""
+    tiers: str | None = None
+    """File of their leverage tiers, JSON of what ccxt's `fetch_leverage_tiers` returns."""
     tables: tuple[str, ...] = ()
     """Columns of the market beside these, for costs of your own: `fastsim.market.block.Column`, by
     name or as "package.module:object"."""
@@ -126,8 +135,8 @@ class MarketTape:
     infinite without volume), `impact_scale` (sigma / sqrt(average traded value)), `price` (of one
     share at the fill, as traded; 1 where nothing trades), and where there are such: `borrow` (fee
     on shorts per year; NaN where the environment's own applies), `shortable` (shorts may be opened
-    and grow), `delisted` (paid out in cash at the close of t + 1), and what
-    `fastsim.market.extremes` adds. Of every bar: `years` to the
+    and grow), `delisted` (paid out in cash at the close of t + 1), `funding` (of perpetual
+    futures), and what `fastsim.market.extremes` adds. Of every bar: `years` to the
     close of t + 1, `interest` (what a unit of cash earns till then), `market_return` (that of equal
     weights in what is tradable, see `fastsim.market.benchmark`)."""
     fill: FillPrice
@@ -143,6 +152,8 @@ class MarketTape:
     see `Feature.rises_with_volatility`."""
     volatility_window: int = FeatureConfig().volatility_window
     """Bars that `known.sigma` looks back on."""
+    tiers: Tiers | None = None
+    """Of the perpetual futures that are traded, where an exchange's are known."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -244,6 +255,7 @@ class MarketTape:
             known=known,
             next=following.changed({"market_return": market_return}),
             worlds=worlds,
+            tiers=None if self.tiers is None else Tiers(*(t[:, :assets] for t in self.tiers)),
         )
 
     def with_features(self, features: Mapping[str, Tensor]) -> MarketTape:
@@ -303,6 +315,7 @@ class MarketTape:
             self,
             known=KnownTables(*map(moved, self.known)),
             next=self.next.to(device, dtype),
+            tiers=None if self.tiers is None else self.tiers.to(device, dtype),
         )
 
 
@@ -313,6 +326,8 @@ def make_tape(
     extra_features: Mapping[str, FloatArray] | None = None,
     borrow_rates: FloatArray | None = None,
     shortable: NDArray[np.bool_] | None = None,
+    funding: FundingSource | None = None,
+    tiers: TierSource | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> MarketTape:
@@ -327,6 +342,10 @@ def make_tape(
         NaN where `TapeConfig.borrow_bps_per_year` or the environment's own applies.
     shortable
         Whether shorts may be opened and grow [T, A], from each close to the next.
+    funding
+        Of perpetual futures, in place of `TapeConfig.funding`: as `fastsim.data.funding` reads it.
+    tiers
+        Their leverage tiers, in place of `TapeConfig.tiers`: as `fastsim.data.tiers` reads them.
     dtype
         Of every table, and of accounts: a floating-point type that holds amounts of money.
 
@@ -337,7 +356,8 @@ def make_tape(
         `make_features`. A `dtype` that is no floating-point type of such a range.
     DataError
         Too few bars for the features, opens wanted where there are none, an array of the wrong
-        shape, or a symbol that is not in the data.
+        shape, a symbol that is not in the data, or funding or tiers that cannot be read, or lack
+        what these bars need.
     """
     config = config or TapeConfig()
     if dtype not in DTYPES:
@@ -371,6 +391,10 @@ def make_tape(
         "borrow": borrow_table(bars, config.borrow_bps_per_year, borrow_rates),
         "shortable": shortable_table(bars, config.hard_to_borrow, shortable),
     }
+    funding = config.funding if funding is None else funding
+    tiers = config.tiers if tiers is None else tiers
+    if funding is not None:
+        following["funding"] = funding_table(bars, funding, first=first, fill=fill)
     extra = _extra_tables(bars, config.tables)
     following |= {column.name: values for column, values in extra.items()}
     tables = {name: tensor(values) for name, values in following.items() if values is not None}
@@ -386,6 +410,7 @@ def make_tape(
         last=len(bars) - 1,
         rising=config.features.rising,
         volatility_window=config.features.volatility_window,
+        tiers=None if tiers is None else market_tiers(tiers, bars.symbols).to(device, dtype),
     )
 
 

@@ -40,11 +40,16 @@ def make_worlds(
     Raises
     ------
     ConfigError
-        `model` draws no worlds; sizes that are not whole numbers >= 1.
+        `model` draws no worlds; sizes that are not whole numbers >= 1; funding of a history.
     DataError
         Too few bars for the features.
     """
     check_model(model, "model")
+    if config is not None and (config.funding or config.tiers):
+        raise ConfigError(
+            "TapeConfig.funding and tiers are of one history, and worlds are drawn: leave them "
+            "out, or trade that history"
+        )
     generator = torch.Generator().manual_seed(whole_number("seed", seed))
     paths = model.sample(worlds, bars, generator)
     tape = make_tape(wide_bars(paths), config, device=torch.device(device), dtype=dtype)

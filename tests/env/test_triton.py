@@ -33,6 +33,7 @@ from fastsim.env.episode import EpisodeConfig
 from fastsim.env.impact import ImpactConfig
 from fastsim.env.kernels.choose import _fastest
 from fastsim.env.kernels.columns import FIGURE
+from fastsim.env.kernels.coverage import COVERAGE
 from fastsim.env.nested import take
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.errors import ConfigError
@@ -141,7 +142,7 @@ def test_every_reward_is_paid(kind):
 
 
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", COVERAGE["triton"].settings["action"].known)
 def test_every_action_is_understood_and_every_episode_ends(action, autoreset):
     config = EnvConfig(
         action=action,

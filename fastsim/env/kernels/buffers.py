@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastsim.env.accounting import Account, Outcome, Portfolio, lone, worth
+from fastsim.env.accounting import Account, Outcome, Portfolio, Settlement, lone, worth
 from fastsim.env.brackets import Exits, Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
@@ -43,7 +43,9 @@ class MarketBlocks(NamedTuple):
     friction: Tensor  # [N, FRICTION]
     terms: Tensor  # [T, TERM, A'], or [0, TERM, A'] where no further rules hold
     fees: Tensor  # [N, FEE]
-    ranges: Tensor  # [T, RANGE, A'], or [0, RANGE, A'] where positions have no stop or target
+    ranges: Tensor  # [T, RANGE, A'], or [0, RANGE, A'] where nothing is closed within bars
+    funding: Tensor  # [T, A'], or [0, A'] where spot is traded
+    tiers: Tensor  # [K, TIER, A'], or [0, TIER, A']
 
 
 class Rules(NamedTuple):
@@ -63,7 +65,7 @@ class State(NamedTuple):
     slots: Tensor  # [N, A]  int64, or [N, 0] where every asset is shown in its own slot
     displaced: Tensor  # [DISPLACED, M, A'], or [DISPLACED, M, 0] if every row is its own
     open_orders: Tensor  # [N, A'], or [N, 0] where none are carried
-    since: Tensor  # [N, SINCE, A'], or [N, SINCE, 0] where positions have no stop or target
+    since: Tensor  # [N, SINCE, A'], or [N, SINCE, 0] where nothing is closed within bars
 
     def nested(self, params: EnvParams) -> EnvState:
         """The same memory under the names of the reference."""
@@ -88,10 +90,10 @@ class State(NamedTuple):
         )
 
     def _since(self, params: EnvParams) -> Since:
-        assets, orders = params.tape.num_assets, params.config.orders
+        assets, config = params.tape.num_assets, params.config
         return Since(
-            entry=self.since[:, c.SINCE.entry, : assets if orders.brackets else 0],
-            best=self.since[:, c.SINCE.best, : assets if orders.trailing else 0],
+            entry=self.since[:, c.SINCE.entry, : assets if config.closes_within else 0],
+            best=self.since[:, c.SINCE.best, : assets if config.orders.trailing else 0],
         )
 
     def load(self, state: EnvState) -> None:
@@ -150,6 +152,15 @@ class Singles(NamedTuple):
     exit_trade: Tensor  # [N, A]  traded by stops and at targets; [0, A] where there are none
     exit_cost: Tensor  # [N, COSTS]  of those trades, or [0, COSTS]
     exit_value: Tensor  # [N, EXIT]  of positions that were closed so, or [0, EXIT]
+    settled: Tensor  # [N, SETTLED]  of perpetual futures, or [0, SETTLED]
+    seized: Tensor  # [N, A]  traded by liquidations, or [0, A]
+
+    @property
+    def settlement(self) -> Settlement | None:
+        """What perpetual futures came to, if any are held."""
+        if not len(self.settled):
+            return None
+        return Settlement(**by_name(c.SETTLED, self.settled), seized=self.seized)
 
     @property
     def exits(self) -> Exits | None:
@@ -193,7 +204,7 @@ class Results(NamedTuple):
             called, exits = singles.margin_call, singles.exits
             trade = singles.trade if len(singles.trade) else None
             single = {"trade": trade, "holdings": singles.holdings}
-            single |= {"margin_call": called, "exits": exits}
+            single |= {"margin_call": called, "exits": exits, "settlement": singles.settlement}
             for other in (called, exits):
                 if other is not None:
                     cost = {name: paid - other.cost[name] for name, paid in cost.items()}
@@ -260,6 +271,8 @@ def pack_market(params: EnvParams, vector: int = 1) -> MarketBlocks:
         terms=_terms(params, vector),
         fees=_fees(params),
         ranges=_ranges(params, vector),
+        funding=_funding(params, vector),
+        tiers=_tiers(params, vector),
     )
 
 
@@ -287,14 +300,32 @@ def _terms(params: EnvParams, vector: int) -> Tensor:
 
 
 def _ranges(params: EnvParams, vector: int) -> Tensor:
-    """How far prices go within bars, where positions have stops or targets."""
+    """How far prices go within bars, where positions may be closed there."""
     tape, following = params.tape, params.tape.next
-    if not params.config.orders.brackets:
+    if not params.config.closes_within:
         return following["price"].new_empty(0, len(c.RANGE), tape.num_assets)
     rows = {name: following[name] for name in c.RANGE._fields}
     if params.config.randomize.volatility:
         rows = {name: reached.log1p() for name, reached in rows.items()}
     table = torch.stack([rows[name] for name in c.RANGE._fields], 1)
+    return pad(table, (0, -tape.num_assets % vector))
+
+
+def _funding(params: EnvParams, vector: int) -> Tensor:
+    """What long positions pay for each bar, of perpetual futures."""
+    tape = params.tape
+    if params.rules.terms.margin is None:
+        return tape.next["price"].new_empty(0, tape.num_assets)
+    return pad(tape.next["funding"], (0, -tape.num_assets % vector))
+
+
+def _tiers(params: EnvParams, vector: int) -> Tensor:
+    """The margin that they must keep, tier by tier."""
+    tape, margin = params.tape, params.rules.terms.margin
+    if margin is None:
+        return tape.next["price"].new_empty(0, len(c.TIER), tape.num_assets)
+    rows = margin._asdict() | {"largest": margin.largest.expand_as(margin.rate)}
+    table = torch.stack([rows[name] for name in c.TIER._fields], 1)
     return pad(table, (0, -tape.num_assets % vector))
 
 
@@ -326,7 +357,8 @@ def repack_bars(market: MarketBlocks, params: EnvParams, bars: Tensor, vector: i
         return
     changed = pack_market(params._replace(tape=params.tape.take(bars)), vector)
     tables = ["moves", "bars", "features", *["terms"] * by_orders(params)]
-    tables += ["ranges"] * params.config.orders.brackets
+    tables += ["ranges"] * params.config.closes_within
+    tables += ["funding"] * params.config.perpetual.trades
     for name in tables:
         getattr(market, name)[bars] = getattr(changed, name)
 
@@ -335,7 +367,7 @@ def pack_rules(params: EnvParams) -> Rules:
     """Lay out the settings for kernels."""
     tape, config = params.tape, params.config
     episode, reward, following = config.episode, config.reward, tape.next
-    randomize = config.randomize
+    randomize, margin = config.randomize, params.rules.terms.margin
     whole = {
         "action": getattr(c.ACTION, config.action),
         "reward": getattr(c.REWARD, reward.kind),
@@ -359,6 +391,8 @@ def pack_rules(params: EnvParams) -> Rules:
         "bans": "shortable" in following,
         "delists": "delisted" in following,
         "brackets": config.orders.brackets,
+        "perpetual": config.perpetual.trades,
+        "entries": config.closes_within,
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
         "log_spacing": randomize.spacing == "log",
@@ -377,6 +411,8 @@ def pack_rules(params: EnvParams) -> Rules:
         "stop": config.orders.stop,
         "target": config.orders.target,
         "trailing": config.orders.trailing,
+        "leverage": config.perpetual.leverage,
+        "liquidation_fee": 0.0 if margin is None else margin.fee,
     }
     device = tape.device
     return Rules(
@@ -403,7 +439,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     padded = tape.num_assets + -tape.num_assets % vector
     markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
     kept = padded if params.config.orders.carries else 0
-    since = padded if params.config.orders.brackets else 0
+    since = padded if params.config.closes_within else 0
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
@@ -498,11 +534,11 @@ def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles |
     """
     options = {"device": params.tape.device, "dtype": params.tape.dtype}
     calls = params.config.orders.maintenance_margin > 0
-    leaves = params.config.orders.brackets
-    if not (asked or calls or leaves or "delisted" in params.tape.next):
+    leaves, held = params.config.orders.brackets, params.config.perpetual.trades
+    if not (asked or calls or leaves or held or "delisted" in params.tape.next):
         return None
     told = num_envs if asked else 0
-    called, left = told if calls else 0, num_envs if leaves else 0
+    called, left, futures = told if calls else 0, num_envs * leaves, num_envs * held
 
     def room(rows: int, columns: int) -> Tensor:
         return torch.empty(rows, columns, **options)  # type: ignore[call-overload, no-any-return]
@@ -516,6 +552,8 @@ def empty_singles(params: EnvParams, num_envs: int, *, asked: bool) -> Singles |
         exit_trade=room(left, assets),
         exit_cost=room(left, len(c.COSTS)),
         exit_value=room(left, len(c.EXIT)),
+        settled=room(futures, len(c.SETTLED)),
+        seized=room(futures, assets),
     )
 
 
@@ -545,7 +583,8 @@ def by_market(config: EnvConfig) -> bool:
 def by_orders(params: EnvParams) -> bool:
     """Whether more decides on orders, and what becomes of them, than rates and limits."""
     named = {"borrow", "shortable", "delisted"} & set(params.tape.next)
-    settings = params.config.orders != OrderConfig()
+    config = params.config
+    settings = config.orders != OrderConfig() or config.perpetual.trades
     return settings or bool(named) or params.friction.minimum is not None
 
 

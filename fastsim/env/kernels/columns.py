@@ -10,6 +10,7 @@ from collections import namedtuple
 from typing import Any
 
 from fastsim.env.info import EXITS, figure_names
+from fastsim.env.info import SETTLED as OF_PERPETUALS
 from fastsim.env.randomize import DRAWN_COSTS, drawn_names
 
 
@@ -59,6 +60,10 @@ COSTS = ("commission", "spread", "impact")
 """What kernels charge."""
 EXIT = places("Exit", *EXITS)
 """Columns of `Singles.exit_value`."""
+SETTLED = places("Settled", *OF_PERPETUALS)
+"""Columns of `Singles.settled`."""
+TIER = places("Tier", "rate", "amount", "largest")
+"""Rows of `MarketBlocks.tiers`: of each tier of maintenance margin; the last is that of all."""
 FIGURE = places("Figure", *figure_names(COSTS))
 """Columns of `Results.figures`."""
 FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
@@ -71,6 +76,7 @@ WHOLE = places(
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("fewest", "most", "log_spacing"),
     *("carries", "whole_shares", "by_order", "lends", "bans", "delists", "brackets"),
+    *("perpetual", "entries"),
     "stream_from",
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
     *("stop_at", "target_at"),
@@ -82,9 +88,10 @@ REAL = places(
     "Real",
     *("max_gross", "initial_cash", "initial_invested", "adaptation", "drawdown_penalty"),
     *("retention", "transient_share", "maintenance_margin", "stop", "target", "trailing"),
+    *("leverage", "liquidation_fee"),
 )
 """Entries of `Rules.real`."""
-ACTION = places("Action", "weights", "signed", "logits")
+ACTION = places("Action", "weights", "signed", "logits", "leveraged")
 """Numbers that stand for action modes."""
 REWARD = places(
     "Reward",

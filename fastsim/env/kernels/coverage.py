@@ -66,8 +66,8 @@ class Coverage:
     """Leaves of the state, by dotted name."""
     outcome: frozenset[str]
     """Fields of `Outcome`."""
-    with_brackets: Mapping[str, Values] = field(default_factory=dict)
-    """Values of settings, by dotted name, that it knows where positions have stops or targets."""
+    within_bars: Mapping[str, Values] = field(default_factory=dict)
+    """Values of settings, by dotted name, that it knows where positions are closed within bars."""
 
 
 FUSED = Coverage(
@@ -99,6 +99,9 @@ FUSED = Coverage(
         "orders.stop": ANY,
         "orders.target": ANY,
         "orders.trailing": ANY,
+        "perpetual.leverage": ANY,
+        "perpetual.maintenance_rate": ANY,
+        "perpetual.liquidation_fee_bps": ANY,
         "randomize.fee_bps": ANY,
         "randomize.half_spread_bps": ANY,
         "randomize.impact": ANY,
@@ -121,11 +124,12 @@ FUSED = Coverage(
         {"r_before", "r_after", "tradable", "dollars", "impact_scale", "price"}
         | {"years", "interest", "market_return", "borrow", "shortable", "delisted"}
         | set(c.RANGE._fields)
+        | {"funding"}
         | {"features", "sigma", "impact_sigma", "dollar_volume", "listed", "bars"}
     ),
     tape=frozenset(
         {"symbols", "feature_names", "timestamps", "known", "next", "fill", "first", "last"}
-        | {"worlds", "worlds_per_market", "rising", "volatility_window"}
+        | {"worlds", "worlds_per_market", "rising", "volatility_window", "tiers"}
     ),
     frictions=frozenset(c.FRICTION._fields + c.FEE._fields),
     costs=frozenset(c.COSTS),
@@ -150,17 +154,22 @@ FUSED = Coverage(
     outcome=frozenset(
         {"wealth_before", "wealth_at_fill", "wealth_traded", "wealth", "turnover", "unfilled"}
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
-        | {"exits"}
+        | {"exits", "settlement"}
     ),
-    with_brackets={"players": only(1)},
+    within_bars={"players": only(1)},
 )
-WITHOUT_BRACKETS = replace(
+TO_THE_CLOSE = replace(
     FUSED,
-    settings={**FUSED.settings, **{f"orders.{name}": OFF for name in BRACKETS}},
-    tables=FUSED.tables - set(c.RANGE._fields),
+    settings={
+        **FUSED.settings,
+        **{f"orders.{name}": OFF for name in BRACKETS},
+        "perpetual.leverage": OFF,
+        "action": only("weights", "signed", "logits"),
+    },
+    tables=FUSED.tables - set(c.RANGE._fields) - {"funding"},
     columns=FUSED.columns - {"stop", "target"},
 )
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": WITHOUT_BRACKETS}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": TO_THE_CLOSE}
 """By backend; the reference covers everything."""
 
 
@@ -185,9 +194,10 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
         for name, allowed in known.settings.items()
         if name in settings and settings[name] not in allowed
     ]
-    apart = known.with_brackets if params.config.orders.brackets else {}
+    apart = known.within_bars if params.config.closes_within else {}
+    why = "stops or targets" if params.config.orders.brackets else "perpetual futures"
     together = [
-        f"{name} = {settings[name]!r} with stops or targets"
+        f"{name} = {settings[name]!r} with {why}"
         for name, allowed in apart.items()
         if settings[name] not in allowed
     ]

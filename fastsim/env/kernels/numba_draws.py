@@ -243,8 +243,11 @@ def meet_terms(n, bar, market, rules, draws):
     for row in range(terms.shape[1]):
         for j in range(terms.shape[2]):
             met.terms[0, row, j] = terms[bar, row, j]
-    if rules.whole[c.WHOLE.brackets]:
+    if rules.whole[c.WHOLE.entries]:
         meet_ranges(n, bar, market, draws)
+    if rules.whole[c.WHOLE.perpetual]:
+        for j in range(met.funding.shape[1]):
+            met.funding[0, j] = market.funding[bar, j]
     if math.isnan(draws.ranges[c.DRAWN.volatility, 0]):
         return
     for j in range(terms.shape[2]):

@@ -52,6 +52,12 @@ from fastsim.env.kernels.numba_orders import (
     want,
 )
 from fastsim.env.kernels.numba_orders import excess_and_slope as excess_by_order
+from fastsim.env.kernels.numba_perpetual import (
+    funding_of,
+    liquidate_beyond,
+    wealth_now,
+    within_leverage,
+)
 from fastsim.env.kernels.numba_prefetch import prefetch_row
 from fastsim.env.kernels.numba_stream import stream_row
 from fastsim.env.kernels.numba_turns import take_turns
@@ -139,6 +145,12 @@ def target_weights(n, action, shown, rules, weights):
             total += abs(weights[j])
             net += weights[j]
         scale = one / max(total / rules.real[c.REAL.max_gross], net, one)
+    elif mode == c.ACTION.leveraged:
+        fill(n, action, shown, zero, weights)
+        for j in range(weights.shape[0]):
+            weights[j] = max(-largest, min(weights[j], largest))
+            total += abs(weights[j])
+        scale = one / max(total / rules.real[c.REAL.max_gross], one)
     else:
         scale = real(math.nan)  # no such mode: nobody's money may look right
     for j in range(weights.shape[0]):
@@ -370,7 +382,7 @@ def trade_by_orders(
     commission, spread, impact, notional, net = charge_orders(n, market, rules, desk)
     paid = pay(n, before, notional, commission, spread, impact, figures)
     receive(n, -net - paid, state)
-    if rules.whole[c.WHOLE.brackets]:
+    if rules.whole[c.WHOLE.entries]:
         enter(n, state, desk)
     short, fees = zero, zero
     for j in range(holdings.shape[1]):
@@ -384,7 +396,9 @@ def trade_by_orders(
     if singles is not None:
         keep_placed(n, state, singles, desk)
     accrue(n, bar, fees, state, market, figures)
-    if rules.whole[c.WHOLE.brackets]:
+    if rules.whole[c.WHOLE.perpetual]:
+        receive(n, -funding_of(n, bar, state, market, singles), state)
+    if rules.whole[c.WHOLE.entries]:
         left = leave(n, bar, before, state, market, rules, figures, singles, desk)
         receive(n, left, state)
     after, gross = zero, zero
@@ -397,7 +411,7 @@ def trade_by_orders(
     if rules.whole[c.WHOLE.delists]:
         gross -= pay_out(n, bar, state, market)
     close_orders(n, bar, rules, state, market)
-    if rules.whole[c.WHOLE.brackets]:
+    if rules.whole[c.WHOLE.entries]:
         follow(n, bar, state, market)
     if is_called(after, gross, rules):
         after = call_margin(
@@ -441,7 +455,7 @@ def call_margin(n, bar, wealth, gross, state, market, rules, figures, singles, l
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] += desk[c.DESK.trade, j]
         after += state.holdings[n, j]
-    if rules.whole[c.WHOLE.brackets]:
+    if rules.whole[c.WHOLE.entries]:
         forget_closed(n, state)
     return after + state.money[n, c.MONEY.cash]
 
@@ -455,8 +469,13 @@ def advance(n, bar, hold, state, market, rules, figures, singles, weights, limit
         limit_orders(n, bar, hold, before, market, limit)
     else:
         grow_orders(n, bar, c.MOVE.r_before, state, market)
-        if rules.whole[c.WHOLE.brackets]:
+        if rules.whole[c.WHOLE.entries]:
             grow_since(n, bar, c.MOVE.r_before, state, market)
+        if rules.whole[c.WHOLE.perpetual]:
+            receive(n, liquidate_beyond(n, state, market, rules, singles), state)
+            before = wealth_now(n, state)
+            if before > zero:
+                within_leverage(before, market, weights)
         find_bounds(n, bar, before, state, market, rules, limit, desk)
     x = before
     if before > zero and not hold:
@@ -736,7 +755,7 @@ def prefetch(n, state, market, rules, desk):
     prefetch_row(market.moves, bar)
     if desk is not None:
         prefetch_row(market.terms, bar)
-        if rules.whole[c.WHOLE.brackets]:
+        if rules.whole[c.WHOLE.entries]:
             prefetch_row(market.ranges, bar)
     if rules.whole[c.WHOLE.flat]:
         prefetch_row(market.features, bar + 1)

@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
-from fastsim.env.brackets import LARGEST_TOUCH, TOUCH
 from fastsim.env.kernels import columns as c
 from fastsim.env.kernels.numba_jit import jit
+from fastsim.env.kernels.numba_perpetual import keep_none as keep_no_settlement
+from fastsim.env.kernels.numba_perpetual import liquidation_level, seize, touch
 from fastsim.env.orders import BISECTIONS
 
 
@@ -323,34 +324,49 @@ def stop_and_target(n, j, state, rules):
 
 @jit
 def reach(n, bar, j, state, market, rules):
-    """Price over that of the fill at which a position is closed, and 1 by a stop, 2 at a target."""
+    """Price over that of the fill at which a position is closed, and how.
+
+    1 by a stop, 2 at a target, 3 by an exchange.
+    """
     real = state.holdings.dtype.type
-    one, slack = real(1.0), real(min(TOUCH * np.finfo(state.holdings.dtype).eps, LARGEST_TOUCH))
+    one, slack = real(1.0), touch(real)
     stop, target = stop_and_target(n, j, state, rules)
+    line = real(0.0) if state.holdings[n, j] > real(0.0) else real(np.inf)
+    if rules.whole[c.WHOLE.perpetual]:
+        line = liquidation_level(n, j, state, market, rules)
     first = one + market.ranges[bar, c.RANGE.r_open, j]
     high = one + market.ranges[bar, c.RANGE.r_high, j]
     low = one + market.ranges[bar, c.RANGE.r_low, j]
     if state.holdings[n, j] > real(0.0):
+        stop = max(stop, line)
         at_stop, at_target = low <= stop * (one + slack), high >= target * (one - slack)
         if at_target and (not at_stop or first >= target * (one - slack)):
             return max(target, first), 2
-        return (min(stop, first), 1) if at_stop else (one, 0)
+        left = min(stop, first)
+        forced = rules.whole[c.WHOLE.perpetual] and left <= line * (one + slack)
+        return (left, 3 if forced else 1) if at_stop else (one, 0)
+    stop = min(stop, line)
     at_stop, at_target = high >= stop * (one - slack), low <= target * (one + slack)
     if at_target and (not at_stop or first <= target * (one + slack)):
         return min(target, first), 2
-    return (max(stop, first), 1) if at_stop else (one, 0)
+    left = max(stop, first)
+    forced = rules.whole[c.WHOLE.perpetual] and left >= line * (one - slack)
+    return (left, 3 if forced else 1) if at_stop else (one, 0)
 
 
 @partial(jit, inline=False)
 def leave(n, bar, before, state, market, rules, figures, singles, desk):
-    """Close what stops and targets close in the bar, and tell of it; returns what is received."""
+    """Close what is closed within the bar, and tell of it; returns what is received."""
     real = desk.dtype.type
-    zero, one, stopped, taken = real(0.0), real(1.0), real(0.0), real(0.0)
+    zero, one, stopped, taken, seized = real(0.0), real(1.0), real(0.0), real(0.0), real(0.0)
     for j in range(state.since.shape[2]):
         growth, cause = one, 0
         if state.holdings[n, j] != zero and before > zero:
             growth, cause = reach(n, bar, j, state, market, rules)
         value = abs(growth * state.holdings[n, j])
+        if cause == 3:
+            seized += seize(n, j, growth, state, market, rules, singles)
+            cause = 0
         stopped += value if cause == 1 else zero
         taken += value if cause == 2 else zero
         closing = market.terms[bar, c.TERM.closing_price, j]
@@ -364,11 +380,11 @@ def leave(n, bar, before, state, market, rules, figures, singles, desk):
     figures[n, c.FIGURE.commission] += commission
     figures[n, c.FIGURE.spread] += spread
     figures[n, c.FIGURE.impact] += impact
-    if singles is not None:
+    if singles is not None and singles.exit_trade.shape[0]:
         tell(n, commission, spread, impact, singles.exit_trade, singles.exit_cost, desk)
         singles.exit_value[n, c.EXIT.stopped] = stopped
         singles.exit_value[n, c.EXIT.taken] = taken
-    return -net - (commission + spread + impact)
+    return seized - net - (commission + spread + impact)
 
 
 @jit
@@ -442,11 +458,12 @@ def clear(n, block):
 
 @jit
 def keep_no_exit(n, singles):
-    """Tell that no stop or target was reached."""
+    """Tell that nothing was closed within the bar."""
     if singles.exit_trade.shape[0] > 0:
         clear(n, singles.exit_trade)
         clear(n, singles.exit_cost)
         clear(n, singles.exit_value)
+    keep_no_settlement(n, singles)
 
 
 @jit

@@ -220,7 +220,7 @@ def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any,
         blocks = blocks._replace(displaced=None)
     if not by_orders(params):
         blocks = blocks._replace(open_orders=None, since=None)
-        tables = tables._replace(terms=None, fees=None, ranges=None)
+        tables = tables._replace(terms=None, fees=None, ranges=None, funding=None, tiers=None)
     return blocks, tables
 
 
@@ -267,7 +267,7 @@ def _drawn_rooms(params: EnvParams, slots: Any, market: Any, sizes: tuple[int, i
 
 def _one_bar(market: Any) -> Any:
     """The same market, but with room for a single bar."""
-    names = ("moves", "bars", "terms", "ranges")
+    names = ("moves", "bars", "terms", "ranges", "funding")
     tables = {name: getattr(market, name) for name in names}
     rooms = {name: np.empty_like(each[:1]) for name, each in tables.items() if each is not None}
     return market._replace(**rooms)
