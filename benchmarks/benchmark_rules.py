@@ -28,16 +28,23 @@ from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
 
 LEVERAGE, MARGIN = 1.5, 0.25
+LEVELS = {"stop": 0.01, "target": 0.015, "trailing": 0.0125}
+BRACKETS, ASKED = "stops and targets", "stops and targets that actions ask for"
 PLAIN, ALL, KEPT = "none", "all of them", "all of them, a third kept open"
 ORDERS = {
     "carried orders": OrderConfig(unfilled="carry"),
     "whole shares": OrderConfig(whole_shares=True),
     "maintenance margin": OrderConfig(maintenance_margin=MARGIN),
+    BRACKETS: OrderConfig(**LEVELS),
+    ASKED: OrderConfig(**LEVELS),
     ALL: OrderConfig(unfilled="carry", whole_shares=True, maintenance_margin=MARGIN),
 }
 COMMISSIONS = {"commissions by share and order": CostConfig(fee_per_share=0.005, minimum_fee=1.0)}
 LENDS = ("lending by asset", ALL, KEPT)
-RULES = (PLAIN, "carried orders", "whole shares", "maintenance margin", *COMMISSIONS, *LENDS)
+RULES = (
+    *(PLAIN, "carried orders", "whole shares", "maintenance margin", BRACKETS, ASKED),
+    *(*COMMISSIONS, *LENDS),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ def make_env(options: Options, rules: str, backend: Backend) -> PortfolioEnv:
         rates = {symbol: 30.0 * place for place, symbol in enumerate(bars.symbols)}
         lending = {"borrow_bps_per_year": rates, "hard_to_borrow": bars.symbols[-1:]}
     config = EnvConfig(
-        action="signed",
+        action="bracketed" if rules == ASKED else "signed",
         max_gross=LEVERAGE,
         observation="index",
         episode=EpisodeConfig(staggered=True),
@@ -75,10 +82,16 @@ def make_env(options: Options, rules: str, backend: Backend) -> PortfolioEnv:
 
 
 def actions_of(options: Options, rules: str) -> list[Tensor]:
-    """Signed weights [N, A], which differ from step to step; NaN where orders are kept."""
+    """Signed weights [N, A], which differ from step to step; NaN where orders are kept.
+
+    Where actions ask for them, distances of a few hundredths follow.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = options.num_envs, options.num_assets
     asked = [torch.randn(shape, generator=generator) / options.num_assets for _ in range(8)]
+    if rules == ASKED:
+        away = [0.05 * torch.rand(shape[0], 2 * shape[1], generator=generator) for _ in asked]
+        asked = [torch.cat(both, dim=-1) for both in zip(asked, away, strict=True)]
     if rules == KEPT:
         for step, action in enumerate(asked):
             action[step % 3 :: 3] = torch.nan
