@@ -83,7 +83,7 @@ def of_futures(tape, config, seed):
     perpetual = config.perpetual
     if not tape.known.bars[..., OPEN].isfinite().any():
         orders = replace(config.orders, stop=0.0, target=0.0, trailing=0.0)
-        action = "signed" if config.action == "leveraged" else config.action
+        action = "signed" if config.action in ("leveraged", "bracketed") else config.action
         config = replace(config, orders=orders, perpetual=PerpetualConfig(), action=action)
     if not config.perpetual.trades:
         return tape, config
@@ -134,11 +134,18 @@ def configs(draw, *, shares=True, levels=False):
     number of them, and from there on they go apart.
     """
     perpetual = draw(margins()) if levels and draw(st.booleans()) else PerpetualConfig()
-    modes = [name for name, mode in ACTIONS.items() if perpetual.trades or not mode.owes]
+    modes = [
+        name
+        for name, mode in ACTIONS.items()
+        if (perpetual.trades or not mode.owes) and (levels or not mode.brackets)
+    ]
     action = draw(st.sampled_from(modes))
     max_gross = draw(st.sampled_from([0.5, 1.0, 4.0])) if ACTIONS[action].levered else 1.0
     rules = order_rules(max_gross, shares, levels, not perpetual.trades)
     orders, fees = draw(rules) if draw(st.booleans()) else (OrderConfig(), {})
+    if ACTIONS[action].brackets:
+        orders = replace(orders, stop=orders.stop or 0.02, target=orders.target or 0.04)
+        orders = replace(orders, unfilled="drop")
     costs = CostConfig(
         fee_bps=draw(st.sampled_from([0.0, 1.0, 100.0])),
         half_spread_bps=draw(st.sampled_from([0.0, 2.0, 50.0])),
@@ -248,6 +255,10 @@ def actions(tape, config, seed, envs=ENVS, steps=STEPS):
     rows = 2.0 * torch.randn(steps, envs, width, generator=generator, dtype=tape.dtype)
     rows[3, 1, 0], rows[4, 2, -1], rows[5, 3] = torch.nan, torch.inf, 1e30
     rows[6, 4] = 0.0
+    if ACTIONS[config.action].brackets:
+        away = rows[..., tape.num_assets :]
+        away *= 0.01  # what bars reach
+        away[7, 1], away[8, :, 0], away[9] = torch.nan, -torch.inf, 0.0
     rows[torch.rand(steps, envs, generator=generator) < 0.15] = torch.nan  # orders are left open
     return rows
 

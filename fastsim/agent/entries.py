@@ -46,7 +46,7 @@ def since_entries(
     fill = _prices(window, "open")[row + 1] if at_open else closes[0]
     then, since = _recalled(before.entries, window.symbols, orders)
     moved = then * fill / closes[0]
-    since = traded(_grown(since, fill / closes[0]), moved, now * fill / closes[-1] - moved)
+    since = traded(_grown(since, fill / closes[0]), moved, now * fill / closes[-1] - moved, orders)
     last = fill
     for close in closes[1:]:
         since = closed(_grown(since, close / last), now)
@@ -80,12 +80,13 @@ def _recalled(
     best = {symbol: entry.best or 0.0 for symbol, entry in entries.items()}
     values = table({symbol: entry.value for symbol, entry in entries.items()})
     entered = table({symbol: entry.entry for symbol, entry in entries.items()})
-    return values, Since(entered, table(best) if orders.trailing else entered[:, :0])
+    none = entered[:, :0]
+    return values, Since(entered, table(best) if orders.trailing else none, none, none)
 
 
 def _grown(since: Since, growth: Tensor) -> Since:
     best = since.best * growth if since.best.shape[-1] else since.best
-    return Since(since.entry * growth, best)
+    return since._replace(entry=since.entry * growth, best=best)
 
 
 def _prices(bars: Bars, name: Literal["open", "close"]) -> Tensor:

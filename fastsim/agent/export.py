@@ -71,12 +71,17 @@ def export_policy(policy: Policy, path: Path, *, format: Format = "torchscript")
     Raises
     ------
     ConfigError
-        The policy's network is one of its own kind.
+        The policy's network is one of its own kind, or it asks for more than weights.
     ForecastError
         The format cannot hold it, or the weights differ by more than `MOST_APART`.
     """
     if type(policy) is not Policy:
         raise ConfigError(f"a {type(policy).__name__} cannot be exported, only a Policy")
+    if ACTIONS.find(policy.spec.action).brackets:
+        raise ConfigError(
+            f"a policy whose action is {policy.spec.action!r} asks for distances of stops and "
+            f"targets, and a file says weights alone: export one that learned by another action"
+        )
     spec, program = policy.spec, PolicyProgram(policy).eval().requires_grad_(False)
     metadata = {
         "model": {"name": "policy"},

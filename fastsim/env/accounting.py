@@ -68,7 +68,7 @@ class Account(NamedTuple):
     since: Since  # [N, A] each, or without columns where positions have no stop or target
 
 
-KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
+KINDS: Mapping[str, Literal["shares", "money", "of the position", "of the market"]] = {
     "holdings": "shares",
     "cash": "money",
     "transient": "of the market",
@@ -77,10 +77,13 @@ KINDS: Mapping[str, Literal["shares", "money", "of the market"]] = {
     "carry": "money",
     "entry": "shares",
     "best": "shares",
+    "stop": "of the position",
+    "target": "of the position",
 }
 """What becomes of each part of an account: so many shares [N, A], and prices over what they were,
-grow with the price and end with their asset; shares and money [N] are lost in ruin; what is of the
-market is its own."""
+grow with the price and end with their asset; what is of the position ends with it as well; these
+and money [N] are lost in ruin; what is of the market is its own."""
+Change = Callable[[Tensor], Tensor]
 _NESTED: Mapping[str, Any] = {
     "portfolio": Portfolio,
     "displacement": Displacement,
@@ -194,7 +197,7 @@ def lone(portfolio: Portfolio) -> Account:
     nothing = portfolio.holdings[:, :0]
     still = Displacement(transient=nothing, rate=nothing)
     carry = torch.zeros_like(portfolio.cash)
-    return Account(portfolio, still, nothing, carry, Since(nothing, nothing))
+    return Account(portfolio, still, nothing, carry, Since(*[nothing] * len(Since._fields)))
 
 
 def receive(account: Account, amount: Tensor) -> Account:
@@ -248,7 +251,7 @@ def advance(
     fill = rebalance(
         before, account.portfolio.holdings, account.open_orders, wish, venue, terms.orders
     )
-    account = settle(account, fill, terms.impact)
+    account = settle(account, fill, terms, wish)
     traded, held = worth(account), account.portfolio.holdings
     account, interest, borrow = accrue(account, market, friction)
     account, funding = pay_funding(account, market, terms.margin)
@@ -333,15 +336,15 @@ def reach_fill(account: Account, growth: Tensor, impact: ImpactConfig) -> Accoun
     return _grown(account, growth)._replace(displacement=displacement)
 
 
-def settle(account: Account, fill: Fill, impact: ImpactConfig) -> Account:
+def settle(account: Account, fill: Fill, terms: Terms, wish: Wish | None = None) -> Account:
     """Exchange what was traded for cash, at the price that the orders of each market meet at."""
     displacement, trade = account.displacement, fill.trade
-    since = traded(account.since, account.portfolio.holdings, trade)
+    since = traded(account.since, account.portfolio.holdings, trade, terms.orders, wish)
     account = account._replace(open_orders=fill.rest, since=since)
     if not displacement.exists:
         return _exchanged(account, trade, trade.sum(-1) + total(fill.cost))
     net = trade.view(len(displacement.rate), -1, trade.shape[-1]).sum(1)  # [M, A]
-    displacement, moved = push(displacement, net, impact)
+    displacement, moved = push(displacement, net, terms.impact)
     paid = (trade * _each(mean_price(moved), trade)).sum(-1)
     account = _exchanged(account, trade, paid + total(fill.cost))
     return _grown(account._replace(displacement=displacement), _each(moved.exp(), trade))
@@ -422,9 +425,7 @@ def leave(
 
 def _without(account: Account, which: Tensor) -> Account:
     """The account without these positions [N, A], and without what is open of them."""
-    return _each_part(
-        account, shares=lambda held: torch.where(which, 0.0, held) if held.numel() else held
-    )
+    return _each_part(account, ends=lambda held: torch.where(which, 0.0, held))
 
 
 def reach_close(account: Account, market: Conditions) -> Account:
@@ -450,7 +451,7 @@ def pay_out(account: Account, delisted: Tensor, growth: Tensor) -> Account:
     if displacement.exists:
         value = liquidation_value(holdings, _each(displacement.rate, cash))
     paid = torch.where(delisted, growth * value, 0.0).sum(-1)
-    left = _each_part(account, shares=lambda held: held * ~delisted if held.numel() else held)
+    left = _each_part(account, ends=lambda held: held * ~delisted)
     return receive(left, paid)
 
 
@@ -462,7 +463,7 @@ def close_accounts(account: Account, ruined: Tensor) -> Account:
     solvent = ~ruined[:, None]
     return _each_part(
         account,
-        shares=lambda held: torch.where(solvent, held, 0.0),
+        ends=lambda held: torch.where(solvent, held, 0.0),
         money=lambda owned: torch.where(ruined, 0.0, owned),
     )
 
@@ -475,26 +476,41 @@ def call_margin(
     fill = cut(worth(account), account.portfolio.holdings, venue, terms.orders)
     called = fill.trade.any(-1)
     kept = torch.where(called[:, None], 0.0, account.open_orders)  # who is called keeps none open
-    return settle(account, fill._replace(rest=kept), terms.impact), fill
+    return settle(account, fill._replace(rest=kept), terms), fill
 
 
 def _grown(account: Account, growth: Tensor) -> Account:
     """The account at prices that have grown [N, A]."""
-    return _each_part(account, shares=lambda held: held * growth if held.numel() else held)
+    return _each_part(account, grows=lambda held: held * growth)
+
+
+def _same(part: Tensor) -> Tensor:
+    return part
 
 
 def _each_part(
     account: Account,
     *,
-    shares: Callable[[Tensor], Tensor],
-    money: Callable[[Tensor], Tensor] = lambda owned: owned,
+    grows: Change = _same,
+    ends: Change = _same,
+    money: Change = _same,
 ) -> Account:
-    """The account with what these make of every part of its kind."""
-    change = {"shares": shares, "money": money}
+    """The account with what these make of every part of its kind, where it has columns.
+
+    Shares grow and end; what is of a position ends with it.
+    """
+
+    def shares(held: Tensor) -> Tensor:
+        return ends(grows(held)) if held.numel() else held
+
+    def position(kept: Tensor) -> Tensor:
+        return ends(kept) if kept.numel() else kept
+
+    change = {"shares": shares, "of the position": position, "money": money}
     return Account(**{n: _changed(n, part, change) for n, part in account._asdict().items()})
 
 
-def _changed(name: str, part: Any, change: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
+def _changed(name: str, part: Any, change: Mapping[str, Change]) -> Any:
     """What becomes of one part of an account, or of each of those within it."""
     if name in _NESTED:
         inner = {each: _changed(each, value, change) for each, value in part._asdict().items()}

@@ -41,6 +41,8 @@ class ActionMode:
     """Whether gross leverage may differ from 1."""
     owes: bool = False
     """Whether cash may be below zero, as where positions are held on margin."""
+    brackets: bool = False
+    """Whether distances of stops [A], then of targets [A], follow the weights [A]."""
 
 
 def _long_only(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
@@ -55,6 +57,10 @@ def _signed(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
 
 def _leveraged(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
     return action / (action.abs().sum(-1, keepdim=True) / max_gross).clamp_min(1.0)
+
+
+def _bracketed(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
+    return _signed(action.chunk(3, dim=-1)[0], max_gross, masked)
 
 
 def _softmax(action: Tensor, max_gross: float, masked: Tensor | None) -> Tensor:
@@ -95,13 +101,25 @@ ACTIONS: Registry[ActionMode] = Registry(
             levered=True,
             owes=True,
         ),
+        ActionMode(
+            name="bracketed",
+            weights=_bracketed,
+            actions=lambda weights: pad(weights, (0, 2 * weights.shape[-1])),
+            bounds=(-1.0, 1.0),
+            width=lambda assets: 3 * assets,
+            levered=True,
+            brackets=True,
+        ),
     ),
 )
 """`weights`: long-only weights [A], the rest is cash; they are scaled down together, which keeps
 their ratios, to sum at most one, and negative ones count as zero. `signed`: weights [A], negative
 is short, scaled down to gross leverage `max_gross`. `logits`: [A + 1], softmax over the assets and
 cash. `leveraged`: as `signed`, and the sum may be above one: of perpetual futures, whose margin is
-a part of their value."""
+a part of their value. `bracketed`: [3 A], signed weights, and how far from their entry the stops,
+then the targets, are of positions that this action opens or adds to. A number x asks for a distance
+of max(x, 0), a part of the entry as in `OrderConfig`; 0, what is below it, and NaN ask for none:
+then a position keeps the distance it has, and a new one has that of `OrderConfig`."""
 
 
 def action_width(mode: str, num_assets: int) -> int:
@@ -135,12 +153,25 @@ def target_weights(
 ) -> tuple[Tensor, Tensor]:
     """Admissible weights [N, A] of the risky assets, and which rows [N] hold instead.
 
-    A row with NaN or an infinity holds. Where `masked` [N, A], what is asked is ignored and the
-    weight is 0.
+    A row with NaN or an infinity holds, but for those of distances. Where `masked` [N, A], what is
+    asked is ignored and the weight is 0.
     """
     if masked is not None:
         masked = pad(masked, (0, action.shape[-1] - masked.shape[-1]))  # [N, W]  cash is not
         action = action.masked_fill(masked, 0.0)
-    hold = ~action.isfinite().all(-1)  # [N]
+    said = action.chunk(3, dim=-1)[0] if mode.brackets else action
+    hold = ~said.isfinite().all(-1)  # [N]
     action = torch.where(hold[:, None], 0.0, action).clamp(-LARGEST, LARGEST)
     return mode.weights(action, max_gross, masked), hold
+
+
+def asked_distances(action: Tensor, mode: ActionMode) -> tuple[Tensor, Tensor] | None:
+    """How far stops and targets [N, A] are to be, by slot; 0 where nothing is asked.
+
+    None of a mode that asks for none. Numbers beyond LARGEST, infinity among them, are cut to it.
+    """
+    if not mode.brackets:
+        return None
+    asked = action.nan_to_num(nan=0.0, posinf=LARGEST, neginf=0.0).clamp(0.0, LARGEST)
+    _, stop, target = asked.chunk(3, dim=-1)
+    return stop, target

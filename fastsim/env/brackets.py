@@ -3,6 +3,8 @@
     long    stop = max((1 - stop) entry, (1 - trailing) best)    target = (1 + target) entry
     short   stop = min((1 + stop) entry, (1 + trailing) best)    target = (1 - target) entry
 
+Distances are those of `OrderConfig`, or those that the action asked for which opened the position
+or last added to it: parts of its mean entry, which what is added moves.
 The entry is the mean price of what is held; best is the best of the price at which the position was
 opened and of the closes since. Levels are those that are known when the bar begins, and of a bar
 the open, the high and the low are, but not which of the last two came first:
@@ -23,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastsim.env.orders import OrderConfig
+from fastsim.env.orders import OrderConfig, Wish
 from fastsim.market.conditions import Conditions
 
 TOUCH = 32.0
@@ -32,13 +34,16 @@ LARGEST_TOUCH = 1e-5
 
 
 class Since(NamedTuple):
-    """The price now over what it was, of each position; both without columns where none is kept.
+    """What is kept of each position since it was opened; without columns where it is not.
 
-    They grow with the price, as shares do, and are 0 where nothing is held.
+    The price now over what it was grows with the price, as shares do. All are 0 where nothing is
+    held.
     """
 
     entry: Tensor  # [N, A]  over the mean price at which the position was entered
     best: Tensor  # [N, A]  over the best close since then; without columns where nothing trails
+    stop: Tensor  # [N, A]  distance of the stop; without columns where actions ask for none
+    target: Tensor  # [N, A]  distance of the target; likewise
 
 
 class Exits(NamedTuple):
@@ -68,21 +73,36 @@ class Reached(NamedTuple):
     growth: Tensor  # [N, A]  1 where neither is so
 
 
-def entered_now(holdings: Tensor, config: OrderConfig, *, on_margin: bool = False) -> Since:
+def entered_now(
+    holdings: Tensor, config: OrderConfig, *, on_margin: bool = False, asked: bool = False
+) -> Since:
     """What is kept of positions [N, A] that are entered at the price now.
 
     Those `on_margin` are liquidated by the price of their entry, whether they have a stop or not.
+    Where distances can be `asked` for, each position has its own, those of `config` to begin with.
     """
     none = holdings[:, :0]
     now = (holdings != 0).to(holdings.dtype) if config.brackets or on_margin else none
-    return Since(entry=now, best=now.clone() if config.trailing else none)
+    return Since(
+        entry=now,
+        best=now.clone() if config.trailing else none,
+        stop=now * config.stop if asked else none,
+        target=now * config.target if asked else none,
+    )
 
 
-def traded(since: Since, holdings: Tensor, trade: Tensor) -> Since:
+def traded(
+    since: Since,
+    holdings: Tensor,
+    trade: Tensor,
+    config: OrderConfig,
+    wish: Wish | None = None,
+) -> Since:
     """What is kept after `holdings` [N, A] have been traded, at the price now.
 
     What a position grows by has its part in the mean price of its entry; what it shrinks by has
-    none. One that is opened, or turned around, is entered now.
+    none. One that is opened, or turned around, is entered now. Where each position has distances of
+    its own, `wish` says which ones those that are opened or grow are to have.
     """
     if not since.entry.shape[-1]:
         return since
@@ -94,7 +114,22 @@ def traded(since: Since, holdings: Tensor, trade: Tensor) -> Since:
     now = (after != 0).to(after.dtype)
     entry = torch.where(opened, now, torch.where(grown, mean, since.entry))
     best = torch.where(opened, now, since.best) if since.best.shape[-1] else since.best
-    return Since(entry, best)
+    since = since._replace(entry=entry, best=best)
+    if not since.stop.shape[-1]:
+        return since
+    bought = opened | grown
+
+    def chosen(kept: Tensor, own: float, asked: Tensor | None) -> Tensor:
+        before = torch.where(opened, own, kept)
+        if asked is not None:
+            before = torch.where(bought & (asked > 0), asked, before)
+        return now * before
+
+    stop, target = (None, None) if wish is None else (wish.stop, wish.target)
+    return since._replace(
+        stop=chosen(since.stop, config.stop, stop),
+        target=chosen(since.target, config.target, target),
+    )
 
 
 def closed(since: Since, holdings: Tensor) -> Since:
@@ -111,12 +146,18 @@ def levels(since: Since, holdings: Tensor, config: OrderConfig) -> Levels:
     adverse = torch.where(long, -1.0, 1.0).to(holdings.dtype)
     stop = torch.where(long, 0.0, torch.inf).to(holdings.dtype)
     target = torch.where(long, torch.inf, 0.0).to(holdings.dtype)
-    for distance, ratio in ((config.stop, since.entry), (config.trailing, since.best)):
-        if distance > 0:
+    own = bool(since.stop.shape[-1])
+    away = since.stop if own else config.stop
+    for given, distance, ratio in (
+        (config.stop, away, since.entry),
+        (config.trailing, config.trailing, since.best),
+    ):
+        if given > 0:
             level = (1.0 + adverse * distance) / torch.where(ratio > 0, ratio, 1.0)
             stop = torch.where(long, torch.maximum(stop, level), torch.minimum(stop, level))
     if config.target > 0:
-        target = (1.0 - adverse * config.target) / torch.where(since.entry > 0, since.entry, 1.0)
+        away = since.target if own else config.target
+        target = (1.0 - adverse * away) / torch.where(since.entry > 0, since.entry, 1.0)
     return Levels(stop, target)
 
 

@@ -82,9 +82,11 @@ def _check_together(config: EnvConfig) -> None:
     """Raise ConfigError for rules that contradict one another."""
     if not ACTIONS.find(config.action).levered and config.max_gross != 1.0:
         raise ConfigError(
-            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed" or "leveraged", '
-            f"got action={config.action!r}"
+            f'EnvConfig.max_gross = {config.max_gross!r} needs action="signed", "leveraged" or '
+            f'"bracketed", got action={config.action!r}'
         )
+    if ACTIONS.find(config.action).brackets:
+        _check_asked(config)
     if config.max_gross * config.orders.maintenance_margin >= 1.0:
         raise ConfigError(
             f"OrderConfig.maintenance_margin = {config.orders.maintenance_margin!r} would be "
@@ -116,6 +118,21 @@ def _check_together(config: EnvConfig) -> None:
         raise ConfigError(
             "orders.whole_shares and costs.fee_per_share count shares at the prices of the "
             "data, and randomize.volatility draws others: use one or the other"
+        )
+
+
+def _check_asked(config: EnvConfig) -> None:
+    """Raise ConfigError for rules that leave distances open which actions may not ask for."""
+    for name in ("stop", "target"):
+        if getattr(config.orders, name) == 0:
+            raise ConfigError(
+                f"EnvConfig.action = {config.action!r} needs OrderConfig.{name}, the distance of "
+                f"what an action asks for none of: set orders.{name}, 1 for a {name} far away"
+            )
+    if config.orders.carries:
+        raise ConfigError(
+            f"EnvConfig.action = {config.action!r} asks for distances of what it trades at once, "
+            f'and OrderConfig.unfilled = "carry" trades later: use unfilled="drop"'
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastsim.env.accounting import Outcome, advance, close_accounts
-from fastsim.env.actions import target_weights
+from fastsim.env.actions import asked_distances, target_weights
 from fastsim.env.nested import select
 from fastsim.env.observe import Observation, observe
 from fastsim.env.orders import Wish
@@ -85,7 +85,9 @@ def trade_and_move(
         weights, hold = torch.where(last[:, None], 0.0, weights), hold & ~last
     market, friction = meet(params, state)
     closing = meet_closing(params, state, market)
-    wish = Wish(weights=weights, hold=hold)
+    asked = asked_distances(action, rules.action)
+    away = () if asked is None else (to_assets(each, state.slots) for each in asked)
+    wish = Wish(weights, hold, *away)
     account, outcome = advance(state.account, wish, market, friction, rules.terms, closing)
     if config.players > 1:
         account = close_accounts(account, outcome.ruined)

@@ -69,6 +69,9 @@ class Wish(NamedTuple):
 
     weights: Tensor  # [N, A]  of the wealth that is left after costs
     hold: Tensor  # [N]  bool: no new weights; what is open stays so
+    stop: Tensor | None = None  # [N, A]  distance of the stops of what is opened or added to;
+    #                             0 asks for none; None where actions never do
+    target: Tensor | None = None  # [N, A]  that of their targets
 
 
 class Bounds(NamedTuple):

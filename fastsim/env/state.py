@@ -139,7 +139,12 @@ def begin_state(
         displacement=_undisturbed(params, episode.bar, key, number),
         open_orders=nothing if config.orders.carries else nothing[:, :0],
         carry=torch.zeros_like(portfolio.cash),
-        since=entered_now(portfolio.holdings, config.orders, on_margin=config.perpetual.trades),
+        since=entered_now(
+            portfolio.holdings,
+            config.orders,
+            on_margin=config.perpetual.trades,
+            asked=params.rules.action.brackets,
+        ),
         episode=episode,
         peak=portfolio.cash,
         memory=params.rules.reward.memory(portfolio.cash),

@@ -125,3 +125,17 @@ def test_of_assets_whose_logits_are_far_below_the_others_nothing_is_held(backend
     held = env.stepper.state.portfolio.holdings
     assert (held[:, [0, 2, 4]] == 0).all()
     assert (held[:, [1, 3]] > 0).all()
+
+
+def test_distances_follow_the_weights_of_bracketed_actions():
+    mode = actions.ACTIONS["bracketed"]
+    said = torch.tensor([[0.5, -2.0, 0.125, torch.nan, -3.0, torch.inf]]).double()
+    weights, hold = actions.target_weights(said, mode, 2.0)
+    assert not hold.any() and weights.tolist() == [[0.4, -1.6]]
+    stop, target = actions.asked_distances(said, mode)
+    assert stop.tolist() == [[0.125, 0.0]] and target.tolist() == [[0.0, actions.LARGEST]]
+    said[0, 1] = torch.nan
+    assert actions.target_weights(said, mode, 2.0)[1].tolist() == [True]
+    assert actions.asked_distances(said[:, :2], actions.ACTIONS["signed"]) is None
+    asked = actions.actions_for(torch.tensor([[0.3, 0.2]]), "bracketed")
+    assert asked.tolist() == [pytest.approx([0.3, 0.2, 0.0, 0.0, 0.0, 0.0])]

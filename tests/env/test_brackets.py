@@ -16,7 +16,7 @@ from worlds import FREE, SHORT_FEATURES, assert_same_bits, random_bars, weekdays
 from fastsim.backtest.benchmarks import Benchmarks, benchmark_names
 from fastsim.backtest.replay import replay
 from fastsim.data.bars import Bars
-from fastsim.env.accounting import Portfolio, Terms, advance, lone
+from fastsim.env.accounting import Portfolio, Terms, advance, close_accounts, lone
 from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
@@ -28,6 +28,7 @@ from fastsim.errors import ConfigError, DataError
 from fastsim.market.conditions import named
 from fastsim.market.costs import make_friction, total
 from fastsim.market.extremes import EXTREMES, extremes_of
+from fastsim.market.features import FEATURE_LIMIT
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.garch import Garch
@@ -569,7 +570,10 @@ def test_gradients_are_finite_whatever_a_bar_reaches():
         [[0.0], [500.0], [500.0], [-500.0]], dtype=torch.float64, requires_grad=True
     )
     cash = torch.tensor([500.0, 500.0, 500.0, 1500.0], dtype=torch.float64, requires_grad=True)
-    since = Since(*(torch.where(holdings.detach() != 0, 1.02, 0.0).double() for _ in range(2)))
+    since = Since(
+        *(torch.where(holdings.detach() != 0, 1.02, 0.0).double() for _ in range(2)),
+        *[torch.ones(4, 0).double()] * 2,
+    )
     weights = torch.tensor([[0.4]] * 4, dtype=torch.float64, requires_grad=True)
     account = lone(Portfolio(holdings, cash))._replace(since=since)
     terms = Terms(orders=OrderConfig(stop=0.05, target=0.1, trailing=0.04))
@@ -585,7 +589,7 @@ def test_of_who_has_nothing_at_the_fill_nothing_is_closed():
     tape = make_tape(bars_of((120, 121, 90, 119)), TapeConfig(features=SHORT_FEATURES))
     market = named(tape.to("cpu", torch.float64).with_extremes().next.at(torch.tensor([FIRST] * 2)))
     holdings, cash = torch.tensor([[-500.0], [-500.0]]).double(), torch.tensor([590.0, 700.0])
-    since = Since(torch.ones(2, 1).double(), torch.ones(2, 0).double())
+    since = Since(torch.ones(2, 1).double(), *[torch.ones(2, 0).double()] * 3)
     account = lone(Portfolio(holdings, cash.double()))._replace(since=since)
     wish = Wish(torch.zeros(2, 1).double(), torch.ones(2, dtype=torch.bool))
     friction, terms = make_friction(FREE, 2, dtype=torch.float64), Terms(orders=BOTH)
@@ -638,3 +642,143 @@ def test_data_without_highs_and_lows_is_refused_by_what_it_lacks():
         make_env(bars, BOTH, fill="close")
     with pytest.raises(DataError, match=r"this data has no low: "):
         make_env(replace(random_bars(40, 3), low=None), BOTH)
+
+
+ASKED = {"action": "bracketed"}
+AWAY = (100, 101, 90, 93)  # a bar that falls to 90
+
+
+def ask(env, *rows):
+    """Outcomes of steps to these weights, stops and targets of the only asset."""
+    return [env.step(torch.tensor([row], dtype=torch.float64)).outcome for row in rows]
+
+
+STAYS = (HOLD,) * 3
+WISHES = {
+    "a stop nearer than the settings'": ([(0.5, 0.02, 0.0)], [(100, 101, 97.9, 98.5)], 98),
+    "a stop farther than the settings'": ([(0.5, 0.08, 0.0)], [AWAY], 92),
+    "so far that nothing reaches it": ([(0.5, 0.2, 0.0)], [AWAY], None),
+    "a target nearer": ([(0.5, 0.0, 0.03)], [(100, 104, 99, 102)], 103),
+    "a target farther": ([(0.5, 0.0, 0.2)], [(100, 115, 99, 112)], None),
+    "both, of which the stop comes first": ([(0.5, 0.01, 0.01)], [(100, 102, 98, 100)], 99),
+    "nothing: the settings' stop": ([(0.5, 0.0, 0.0)], [AWAY], 95),
+    "NaN: the settings' stop": ([(0.5, HOLD, HOLD)], [AWAY], 95),
+    "less than nothing: the settings' stop": ([(0.5, -1.0, -1.0)], [AWAY], 95),
+    "infinity: out of reach": ([(0.5, float("inf"), 0.0)], [(100, 101, 1, 2)], None),
+    "a short's stop": ([(-0.5, 0.02, 0.0)], [(100, 103, 99, 101)], 102),
+    "a short's target": ([(-0.5, 0.0, 0.03)], [(100, 101, 96, 98)], 97),
+    "kept while the position is held": ([(0.5, 0.08, 0.0), STAYS], [QUIET, AWAY], 92),
+    "asked for of what is not traded": ([(0.5, 0.08, 0.0), (HOLD, 0.02, 0.0)], [QUIET, AWAY], 92),
+}
+
+
+@each_backend
+@pytest.mark.parametrize(("rows", "bars", "price"), WISHES.values(), ids=WISHES)
+def test_an_action_says_how_far_levels_are_from_what_it_opens(backend, rows, bars, price):
+    env = make_env(bars_of(*bars), BOTH, backend=backend, **ASKED)
+    last = ask(env, *rows)[-1]
+    if price is None:
+        assert not last.exits.trade.any() and env.state.portfolio.holdings.any()
+        return
+    assert abs(float(last.exits.trade)) == pytest.approx(5 * price, rel=1e-13)
+    signed = 5 if rows[0][0] > 0 else -5
+    assert float(last.wealth) == pytest.approx(1000 + signed * (price - 100), rel=1e-13)
+
+
+def kept_of(env):
+    """Distances of the stop and of the target of the only position."""
+    since = env.state.since
+    return float(since.stop), float(since.target)
+
+
+@each_backend
+def test_distances_are_those_of_the_action_that_added_last(backend):
+    still = [(100.0,) * 4] * 7
+    env = make_env(bars_of(*still), BOTH, backend=backend, **ASKED)
+    ask(env, (0.5, 0.03, 0.0))
+    assert kept_of(env) == (0.03, 0.10)  # what is not asked for is the settings' own
+    ask(env, (0.6, 0.0, 0.2))
+    assert kept_of(env) == (0.03, 0.2)  # or what the position has
+    ask(env, (0.4, 0.01, 0.01))
+    assert kept_of(env) == (0.03, 0.2)  # what is sold keeps them
+    ask(env, (-0.4, 0.0, 0.04))
+    assert kept_of(env) == (0.05, 0.04)  # what is turned around is opened anew
+    ask(env, (0.0, 0.07, 0.07))
+    assert kept_of(env) == (0.0, 0.0)
+    ask(env, (0.2, 0.0, 0.0))
+    assert kept_of(env) == (0.05, 0.10)  # of what was held before, nothing is left
+
+
+@each_backend
+def test_what_is_added_moves_the_level_with_the_mean_entry(backend):
+    env = make_env(bars_of((100, 100, 98, 100), (104, 104, 104, 104), (104, 104, 90, 95)), BOTH,
+                   backend=backend, **ASKED)  # fmt: skip
+    ask(env, (0.25, 0.03, 1.0), (0.5, 0.0, 0.0))  # 2.5 shares at 100, then more at 104
+    held = float(env.state.portfolio.holdings) / 104
+    mean = (2.5 * 100 + (held - 2.5) * 104) / held
+    last = ask(env, STAYS)[0]
+    assert float(last.exits.stopped) == pytest.approx(held * 0.97 * mean, rel=1e-13)
+
+
+@each_backend
+def test_agents_see_the_levels_that_they_asked_for(backend):
+    env = make_env(bars_of((100, 105, 99, 104)), BOTH, backend=backend, **ASKED)
+    seen = env.columns(env.step(torch.tensor([[0.5, 0.02, 0.3]], dtype=torch.float64)).observation)[
+        0
+    ]
+    shown = dict(zip(env.observation_names, seen.tolist(), strict=True))
+    assert shown["stop.X"] == pytest.approx(1 - 98 / 104)
+    assert shown["target.X"] == pytest.approx(130 / 104 - 1)
+
+
+@each_backend
+def test_a_stop_is_never_farther_than_all_of_the_price(backend):
+    env = make_env(bars_of(QUIET), BOTH, backend=backend, **ASKED)
+    action = torch.tensor([[0.5, float("inf"), float("inf")]], dtype=torch.float64)
+    seen = env.columns(env.step(action).observation)[0]
+    shown = dict(zip(env.observation_names, seen.tolist(), strict=True))
+    assert shown["stop.X"] == 1.0 and shown["target.X"] == FEATURE_LIMIT
+
+
+@each_backend
+def test_an_invested_beginning_has_the_distances_of_the_settings(backend):
+    env = make_env(bars_of(QUIET), BOTH, initial_invested=0.5, backend=backend, **ASKED)
+    assert kept_of(env) == (0.05, 0.10)
+
+
+@each_backend
+def test_distances_follow_the_slots_that_weights_do(backend):
+    bars = random_bars(40, 4, seed=3)
+    env = make_env(bars, OrderConfig(stop=0.9, target=9.0), rows=6, backend=backend,
+                   randomize=RandomizeConfig(assets=(2, 4)), **ASKED)  # fmt: skip
+    stops = torch.tensor([0.4, 0.5, 0.6, 0.7]).double().expand(6, 4)
+    env.step(torch.cat([torch.full((6, 4), 0.1).double(), stops, torch.zeros(6, 4)], -1))
+    slots, since = env.state.slots, env.state.since
+    assert (slots < 0).any() and (slots[:, 0] != 0).any()
+    for row in range(6):
+        for slot, asset in enumerate(slots[row].tolist()):
+            if asset >= 0:
+                assert float(since.stop[row, asset]) == float(stops[row, slot])
+    held = env.state.portfolio.holdings != 0
+    assert torch.equal(since.stop != 0, held) and torch.equal(since.target == 9.0, held)
+
+
+def test_what_players_lose_in_ruin_leaves_no_distances():
+    env = make_env(random_bars(40, 2), BOTH, rows=2, players=2, **ASKED)
+    env.step(torch.tensor([[0.2, 0.2, 0.3, 0.3, 0.5, 0.5]] * 2).double())
+    assert env.state.since.stop.all()
+    gone = close_accounts(env.state.account, torch.tensor([True, False]))
+    assert not gone.since.stop[0].any() and gone.since.stop[1].all()
+
+
+@pytest.mark.parametrize(
+    ("orders", "part"),
+    [
+        (OrderConfig(), "needs OrderConfig.stop"),
+        (OrderConfig(stop=0.1), "needs OrderConfig.target"),
+        (replace(BOTH, unfilled="carry"), 'use unfilled="drop"'),
+    ],
+)
+def test_what_actions_may_not_ask_for_has_to_be_set(orders, part):
+    with pytest.raises(ConfigError, match=part):
+        EnvConfig(action="bracketed", orders=orders)

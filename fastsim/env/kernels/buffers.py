@@ -91,10 +91,16 @@ class State(NamedTuple):
 
     def _since(self, params: EnvParams) -> Since:
         assets, config = params.tape.num_assets, params.config
-        return Since(
-            entry=self.since[:, c.SINCE.entry, : assets if config.closes_within else 0],
-            best=self.since[:, c.SINCE.best, : assets if config.orders.trailing else 0],
-        )
+        asks = params.rules.action.brackets
+        kept = {
+            "entry": config.closes_within,
+            "best": config.orders.trailing > 0,
+            "stop": asks,
+            "target": asks,
+        }
+        none = self.since[:, 0, :0]
+        rows = {n: self.since[:, getattr(c.SINCE, n), :assets] for n in kept if kept[n]}
+        return Since(**{name: rows.get(name, none) for name in kept})
 
     def load(self, state: EnvState) -> None:
         """Copy a state in."""
@@ -105,7 +111,8 @@ class State(NamedTuple):
         self.open_orders[:, : state.open_orders.shape[1]] = state.open_orders
         self.since.zero_()
         for name, values in state.since._asdict().items():
-            self.since[:, getattr(c.SINCE, name), : values.shape[1]] = values
+            if values.shape[1]:
+                self.since[:, getattr(c.SINCE, name), : values.shape[1]] = values
         self.displaced.zero_()
         for name, values in state.displacement._asdict().items():
             self.displaced[getattr(c.DISPLACED, name), :, : values.shape[1]] = values
@@ -393,6 +400,7 @@ def pack_rules(params: EnvParams) -> Rules:
         "brackets": config.orders.brackets,
         "perpetual": config.perpetual.trades,
         "entries": config.closes_within,
+        "asks": params.rules.action.brackets,
         "fewest": min(randomize.assets, default=0),
         "most": max(randomize.assets, default=0),
         "log_spacing": randomize.spacing == "log",
@@ -440,6 +448,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
     markets, columns = num_envs // params.config.players, padded if by_market(params.config) else 0
     kept = padded if params.config.orders.carries else 0
     since = padded if params.config.closes_within else 0
+    parts = len(c.SINCE) if params.rules.action.brackets else int(c.SINCE.stop)
     return State(
         holdings=torch.empty(num_envs, padded, **options),  # type: ignore[call-overload]
         money=torch.empty(num_envs, c.NUM_MONEY, **options),  # type: ignore[call-overload]
@@ -448,7 +457,7 @@ def empty_state(params: EnvParams, num_envs: int, vector: int = 1) -> State:
         slots=_empty_slots(params, num_envs),
         displaced=torch.empty(len(c.DISPLACED), markets, columns, **options),  # type: ignore[call-overload]
         open_orders=torch.empty(num_envs, kept, **options),  # type: ignore[call-overload]
-        since=torch.empty(num_envs, len(c.SINCE), since, **options),  # type: ignore[call-overload]
+        since=torch.empty(num_envs, parts, since, **options),  # type: ignore[call-overload]
     )
 
 

@@ -48,8 +48,8 @@ MEMORY = ("mean", "square")
 """Those of them that are the reward's."""
 DISPLACED = places("Displaced", "transient", "rate")
 """Parts of `State.displaced`, as in `Displacement`."""
-SINCE = places("Since", "entry", "best")
-"""Rows of `State.since`, as in `Since`."""
+SINCE = places("Since", "entry", "best", "stop", "target")
+"""Rows of `State.since`, as in `Since`; those from `stop` on where actions ask for distances."""
 DRAWN = places("Drawn", *drawn_names())
 """Rows of `Draws.ranges`; the costs among them come first, as in `FRICTION`."""
 FACTOR = places("Factor", "volatility", "log_volatility", "rate")
@@ -68,7 +68,7 @@ FIGURE = places("Figure", *figure_names(COSTS))
 """Columns of `Results.figures`."""
 FLAG = places("Flag", "terminated", "truncated", "restarted", "ruined")
 """Columns of `Results.flags`."""
-DESK = places("Desk", "low", "scale", "price", "wanted", "trade")
+DESK = places("Desk", "low", "scale", "price", "wanted", "trade", "stop", "target")
 """Rows of the room in which the orders of one environment are worked out under further rules."""
 WHOLE = places(
     "Whole",
@@ -76,7 +76,7 @@ WHOLE = places(
     *("worlds", "span", "worlds_per_market", "assets", "players", "liquidates", "terminates"),
     *("fewest", "most", "log_spacing"),
     *("carries", "whole_shares", "by_order", "lends", "bans", "delists", "brackets"),
-    *("perpetual", "entries"),
+    *("perpetual", "entries", "asks"),
     "stream_from",
     *("weight_at", "drawdown_at", "log_growth_at", "displacement_at", "order_at"),
     *("stop_at", "target_at"),
@@ -91,7 +91,7 @@ REAL = places(
     *("leverage", "liquidation_fee"),
 )
 """Entries of `Rules.real`."""
-ACTION = places("Action", "weights", "signed", "logits", "leveraged")
+ACTION = places("Action", "weights", "signed", "logits", "leveraged", "bracketed")
 """Numbers that stand for action modes."""
 REWARD = places(
     "Reward",

@@ -142,6 +142,8 @@ FUSED = Coverage(
             "carry",
             "since.entry",
             "since.best",
+            "since.stop",
+            "since.target",
             "peak",
             "memory.mean",
             "memory.square",

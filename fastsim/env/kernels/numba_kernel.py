@@ -137,7 +137,7 @@ def target_weights(n, action, shown, rules, weights):
             weights[j] = max(zero, min(weights[j], largest))
             total += weights[j]
         scale = one / max(total, one)
-    elif mode == c.ACTION.signed:
+    elif mode == c.ACTION.signed or mode == c.ACTION.bracketed:
         net = zero
         fill(n, action, shown, zero, weights)
         for j in range(weights.shape[0]):
@@ -173,6 +173,8 @@ def decide(n, action, state, rules, views, draws, weights, desk):
         by_asset(n, weights, draws)
     counted = invalid
     if desk is not None:
+        if rules.whole[c.WHOLE.asks]:
+            ask(n, action, shown, rules, views, draws, desk)
         counted = invalid and not (rules.whole[c.WHOLE.carries] and is_all_nan(n, action))
     state.counters[n, c.COUNTER.invalid_actions] += counted
     last = state.counters[n, c.COUNTER.bar] + 1 >= state.counters[n, c.COUNTER.end]
@@ -180,6 +182,19 @@ def decide(n, action, state, rules, views, draws, weights, desk):
         weights[:] = weights.dtype.type(0.0)
         return False
     return invalid
+
+
+@partial(jit, inline=False)
+def ask(n, action, shown, rules, views, draws, desk):
+    """Put on the desk how far stops and targets are to be, by asset; 0 where nothing is asked."""
+    real = desk.dtype.type
+    for part in range(2):
+        row, at = c.DESK.stop + part, (part + 1) * rules.whole[c.WHOLE.assets]
+        for j in range(desk.shape[1]):
+            asked = action[n, at + j] if j < shown else real(0.0)
+            desk[row, j] = min(asked, real(LARGEST)) if asked > real(0.0) else real(0.0)
+        if views is not None:
+            by_asset(n, desk[row], draws)
 
 
 @jit
@@ -383,7 +398,7 @@ def trade_by_orders(
     paid = pay(n, before, notional, commission, spread, impact, figures)
     receive(n, -net - paid, state)
     if rules.whole[c.WHOLE.entries]:
-        enter(n, state, desk)
+        enter(n, state, rules, desk)
     short, fees = zero, zero
     for j in range(holdings.shape[1]):
         holdings[n, j] += desk[c.DESK.trade, j]
@@ -413,6 +428,8 @@ def trade_by_orders(
     close_orders(n, bar, rules, state, market)
     if rules.whole[c.WHOLE.entries]:
         follow(n, bar, state, market)
+        if rules.whole[c.WHOLE.asks]:
+            forget_closed(n, state, rules)
     if is_called(after, gross, rules):
         after = call_margin(
             n, bar, after, gross, state, market, rules, figures, singles, limit, desk
@@ -456,7 +473,7 @@ def call_margin(n, bar, wealth, gross, state, market, rules, figures, singles, l
         state.holdings[n, j] += desk[c.DESK.trade, j]
         after += state.holdings[n, j]
     if rules.whole[c.WHOLE.entries]:
-        forget_closed(n, state)
+        forget_closed(n, state, rules)
     return after + state.money[n, c.MONEY.cash]
 
 
@@ -570,7 +587,7 @@ def restart(n, state, market, rules, draws, desk):
     if draws is not None:
         draw_episode(n, state, market, rules, draws)
     if desk is not None:
-        enter_now(n, state)
+        enter_now(n, state, rules)
 
 
 @jit

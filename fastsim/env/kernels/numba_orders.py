@@ -255,17 +255,32 @@ def grow_since(n, bar, row, state, market):
 
 
 @jit
-def enter_now(n, state):
+def enter_now(n, state, rules):
     """Let what is held be entered at the price now."""
     zero, one = state.holdings.dtype.type(0.0), state.holdings.dtype.type(1.0)
     for j in range(state.since.shape[2]):
         now = one if state.holdings[n, j] != zero else zero
         state.since[n, c.SINCE.entry, j] = now
         state.since[n, c.SINCE.best, j] = now
+        if rules.whole[c.WHOLE.asks]:
+            state.since[n, c.SINCE.stop, j] = now * rules.real[c.REAL.stop]
+            state.since[n, c.SINCE.target, j] = now * rules.real[c.REAL.target]
 
 
 @jit
-def enter(n, state, desk):
+def place_levels(n, j, opened, state, rules, desk):
+    """Note how far the stop and the target of a position are that is opened, or added to."""
+    zero = state.holdings.dtype.type(0.0)
+    for part in range(2):
+        asked = desk[c.DESK.stop + part, j]
+        if asked > zero:
+            state.since[n, c.SINCE.stop + part, j] = asked
+        elif opened:
+            state.since[n, c.SINCE.stop + part, j] = rules.real[c.REAL.stop + part]
+
+
+@jit
+def enter(n, state, rules, desk):
     """Take note of the orders on the desk, before they are added to what is held."""
     zero, one = state.holdings.dtype.type(0.0), state.holdings.dtype.type(1.0)
     for j in range(state.since.shape[2]):
@@ -278,6 +293,8 @@ def enter(n, state, desk):
             state.since[n, c.SINCE.best, j] = now
         elif abs(after) > abs(held):
             state.since[n, c.SINCE.entry, j] = after / (held / ratio + order)
+        if rules.whole[c.WHOLE.asks] and (not kept or abs(after) > abs(held)):
+            place_levels(n, j, not kept, state, rules, desk)
 
 
 @jit
@@ -294,13 +311,16 @@ def follow(n, bar, state, market):
 
 
 @jit
-def forget_closed(n, state):
+def forget_closed(n, state, rules):
     """Keep nothing of positions that are no more."""
     zero = state.holdings.dtype.type(0.0)
     for j in range(state.since.shape[2]):
         if state.holdings[n, j] == zero:
             state.since[n, c.SINCE.entry, j] = zero
             state.since[n, c.SINCE.best, j] = zero
+            if rules.whole[c.WHOLE.asks]:
+                state.since[n, c.SINCE.stop, j] = zero
+                state.since[n, c.SINCE.target, j] = zero
 
 
 @jit
@@ -312,13 +332,17 @@ def stop_and_target(n, j, state, rules):
     adverse = -one if long else one
     stop, target = (zero, endless) if long else (endless, zero)
     entry, best = state.since[n, c.SINCE.entry, j], state.since[n, c.SINCE.best, j]
-    if rules.real[c.REAL.stop] > zero:
-        stop = (one + adverse * rules.real[c.REAL.stop]) / entry
+    below, above = rules.real[c.REAL.stop], rules.real[c.REAL.target]
+    if rules.whole[c.WHOLE.asks]:
+        below, above = state.since[n, c.SINCE.stop, j], state.since[n, c.SINCE.target, j]
+    if below > zero:
+        level = (one + adverse * below) / entry
+        stop = max(stop, level) if long else min(stop, level)
     if rules.real[c.REAL.trailing] > zero:
         behind = (one + adverse * rules.real[c.REAL.trailing]) / best
         stop = max(stop, behind) if long else min(stop, behind)
-    if rules.real[c.REAL.target] > zero:
-        target = (one - adverse * rules.real[c.REAL.target]) / entry
+    if above > zero:
+        target = (one - adverse * above) / entry
     return stop, target
 
 

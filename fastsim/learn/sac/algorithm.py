@@ -29,7 +29,7 @@ from fastsim.learn.rollout import (
     empty_rollout,
 )
 from fastsim.learn.sac.buffer import ReplayBuffer, Steps
-from fastsim.learn.sac.config import SACConfig, check_capacity
+from fastsim.learn.sac.config import SACConfig, check_action, check_capacity
 from fastsim.learn.sac.entropy import Entropy, entropy_of
 from fastsim.learn.sac.networks import Critics, asked
 from fastsim.policy.network import PolicyOutput
@@ -48,6 +48,7 @@ class SAC:
         course: Course,
     ) -> None:
         check_capacity(config, collect)
+        check_action(env.config)
         self.config, self.course, self.rules = config, course, env.config
         tape = env.tape
         self._units = units_of(env)

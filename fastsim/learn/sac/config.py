@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from fastsim.config import configuration, require_between, require_choice
+from fastsim.env.actions import ACTIONS
+from fastsim.env.config import EnvConfig
 from fastsim.errors import ConfigError
 from fastsim.learn.rollout import CollectConfig
 
@@ -51,4 +53,13 @@ def check_capacity(config: SACConfig, collect: CollectConfig) -> None:
         raise ConfigError(
             f"SACConfig.capacity = {config.capacity} does not hold the {collect.frames} steps of "
             f"one iteration"
+        )
+
+
+def check_action(rules: EnvConfig) -> None:
+    """Raise ConfigError for actions that ask for more than the weights that critics see."""
+    if ACTIONS.find(rules.action).brackets:
+        raise ConfigError(
+            f"SAC's critics see weights alone, and EnvConfig.action = {rules.action!r} asks for "
+            f"distances of stops and targets as well: use another algorithm, such as ppo"
         )
