@@ -18,7 +18,9 @@ from fastsim.agent.make import make_agent
 from fastsim.data.sample import sample_bars
 from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
+from fastsim.live.candles import candles_of
 from fastsim.live.ledger import Ledger
+from fastsim.live.status import read_status
 from fastsim.market.tape import TapeConfig
 from fastsim.progress import SILENT
 from fastsim.signals.config import SignalConfig
@@ -69,3 +71,7 @@ def test_a_strategy_on_paper_is_its_replay_order_for_order(signals, fill, tmp_pa
     held = {each.bar for each in decisions if each.why["holds"]}
     assert len(held) > 5 and held.isdisjoint(bar for bar, _ in ledger.orders())
     ledger.close()
+    tables = candles_of(read_status(state)).tables
+    assert len(tables.signals) == len(agent.symbols) * (BARS + 1)
+    known = tables.trades.drop_nulls(["stop", "confidence", "distance"])
+    assert len(known) == len(tables.trades) > 3
