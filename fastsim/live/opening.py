@@ -114,6 +114,7 @@ def opened(
         {"symbols": list(agent.symbols), "feed": config.feed},
     )
     with only_process(state), ExitStack() as stack:
+        stack.callback(feed.close)
         with undone(state, (LEDGER, ACCOUNT, SHADOW)), ExitStack() as opening:
             ledger, broker, shadow = _accounts(config, agent, run, opening)
             stack.enter_context(opening.pop_all())
