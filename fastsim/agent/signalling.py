@@ -15,6 +15,7 @@ from fastsim.data.bars import Bars
 from fastsim.env.actions import actions_for
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.memo import Remembering
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.progress import Progress
 from fastsim.signals.config import SignalConfig
@@ -35,6 +36,7 @@ class Signalling:
 
     def __init__(self, signals: SignalConfig, symbols: tuple[str, ...]) -> None:
         self.decider, self.symbols = SignalStrategy(signals=signals), symbols
+        self._remembering: Remembering | None = None
 
     @property
     def policy(self) -> NoReturn:
@@ -50,7 +52,11 @@ class Signalling:
         assert forecaster is not None  # signals are made of forecasts
         signals = self.decider.signals
         wanted = signals.threshold.bars_needed + bars - 1
-        return with_latest_forecasts(forecaster, make_tape(window, spec.tape), signals, wanted)
+        if self._remembering is None or self._remembering.forecaster is not forecaster:
+            most = 2 * wanted * len(self.symbols)  # those of a decision, and of the next
+            self._remembering = Remembering(forecaster, most)
+        tape = make_tape(window, spec.tape)
+        return with_latest_forecasts(self._remembering, tape, signals, wanted)
 
     def market(
         self,

@@ -123,5 +123,9 @@ def _why(decision: Decision) -> dict[str, object]:
 
 def _line(account: Snapshot, orders: Sequence[Order], refusals: Sequence[Refusal]) -> str:
     told = [f"{account.bar}: equity {account.equity:,.2f}, {len(orders)} orders"]
-    told += [f"refused by {r.limit}: {r.symbol and f'{r.symbol}, '}{r.why}" for r in refusals]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for refusal in refusals:
+        reasons.setdefault((refusal.limit, refusal.why), []).append(refusal.symbol)
+    for (limit, why), symbols in reasons.items():
+        told.append(f"refused by {limit}: {', '.join([*filter(None, symbols), why])}")
     return "; ".join(told)

@@ -15,6 +15,7 @@ from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError
+from fastsim.live.watching import CandleWatch
 
 MORE = 4
 """How often a vendor is asked for a span twice as long, where the first had too few bars."""
@@ -53,6 +54,10 @@ class Feed(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Come back when there may be a new bar, after so long at the latest."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it listens to."""
         ...
 
 
@@ -116,6 +121,9 @@ class ReplayFeed:
     def wait(self, seconds: float) -> None:
         """The next bar is there already."""
 
+    def close(self) -> None:
+        """It listens to nothing."""
+
 
 class LiveFeed:
     """Bars of a vendor by the clock of this machine. The bar that is not over is left out.
@@ -130,6 +138,8 @@ class LiveFeed:
         How bars follow one another, and when they close.
     closed
         Days without a bar that the calendar does not know of.
+    watch
+        Who tells that a bar has begun; the clock if there is nobody.
     """
 
     ends = False
@@ -141,9 +151,10 @@ class LiveFeed:
         calendar: TradingCalendar,
         *,
         closed: Collection[date] = (),
+        watch: CandleWatch | None = None,
     ) -> None:
         self.name, self._fetch, self._calendar = name, fetch, calendar
-        self.closed = closed
+        self.closed, self._watch = closed, watch
 
     def bars(self, symbols: Sequence[str], needed: int, after: np.datetime64 | None) -> Bars | None:
         """What has closed by now."""
@@ -164,8 +175,16 @@ class LiveFeed:
         return clock()
 
     def wait(self, seconds: float) -> None:
-        """Sleep."""
-        time.sleep(seconds)
+        """Sleep, or until the exchange tells that the next bar has begun."""
+        if self._watch is None:
+            time.sleep(seconds)
+        else:
+            self._watch.wait(seconds)
+
+    def close(self) -> None:
+        """Let go of who tells of new bars."""
+        if self._watch is not None:
+            self._watch.close()
 
     def _start(
         self, needed: int, after: np.datetime64 | None, now: np.datetime64, times: int

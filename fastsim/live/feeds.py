@@ -12,6 +12,7 @@ from fastsim.data.store import Store
 from fastsim.data.vendors import BarRequest, fetch
 from fastsim.errors import ConfigError
 from fastsim.live.feed import Feed, LiveFeed, ReplayFeed, interval_of
+from fastsim.live.watching import CandleWatch, watching_client
 
 FEEDS = "replay:FILE, replay:SAMPLE, store:NAME, yfinance or ccxt:EXCHANGE"
 
@@ -60,5 +61,8 @@ def make_feed(
             )
             return fetch(kind, request)
 
-        return LiveFeed(name, of_vendor, calendar, closed=days)
+        watch = CandleWatch(lambda: watching_client(rest), agent.symbols[0], interval)
+        return LiveFeed(
+            *(name, of_vendor, calendar), closed=days, watch=watch if kind == "ccxt" else None
+        )
     raise ConfigError(f"PaperConfig.feed must be {FEEDS}, got {name!r}")

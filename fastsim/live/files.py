@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,22 +97,56 @@ def transaction(tables: sqlite3.Connection) -> Iterator[None]:
 def only_process(folder: Path) -> Iterator[None]:
     """Keep every other process out of a folder; the system lets go of it when this one dies.
 
+    Where there is nothing in the folder in the end, it is as it was: not there, or empty.
+
     Raises
     ------
     ConfigError
         Another is at work there.
     """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    fresh = not (folder / LOCK).exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = sqlite3.connect(folder / LOCK, timeout=0.0, isolation_level=None)
     try:
         try:
             lock.execute("BEGIN EXCLUSIVE")
+            if not (folder / LOCK).exists():
+                raise sqlite3.OperationalError("it was removed by who had it")
         except sqlite3.OperationalError:
             raise ConfigError(
                 f"{folder}: another process trades here; end it first, or choose another --state"
             ) from None
         except sqlite3.Error as error:
             raise ConfigError(f"{folder / LOCK}: no lock of fastsim ({error})") from None
-        yield
+        try:
+            yield
+        finally:
+            if fresh and all(each.name.startswith(LOCK) for each in folder.iterdir()):
+                (folder / LOCK).unlink()  # while it is held, so that nobody else's is removed
     finally:
         lock.close()
+        _remove_empty(made)
+
+
+@contextmanager
+def undone(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Where what is within fails, files of tables are taken away that were not there before.
+
+    They have to be closed by then, and the folder has to be this process's.
+    """
+    fresh = [name for name in names if not (folder / name).exists()]
+    try:
+        yield
+    except BaseException:
+        for name in fresh:
+            for part in ("", "-wal", "-shm"):
+                (folder / f"{name}{part}").unlink(missing_ok=True)
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, up to one that somebody has put something into."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -1,4 +1,8 @@
-"""Limits of risk. Each can only refuse: an order, or all that was decided at a bar."""
+"""Limits of risk. Each can only refuse: an order, or all that was decided at a bar.
+
+Those of risk that is taken, `gross` and `daily_loss`, let pass what makes a position smaller, so
+that it can be closed; those that say that something is wrong, with an order or with prices, do not.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ class LimitConfig:
     gross: float | None = None
     """Most that all positions may be worth after the orders, of the equity: 1 is all of it."""
     daily_loss: float | None = None
-    """Part of the equity at the last bar of an earlier day, by UTC, whose loss ends the day."""
+    """Part of the equity at the last bar of an earlier day, by UTC, after whose loss no position
+    grows for the rest of the day."""
     stale_seconds: float | None = None
     """Most that may have passed since the last bar closed."""
     price_distance: float | None = None
@@ -60,10 +65,30 @@ def allowed(
 ) -> tuple[list[Order], list[Refusal]]:
     """The orders that may be sent, and what was refused."""
     refusals = [found for order in orders for found in _of_order(order, limits, now)]
+    left = _without(orders, refusals)
+    growing = [order for order in left if not _makes_smaller(order, now.account)]
+    refusals += [
+        Refusal(now.account.bar, limit, order.symbol, why)
+        for limit, why in (_of_growth(left, limits, now) if growing else ())
+        for order in growing
+    ]
+    left = _without(left, refusals)
+    if left and limits.stale_seconds is not None and now.age_seconds > limits.stale_seconds:
+        why = f"the bar closed {now.age_seconds:,.0f} s ago, above {limits.stale_seconds:,.0f}"
+        return [], [*refusals, Refusal(now.account.bar, "stale_seconds", "", why)]
+    return left, refusals
+
+
+def _without(orders: Sequence[Order], refusals: Sequence[Refusal]) -> list[Order]:
     refused = {refusal.symbol for refusal in refusals}
-    left = [order for order in orders if order.symbol not in refused]
-    whole = [*_of_all(left, limits, now)] if left else []
-    return ([] if whole else left), [*refusals, *whole]
+    return [order for order in orders if order.symbol not in refused]
+
+
+def _makes_smaller(order: Order, account: Snapshot) -> bool:
+    """Whether a position is not larger after it, nor one of the other side."""
+    before = account.shares.get(order.symbol, 0.0)
+    after = before + order.shares
+    return abs(after) <= abs(before) and after * before >= 0
 
 
 def _of_order(order: Order, limits: LimitConfig, now: Situation) -> list[Refusal]:
@@ -85,8 +110,10 @@ def _of_order(order: Order, limits: LimitConfig, now: Situation) -> list[Refusal
     return found
 
 
-def _of_all(orders: Sequence[Order], limits: LimitConfig, now: Situation) -> list[Refusal]:
-    """What speaks against all orders together."""
+def _of_growth(
+    orders: Sequence[Order], limits: LimitConfig, now: Situation
+) -> list[tuple[str, str]]:
+    """What speaks against larger positions, if all of these orders were sent: limits, and why."""
     found, equity = [], now.account.equity
     held = {symbol: now.account.shares.get(symbol, 0.0) for symbol in now.closes}
     for order in orders:
@@ -95,12 +122,9 @@ def _of_all(orders: Sequence[Order], limits: LimitConfig, now: Situation) -> lis
     before = sum(abs(now.account.shares.get(s, 0.0)) * now.closes[s] for s in held) / equity
     if limits.gross is not None and gross > limits.gross and gross > before:
         why = f"positions would come to {gross:.3f} of the equity, above {limits.gross:g}"
-        found.append(Refusal(now.account.bar, "gross", "", why))
+        found.append(("gross", why))
     loss = 1.0 - equity / now.equity_before
     if limits.daily_loss is not None and loss > limits.daily_loss:
         why = f"{loss:.2%} of the equity was lost in the day, more than {limits.daily_loss:.2%}"
-        found.append(Refusal(now.account.bar, "daily_loss", "", why))
-    if limits.stale_seconds is not None and now.age_seconds > limits.stale_seconds:
-        why = f"the bar closed {now.age_seconds:,.0f} s ago, above {limits.stale_seconds:,.0f}"
-        found.append(Refusal(now.account.bar, "stale_seconds", "", why))
+        found.append(("daily_loss", why))
     return found

@@ -15,13 +15,14 @@ from fastsim.agent.folder import agent_folder
 from fastsim.config import configuration, require_between
 from fastsim.errors import ConfigError
 from fastsim.live.accounts import broker_of, opening_of, own_of, simulated
+from fastsim.live.broker import Broker
 from fastsim.live.feeds import make_feed
-from fastsim.live.files import only_process
-from fastsim.live.ledger import Ledger
+from fastsim.live.files import only_process, undone
+from fastsim.live.ledger import LEDGER, Ledger
 from fastsim.live.limits import LimitConfig
 from fastsim.live.loop import Loop
 from fastsim.live.records import Run
-from fastsim.live.simulated import SHADOW, SimulatedBroker
+from fastsim.live.simulated import ACCOUNT, SHADOW, SimulatedBroker
 
 
 @configuration
@@ -104,36 +105,47 @@ def opened(
     agent, folder = Agent.load(config.agent), agent_folder(Path(config.agent))
     state = Path(config.state)
     feed = make_feed(config.feed, agent, start=config.start, end=config.end, closed=config.closed)
-    with ExitStack() as stack:
-        stack.enter_context(only_process(state))
-        ledger = Ledger.open(state)
-        stack.callback(ledger.close)
-        run = Run(
-            run_id or secrets.token_hex(8),
-            str(folder),
-            digest_of(folder),
-            config.broker,
-            config.live,
-            {"symbols": list(agent.symbols), "feed": config.feed},
-        )
-        if ledger.run is not None:
-            ledger.check(run)
-        broker = broker_of(config.broker, agent, state, live=config.live, cash=config.cash)
-        if ledger.run is None:
-            ledger.begin(run, fastsim.__version__, opening_of(broker, agent))
-        ledger.note("start", f"{config.feed}, process of fastsim {fastsim.__version__}")
-        shadow = None
-        if isinstance(broker, SimulatedBroker):
-            stack.callback(broker.close)
-        else:
-            shadow = simulated(state / SHADOW, agent, own_of(broker, agent))
-            stack.callback(shadow.close)
+    run = Run(
+        run_id or secrets.token_hex(8),
+        str(folder),
+        digest_of(folder),
+        config.broker,
+        config.live,
+        {"symbols": list(agent.symbols), "feed": config.feed},
+    )
+    with only_process(state), ExitStack() as stack:
+        stack.callback(feed.close)
+        with undone(state, (LEDGER, ACCOUNT, SHADOW)), ExitStack() as opening:
+            ledger, broker, shadow = _accounts(config, agent, run, opening)
+            stack.enter_context(opening.pop_all())
         yield Loop(
             *(agent, feed, broker, ledger, config.limits),
             shadow=shadow,
             accept=config.accept,
             tell=tell,
         )
+
+
+def _accounts(
+    config: PaperConfig, agent: Agent, run: Run, stack: ExitStack
+) -> tuple[Ledger, Broker, SimulatedBroker | None]:
+    """The ledger, its broker, and a shadow of who trades elsewhere; the stack closes them."""
+    state = Path(config.state)
+    ledger = Ledger.open(state)
+    stack.callback(ledger.close)
+    if ledger.run is not None:
+        ledger.check(run)
+    broker = broker_of(config.broker, agent, state, live=config.live, cash=config.cash)
+    if isinstance(broker, SimulatedBroker):
+        stack.callback(broker.close)
+    if ledger.run is None:
+        ledger.begin(run, fastsim.__version__, opening_of(broker, agent))
+    ledger.note("start", f"{config.feed}, process of fastsim {fastsim.__version__}")
+    if isinstance(broker, SimulatedBroker):
+        return ledger, broker, None
+    shadow = simulated(state / SHADOW, agent, own_of(broker, agent))
+    stack.callback(shadow.close)
+    return ledger, broker, shadow
 
 
 def digest_of(folder: Path) -> str:

@@ -56,7 +56,7 @@ class Refusal(NamedTuple):
 
     bar: str
     limit: str
-    symbol: str  # empty where nothing at all was sent
+    symbol: str  # empty where it was all of them
     why: str
 
 

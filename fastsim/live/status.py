@@ -14,7 +14,7 @@ from fastsim.errors import ConfigError, DataError
 from fastsim.live.broker import Order, OrderReport
 from fastsim.live.files import read_tables
 from fastsim.live.ledger import Ledger
-from fastsim.live.records import Refusal, Run, Snapshot
+from fastsim.live.records import Change, Decided, Refusal, Run, Snapshot
 from fastsim.live.simulated import LAYOUT, SHADOW, equity_of, prices_of
 
 CURVES = Path("curves") / "equity.parquet"
@@ -58,6 +58,8 @@ class Status(NamedTuple):
     refusals: Sequence[Refusal]
     simulator: Equity  # of the same orders in the simulator; of a simulated account nothing
     backtest: Equity  # of the run's evaluation, as a multiple; nothing where there is none
+    decisions: Sequence[Decided]
+    changes: Sequence[Change]  # of shares, without an order
 
     @property
     def equity(self) -> Equity:
@@ -97,6 +99,7 @@ def read_status(folder: Path) -> Status:
         simulator, paid = _simulator(folder / SHADOW)
         last = ledger.last_decision()
         closes = {} if last is None else last.closes
+        changes = [Change(*row[1:]) for row in ledger.rows("changes")]
         return Status(
             run=run,
             snapshots=ledger.snapshots(),
@@ -105,6 +108,8 @@ def read_status(folder: Path) -> Status:
             refusals=ledger.refusals(),
             simulator=simulator,
             backtest=_backtest(Path(run.agent).parent / CURVES),
+            decisions=ledger.decisions(),
+            changes=[change for change in changes if change.symbol],
         )
     finally:
         ledger.close()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fastsim.backtest.page import Chart, charts_html, plotly_script
 from fastsim.config import write_whole
+from fastsim.live.candles import candles_of, candles_section
 from fastsim.live.status import Drift, Equity, Status, drift, mean_slippage
 
 MOST = 12
@@ -48,6 +49,9 @@ def write_page(status: Status, path: Path) -> None:
     if len(status.snapshots) > 1:
         charts = charts_html({"equity": (_equity_chart(status), 440)})
         parts += ["<h2>Equity</h2>", charts["dates"], charts["equity"]]
+    candles = candles_of(status)
+    if candles is not None:
+        parts += ["<h2>Symbol by symbol</h2>", candles_section(candles)]
     for name, head, rows in _tables(status, MOST_ON_PAGE):
         parts += [f"<h2>{escape(name)}</h2>", f'<div class="scroll">{_html(head, rows)}</div>']
     page = (

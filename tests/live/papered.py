@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fastsim.backtest.replay import WHOLE_TAPE, replay
+from fastsim.backtest.steps import Place, make_runners
 from fastsim.config import from_mapping
+from fastsim.data.dates import show
+from fastsim.env.decide import Seat
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.train import train
+from fastsim.live.broker import OrderState
 from fastsim.live.ledger import Ledger
 from fastsim.live.loop import Passed
 from fastsim.live.opening import PaperConfig, opened
@@ -43,6 +52,48 @@ def play(config: PaperConfig, most: int | None = None) -> list[str]:
         while decided != most and loop.once() is Passed.DECIDED:
             decided += 1
     return told
+
+
+def steps_of(tape, decider, rules):
+    """What the reference environment makes of a decider, step by step."""
+    config = replace(rules, episode=WHOLE_TAPE)
+    (runner,) = make_runners(
+        tape, [Place((0,), Seat(decider, tape, config, rows=1))], config, fused=False
+    )
+    return runner.run(slice(tape.first, tape.last), lambda bars: None)
+
+
+def assert_wealth_is_replayed(ledger, tape, decider, rules):
+    """An account at every bar of a tape is worth what the replay's is."""
+    wealth = replay(tape, decider, ["agent"], rules).wealth[:, 0]
+    equity = torch.tensor([each.equity for each in ledger.snapshots()], dtype=torch.float64)
+    assert [each.bar for each in ledger.snapshots()] == bars_of(tape)
+    torch.testing.assert_close(equity, wealth, rtol=1e-6, atol=0.0)
+
+
+def assert_orders_are_replayed(ledger, tape, steps):
+    """Every order traded what its step did, and every trade of a step has one order."""
+    bars, column = bars_of(tape), {symbol: n for n, symbol in enumerate(tape.symbols)}
+    trade = steps.outcome.trade[:, 0]  # [B, A] at prices of fills
+    price = tape.next["price"][tape.first : tape.last].double()
+    orders = ledger.orders()
+    assert max(Counter((bar, order.symbol) for bar, order in orders).values()) == 1
+    found = torch.zeros_like(trade)
+    for bar, order in orders:
+        report, row = ledger.reports[order.client_id], bars.index(bar)
+        if row == len(trade):
+            assert report.state == OrderState.OPEN  # the bar that fills it is not there yet
+            continue
+        assert report.state == OrderState.FILLED
+        found[row, column[order.symbol]] = report.filled * price[row, column[order.symbol]]
+    apart = (found - trade).abs().amax(-1)
+    assert (apart <= 2e-6 * steps.outcome.wealth_before[:, 0]).all()
+    assert (trade != 0).any(-1).sum() > 5
+
+
+def bars_of(tape):
+    """Bars of a replay as a ledger writes them, from the first to the last."""
+    return [show(stamp) for stamp in tape.timestamps[tape.first : tape.last + 1]]
 
 
 class Crash(BaseException):

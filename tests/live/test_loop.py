@@ -1,25 +1,28 @@
 """An agent that trades bar by bar: its evaluation, order for order; after any stop the same."""
 
-from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from papered import CRASHES, Crash, crashing, paper, play, small_run
+from papered import (
+    CRASHES,
+    Crash,
+    assert_orders_are_replayed,
+    assert_wealth_is_replayed,
+    bars_of,
+    crashing,
+    paper,
+    play,
+    small_run,
+    steps_of,
+)
 
 from fastsim.agent.agent import Agent
-from fastsim.backtest.replay import WHOLE_TAPE
-from fastsim.backtest.steps import Place, make_runners
-from fastsim.data.dates import show
 from fastsim.data.read import write_bars
 from fastsim.data.source import DataConfig, read_source
-from fastsim.env.decide import Seat
 from fastsim.errors import BrokerError, ConfigError, DataError
 from fastsim.experiment.config import read_run
 from fastsim.experiment.markets import load_markets
-from fastsim.experiment.replays import play as replayed
-from fastsim.live.broker import OrderState
 from fastsim.live.ledger import TABLES, Ledger
 from fastsim.live.limits import LimitConfig
 from fastsim.live.loop import Passed
@@ -69,49 +72,19 @@ def content(state, *, apart=("notes", "run")):
     return rows
 
 
-def steps_of(run, tape):
-    """What the reference environment makes of the policy, order by order."""
-    config = replace(read_run(run).env, episode=WHOLE_TAPE)
-    seat = Seat(Agent.load(run).policy, tape, config, rows=1)
-    (runner,) = make_runners(tape, [Place((0,), seat)], config, fused=False)
-    return runner.run(slice(tape.first, tape.last), lambda bars: None).outcome
-
-
 def assert_trades_as_evaluated(run, state, bars=None):
     """Wealth and orders of a paper account of the test bars, or the first of them."""
-    config = read_run(run)
+    config, agent = read_run(run), Agent.load(run)
     tape = load_markets(config).test
     if bars is not None:
         tape = tape.between(slice(tape.first, tape.first + bars + 1))
-    last, first = show(tape.timestamps[tape.last]), show(tape.timestamps[tape.first])
+    first, *_, last = bars_of(tape)
     play(paper(run, state, f"replay:{config.data.source}", start=first, end=last))
     ledger = Ledger.read(state)
-    history = replayed(Agent.load(run).policy, tape, config.env)
-    equity = torch.tensor([each.equity for each in ledger.snapshots()], dtype=torch.float64)
-    assert len(equity) == len(history.wealth)
-    torch.testing.assert_close(equity, history.wealth[:, 0], rtol=1e-6, atol=0.0)
-    traded, wealth = defaultdict(float), dict(ledger_wealth(ledger))
-    fills = 0
-    for bar, order in ledger.orders():
-        report = ledger.reports[order.client_id]
-        fills += report.filled != 0.0
-        if bar == last:
-            assert report.state == OrderState.OPEN  # its bar is not there yet
-        elif config.env.orders.unfilled == "drop":
-            traded[bar, order.symbol] = report.filled * report.price if report.filled else 0.0
-    assert fills > len(equity)
-    outcome = steps_of(run, tape)
-    bar_rows = enumerate(show(stamp) for stamp in tape.timestamps[tape.first : tape.last])
-    for row, bar in bar_rows if traded else ():
-        for column, symbol in enumerate(tape.symbols):
-            wanted = float(outcome.trade[row, 0, column])
-            paid = traded[bar, symbol]
-            assert paid == pytest.approx(wanted, rel=2e-2, abs=2e-6 * wealth[bar]), (bar, symbol)
+    assert_wealth_is_replayed(ledger, tape, agent.policy, config.env)
+    if config.env.orders.unfilled == "drop":
+        assert_orders_are_replayed(ledger, tape, steps_of(tape, agent.policy, config.env))
     ledger.close()
-
-
-def ledger_wealth(ledger):
-    return ((each.bar, each.equity) for each in ledger.snapshots())
 
 
 @pytest.mark.parametrize("name", ["weights", "carried", "closes"])

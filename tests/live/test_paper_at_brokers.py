@@ -1,6 +1,7 @@
 """An agent at servers of brokers' kinds: ledger and books agree, whatever goes wrong."""
 
 from collections import Counter
+from contextlib import suppress
 from decimal import Decimal
 
 import alpaca_server
@@ -14,13 +15,14 @@ from binance_server import BinanceServer
 from loopback import Answer
 from papered import RUN, paper, small_run
 
+from fastsim.cli import main
 from fastsim.data.read import read_bars, write_bars
 from fastsim.data.sample import sample_bars
 from fastsim.errors import DataError
 from fastsim.live import alpaca_rest, ccxt_broker
 from fastsim.live.broker import OrderState, UnansweredError
 from fastsim.live.feed import LiveFeed
-from fastsim.live.ledger import Ledger
+from fastsim.live.ledger import LEDGER, Ledger
 from fastsim.live.loop import Passed
 from fastsim.live.opening import opened
 from fastsim.live.reconcile import DifferenceError
@@ -345,3 +347,52 @@ def test_days_at_alpaca_with_orders_that_wait_for_the_open(market, stock_run, tm
     market.trade(rows.stop)
     assert one_pass(config) is Passed.DECIDED
     require_brokers_books(tmp_path, market)
+
+
+def told_and_written(arguments, state, capsys, caplog):
+    """All that a command says and logs, and all that lies in its folder afterwards."""
+    with caplog.at_level("DEBUG"), suppress(SystemExit):
+        main(arguments)
+    if (state / LEDGER).exists():
+        main(["paper", "status", str(state)])
+    said = "".join(capsys.readouterr()) + caplog.text
+    return said.encode() + b"".join(each.read_bytes() for each in state.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        (None, 200, b"equity"),
+        ("/api/v3/account", 401, b"Invalid key"),
+        ("/api/v3/order", 400, b"Invalid key"),
+    ],
+)
+def test_keys_of_an_exchange_are_in_no_text_of_a_run(
+    exchange, coin_run, tmp_path, capsys, caplog, path, status, told
+):
+    key, secret = binance_server.KEY, binance_server.SECRET
+    exchange.begin(1_200)
+    if path is not None:
+        answer = Answer(status, {"code": -1100, "msg": f"Invalid key {key} of {secret}"})
+        exchange.fail("POST" if "order" in path else "GET", path, "status", answer)
+    name = "ccxt:binance"
+    arguments = ["paper", "run", str(coin_run), "--feed", name, "--broker", name, "--once"]
+    state = tmp_path / "state"
+    found = told_and_written([*arguments, "--state", str(state)], state, capsys, caplog)
+    assert told in found and key.encode() not in found and secret.encode() not in found
+    assert not exchange.faults and state.exists() == (path != "/api/v3/account")
+
+
+@pytest.mark.parametrize(("path", "told"), [(None, b"equity"), ("/v2/account", b"no such key")])
+def test_keys_of_alpaca_are_in_no_text_of_a_run(
+    market, stock_run, tmp_path, capsys, caplog, path, told
+):
+    key, secret = alpaca_server.KEY, alpaca_server.SECRET
+    market.trade(1_700)
+    if path is not None:
+        market.fail("GET", path, "status", Answer(403, {"message": f"no such key {key} {secret}"}))
+    arguments = ["paper", "run", str(stock_run), "--feed", "yfinance", "--broker", "alpaca"]
+    state = tmp_path / "state"
+    found = told_and_written([*arguments, "--once", "--state", str(state)], state, capsys, caplog)
+    assert told in found and key.encode() not in found and secret.encode() not in found
+    assert not market.faults and state.exists() == (path is None)

@@ -8,6 +8,7 @@ from test_loop import content
 
 from fastsim.cli import main
 from fastsim.experiment.evaluate import evaluate
+from fastsim.live.ledger import LEDGER
 from fastsim.live.simulated import ACCOUNT
 from fastsim.live.status import drift, read_status
 
@@ -25,7 +26,7 @@ def command(run, state, *more):
 def refused(arguments, capsys, status=2):
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    assert end.value.code == status
+    assert status in (None, end.value.code) and end.value.code
     return capsys.readouterr()
 
 
@@ -103,4 +104,28 @@ def test_bad_input_is_one_line_and_nothing_has_begun(
         monkeypatch.delenv(name, raising=False)
     said = refused(command(run, tmp_path / "state", *more), capsys).err
     assert told in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "state").exists()
     assert refused(["paper", "status", str(tmp_path / "state")], capsys).err.startswith("fastsim: ")
+
+
+def test_nothing_is_left_where_an_account_cannot_be_opened(run, tmp_path, capsys):
+    state = tmp_path / "deep" / "state"
+    elsewhere = ("--feed", "yfinance", "--broker", "not.a.package:broker")
+    assert "not.a.package" in refused(command(run, state, *elsewhere), capsys).err
+    assert not (tmp_path / "deep").exists()
+    state.mkdir(parents=True)
+    refused(command(run, state, *elsewhere), capsys)
+    assert state.exists() and not any(state.iterdir())
+    (state / "mine.txt").write_text("kept")
+    refused(command(run, state, *elsewhere), capsys)
+    refused(command(run / "agent" / "policy", state), capsys)
+    assert (state / "mine.txt").exists() and not (state / LEDGER).exists()
+
+
+def test_a_ledger_that_was_there_stays_where_an_account_cannot_be_opened(run, tmp_path, capsys):
+    state = tmp_path / "state"
+    main(command(run, state, "--start", "2011-09-01", "--once"))
+    before, files = content(state), sorted(each.name for each in state.iterdir())
+    (state / ACCOUNT).write_bytes(b"damaged")
+    assert ACCOUNT in refused(command(run, state), capsys, status=None).err
+    assert content(state) == before and sorted(each.name for each in state.iterdir()) == files
