@@ -14,11 +14,13 @@ from fastsim.agent.entries import remembered_entries, since_entries
 from fastsim.agent.folder import save_parts
 from fastsim.agent.learned import Learned
 from fastsim.agent.state import AgentState, BrokerAccount
+from fastsim.agent.window import checked_window
 from fastsim.backtest.replay import replay
 from fastsim.config import from_mapping, to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.source import read_source
 from fastsim.env.orders import OrderConfig
+from fastsim.errors import DataError
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.markets import load_markets
 from fastsim.policy.network import new_policy
@@ -121,3 +123,15 @@ def test_bars_between_two_decisions_count_for_the_best_close():
     assert float(since.best) == pytest.approx(111 / 130)
     turned = since_entries(-value, bars, first, orders, at_open=False)
     assert float(turned.best) == pytest.approx(111 / 100)  # a short one's is the lowest
+
+
+def test_an_agent_that_asks_for_distances_is_refused_when_it_is_to_decide():
+    settings = {
+        "forecaster": "none",
+        "data": {"source": "tech4"},
+        "env": {"action": "bracketed", "orders": {"stop": 0.05, "target": 0.1}},
+    }
+    config = from_mapping(TrainConfig, settings)
+    bars, spec = read_source(config.data), load_markets(config).agent
+    with pytest.raises(DataError, match="does not remember them yet"):
+        checked_window(bars, bars.symbols, spec, spec.bars_needed, now=None)

@@ -18,6 +18,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.observe import flat_observation
+from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.market.tape import TapeConfig, make_tape
@@ -138,3 +139,11 @@ def test_libtorch_says_the_same(tmp_path):
     assert told[-1] == pytest.approx(
         float(torch.jit.load(forecaster)(closes).flatten()[0]), rel=1e-6
     )
+
+
+def test_a_policy_that_asks_for_distances_is_not_written(tmp_path):
+    orders = OrderConfig(stop=0.05, target=0.1)
+    policy = policy_for(EnvConfig(action="bracketed", orders=orders, episode=SHORT))
+    with pytest.raises(ConfigError, match=r"bracketed. asks for distances .* weights alone"):
+        export_policy(policy, tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()

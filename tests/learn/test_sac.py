@@ -15,6 +15,7 @@ from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
 from fastsim.env.nested import copy, flatten, take
 from fastsim.env.observe import Observation, features_at
+from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.slots import View
 from fastsim.errors import CheckpointError, ConfigError
@@ -320,3 +321,9 @@ def test_features_of_what_is_drawn_are_those_of_the_tape():
     with torch.no_grad():
         shared = sac.policy.look_up(sac.table, seen.bar, encode=critic.encode)
         torch.testing.assert_close(shared, critic.encode(direct))
+
+
+def test_actions_that_ask_for_more_than_weights_are_refused():
+    orders = OrderConfig(stop=0.05, target=0.1)
+    with pytest.raises(ConfigError, match=r"SAC's critics see weights alone.*bracketed"):
+        make(action="bracketed", orders=orders)
