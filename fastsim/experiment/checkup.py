@@ -42,6 +42,7 @@ EXTRAS = {
     "nautilus": Extra(("nautilus_trader",), "no agents in NautilusTrader"),
     "wrappers": Extra(("array-api-compat",), "no vector wrappers of Gymnasium's around tensors"),
     "plot": Extra(("matplotlib",), "no pictures of an environment"),
+    "calendars": Extra(("exchange_calendars",), "no exchange's own calendar for agents"),
     "yfinance": Extra(("yfinance",), "no `fastsim data fetch yfinance`"),
     "ccxt": Extra(("ccxt",), "no `fastsim data fetch ccxt`"),
     "fracast": Extra(("fracast",), "no forecaster fracast"),
