@@ -20,6 +20,8 @@ from fastsim.live.simulated import LAYOUT, SHADOW, equity_of, prices_of
 CURVES = Path("curves") / "equity.parquet"
 """What `fastsim evaluate` leaves in the folder of a run."""
 AGENT = "agent"
+LEAST_VALUE = 0.005
+"""Of a position that is shown, account currency: less is what rounding leaves of one."""
 Equity = Mapping[str, float]
 """By bar."""
 
@@ -141,7 +143,7 @@ def _standings(ledger: Ledger, closes: Mapping[str, float]) -> list[Standing]:
     return [
         Standing(symbol, shares, closes[symbol], shares * closes[symbol] / equity)
         for symbol, shares in sorted(ledger.positions.items())
-        if shares and symbol in closes
+        if symbol in closes and abs(shares * closes[symbol]) >= LEAST_VALUE
     ]
 
 
