@@ -252,6 +252,7 @@ def test_kept_results_name_machine_versions_and_date(name):
             assert "ratio" in row or "error" in row
 
 
+@pytest.mark.long
 def test_learning_is_compared_in_turns_and_written_as_tables(load, tmp_path):
     module = load("learning")
     options = module.Options(

@@ -36,12 +36,17 @@ SKIPPED = ("fastsim.cli", "fastsim.adapters", "fastsim.data.samples")
 
 
 def package_dataclasses():
-    for module in pkgutil.walk_packages(fastsim.__path__, "fastsim."):
+    for module in pkgutil.walk_packages(fastsim.__path__, "fastsim.", _not_here):
         if module.name.startswith(SKIPPED):
             continue
         for found in vars(importlib.import_module(module.name)).values():
             if isinstance(found, type) and is_dataclass(found) and found.__module__ == module.name:
                 yield found
+
+
+def _not_here(name):
+    """A package is not to be imported, for want of another."""
+    assert name.startswith(SKIPPED), f"{name} cannot be imported"
 
 
 def counts_and_flags():

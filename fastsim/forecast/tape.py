@@ -335,7 +335,8 @@ def _figures(
     each = len(FIGURES) + len(told.levels)
     figures = torch.full((len(close), len(told.horizons) * each), torch.nan)
     for rows in torch.split(ready, most) if len(ready) else ():
-        asked = rows[torch.arange(max(len(rows), LEAST_ROWS), device=rows.device) % len(rows)]
+        least = min(LEAST_ROWS, most)  # fewer, where memory is too small
+        asked = rows[torch.arange(max(len(rows), least), device=rows.device) % len(rows)]
         chosen = Context(context.bars[asked], context.timestamps[asked])
         forecast = forecaster.forecast(chosen, max(told.horizons))
         made = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), told)

@@ -6,7 +6,7 @@ Each is a record; how to add one's own: `docs/howto/broker.md`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fastsim.config import configuration
 from fastsim.errors import ConfigError, FastsimError, did_you_mean, one_line
@@ -22,7 +22,7 @@ METHODS = ("account", "prices", "tradable", "submit", "find", "open_orders", "ca
 """What the loop asks a broker for."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class BrokerRequest:
     """What is wanted of a broker."""
 

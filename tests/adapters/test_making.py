@@ -430,6 +430,7 @@ MARKETS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("market", MARKETS)
 def test_forked_environments_step_as_those_side_by_side(market, backend):
@@ -453,6 +454,7 @@ def test_forked_environments_step_as_those_side_by_side(market, backend):
     assert "the same True" in told, told
 
 
+@pytest.mark.long
 def test_spawned_environments_step():
     told = in_a_process("""
         env = gymnasium.make_vec(fastsim.ENV_ID, num_envs=2, vectorization_mode="async",

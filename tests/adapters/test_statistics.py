@@ -282,6 +282,7 @@ def test_episodes_in_fresh_worlds_are_counted():
     assert math.isfinite(env.statistics.mean_sharpe)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 def test_one_pass_on_a_cpu_adds_up_what_torch_does_on_any_device(autoreset):
     tape = soaring_tape(volume=True)

@@ -126,6 +126,7 @@ def assert_decides_as_the_run(folder, every):
         torch.testing.assert_close(seen, known, rtol=0.0, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tech4", "us20", "weights", "weeks"])
 def test_it_decides_by_its_last_bars_as_in_its_run(runs, name):
     assert_decides_as_the_run(runs(name), every=101)

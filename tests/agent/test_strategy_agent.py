@@ -101,6 +101,7 @@ def assert_decides_as_replayed(agent, bars, first, last, folder):
     return moved
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_it_decides_bar_by_bar_as_the_strategy_in_a_replay(name, tmp_path):
     make_agent(config_of(name), tmp_path / "agent")

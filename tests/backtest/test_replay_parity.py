@@ -278,6 +278,7 @@ print(history.weights.numel() / 2 * 62 * 8 / 2**20)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux tells it")
 def test_a_replay_holds_no_table_of_every_row_bar_and_asset(request):
     code = MEMORY.format(tests=str(request.config.rootpath / "tests"))

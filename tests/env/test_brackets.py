@@ -549,6 +549,7 @@ def test_who_is_ruined_is_so_with_the_same_books_in_fused_steps():
     assert_same_run(*runs, config.initial_cash, TOLERANCE[torch.float64])
 
 
+@pytest.mark.long
 def test_kernels_say_where_levels_are_not_covered(caplog):
     tape = make_tape(random_bars(40, 3), TapeConfig(features=SHORT_FEATURES))
     config = EnvConfig(orders=BOTH, episode=FROM_THE_START)
@@ -746,6 +747,7 @@ def test_an_invested_beginning_has_the_distances_of_the_settings(backend):
     assert kept_of(env) == (0.05, 0.10)
 
 
+@pytest.mark.long
 @each_backend
 def test_distances_follow_the_slots_that_weights_do(backend):
     bars = random_bars(40, 4, seed=3)

@@ -140,6 +140,7 @@ def test_a_state_is_gone_on_from_with_what_its_episode_drew(backend, players):
             assert torch.equal(other.state.slots, one.state.slots)
 
 
+@pytest.mark.long
 def test_some_rows_begin_anew_and_the_others_keep_what_they_drew():
     config = EnvConfig(randomize=EVERYTHING, impact=MOVING, episode=EpisodeConfig(horizon=9))
     envs = [PortfolioEnv(market(), ROWS, config, backend=name) for name in ("torch", "numba")]

@@ -66,6 +66,7 @@ def test_numba_steps_markets_as_the_reference_in_float32(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("transient", [0.0, 0.5])
 def test_players_are_ruined_amid_others_and_together(autoreset, transient):

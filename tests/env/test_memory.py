@@ -54,6 +54,7 @@ print(max(early, late, resident()) - start, late - early)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 def test_thousands_of_environments_fit_in_a_gigabyte_and_stay_there(autoreset):

@@ -116,6 +116,7 @@ def test_a_row_of_nan_is_no_mistake_where_it_leaves_orders_open():
         assert env.state.invalid_actions.tolist() == mistakes
 
 
+@pytest.mark.long
 def test_one_person_leaves_orders_open_with_nan_alone():
     env = gymnasium.make(
         "fastsim/Portfolio-v0",

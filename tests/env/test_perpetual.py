@@ -367,6 +367,7 @@ def test_gains_losses_funding_and_fees_are_all_that_changes_wealth(backend):
     assert seized > 0
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(
     st.integers(0, 2**40),
@@ -388,7 +389,7 @@ def test_fused_steps_are_those_of_the_reference(seed, tiers, stop, autoreset, fi
     runs = [run(tape, config, seed, backend) for backend in ("torch", "numba")]
     assert_same_run(*runs, config.initial_cash, TOLERANCE[torch.float64])
     liquidated = torch.stack([state["info.liquidated"] for _, _, state in runs[1][1:]])
-    assert (liquidated > 0).any()
+    assert stop or (liquidated > 0).any()  # a stop comes before it, but for gaps
 
 
 def test_a_fused_replay_is_that_of_the_reference_and_names_funding():

@@ -171,6 +171,7 @@ def trainer_of(randomize, tape=MARKET, **settings):
     return Trainer(tape, rules, PPO, PolicyConfig(hidden=8), COLLECT, iterations=6)
 
 
+@pytest.mark.long
 def test_moments_are_pooled_where_any_asset_may_stand_in_a_slot_and_only_there():
     features = len(MARKET.feature_names)
     for randomize, count in ((BOTH, features), (point(2.0), ASSETS * features)):

@@ -30,7 +30,7 @@ from fastsim.forecast.features import (
 from fastsim.forecast.frames import Frame, Together
 from fastsim.forecast.interface import Context, Forecast, ModuleForecaster
 from fastsim.forecast.registry import load_forecaster
-from fastsim.forecast.tape import build_forecast_tape
+from fastsim.forecast.tape import LEAST_ROWS, build_forecast_tape
 from fastsim.market.tape import TapeConfig, make_tape
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
@@ -130,7 +130,9 @@ def test_each_higher_bar_is_forecast_once(tmp_path):
     counting = Counting()
     table(bars, tmp_path, replace(SETTINGS, across=()), counting)
     bars_asked = [len(bars), *(len(each.starts) for each in spans)]
-    assert counting.asked == 3 * sum(count - least for count in bars_asked)
+    wanted = 3 * sum(count - least for count in bars_asked)
+    filled_up = counting.asked - wanted  # what remains of a batch is asked for with copies
+    assert 0 <= filled_up < LEAST_ROWS * len(bars_asked)
     again = Counting()
     table(bars, tmp_path, replace(SETTINGS, across=()), again)
     assert again.asked == 0

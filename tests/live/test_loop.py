@@ -87,6 +87,7 @@ def assert_trades_as_evaluated(run, state, bars=None):
     ledger.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["weights", "carried", "closes"])
 def test_wealth_and_orders_are_those_of_its_evaluation(runs, name, tmp_path):
     assert_trades_as_evaluated(runs(name), tmp_path / "state", bars=40)
