@@ -16,11 +16,16 @@ def kept_alone(function: Any) -> Any:
     two processes that compile for other types would write one file, and one would run the other's.
     """
     cache = function._cache
-    cache.save_overload = partial(_keep, cache.save_overload, Path(cache.cache_path))
+    folder = Path(cache.cache_path)
+    cache.save_overload = partial(_keep, cache.save_overload, cache.flush, folder)
     return function
 
 
-def _keep(keep: Any, folder: Path, *compiled: Any) -> None:
+def _keep(keep: Any, forget: Any, folder: Path, *compiled: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "numba.lock"):
-        keep(*compiled)
+        try:
+            keep(*compiled)
+        except ReferenceError:  # its list names functions of processes that are over: begin anew
+            forget()
+            keep(*compiled)
