@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.decision import Decision
@@ -12,10 +12,11 @@ from fastsim.config import to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import DataError
-from fastsim.live.broker import Broker, Order, OrderReport, OrderState
+from fastsim.live.broker import Broker, Order
 from fastsim.live.feed import Feed
 from fastsim.live.ledger import Ledger
 from fastsim.live.limits import LimitConfig, Situation, allowed
+from fastsim.live.orders import refused
 from fastsim.live.records import Decided, Refusal, Snapshot, client_id_of
 from fastsim.live.simulated import SimulatedBroker
 
@@ -65,15 +66,7 @@ class Desk:
 
     def give_up(self, orders: Sequence[Order]) -> None:
         """Write down that these were never sent, and will not be."""
-        self._ledger.report(
-            [
-                OrderReport(
-                    *(order.client_id, "", order.symbol, OrderState.REJECTED, order.shares, 0.0),
-                    *(nan, {}, 0.0, TOO_LATE),
-                )
-                for order in orders
-            ]
-        )
+        self._ledger.report([refused(order, TOO_LATE) for order in orders])
 
     def _wanted(
         self, bar: str, account: BrokerAccount, decision: Decision, closes: Mapping[str, float]
