@@ -8,7 +8,10 @@ import numba
 import torch
 from torch import Tensor
 
+from fastsim.kept_code import kept_alone
 
+
+@kept_alone
 @numba.njit(fastmath={"contract"}, error_model="numpy", cache=True, nogil=True)
 def sweep(
     reward: Any, value: Any, terminated: Any, truncated: Any, rates: Any, advantage: Any
@@ -28,6 +31,7 @@ def sweep(
             advantage[step, n] = delta + decay * running
 
 
+@kept_alone
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def add_up(
     reward: Any, terminated: Any, truncated: Any, discount: Any, running: Any, sums: Any
