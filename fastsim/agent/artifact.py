@@ -22,6 +22,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.errors import CheckpointError, ConfigError, one_line
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.naming import read_name
+from fastsim.forecast.season.setting import SUFFIX as PROFILE
 from fastsim.market.tape import TapeConfig
 
 FORMAT = 1
@@ -72,6 +73,9 @@ def save_spec(folder: Path, spec: AgentSpec) -> None:
     """
     names = tuple(_kept(name, folder) for name in spec.forecasters)
     mapping = {"format": FORMAT, **to_mapping(spec), "forecasters": list(names)}
+    season = spec.forecast.season
+    if season.endswith(PROFILE):
+        mapping["forecast"]["season"] = _copied(Path(season), season, folder)
     write_whole(folder / SPEC, json.dumps(mapping, indent=2).encode())
 
 
@@ -109,8 +113,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def _kept(name: str, folder: Path) -> str:
     """A forecaster's name, with weights from a path copied into the folder."""
     path = read_name(name).path
-    if path is None:
-        return name
+    return name if path is None else f"{_head(name, path)}{_copied(path, name, folder)}"
+
+
+def _copied(path: Path, name: str, folder: Path) -> str:
+    """Where a file or a folder of weights is copied to, from the agent's folder."""
     target = folder / FORECASTER / path.name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +129,7 @@ def _kept(name: str, folder: Path) -> str:
         raise CheckpointError(
             f"{path}: the weights of {name} cannot be copied into {folder} ({error.strerror})"
         ) from None
-    return f"{_head(name, path)}{FORECASTER}/{path.name}"
+    return f"{FORECASTER}/{path.name}"
 
 
 def _head(name: str, path: Path) -> str:
@@ -138,4 +145,7 @@ def _placed(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         head, found, rest = str(name).rpartition(prefix)
         inside = found and (not head or head.endswith(":"))
         placed.append(f"{head}{folder / FORECASTER / rest}" if inside else name)
-    return {**mapping, "forecasters": placed}
+    forecast = dict(mapping.get("forecast", {}))
+    if str(forecast.get("season", "")).startswith(prefix):
+        forecast["season"] = str(folder / forecast["season"])
+    return {**mapping, "forecasters": placed, "forecast": forecast}

@@ -18,6 +18,7 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.interface import check_horizon
 from fastsim.forecast.registry import load_ensemble, parse_names
+from fastsim.forecast.season.setting import resolved
 from fastsim.market.tape import make_tape
 
 
@@ -31,7 +32,8 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
     """
     bars = load_bars(config.data) if bars is None else bars
     signals, names = config.signals, parse_names(config.signals.forecaster)
-    forecaster = load_ensemble(names)
+    season = resolved(signals.season, bars.timestamps)
+    forecaster = load_ensemble(names, season=season)
     card, length = forecaster.card, min(signals.context_length, forecaster.card.max_context)
     check_horizon(card, signals.horizon)
     if length < card.min_context:
@@ -48,7 +50,7 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
         fields=fields_of(bars),
         bars_needed=max(needed, config.tape.features.bars_needed(bars.timestamps)),
         forecasters=names,
-        forecast=ForecastConfig(horizons=(signals.horizon,), context_length=length),
+        forecast=ForecastConfig(horizons=(signals.horizon,), context_length=length, season=season),
         forecaster_key=forecaster.key,
     )
     return Agent(spec, Signalling(signals, bars.symbols), forecaster)

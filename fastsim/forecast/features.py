@@ -17,6 +17,7 @@ from fastsim.forecast.frames import ACROSS, BARS, USUAL, Frame, Together, requir
 from fastsim.forecast.interface import Forecaster, Precision, check_horizons
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
+from fastsim.forecast.season.setting import AUTO, check_season, resolved
 from fastsim.forecast.tape import ForecastTape, build_forecast_tape, forecast_last
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
@@ -41,6 +42,10 @@ class ForecastConfig:
     implementation: Implementation = "fastsim"
     """Whose code runs the forecasters: "official" is the package of those who published them, where
     there is one and it is installed."""
+    season: str = AUTO
+    """Of volatility, around each forecaster: a time zone such as America/New_York, by whose clock
+    hours are told; the .json file of a fitted profile; or "none". "auto" is UTC where bars are
+    shorter than a day, and none else."""
     frames: tuple[str, ...] = ()
     """Higher bars, such as "1h" or "1d", that are forecast too, once each, with horizons and
     context in such bars: `1h.scaled_forecast_return_5` was said when the last hour had closed."""
@@ -55,6 +60,7 @@ class ForecastConfig:
             check_horizons(self.horizons)
         except ForecastError as error:
             raise ConfigError(f"ForecastConfig.{error}") from None
+        check_season(self.season, "ForecastConfig.season")
         check_frames(self, "frames")
         if self.across:
             _check_across(self.across, self.frames)
@@ -136,6 +142,7 @@ def make_forecaster(
         precision=settings.precision,
         device=tape.device,
         implementation=settings.implementation,
+        season=resolved(settings.season, tape.timestamps),
     )
     return _fitted(forecaster, settings, tape, validation, progress) if fitted else forecaster
 

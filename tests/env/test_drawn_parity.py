@@ -154,6 +154,7 @@ def test_some_rows_begin_anew_and_the_others_keep_what_they_drew():
     assert torch.equal(other.observation.view.slots, one.observation.view.slots)
 
 
+@pytest.mark.long
 def test_many_assets_are_in_the_order_of_the_reference():
     tape = market(torch.float32, 300)
     config = EnvConfig(

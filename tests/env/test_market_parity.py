@@ -77,6 +77,7 @@ def test_players_are_ruined_amid_others_and_together(autoreset, transient):
     assert torch.stack(waiting).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("players", [1, PLAYERS])
 @pytest.mark.parametrize("moved", [True, False])
 def test_every_start_and_end_in_every_world(players, moved):

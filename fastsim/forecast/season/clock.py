@@ -49,7 +49,9 @@ def offsets_of(zone: str) -> Offsets:
         assert told is not None
         return round(told / timedelta(seconds=1))
 
-    first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (FIRST_YEAR, LAST_YEAR))
+    first, last = (
+        int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (FIRST_YEAR, LAST_YEAR)
+    )
     since, told = [first], [ahead(first)]
     for day in range(first, last, DAY):
         if ahead(day + DAY) == told[-1]:
@@ -65,7 +67,7 @@ def offsets_of(zone: str) -> Offsets:
 
 def local_time(timestamps: Tensor, offsets: Offsets) -> Tensor:
     """What a clock of the zone shows at these instants, in seconds, of the same shape."""
-    place = torch.bucketize(timestamps, offsets.since, right=True) - 1
+    place = torch.bucketize(timestamps.contiguous(), offsets.since, right=True) - 1
     return timestamps + offsets.ahead[place.clamp_min(0)]
 
 
@@ -74,16 +76,21 @@ def bar_length(stamps: Tensor) -> Tensor:
     return stamps.diff(dim=1).median(dim=1).values
 
 
-def bars_to_come(stamps: Tensor, horizon: int) -> Tensor:
+def bars_to_come(stamps: Tensor, first: Tensor, horizon: int) -> Tensor:
     """Stamps [B, H] of the next bars after those of `stamps` [B, L], increasing, in local time.
 
-    The last week comes again, and where less than a week is there, the last day; else bars follow
+    The last week comes again, and where less than a week is known, the last day; else bars follow
     each other as the last two do.
+
+    Parameters
+    ----------
+    first
+        Since when bars are known [B]; what lies before is padding.
     """
     last = stamps[:, -1:]  # [B, 1]
     step = (last - stamps[:, -2:-1]).clamp_min(1)
-    period = torch.where(stamps[:, :1] <= last - DAY, DAY, step)
-    period = torch.where(stamps[:, :1] <= last - WEEK, WEEK, period)  # [B, 1]
+    period = torch.where(first[:, None] <= last - DAY, DAY, step)
+    period = torch.where(first[:, None] <= last - WEEK, WEEK, period)  # [B, 1]
     before = (stamps <= last - period).sum(1, keepdim=True) - 1  # the bar that the last one repeats
     bars = stamps.shape[1] - 1 - before  # of a period
     ahead = torch.arange(horizon, device=stamps.device)  # [H]
@@ -106,4 +113,6 @@ def kinds_of_bars(stamps: Tensor) -> Tensor:
 
 def of_the_day(kinds: Tensor) -> Tensor:
     """The same kinds with the hour of the day in place of that of the week; pauses follow."""
-    return torch.where(kinds < HOURS_OF_WEEK, kinds % HOURS_OF_DAY, kinds - HOURS_OF_WEEK + HOURS_OF_DAY)
+    return torch.where(
+        kinds < HOURS_OF_WEEK, kinds % HOURS_OF_DAY, kinds - HOURS_OF_WEEK + HOURS_OF_DAY
+    )

@@ -16,7 +16,7 @@ from fastsim.data.bars import CLOSE
 from fastsim.forecast.interface import LEAST_RATIO
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 from fastsim.forecast.season.clock import DAY, HOLE_S, Offsets, bar_length, local_time, offsets_of
-from fastsim.forecast.season.profile import KINDS, LEAST_DAYS, days_of, factors
+from fastsim.forecast.season.profile import KINDS, LEAST_DAYS, factors, known_days
 
 PRICES = slice(0, CLOSE + 1)
 """Open, high, low and close."""
@@ -66,11 +66,12 @@ class Season(nn.Module):
         positions = torch.arange(closes.shape[1], device=closes.device)
         gaps = returns_with_gaps(closes, positions)
         whole = stamps.diff(dim=1) < HOLE_S  # [B, L - 1]
-        season = factors(gaps.returns, gaps.known & whole, stamps, horizon, self.before.double())
+        known = gaps.known & whole
+        season = factors(gaps.returns, known, stamps, horizon, self.before.double())
         steps = _steps(gaps, season.past)  # [B, L - 1]
         returns = torch.where(whole, gaps.returns * gaps.spanned.sqrt() / steps, 0.0)
         divided = _rebuilt(bars.double(), gaps.last, returns, steps).to(bars)
-        there = (bar_length(stamps) < DAY) & (days_of(stamps) >= LEAST_DAYS)
+        there = (bar_length(stamps) < DAY) & (known_days(stamps, known) >= LEAST_DAYS)
         return Divided(
             torch.where(there[:, None, None], divided, bars),
             gaps.last,
