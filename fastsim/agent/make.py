@@ -18,7 +18,6 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.interface import check_horizon
 from fastsim.forecast.registry import load_ensemble, parse_names
-from fastsim.forecast.season.setting import resolved
 from fastsim.market.tape import make_tape
 
 
@@ -32,8 +31,8 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
     """
     bars = load_bars(config.data) if bars is None else bars
     signals, names = config.signals, parse_names(config.signals.forecaster)
-    season = resolved(signals.season, bars.timestamps)
-    forecaster = load_ensemble(names, season=season)
+    seen = ForecastConfig(season=signals.season).for_bars(bars.timestamps)
+    forecaster = load_ensemble(names, season=seen.season)
     card, length = forecaster.card, min(signals.context_length, forecaster.card.max_context)
     check_horizon(card, signals.horizon)
     if length < card.min_context:
@@ -50,7 +49,7 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
         fields=fields_of(bars),
         bars_needed=max(needed, config.tape.features.bars_needed(bars.timestamps)),
         forecasters=names,
-        forecast=ForecastConfig(horizons=(signals.horizon,), context_length=length, season=season),
+        forecast=replace(seen, horizons=(signals.horizon,), context_length=length),
         forecaster_key=forecaster.key,
     )
     return Agent(spec, Signalling(signals, bars.symbols), forecaster)

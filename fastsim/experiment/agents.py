@@ -13,7 +13,6 @@ from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.features import bars_needed
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import parse_names
-from fastsim.forecast.season.setting import resolved
 from fastsim.market.tape import MarketTape
 
 
@@ -31,7 +30,7 @@ def agent_spec(
         fields=fields_of(bars),
         bars_needed=needed,
         forecasters=parse_names(config.forecaster),
-        forecast=replace(config.forecast, season=resolved(config.forecast.season, bars.timestamps)),
+        forecast=config.forecast.for_bars(bars.timestamps),
         forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),
         forecaster_key="" if forecaster is None else forecaster.key,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,10 @@ class ForecastConfig:
     across: tuple[int, ...] = ()
     """Bars of the longest frame ahead at which the bars themselves and all frames are averaged, as
     an ensemble: `across.scaled_forecast_return_1`."""
+
+    def for_bars(self, timestamps: NDArray[np.datetime64]) -> ForecastConfig:
+        """The same with a season that is no longer "auto" but what that is of bars at [T]."""
+        return replace(self, season=resolved(self.season, timestamps))
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
@@ -142,7 +147,7 @@ def make_forecaster(
         precision=settings.precision,
         device=tape.device,
         implementation=settings.implementation,
-        season=resolved(settings.season, tape.timestamps),
+        season=settings.for_bars(tape.timestamps).season,
     )
     return _fitted(forecaster, settings, tape, validation, progress) if fitted else forecaster
 
