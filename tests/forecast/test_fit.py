@@ -77,7 +77,7 @@ def context(bars):
 @pytest.fixture(autouse=True)
 def _few_windows(monkeypatch):
     """What a fit forgets is told by fewer windows, for speed."""
-    monkeypatch.setattr("fastsim.forecast.training.fit.FORGETTING_WINDOWS", 64)
+    monkeypatch.setattr("fastsim.forecast.training.comparison.FORGETTING_WINDOWS", 64)
 
 
 def with_(**changed):
@@ -205,7 +205,7 @@ def test_modes_that_a_model_does_not_have_are_refused_by_its_name(bars):
 def test_a_fit_from_simulations_alone_has_seen_no_bar():
     config = with_(mode="scratch", simulated=1.0)
     result = fit(PriorModel(), None, config, progress=SILENT)
-    assert result.known_until is None
+    assert result.model.card.known_until is None
     assert result.report.forgetting is None
     assert result.report.steps == 12
     again = fit(load_prior(), None, config, progress=SILENT)

@@ -40,6 +40,8 @@ class FittedModel(ForecastModel):
         Of the whole.
     reach
         How many bars ahead was learned: further ones are refused.
+    known_until
+        The last day that fitted it or its start, as in `ModelCard`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class FittedModel(ForecastModel):
         *,
         name: str,
         reach: int,
+        known_until: str | None,
     ) -> None:
         super().__init__()
         self.spread, self.centre = spread, centre
@@ -59,6 +62,8 @@ class FittedModel(ForecastModel):
             revision=None,
             parameters=sum(each.numel() for each in self.parameters()),
             max_horizon=reach,
+            known_until=known_until,
+            known_source="the bars of its fit, and what it began with",
         )
 
     def settings(self) -> Mapping[str, Any]:

@@ -72,4 +72,5 @@ def _made(about: Mapping[str, Any]) -> FittedModel:
     centres = {FITTED: lambda: None, LAST: LastClose, KEPT: lambda: make(settings)}
     with torch.random.fork_rng(devices=[]):
         spread, centre = make(settings), centres[about["centre"]]()
-    return FittedModel(spread, centre, name=about["name"], reach=about["reach"])
+    named = {name: about[name] for name in ("name", "reach", "known_until")}
+    return FittedModel(spread, centre, **named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -65,7 +64,7 @@ def save_fit(result: FitResult, folder: Path, config: FitConfig, *, source: str 
         "licence": model.card.licence,
         "attribution": model.card.attribution,
         "base": result.base,
-        "known_until": _day(result.known_until),
+        "known_until": model.card.known_until,
         "data": {"source": source, "fingerprint": result.data},
         "trials": 1,
         "config": to_mapping(config),
@@ -84,7 +83,3 @@ def _centre_of(model: FittedModel) -> str:
     if model.centre is None:
         return FITTED
     return LAST if isinstance(model.centre, LastClose) else KEPT
-
-
-def _day(stamp: int | None) -> str | None:
-    return None if stamp is None else datetime.fromtimestamp(stamp, UTC).date().isoformat()

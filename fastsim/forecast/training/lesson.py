@@ -32,8 +32,8 @@ class Lesson(NamedTuple):
     look: Look
     train_windows: int
     """Different windows there are to learn from; 0 where each is new."""
-    known_until: int | None
-    """Second since 1970 UTC of the latest bar that had a part in it; None of simulated ones."""
+    known_until: str | None
+    """Day of the latest bar that had a part in it; None where all is simulated."""
     fingerprint: str
 
 
@@ -85,7 +85,7 @@ def lesson_of(
         judge_of_series(series, judged, look),
         look,
         len(origins.train),
-        series.last_stamp,
+        series.last_day,
         fingerprint,
     )
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.models.fitted import FittedModel, LastClose
 from fastsim.forecast.training.architectures import architecture_of
-from fastsim.forecast.training.config import Mode
+from fastsim.forecast.training.config import FitConfig, Mode
 
 
 def check_mode(model: ForecastModel, mode: Mode) -> None:
@@ -49,3 +50,22 @@ def to_be_fitted(model: ForecastModel, mode: Mode, seed: int) -> ForecastModel:
 def moved(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by name that a fit moves."""
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def parts_of(
+    model: ForecastModel,
+) -> tuple[ForecastModel, ForecastModel | LastClose | None]:
+    """The network to fit, and whose its median is: of one that was fitted before, what it was."""
+    return (model.spread, model.centre) if isinstance(model, FittedModel) else (model, model)
+
+
+def centre_of(
+    begun: ForecastModel, kept: ForecastModel | LastClose | None, config: FitConfig
+) -> ForecastModel | LastClose | None:
+    """Whose median the model is judged and kept about."""
+    if config.centre == "fitted":
+        return None
+    if config.centre == "last" or config.mode == "scratch" or isinstance(kept, LastClose):
+        return LastClose()
+    start = begun if kept is None else kept  # None: the network's own
+    return copy.deepcopy(start).float().requires_grad_(False).to(config.device)

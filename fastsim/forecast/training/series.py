@@ -30,9 +30,10 @@ class Series(NamedTuple):
     names: tuple[str, ...]  # S
 
     @property
-    def last_stamp(self) -> int:
-        """Time of the latest bar of all."""
-        return int(self.stamps[self.starts[1:] - 1].max())
+    def last_day(self) -> str:
+        """Day of the latest bar of all."""
+        stamp = int(self.stamps[self.starts[1:] - 1].max())
+        return show_day(np.datetime64(stamp, "s").astype("datetime64[ns]"))
 
     def fingerprint(self) -> str:
         """SHA-256 of all of it."""
