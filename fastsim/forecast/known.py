@@ -8,6 +8,7 @@ from pathlib import Path
 from fastsim.extensions import Registry
 from fastsim.forecast.hub import HubFile
 from fastsim.forecast.models import (
+    chronos2,
     fracast,
     kronos,
     prior,
@@ -93,6 +94,14 @@ MODELS = (
         revisions=True,
         card=toto2.CARD,
         random=lambda: toto2.Toto2Model(toto2.Toto2Config()),
+        weights_file="model.safetensors",
+    ),
+    ForecasterRecord(
+        name="chronos2",
+        load=chronos2.load_chronos2,
+        revisions=True,
+        card=chronos2.CARD,
+        random=chronos2.random_chronos2,
         weights_file="model.safetensors",
     ),
     _kronos("kronos-mini", "mini"),
