@@ -12,7 +12,7 @@ from torch import Tensor
 from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Context, Forecast, Identity, ModelCard, check_request
-from fastsim.forecast.models.prior import CONTEXT, LEVELS
+from fastsim.forecast.networks.return_network import CONTEXT, LEVELS
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 from fastsim.forecast.statistics import Counted, counted
 
@@ -87,6 +87,8 @@ class GaussianRandomWalk(Counted):
             max_horizon=MAX_HORIZON,
             levels=self.levels,
             min_context=self.min_context,
+            known_until=None,
+            known_source="nothing is fitted beyond its context",
         )
 
     @functools.cached_property

@@ -36,7 +36,7 @@ from fastsim.forecast.interface import (
 )
 from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk
 from fastsim.forecast.models.prior import CARD as PRIOR
-from fastsim.forecast.models.prior import CONTEXT, LEVELS
+from fastsim.forecast.networks.return_network import CONTEXT, LEVELS
 from fastsim.forecast.returns import returns_with_gaps
 from fastsim.forecast.statistics import Counted, counted
 
@@ -86,6 +86,8 @@ class WindowFitted(Counted):
             max_horizon=MAX_HORIZON,
             levels=levels,
             min_context=PRIOR.min_context,  # so that both can be scored on the same windows
+            known_until=None,
+            known_source="nothing is fitted beyond its context",
         )
         self.identity = Identity(card=self.card, implementation=package, settings=settings)
         self.fallbacks = 0
