@@ -59,7 +59,11 @@ def test_numba_draws_as_the_reference_in_float32(tape, config, seed):
 
 @pytest.mark.long
 @settings(max_examples=40)
-@given(tapes(torch.float64, volume=True), drawn_configs(shared_configs()), st.integers(0, 2**40))
+@given(
+    tapes(torch.float64, volume=True),
+    drawn_configs(shared_configs(levels=True)),
+    st.integers(0, 2**40),
+)
 def test_numba_draws_for_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 

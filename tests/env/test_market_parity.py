@@ -54,7 +54,7 @@ def random_actions(steps, rows=ROWS, seed=0, dtype=torch.float32):
 
 @pytest.mark.long
 @settings(max_examples=40)
-@given(tapes(torch.float64, volume=True), shared_configs(), st.integers(0, 2**40))
+@given(tapes(torch.float64, volume=True), shared_configs(levels=True), st.integers(0, 2**40))
 def test_numba_steps_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
