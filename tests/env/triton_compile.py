@@ -31,7 +31,7 @@ from fastsim.env.kernels.triton_step import SECTOR, VECTOR, constants, drawn_tab
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
-from fastsim.env.state import make_params
+from fastsim.env.state import equipped, make_params
 from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -52,6 +52,7 @@ DRAWN = {
         fee_bps=(1.0, 9.0), volatility=(0.5, 2.0), assets=(1, 4), spacing="log"
     )
 }
+LEVELS = {"orders": OrderConfig(stop=0.02, target=0.05, trailing=0.03)}
 RULES = (
     (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
     (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2, {}),
@@ -107,6 +108,20 @@ RULES = (
         2,
         DRAWN | MOVING | {"players": 3},
     ),
+    (100, torch.float32, "bracketed", "log_growth", "next_step", "index", 7, 1, LEVELS),
+    (
+        5,
+        torch.float64,
+        "signed",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        DRAWN
+        | {"orders": OrderConfig(trailing=0.05, unfilled="carry", maintenance_margin=0.2)}
+        | {"costs": CostConfig(minimum_fee=1.0), "players": 3},
+    ),
 )
 
 
@@ -133,6 +148,7 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         **others,
     )
     rows = 2 * config.players
+    tape = equipped(tape, config)
     params = make_params(tape, make_friction(config.costs, rows, dtype=dtype), config)
     assert not lending or "delisted" in tape.next
     kernel = step_kernel.warmup(

@@ -36,7 +36,6 @@ class Values:
         return ", ".join("off" if _is_off(value) else f"`{value}`" for value in self.known)
 
 
-BRACKETS = ("stop", "target", "trailing")
 ANY, NONE, OFF = Values(), Values(((),)), Values((0.0,))
 
 
@@ -160,18 +159,17 @@ FUSED = Coverage(
     ),
     within_bars={"players": only(1)},
 )
-TO_THE_CLOSE = replace(
+SPOT = replace(
     FUSED,
     settings={
         **FUSED.settings,
-        **{f"orders.{name}": OFF for name in BRACKETS},
         "perpetual.leverage": OFF,
-        "action": only("weights", "signed", "logits"),
+        "action": only("weights", "signed", "logits", "bracketed"),
     },
-    tables=FUSED.tables - set(c.RANGE._fields) - {"funding"},
-    columns=FUSED.columns - {"stop", "target"},
+    tables=FUSED.tables - {"funding"},
+    within_bars={},
 )
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": TO_THE_CLOSE}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": SPOT}
 """By backend; the reference covers everything."""
 
 
