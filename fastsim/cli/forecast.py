@@ -20,9 +20,11 @@ from fastsim.cli.scores import (
     require_different,
     score_all,
     score_tables,
+    scores_apart,
     windows_in_words,
     write_scores,
 )
+from fastsim.cli.seen import all_seen, apart_table, doubts_of, first_scored, seen_from
 from fastsim.config import configuration, require_between
 from fastsim.data.dates import rows_between, show_day
 from fastsim.errors import ConfigError, DataError
@@ -83,6 +85,8 @@ class ShowCommand:
         forecast = forecaster.forecast(context, self.horizon)
         day = show_day(tape.timestamps[bar])
         console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
+        for sentence in seen_from(forecaster.card, tape.timestamps[bar]):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if self.plot is not None:
             title = f"{self.symbol}: {forecaster.card.name} from {day}"
             write_fan_chart(self.plot, forecast, context, title)
@@ -121,6 +125,8 @@ class ScoreCommand:
     """Bars between origins."""
     implementation: Implementation = "fastsim"
     """Whose code runs the forecasters: "official" is the package of those who published them."""
+    strict: bool = False
+    """Refuse forecasters that may have learned from bars that are scored, instead of warning."""
     json: Path | None = None
     """Write all figures, their intervals and the settings to this file, as one JSON object."""
     reading: HowToRead = field(default_factory=Reading)
@@ -138,8 +144,11 @@ class ScoreCommand:
         forecasters += [Centred(model) for model in models if self.centred]
         require_different(forecasters)
         windows = common_windows(bars, forecasters, self.horizons, origins, self.context)
+        scored = first_scored(bars.timestamps, windows, self.horizons)
+        doubts = doubts_of(forecasters, scored, strict=self.strict)
         entries = score_all(bars, forecasters, self.horizons, windows, self.context, console)
-        for table in score_tables(entries):
+        sides = scores_apart(entries, scored)
+        for table in (*score_tables(entries), *([apart_table(sides)] if sides else [])):
             console.print(table)
         console.print(
             f"{len(origins)} origins, horizons {', '.join(map(str, self.horizons))}; brackets are "
@@ -147,10 +156,11 @@ class ScoreCommand:
             f"against. PIT: share of outcomes in each tenth of the forecast, flat if calibrated.",
             highlight=False,
         )
-        console.print(windows_in_words(windows), highlight=False, soft_wrap=True)
+        for sentence in (windows_in_words(windows), *all_seen(models), *doubts):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if self.json is not None:
             settings = self._settings(len(bars.symbols), bars.timestamps[origins], windows)
-            write_scores(entries, settings, self.json)
+            write_scores(entries, settings, self.json, sides=sides)
             console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
 
     def _names(self) -> tuple[str, ...]:

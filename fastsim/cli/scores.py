@@ -6,17 +6,20 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import fastsim
+from fastsim.cli.seen import Apart, apart, apart_record
 from fastsim.config import write_whole
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError
@@ -31,7 +34,7 @@ from fastsim.forecast.evaluate import (
     rolling_origins,
     summarise,
 )
-from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.interface import Forecaster, ModelCard
 from fastsim.forecast.models.classical import WindowFitted
 from fastsim.progress import ProgressBars
 from fastsim.stats.bootstrap import Interval
@@ -49,6 +52,7 @@ class Entry(NamedTuple):
 
     name: str
     key: str
+    card: ModelCard
     scores: Scores
     seconds: float
     fallbacks: int
@@ -98,7 +102,7 @@ def score_all(
         )
         seconds = time.perf_counter() - start
         fallbacks = forecaster.fallbacks if isinstance(forecaster, WindowFitted) else 0
-        entries[name] = Entry(name, forecaster.key, scores, seconds, fallbacks)
+        entries[name] = Entry(name, forecaster.key, forecaster.card, scores, seconds, fallbacks)
     return entries
 
 
@@ -130,13 +134,32 @@ def sparkline(shares: Sequence[float]) -> str:
     return "".join(BARS[min(max(step, 1), len(BARS)) - 1] for step in steps)
 
 
-def write_scores(entries: dict[str, Entry], settings: dict[str, Any], path: Path) -> None:
+def scores_apart(
+    entries: dict[str, Entry], scored: NDArray[np.datetime64]
+) -> dict[str, tuple[str, Apart]]:
+    """By forecaster that has seen some of the scored bars [R] alone: its day, and both sides."""
+    found = {}
+    for name, entry in entries.items():
+        sides = apart(entry.card, entry.scores, entries[WALK].scores, scored)
+        if sides is not None:
+            found[name] = (str(entry.card.known_until), sides)
+    return found
+
+
+def write_scores(
+    entries: dict[str, Entry],
+    settings: dict[str, Any],
+    path: Path,
+    *,
+    sides: Mapping[str, tuple[str, Apart]],
+) -> None:
     """Write scores, their intervals, settings and versions as one JSON object, in one piece.
 
     `relative` holds each loss divided by that of every reference scored, on the same windows;
-    estimates are [value, low, high], null where undefined.
+    estimates are [value, low, high], null where undefined. `apart` holds what `scores_apart`
+    found of the forecaster, null where there is nothing.
     """
-    references = [name for name in REFERENCES if name in entries]
+    references = [entries[name] for name in REFERENCES if name in entries]
     record = {
         "benchmark": "accuracy",
         "version": fastsim.__version__,
@@ -149,8 +172,9 @@ def write_scores(entries: dict[str, Entry], settings: dict[str, Any], path: Path
         "block_origins": BLOCK,
         "resamples": RESAMPLES,
         "forecasters": [
-            _entry_record(entry, [entries[name] for name in references])
-            for entry in entries.values()
+            _entry_record(entry, references)
+            | {"apart": apart_record(sides[name][1] if name in sides else None)}
+            for name, entry in entries.items()
         ],
     }
     write_whole(path, (json.dumps(record, allow_nan=False) + "\n").encode())
@@ -173,6 +197,8 @@ def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
     return {
         "name": entry.name,
         "key": entry.key,
+        "known_until": entry.card.known_until,
+        "known_source": entry.card.known_source,
         **figures,
         "relative": ratios,
         "fallbacks": entry.fallbacks,

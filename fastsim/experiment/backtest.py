@@ -11,7 +11,7 @@ from fastsim.backtest.history import History, join
 from fastsim.backtest.results import About, Results, make_results
 from fastsim.backtest.strategies import Strategy
 from fastsim.data.dates import show_span
-from fastsim.experiment.notes import notes_of, rules_in_words
+from fastsim.experiment.notes import Seen, notes_of, rules_in_words
 from fastsim.experiment.replays import BENCHMARK, compare
 from fastsim.experiment.run_stage import deployed, is_run, run_source, run_stage
 from fastsim.experiment.stage import (
@@ -72,9 +72,15 @@ def backtest(
 def make_stage(
     config: BacktestConfig, *, forecasts: Path = FORECASTS, progress: Progress = ON_STDERR
 ) -> Stage:
-    """Everything that is played with, but nothing played."""
+    """Everything that is played with, but nothing played.
+
+    Raises
+    ------
+    ForecastError
+        Under `config.strict`, the forecaster may have learned from the bars.
+    """
     if is_strategy_file(config.strategy):
-        return strategy_stage(config, forecasts, progress)
+        return told_of(strategy_stage(config, forecasts, progress), strict=config.strict)
     folder = Path(config.strategy)
     if not folder.is_dir():
         return benchmark_stage(config)
@@ -83,7 +89,15 @@ def make_stage(
         return run_stage(config, progress)
     if is_run(folder) and config.source is None:
         config = replace(config, source=run_source(folder))
-    return agent_stage(config, forecasts, progress)
+    return told_of(agent_stage(config, forecasts, progress), strict=config.strict)
+
+
+def told_of(stage: Stage, *, strict: bool = False) -> Stage:
+    """A stage of an agent, with notes of what its forecaster has seen; ForecastError if strict."""
+    forecaster = None if stage.agent is None else stage.agent.forecaster
+    seen = Seen(None if forecaster is None else forecaster.card)
+    seen.doubts(stage.tape, bars="tested bars", strict=strict)
+    return stage._replace(notes=(*stage.notes, *seen.notes(stage.tape, bars="tested bars")))
 
 
 def play_stage(stage: Stage, *, progress: Progress = ON_STDERR) -> History:
@@ -118,5 +132,5 @@ def results_of(stage: Stage, history: History, strategy: str) -> Results:
 def quick_test(*, forecasts: Path = FORECASTS, progress: Progress = ON_STDERR) -> Results:
     """A strategy on `fastsim-prior`'s forecasts, at its usual settings, on the built-in tech4."""
     with whole(progress, "backtest") as run:
-        stage = quick_stage(forecasts, run)
+        stage = told_of(quick_stage(forecasts, run))
         return results_of(stage, play_stage(stage, progress=run), "fastsim-prior")

@@ -54,6 +54,9 @@ class TrainConfig(LearningConfig):
     forecaster: str = "fastsim-prior"
     """Whose forecasts are observed: names or artefacts, separated by commas, or "none"."""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    strict: bool = False
+    """Refuse a forecaster that may have learned from the validation or test bars, instead of
+    warning."""
     data: DataConfig = field(default_factory=DataConfig)
     calendar: str | None = None
     """Exchange whose own calendar tells the run's agent when bars are due, such as XNYS; None for

@@ -49,7 +49,8 @@ def evaluate(
     config = read_run(folder)
     policy = load_policy(policy_folder(folder, checkpoint))
     with whole(progress, "evaluation") as run:
-        tape = load_markets(config, progress=run).part(part)
+        markets = load_markets(config, progress=run)
+        tape = markets.part(part)
         run.expect("replay", REPLAYS * (tape.last - tape.first), seconds_each=REPLAY_SECONDS)
         history = compare(policy.to(tape.device), tape, config.env, progress=run)
     bars_per_year = history.steps_per_year
@@ -59,7 +60,7 @@ def evaluate(
         history=history,
         summary=summarize(history, periods_per_year=bars_per_year),
         interval=sharpe_difference(returns[:, 0], returns[:, 1], periods_per_year=bars_per_year),
-        notes=tuple(notes_on(config, tape, part, history)),
+        notes=tuple(notes_on(config, tape, part, history, markets.seen)),
         report=folder / f"report{_suffix(part)}.html",
     )
     _write(folder, config, evaluation)

@@ -14,6 +14,7 @@ from fastsim.devices import resolve_device
 from fastsim.env.episode import check_room
 from fastsim.experiment.agents import agent_spec
 from fastsim.experiment.config import Part, TrainConfig
+from fastsim.experiment.notes import SEEN_NOTHING, Seen
 from fastsim.forecast.features import make_forecaster, tabulated_features
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
@@ -32,6 +33,8 @@ class Markets(NamedTuple):
     agent: AgentSpec
     """What an agent that learns here needs to know."""
     worlds: FreshWorlds | None = None
+    seen: Seen = SEEN_NOTHING
+    """What its forecaster has seen of markets."""
 
     def part(self, name: Part) -> MarketTape:
         """The tape restricted to the bars of one part."""
@@ -52,14 +55,18 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
     tape = make_tape(bars, config.tape, device=resolve_device(config.device))
     parts = [tape.between(rows) for rows in split]
     check_room(parts[0], config.env.episode)
+    seen = SEEN_NOTHING
     names, features, forecaster = parse_names(config.forecaster), {}, None
     if names:
         forecaster = make_forecaster(
             tape, names, config.forecast, validation=split.validation, progress=progress
         )
+        seen = Seen(forecaster.card)
+        tested = replace(parts[1], last=parts[2].last)
+        seen.doubts(tested, bars="validation and test bars", strict=config.strict)
         kept = Path(config.runs_dir) / "forecasts"
         features = tabulated_features(tape, forecaster, config.forecast, kept, progress=progress)
     worlds = config.worlds.fit(bars.take(split.train), tape, config.tape)
     train, validation, test = (part.with_features(features) for part in parts)
     agent = agent_spec(config, bars, split.train, tape, forecaster)
-    return Markets(train, validation, test, config, agent, worlds)
+    return Markets(train, validation, test, config, agent, worlds, seen)

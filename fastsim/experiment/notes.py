@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fastsim.backtest.history import History
 from fastsim.backtest.refused import refusals_in_words
@@ -11,6 +12,8 @@ from fastsim.data.sample import SAMPLES
 from fastsim.env.config import EnvConfig
 from fastsim.experiment.config import Part, TrainConfig
 from fastsim.extensions import is_reference
+from fastsim.forecast.interface import ModelCard
+from fastsim.forecast.seen import doubt, seen_in_words
 from fastsim.market.tape import MarketTape
 
 
@@ -46,10 +49,37 @@ def _learned_from(config: TrainConfig) -> str:
     return "training bars" if model == "none" else f"{model} worlds fitted to the training bars"
 
 
-def notes_on(config: TrainConfig, tape: MarketTape, part: Part, history: History) -> Sequence[str]:
+class Seen(NamedTuple):
+    """What whoever forecasts for a run has seen of markets."""
+
+    card: ModelCard | None
+    """None where nobody forecasts."""
+
+    def doubts(self, tape: MarketTape, *, bars: str, strict: bool = False) -> tuple[str, ...]:
+        """What to beware of on the bars of a tape; ForecastError instead of it if strict."""
+        if self.card is None:
+            return ()
+        played = tape.timestamps[tape.first : tape.last + 1]
+        beware = doubt(self.card, played, bars=bars, strict=strict)
+        return (beware,) if beware else ()
+
+    def notes(self, tape: MarketTape, *, bars: str) -> tuple[str, ...]:
+        """The same after what it has seen, in sentences; none where nobody forecasts."""
+        if self.card is None:
+            return ()
+        return (seen_in_words(self.card), *self.doubts(tape, bars=bars))
+
+
+SEEN_NOTHING = Seen(None)
+
+
+def notes_on(
+    config: TrainConfig, tape: MarketTape, part: Part, history: History, seen: Seen
+) -> Sequence[str]:
     """What a reader of the report should know, in sentences."""
-    seen = f"These are {part} bars: the agent or its selection has seen them."
-    return notes_of(config.data.source, tape, history, () if part == "test" else (seen,))
+    own = f"These are {part} bars: the agent or its selection has seen them."
+    more = (() if part == "test" else (own,)) + seen.notes(tape, bars=f"{part} bars")
+    return notes_of(config.data.source, tape, history, more)
 
 
 def notes_of(

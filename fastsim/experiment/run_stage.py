@@ -34,6 +34,7 @@ def run_stage(config: BacktestConfig, progress: Progress) -> Stage:
     policy = load_policy(policy_folder(folder))
     markets = load_markets(run, progress=progress)
     tape = _asked(markets, config)
+    markets.seen.doubts(tape, bars="tested bars", strict=config.strict)
     seen = tape.first < markets.test.first
     note = "Some of these bars are not test bars: the agent or its selection has seen them."
     return Stage(
@@ -42,7 +43,7 @@ def run_stage(config: BacktestConfig, progress: Progress) -> Stage:
         tape,
         config.rules(run.env),
         run.data.source,
-        (note,) if seen else (),
+        ((note,) if seen else ()) + markets.seen.notes(tape, bars="tested bars"),
     )
 
 

@@ -52,6 +52,9 @@ class BacktestConfig:
     """Likewise; 2 bp."""
     initial_cash: float | None = None
     """Likewise; 1,000,000."""
+    strict: bool = False
+    """Refuse a forecaster that may have learned from the bars that are played, instead of saying
+    so."""
 
     def __post_init__(self) -> None:
         try:

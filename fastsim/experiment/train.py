@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from fastsim.policy.network import Policy
 from fastsim.policy.spec import make_spec
 from fastsim.progress import ON_STDERR, Progress, Whole, whole
 
+logger = logging.getLogger(__name__)
+
 ITERATION_SECONDS = 0.2
 """What an iteration takes, before any has been done."""
 
@@ -29,6 +32,9 @@ def train(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Path:
     with whole(progress, "training") as run:
         markets = load_markets(config, progress=run)
         config = markets.config
+        tested = replace(markets.validation, last=markets.test.last)
+        for beware in markets.seen.doubts(tested, bars="validation and test bars"):
+            logger.warning(beware)
         trainer = make_trainer(config, markets)
         folder = start_run(config, Path(config.runs_dir) / start_name(config))
         _expect(run, config, markets, trainer, evaluated=run is progress)

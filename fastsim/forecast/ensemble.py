@@ -27,6 +27,7 @@ from fastsim.forecast.interface import (
     check_request,
     no_forecasts,
 )
+from fastsim.forecast.seen import latest_day, sources_of
 from fastsim.forecast.statistics import Counted, counted
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
@@ -83,11 +84,13 @@ class Ensemble(Counted):
             levels=tuple(sorted({level for card in cards for level in card.levels})),
             inputs="bars" if any(card.inputs == "bars" for card in cards) else "close",
             min_context=least(card.min_context for card in cards),
+            known_until=latest_day(cards),
+            known_source=sources_of(cards),
         )
 
     @property
     def card(self) -> ModelCard:
-        """The members' names, the union of their levels, the longest horizon."""
+        """The members' names, the union of their levels, the longest horizon, what any has seen."""
         return self._card
 
     @functools.cached_property

@@ -354,6 +354,11 @@ def relative(
     return resampled(columns, scores.windows, torch.divide)
 
 
+def chosen_origins(scores: Scores, rows: NDArray[np.bool_]) -> Scores:
+    """The scores of some of the origins [R] alone."""
+    return Scores(*(part[torch.from_numpy(rows)] for part in scores))
+
+
 def resampled(
     values: Tensor, windows: Tensor, statistic: Callable[..., Tensor], *, seed: int = 0
 ) -> Interval:

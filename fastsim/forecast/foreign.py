@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from dataclasses import asdict
 
 from torch import Tensor
 
@@ -55,7 +54,7 @@ class ForeignForecaster(Counted):
                     f"is not {wanted}"
                 )
         self.forecaster, self.name, self.revision = forecaster, name, revision
-        self._card_digest = digest_of(asdict(forecaster.card))
+        self._card_digest = digest_of(forecaster.card.facts())
 
     @property
     def card(self) -> ModelCard:

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -26,6 +27,8 @@ from fastsim.forecast.statistics import Counted, counted
 
 Precision = Literal["float32", "float16", "bfloat16"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+UNKNOWN = "unknown"
+"""In place of a day: nobody says until when a model has seen markets."""
 MEDIAN = 0.5
 INNER_BAND = (0.1, 0.9)
 """Levels of the 80 % band that dispersion and confidence are read from."""
@@ -165,6 +168,11 @@ class ModelCard:
     inputs: Literal["close", "bars"] = "close"
     min_context: int = 8
     """Fewest known closes that a forecast is made from."""
+    known_until: str | None = UNKNOWN
+    """Last day, 2024-05-31, of the market data that its weights were learned or chosen by; None
+    where they have seen no market."""
+    known_source: str = ""
+    """Who says so."""
 
     def __post_init__(self) -> None:
         levels = self.levels
@@ -179,13 +187,24 @@ class ModelCard:
                 raise ConfigError(
                     f"ModelCard.{name} of {self.name} must be at least 1, got {given!r}"
                 )
+        if self.known_until not in (None, UNKNOWN) and not _is_day(self.known_until):
+            raise ConfigError(
+                f"ModelCard.known_until of {self.name} must be a day such as 2024-05-31, "
+                f'"{UNKNOWN}" or None, got {self.known_until!r}'
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What forecasts may depend on: all but what is known of its training data."""
+        told = asdict(self)
+        return {name: told[name] for name in told if name not in ("known_until", "known_source")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """All that a forecast depends on beside its context and horizon, whatever the device.
 
-    The key is a hash of the whole record, so a field that is added is part of it at once.
+    The key is a hash of the whole record, so a field that is added is part of it at once; of the
+    card, all but what is known of its training data, which changes no forecast.
     """
 
     card: ModelCard
@@ -203,7 +222,8 @@ class Identity:
     def key(self) -> str:
         """Name, revision and precision in words, and the hash of the whole record."""
         name = f"{self.card.name}@{self.revision}" if self.revision else self.card.name
-        return f"{name}/{self.precision}#{digest_of(asdict(self))}"
+        record = asdict(self) | {"card": self.card.facts()}
+        return f"{name}/{self.precision}#{digest_of(record)}"
 
 
 class ForecastModel(nn.Module, ABC):
@@ -410,6 +430,13 @@ def check_request(card: ModelCard, context: Context, horizon: int) -> None:
             f"{card.name} needs {card.min_context} known closes; series {row} of the context has "
             f"{known}: leave it out or look further back"
         )
+
+
+def _is_day(text: object) -> bool:
+    try:
+        return isinstance(text, str) and date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _increase(levels: tuple[float, ...]) -> bool:

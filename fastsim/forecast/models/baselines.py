@@ -87,6 +87,8 @@ class GaussianRandomWalk(Counted):
             max_horizon=MAX_HORIZON,
             levels=self.levels,
             min_context=self.min_context,
+            known_until=None,
+            known_source="nothing is fitted beyond its context",
         )
 
     @functools.cached_property

@@ -86,6 +86,8 @@ class WindowFitted(Counted):
             max_horizon=MAX_HORIZON,
             levels=levels,
             min_context=PRIOR.min_context,  # so that both can be scored on the same windows
+            known_until=None,
+            known_source="nothing is fitted beyond its context",
         )
         self.identity = Identity(card=self.card, implementation=package, settings=settings)
         self.fallbacks = 0

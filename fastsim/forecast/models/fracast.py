@@ -26,6 +26,7 @@ CARD = ModelCard(
     max_context=2048,
     max_horizon=48,
     levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    known_source="its package names public data sets and no last day",
 )
 
 

@@ -144,6 +144,8 @@ def _card(size: str) -> ModelCard:
         max_horizon=MAX_CONTEXT[size] // 2,
         levels=LEVELS,
         inputs="bars",
+        known_until="2024-05-31",
+        known_source="its authors: trained to February 2024, validated March to May 2024",
     )
 
 

@@ -61,6 +61,8 @@ CARD = ModelCard(
     max_horizon=HORIZON,
     levels=LEVELS,
     min_context=32,
+    known_until=None,
+    known_source="trained on simulated paths only",
 )
 
 

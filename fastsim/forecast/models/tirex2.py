@@ -35,6 +35,7 @@ CARD = ModelCard(
     max_context=2048,
     max_horizon=320,
     levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    known_source="its authors name no last day",
 )
 CHECKPOINTS = ("model.safetensors", "model.ckpt")
 CONFIGS = ("config.json", "model-config.yaml")
