@@ -36,7 +36,7 @@ class Values:
         return ", ".join("off" if _is_off(value) else f"`{value}`" for value in self.known)
 
 
-ANY, NONE, OFF = Values(), Values(((),)), Values((0.0,))
+ANY, NONE = Values(), Values(((),))
 
 
 def only(*values: Any) -> Values:
@@ -159,17 +159,7 @@ FUSED = Coverage(
     ),
     within_bars={"players": only(1)},
 )
-SPOT = replace(
-    FUSED,
-    settings={
-        **FUSED.settings,
-        "perpetual.leverage": OFF,
-        "action": only("weights", "signed", "logits", "bracketed"),
-    },
-    tables=FUSED.tables - {"funding"},
-    within_bars={},
-)
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": SPOT}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED, within_bars={})}
 """By backend; the reference covers everything."""
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from fastsim.env.accounting import Settlement
 from fastsim.env.actions import LARGEST
 from fastsim.env.brackets import Exits, Since
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
@@ -31,7 +32,6 @@ from fastsim.env.kernels.triton_brackets import (
     grown,
     levels,
     load_since,
-    reached,
     store_since,
     traded,
 )
@@ -58,6 +58,12 @@ from fastsim.env.kernels.triton_math import (
     mean_price,
     not_finite,
     total,
+)
+from fastsim.env.kernels.triton_perpetual import (
+    beyond_open,
+    found_within,
+    liquidation_of,
+    within_leverage,
 )
 from fastsim.env.orders import BISECTIONS, NEWTON_STEPS, Wish
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
@@ -99,10 +105,12 @@ class Further(NamedTuple):
     bans: bool = False
     delists: bool = False
     brackets: bool = False
+    perpetual: bool = False
     entries: bool = False
     asks: bool = False
     trails: bool = False  # whether stops follow the price
     calls: bool = False  # whether margin is kept
+    tiers: int = 0  # of the margin of perpetual futures
 
 
 class Venue(NamedTuple):
@@ -131,9 +139,11 @@ class TradeCost(NamedTuple):
 
 
 class Within(NamedTuple):
-    """Where a bar says what may close positions before it ends."""
+    """Where it says what a bar may do to positions before it ends."""
 
     ranges: tl.tensor  # [RANGE, A']
+    funding: tl.tensor  # [A']
+    tiers: tl.tensor  # [K, TIER, A']
 
 
 class Singles(NamedTuple):
@@ -144,6 +154,7 @@ class Singles(NamedTuple):
     called: tl.tensor
     called_cost: TradeCost
     exits: Exits  # or a number 0 where there can be none
+    settlement: Settlement  # likewise, of perpetual futures
 
 
 class Figures(NamedTuple):
@@ -186,6 +197,8 @@ def target_weights(row, max_gross, shown, assets: tl.constexpr, mode: tl.constex
         if mode == c.ACTION.weights:
             asked = tl.maximum(asked, 0.0)
             excess = total(asked)
+        elif mode == c.ACTION.leveraged:
+            excess = total(tl.abs(asked)) / max_gross
         else:
             signed: tl.constexpr = (mode == c.ACTION.signed) | (mode == c.ACTION.bracketed)
             tl.static_assert(signed, "no such action mode")
@@ -572,17 +585,73 @@ def close_within(
     account, solvent, within, moves, terms, factor, friction, fees, real, room,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
-    """Close what a bar brings to its stop or its target, of who is solvent; account and exits."""
-    exits = 0.0
+    """Close what a bar brings to its stop, its target or its liquidation, of who is solvent.
+
+    Returns the account, exits and liquidation.
+    """
+    exits, liquidation = 0.0, 0.0
     if further.entries:
-        held = account.held
-        at = levels(account.since, held, real, further)
-        found = reached(at, tl.where(solvent, held, 0.0), within.ranges, factor, room, padded,
-                        enough)  # fmt: skip
-        exits = leave(held, found, moves, terms, factor, friction, fees, room, padded, further)
-        received = -total(exits.trade) - sum_of(exits.cost)
-        account = without(account, found.stopped | found.taken, received, further)
-    return account, exits
+        held, since = tl.where(solvent, account.held, 0.0), account.since
+        found = found_within(
+            levels(since, held, real, further), held, since.entry, within, factor, real, room,
+            padded, enough, further,
+        )  # fmt: skip
+        if further.brackets:
+            exits = leave(held, found, moves, terms, factor, friction, fees, room, padded, further)
+            received = -total(exits.trade) - sum_of(exits.cost)
+            account = without(account, found.stopped | found.taken, received, further)
+        if further.perpetual:
+            liquidation, received = liquidation_of(
+                found.liquidated, found.growth, held, since.entry, real
+            )
+            account = without(account, found.liquidated, received, further)
+    return account, exits, liquidation
+
+
+@triton.jit
+def meet_margin(
+    account, wish, tiers, real, room, padded: tl.constexpr, enough: tl.constexpr,
+    further: tl.constexpr,
+):  # fmt: skip
+    """Liquidate what a gap to the fill has gone beyond, and ask for no more than leverage allows.
+
+    Returns the account, what is asked for, and the liquidation.
+    """
+    liquidation = 0.0
+    if further.perpetual:
+        held, entry = account.held, account.since.entry
+        which = beyond_open(held, entry, tiers, real, room, padded, enough, further)
+        liquidation, received = liquidation_of(which, held * 0.0 + 1.0, held, entry, real)
+        account = without(account, which, received, further)
+        wealth = total(account.held) + account.cash
+        weights = within_leverage(wish.weights, wealth, tiers, room, padded)
+        wish = Wish(weights, wish.hold, wish.stop, wish.target)
+    return account, wish, liquidation
+
+
+@triton.jit
+def pay_funding(cash, carry, held, funding, room, padded: tl.constexpr, further: tl.constexpr):
+    """Cash and carry after the funding of what is held until the close, and that."""
+    paid = 0.0
+    if further.perpetual:
+        paid = total(held * tl.load(funding, mask=room, other=0.0))
+        cash, carry = receive(cash, carry, -paid)
+    return cash, carry, paid
+
+
+@triton.jit
+def settlement_of(funding, at_open, within, further: tl.constexpr):
+    """What funding and liquidations come to together; a number 0 of spot."""
+    settlement = 0.0
+    if further.perpetual:
+        settlement = Settlement(
+            funding=funding,
+            liquidated=at_open.value + within.value,
+            liquidation_fee=at_open.fee + within.fee,
+            insured=at_open.insured + within.insured,
+            seized=at_open.trade + within.trade,
+        )
+    return settlement
 
 
 @triton.jit
@@ -615,26 +684,44 @@ def with_call(figures, wealth, cost):
 
 
 @triton.jit
+def at_prices(account, growth, further: tl.constexpr):
+    """The account at prices that have grown."""
+    return Account(
+        held=account.held * growth,
+        cash=account.cash,
+        carry=account.carry,
+        open_orders=account.open_orders * growth,
+        since=grown(account.since, growth, further),
+        peak=account.peak,
+        memory=account.memory,
+    )
+
+
+@triton.jit
 def advance(
     account, wish, within, moves, bars, terms, factor, friction, fees, real, lanes,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """From a close to the next: the account, figures, ruin and single orders."""
-    room, waiting = lanes < padded, account.open_orders
-    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
-    held, since = account.held * growth, grown(account.since, growth, further)
-    before = total(held) + account.cash
+    room, growth = lanes < padded, gross_return(moves, lanes < padded, factor, c.MOVE.r_before,
+                                                padded)  # fmt: skip
+    met, wish, at_open = meet_margin(
+        at_prices(account, growth, further), wish, within.tiers, real, room, padded, enough, further
+    )
+    held, since = met.held, met.since
+    before = total(held) + met.cash
     order, cost, lacking, waiting = rebalance(
-        before, held, waiting * growth, wish.weights, wish.hold, moves, terms, factor, friction,
+        before, held, met.open_orders, wish.weights, wish.hold, moves, terms, factor, friction,
         fees, room, padded, enough, further,
     )  # fmt: skip
     paid = sum_of(cost)
     bought, since = held + order, traded(since, held, order, wish, real, further)
-    cash, carry = receive(account.cash, account.carry, -total(order) - paid)
+    cash, carry = receive(met.cash, met.carry, -total(order) - paid)
     cash, carry, interest, borrow = accrue(
         cash, carry, bought, bars, terms, friction, room, padded, further
     )
-    left, exits = close_within(
+    cash, carry, funding = pay_funding(cash, carry, bought, within.funding, room, padded, further)
+    left, exits, liquidation = close_within(
         Account(bought, cash, carry, waiting, since, account.peak, account.memory), before > 0.0,
         within, moves, terms, factor, friction, fees, real, room, padded, enough, further,
     )  # fmt: skip
@@ -683,7 +770,8 @@ def advance(
         figures = with_call(figures, wealth, called_cost)
     ruined = (before <= 0.0) | (wealth <= 0.0)
     account = Account(held, cash, carry, waiting, since, account.peak, account.memory)
-    return account, figures, ruined, Singles(order, bought, sold, called_cost, exits)
+    settlement = settlement_of(funding, at_open, liquidation, further)
+    return account, figures, ruined, Singles(order, bought, sold, called_cost, exits, settlement)
 
 
 @triton.jit
@@ -766,7 +854,7 @@ def advance_with_impact(
         figures = with_call(figures, wealth, called_cost)
     ruined = (before <= 0.0) | (wealth <= 0.0)
     account = Account(held, cash, carry, waiting, account.since, account.peak, account.memory)
-    singles = Singles(order, bought, sold, called_cost, 0.0)
+    singles = Singles(order, bought, sold, called_cost, 0.0, 0.0)
     return account, Displacement(transient, rate), figures, ruined, singles
 
 
@@ -959,6 +1047,8 @@ def write_orders(
         tl.store(row + 2, tl.where(live, cost.impact, 0.0))
     if further.brackets:
         write_exits(singles, n, live, kept.exits, at, inside)
+    if further.perpetual:
+        write_settlement(singles, n, live, kept.settlement, at, inside)
 
 
 @triton.jit
@@ -972,6 +1062,17 @@ def write_exits(singles, n, live, exits, at, inside):
     row = singles.exit_value + n * c.NUM_EXITS
     tl.store(row + c.EXIT.stopped, tl.where(live, exits.stopped, 0.0))
     tl.store(row + c.EXIT.taken, tl.where(live, exits.taken, 0.0))
+
+
+@triton.jit
+def write_settlement(singles, n, live, settlement, at, inside):
+    """The same of what perpetual futures came to."""
+    row = singles.settled + n * c.NUM_SETTLED
+    tl.store(singles.seized + at, tl.where(live, settlement.seized, 0.0), inside)
+    tl.store(row + c.SETTLED.funding, tl.where(live, settlement.funding, 0.0))
+    tl.store(row + c.SETTLED.liquidated, tl.where(live, settlement.liquidated, 0.0))
+    tl.store(row + c.SETTLED.liquidation_fee, tl.where(live, settlement.liquidation_fee, 0.0))
+    tl.store(row + c.SETTLED.insured, tl.where(live, settlement.insured, 0.0))
 
 
 @triton.jit
@@ -1155,7 +1256,11 @@ def move(
     moves = market.moves + bar * (rows * padded) + lanes
     bars = market.bars + bar * c.NUM_BARS
     terms, fees = market.terms + bar * (c.NUM_TERMS * padded) + lanes, market.fees + n * c.NUM_FEES
-    within = Within(market.ranges + bar * (c.NUM_RANGES * padded) + lanes)
+    within = Within(
+        ranges=market.ranges + bar * (c.NUM_RANGES * padded) + lanes,
+        funding=market.funding + bar * padded + lanes,
+        tiers=market.tiers + lanes,
+    )
     if by_market and not further.entries:  # where positions are closed within bars prices stay
         account, displacement, figures, ruined, singles = advance_with_impact(
             account, displacement, wish, moves, bars, terms, factor, friction, fees, real,

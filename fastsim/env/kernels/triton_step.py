@@ -252,8 +252,13 @@ def _further(params: EnvParams) -> Further:
     """Which further rules of orders hold."""
     whole = dict(zip(c.WHOLE._fields, pack_rules(params).whole.tolist(), strict=True))
     rules = {name: bool(whole[name]) for name in Further._fields if name in whole}
-    orders = params.config.orders
-    return Further(**rules, trails=orders.trailing > 0, calls=orders.maintenance_margin > 0)
+    orders, margin = params.config.orders, params.rules.terms.margin
+    return Further(
+        **rules,
+        trails=orders.trailing > 0,
+        calls=orders.maintenance_margin > 0,
+        tiers=0 if margin is None else len(margin.rate),
+    )
 
 
 def drawn_tables(params: EnvParams, num_envs: int) -> tuple[Tensor | None, ...]:
