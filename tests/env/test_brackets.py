@@ -150,7 +150,8 @@ def test_what_bars_do_to_positions_held_side_by_side(backend, fill):
     env.step(weights)
     exits = env.step(weights * HOLD).outcome.exits
     wanted = [0.0 if price is None else -10 * weight * price for weight, _, price, _ in TABLE]
-    torch.testing.assert_close(exits.trade, torch.tensor([wanted]).double(), rtol=1e-13, atol=0)
+    wanted = torch.tensor([wanted], dtype=torch.float64)
+    torch.testing.assert_close(exits.trade, wanted, rtol=1e-13, atol=0)
     for name in ("stopped", "taken"):
         closed = [10 * abs(weight) * price for weight, _, price, cause in TABLE if cause == name]
         assert float(getattr(exits, name)) == pytest.approx(sum(closed), rel=1e-13)

@@ -168,7 +168,7 @@ def test_positions_side_by_side_are_liquidated_each_at_its_own_price(backend, be
     env.step(weights)
     settlement = env.step(weights * HOLD).outcome.settlement
     values = [-coins * price for (coins, *_), price in zip(cases, prices, strict=True)]
-    wanted = torch.tensor([values]).double() * (beyond > 1)
+    wanted = torch.tensor([values], dtype=torch.float64) * (beyond > 1)
     torch.testing.assert_close(settlement.seized, wanted, rtol=1e-12, atol=0)
     assert float(settlement.liquidated) == pytest.approx(float(wanted.abs().sum()), rel=1e-12)
     assert (env.state.portfolio.holdings == 0).all() == (beyond > 1)
