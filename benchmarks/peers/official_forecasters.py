@@ -5,7 +5,8 @@
 
 Both sides take turns on the same series; a ratio is that of the median seconds. TiRex: batch 32,
 horizon 64. Toto Open Base: batch 4, horizon 64, our analytic quantiles against 256 sample paths.
-Kronos-base: one path of 64 bars after 448.
+Kronos-base: one path of 64 bars after 448. Chronos-2: each series alone, batches of 1 and 8,
+horizon 32.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.table import Table
 
 import fastsim
 from fastsim.cli.ending import one_line_errors, read_options
+from fastsim.forecast.models.chronos2 import random_chronos2
 from fastsim.forecast.models.kronos import CONFIGS, TOKENIZER_CONFIGS, Sampling, random_kronos
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
 from fastsim.forecast.models.toto import TotoConfig, TotoModel
@@ -38,7 +40,7 @@ Call = Callable[[], object]
 class Benchmark:
     """Which models, and how often."""
 
-    models: tuple[str, ...] = ("tirex", "toto", "kronos")
+    models: tuple[str, ...] = ("tirex", "toto", "kronos", "chronos2")
     rounds: int = 3
     json: Path | None = None
 
@@ -178,7 +180,40 @@ def kronos_pairs() -> Iterator[Pair]:
     )
 
 
-PAIRS = SimpleNamespace(tirex=tirex_pairs, toto=toto_pairs, kronos=kronos_pairs)
+def chronos2_pairs() -> Iterator[Pair]:
+    """The same quantiles, of a batch of one and of eight."""
+    from chronos.chronos2.config import Chronos2CoreConfig  # noqa: PLC0415
+    from chronos.chronos2.model import Chronos2Model as Official  # noqa: PLC0415
+
+    ours = random_chronos2().eval()
+    config = ours.config
+    names = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+    inner = {
+        "context_length": config.context_length,
+        "input_patch_size": config.input_patch_size,
+        "input_patch_stride": config.input_patch_size,
+        "output_patch_size": config.input_patch_size,
+        "max_output_patches": config.max_output_patches,
+        "quantiles": list(config.quantiles),
+        "use_arcsinh": True,
+        "use_reg_token": True,
+    }
+    sizes = {name: getattr(config, name) for name in names}
+    official = Official(Chronos2CoreConfig(**sizes, chronos_config=inner)).eval()
+    official.load_state_dict(ours.network.state_dict())
+    for batch_size in (1, 8):
+        closes = walks(batch_size)
+        yield Pair(
+            name="chronos-2",
+            batch_size=batch_size,
+            ours=lambda closes=closes: ours(closes, horizon=32),
+            official=lambda closes=closes: official(closes, num_output_patches=2),
+        )
+
+
+PAIRS = SimpleNamespace(
+    tirex=tirex_pairs, toto=toto_pairs, kronos=kronos_pairs, chronos2=chronos2_pairs
+)
 
 
 def measure(pair: Pair, rounds: int) -> dict[str, object]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fastsim.cli.fan import write_fan_chart
 from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.cli.fit import FitCommand
 from fastsim.cli.scores import (
     WALK,
     require_different,
@@ -193,12 +194,13 @@ class ScoreCommand:
 ForecastAction = (
     Annotated[ShowCommand, tyro.conf.subcommand("show", prefix_name=False)]
     | Annotated[ScoreCommand, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[FitCommand, tyro.conf.subcommand("fit", prefix_name=False)]
 )
 
 
 @configuration(slots=False)
 class ForecastCommand:
-    """Forecast an asset, or score forecasters."""
+    """Forecast an asset, score forecasters, or fit one."""
 
     action: Annotated[ForecastAction, tyro.conf.arg(name="")]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastsim.extensions import Registry
 from fastsim.forecast.hub import HubFile
 from fastsim.forecast.models import (
+    chronos2,
     fracast,
     kronos,
     prior,
@@ -20,6 +21,7 @@ from fastsim.forecast.models import (
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
+from fastsim.forecast.training.folder import load_fit
 
 __all__ = ["FORECASTERS", "ForecasterRecord"]
 
@@ -94,6 +96,14 @@ MODELS = (
         random=lambda: toto2.Toto2Model(toto2.Toto2Config()),
         weights_file="model.safetensors",
     ),
+    ForecasterRecord(
+        name="chronos2",
+        load=chronos2.load_chronos2,
+        revisions=True,
+        card=chronos2.CARD,
+        random=chronos2.random_chronos2,
+        weights_file="model.safetensors",
+    ),
     _kronos("kronos-mini", "mini"),
     _kronos("kronos", "small"),
     _kronos("kronos-base", "base"),
@@ -107,6 +117,9 @@ MODELS = (
 )
 """Networks with weights."""
 
+FITS = (ForecasterRecord(name="fit", load=load_fit),)
+"""What has its weights from a fit, in whose folder they are."""
+
 BASELINES = (
     ForecasterRecord(name="random-walk-60", load=lambda path: trailing_random_walk()),
     ForecasterRecord(name="random-walk-ewma-0.94", load=lambda path: ewma_random_walk()),
@@ -117,5 +130,5 @@ BASELINES = (
 )
 """What they are held against."""
 
-OWN = (*MODELS, *BASELINES)
+OWN = (*MODELS, *FITS, *BASELINES)
 FORECASTERS: Registry[ForecasterRecord] = Registry("forecaster", ForecasterRecord, OWN)

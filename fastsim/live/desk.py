@@ -7,7 +7,7 @@ from math import isfinite
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.decision import Decision
-from fastsim.agent.state import BrokerAccount
+from fastsim.agent.state import Asked, BrokerAccount
 from fastsim.config import to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.dates import iso_stamp, show
@@ -85,7 +85,9 @@ class Desk:
                 wanted = shares != 0
             if wanted:
                 key = client_id_of(run.run_id, bar, symbol)
-                found.append(Order(key, symbol, shares, closes[symbol], weight))
+                asked = decision.state.asked.get(symbol, Asked())
+                away = asked.stop, asked.target
+                found.append(Order(key, symbol, shares, closes[symbol], weight, *away))
         return found
 
     def _allowed(
@@ -110,6 +112,7 @@ def _why(decision: Decision) -> dict[str, object]:
         "forecast": dict(why.forecast),
         "bounds": list(why.bounds),
         "signals": {symbol: signal._asdict() for symbol, signal in why.signals.items()},
+        "brackets": {symbol: bracket._asdict() for symbol, bracket in decision.brackets.items()},
         "holds": decision.holds,
     }
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import test_chronos2
 import test_kronos
 import test_tirex
 import test_tirex2
@@ -130,6 +131,20 @@ def toto2(folder) -> Case:
     )
 
 
+def chronos2(folder) -> Case:
+    official = test_chronos2.official_network(test_chronos2.SMALL)
+    ours = test_chronos2.ours_from(official, test_chronos2.SMALL)
+    series = test_chronos2.with_gaps(100)
+    together = {"group_ids": test_chronos2.GROUP}
+    expected = test_chronos2.official_quantiles(official, series, 32, **together)
+
+    def off_by() -> float:
+        found = ours.quantiles(series, 32, group=test_chronos2.GROUP)
+        return float(test_chronos2.deviations(found, expected, series).max())
+
+    return Case(network=ours.network, off_by=off_by, margin=1e-5, idle={})
+
+
 def kronos(folder) -> Case:
     official = test_kronos.official_network(test_kronos.CONFIG)
     ours = Kronos(test_kronos.CONFIG).eval()
@@ -192,7 +207,9 @@ def kronos_tokenizer(folder) -> Case:
 
 
 @pytest.mark.parametrize(
-    "make", [tirex, tirex2, toto, toto2, kronos, kronos_tokenizer], ids=lambda make: make.__name__
+    "make",
+    [tirex, tirex2, toto, toto2, chronos2, kronos, kronos_tokenizer],
+    ids=lambda make: make.__name__,
 )
 @torch.no_grad()
 def test_a_hundredth_more_of_any_weight_is_seen(make, tmp_path):
