@@ -8,7 +8,7 @@ enters it. `python -m fastsim.env.kernels.coverage` writes the table of the docu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -65,8 +65,6 @@ class Coverage:
     """Leaves of the state, by dotted name."""
     outcome: frozenset[str]
     """Fields of `Outcome`."""
-    within_bars: Mapping[str, Values] = field(default_factory=dict)
-    """Values of settings, by dotted name, that it knows where positions are closed within bars."""
 
 
 FUSED = Coverage(
@@ -157,9 +155,8 @@ FUSED = Coverage(
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
         | {"exits", "settlement"}
     ),
-    within_bars={"players": only(1)},
 )
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": replace(FUSED, within_bars={})}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": FUSED}
 """By backend; the reference covers everything."""
 
 
@@ -184,14 +181,7 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
         for name, allowed in known.settings.items()
         if name in settings and settings[name] not in allowed
     ]
-    apart = known.within_bars if params.config.closes_within else {}
-    why = "stops or targets" if params.config.orders.brackets else "perpetual futures"
-    together = [
-        f"{name} = {settings[name]!r} with {why}"
-        for name, allowed in apart.items()
-        if settings[name] not in allowed
-    ]
-    return values + together + unknown
+    return values + unknown
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
