@@ -74,7 +74,7 @@ def walks(series: int, length: int, seed: int = 0, step: float = 1.0) -> Tensor:
 
 
 def with_gaps(length: int, step: float = 1.0, end: int = 9) -> Tensor:
-    """Six series: whole, late, with a hole, without an end, sparse, and known at its `end` alone."""
+    """Six series: whole, late, with a hole, without an end, sparse, and only its `end` known."""
     series = walks(6, length, step=step)
     series[1, : length // 3] = torch.nan
     series[2, length // 4 : length // 2] = torch.nan

@@ -48,6 +48,7 @@ class Agent:
         spec.check_forecaster("" if forecaster is None else forecaster.key)
         self.spec, self.who, self.forecaster = spec, who, forecaster
         self._rules = spec.env
+        self._margin = spec.margin_of(who.symbols)
 
     @classmethod
     def load(cls, folder: Path | str) -> Agent:
@@ -129,11 +130,11 @@ class Agent:
         held = Held.of(account, self.symbols, window.close[-1])
         tape = self.who.latest(window, self.spec, self.forecaster, 1 + between)
         at_open = tape.fill == "next_open"
-        after, since = stood(held, window, state, self.rules, at_open=at_open)
+        after, since = stood(held, window, state, self.rules, self._margin, at_open=at_open)
         rules = self._rules_from(after.initial_wealth)
         seen = seen_of(held, since, after, tape, rules)
         said = self.who.ask(Moment(tape, seen, rules, window.close[-1], state))
-        return decision_of(said, held, window, after, self.rules)
+        return decision_of(said, held, window, since, after, self.rules, self._margin)
 
     def market_of(self, bars: Bars, folder: Path, *, progress: Progress = ON_STDERR) -> MarketTape:
         """The market of these bars as the agent looks at it, to be replayed by `decider`.
@@ -152,6 +153,16 @@ class Agent:
         """
         tape = make_tape(laid_out(bars, self.symbols, self.spec), self.spec.tape)
         return self.who.market(tape, self.spec, self.forecaster, folder, progress)
+
+    def with_funding(self, path: str) -> Agent:
+        """The same, for markets whose funding of perpetual futures lies in this file.
+
+        Raises
+        ------
+        ConfigError
+            It trades spot.
+        """
+        return Agent(self.spec.with_funding(path), self.who, self.forecaster)
 
     def _rules_from(self, wealth: float) -> EnvConfig:
         """The rules, for an account that began with this wealth."""

@@ -4,6 +4,8 @@
     policy/               the policy with its own spec, or else
     strategy.json         the settings of a strategy on signals, and what it trades
     forecaster/           weights of forecasters that neither the package nor a hub has
+    season.json           the fitted profile of the season around them
+    tiers.json            leverage tiers of the perpetual futures that it trades
 
 Files are JSON and safetensors, or a forecaster's own; loading runs no code of the first two.
 """
@@ -13,20 +15,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastsim.agent.calendar import TradingCalendar
 from fastsim.config import configuration, from_mapping, to_mapping, write_whole
 from fastsim.env.config import EnvConfig
+from fastsim.env.perpetual import margin_by
 from fastsim.errors import CheckpointError, ConfigError, one_line
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.naming import read_name
+from fastsim.forecast.season.setting import SUFFIX as PROFILE
+from fastsim.market.margin import Margin, market_tiers
 from fastsim.market.tape import TapeConfig
 
 FORMAT = 1
 SPEC, POLICY, FORECASTER = "agent.json", "policy", "forecaster"
-STRATEGY = "strategy.json"
+STRATEGY, TIERS, SEASON = "strategy.json", "tiers.json", "season.json"
 
 
 @configuration
@@ -61,16 +67,40 @@ class AgentSpec:
                 f"it anew"
             )
 
+    def with_funding(self, path: str) -> AgentSpec:
+        """The same, with funding from this file; ConfigError where spot is traded."""
+        if not self.env.perpetual.trades:
+            raise ConfigError(f"funding {path} is of perpetual futures, and the agent trades spot")
+        return replace(self, tape=replace(self.tape, funding=path))
+
+    def margin_of(self, symbols: tuple[str, ...]) -> Margin | None:
+        """On what margin these perpetual futures are held; None where spot is traded.
+
+        Raises
+        ------
+        DataError
+            Their tiers cannot be read.
+        """
+        tiers = None if self.tape.tiers is None else market_tiers(self.tape.tiers, symbols)
+        return margin_by(tiers, symbols, self.env.perpetual)
+
 
 def save_spec(folder: Path, spec: AgentSpec) -> None:
-    """Write what an agent was made for into its folder, with the weights that are only here.
+    """Write what an agent was made for into its folder, with weights and tiers that are only here.
 
     Raises
     ------
     CheckpointError
-        Such weights cannot be copied.
+        They cannot be copied.
     """
     names = tuple(_kept(name, folder) for name in spec.forecasters)
+    if spec.tape.tiers is not None:
+        _copy(Path(spec.tape.tiers), folder / TIERS, "the leverage tiers")
+        spec = replace(spec, tape=replace(spec.tape, tiers=TIERS))
+    season = spec.forecast.season
+    if season.endswith(PROFILE):
+        _copy(Path(season), folder / SEASON, "the profile of the season")
+        spec = replace(spec, forecast=replace(spec.forecast, season=SEASON))
     mapping = {"format": FORMAT, **to_mapping(spec), "forecasters": list(names)}
     write_whole(folder / SPEC, json.dumps(mapping, indent=2).encode())
 
@@ -111,18 +141,21 @@ def _kept(name: str, folder: Path) -> str:
     path = read_name(name).path
     if path is None:
         return name
-    target = folder / FORECASTER / path.name
+    _copy(path, folder / FORECASTER / path.name, f"the weights of {name}")
+    return f"{_head(name, path)}{FORECASTER}/{path.name}"
+
+
+def _copy(path: Path, target: Path, what: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.copytree(path, target, dirs_exist_ok=True)
-        else:
+        elif path.resolve() != target.resolve():
             shutil.copy2(path, target)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: the weights of {name} cannot be copied into {folder} ({error.strerror})"
+            f"{path}: {what} cannot be copied into {target.parent} ({error.strerror})"
         ) from None
-    return f"{_head(name, path)}{FORECASTER}/{path.name}"
 
 
 def _head(name: str, path: Path) -> str:
@@ -138,4 +171,9 @@ def _placed(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         head, found, rest = str(name).rpartition(prefix)
         inside = found and (not head or head.endswith(":"))
         placed.append(f"{head}{folder / FORECASTER / rest}" if inside else name)
+    tape, forecast = mapping.get("tape"), mapping.get("forecast")
+    if isinstance(tape, Mapping) and tape.get("tiers") == TIERS:
+        mapping = {**mapping, "tape": {**tape, "tiers": str(folder / TIERS)}}
+    if isinstance(forecast, Mapping) and forecast.get("season") == SEASON:
+        mapping = {**mapping, "forecast": {**forecast, "season": str(folder / SEASON)}}
     return {**mapping, "forecasters": placed}

@@ -14,6 +14,7 @@ from fastsim.agent.entries import remembered_entries, since_entries
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.data.bars import Bars
 from fastsim.env.accounting import Account, Portfolio
+from fastsim.env.actions import ACTIONS
 from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
 from fastsim.env.episode import Episode
@@ -21,6 +22,7 @@ from fastsim.env.impact import Displacement
 from fastsim.env.observe import Observation
 from fastsim.env.portfolio_columns import Standing, look, portfolio_columns
 from fastsim.errors import DataError
+from fastsim.market.margin import Margin
 from fastsim.market.tape import MarketTape
 
 FloatArray = NDArray[np.float64]
@@ -63,10 +65,19 @@ def _by_symbol(what: str, given: Mapping[str, float], symbols: tuple[str, ...]) 
 
 
 def stood(
-    held: Held, window: Bars, before: AgentState | None, rules: EnvConfig, *, at_open: bool
+    held: Held,
+    window: Bars,
+    before: AgentState | None,
+    rules: EnvConfig,
+    margin: Margin | None,
+    *,
+    at_open: bool,
 ) -> tuple[AgentState, Since]:
     """What is to be remembered of an account at the last close of a window, and its entries."""
-    since = since_entries(held.holdings, window, before, rules.orders, at_open=at_open)
+    asks = ACTIONS.find(rules.action).brackets
+    since = since_entries(
+        *(held.holdings, window, before, rules.orders), at_open=at_open, asks=asks, margin=margin
+    )
     entries = remembered_entries(since, held.holdings, window.symbols)
     return replace(AgentState.after(window, held.wealth, before), entries=entries), since
 

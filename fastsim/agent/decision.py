@@ -10,11 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from fastsim.agent.books import Held
-from fastsim.agent.orders import target_of
+from fastsim.agent.levels import Bracket, brackets_of
+from fastsim.agent.orders import Target, asked_of, target_of
 from fastsim.agent.state import AgentState
 from fastsim.agent.who import Said, Signal
 from fastsim.data.bars import Bars
+from fastsim.env.actions import ACTIONS
+from fastsim.env.brackets import Since
 from fastsim.env.config import EnvConfig
+from fastsim.market.margin import Margin
 
 
 class Reasons(NamedTuple):
@@ -35,31 +39,47 @@ class Decision(NamedTuple):
     state: AgentState  # to be given to the next decision
     why: Reasons
     holds: bool = False  # nothing is to be traded: weights are those that are held
+    brackets: Mapping[str, Bracket] = {}  # by symbol, of what is held once orders are filled
 
 
 def decision_of(
-    said: Said, held: Held, window: Bars, after: AgentState, rules: EnvConfig
+    said: Said,
+    held: Held,
+    window: Bars,
+    since: Since,
+    after: AgentState,
+    rules: EnvConfig,
+    margin: Margin | None,
 ) -> Decision:
     """What was said at the last close of a window, by these rules, of what is held there."""
-    target = target_of(said.action, held, window.close[-1], rules)
+    target = target_of(said.action, held, window.close[-1], rules, margin)
+    asked = {} if target.holds else asked_of(said.action, window.symbols, rules)
+    state = replace(after, positions=said.positions, asked=asked)
     return Decision(
         timestamp=window.timestamps[-1],
         weights=dict(zip(window.symbols, target.weights.tolist(), strict=True)),
         orders=dict(zip(window.symbols, target.shares.tolist(), strict=True)),
-        state=replace(after, positions=said.positions),
-        why=_reasons(said, rules),
+        state=state,
+        why=_reasons(said, target, window.symbols, rules),
         holds=target.holds,
+        brackets=brackets_of(held, target.shares, since, window, state, rules.orders, margin),
     )
 
 
-def _reasons(said: Said, rules: EnvConfig) -> Reasons:
+def _reasons(said: Said, target: Target, symbols: tuple[str, ...], rules: EnvConfig) -> Reasons:
     seen = said.observation
     forecast = {name: value for name, value in seen.items() if "forecast_" in name}
-    return Reasons(seen, forecast, _bounds(said.action, rules), said.signals)
+    cut = [symbol for symbol, beyond in zip(symbols, target.cut, strict=True) if beyond]
+    bounds = _bounds(said.action, rules)
+    if cut:
+        bounds += (f"more of {', '.join(cut)} than the leverage is offered for: cut to that",)
+    return Reasons(seen, forecast, bounds, said.signals)
 
 
 def _bounds(action: Tensor, rules: EnvConfig) -> tuple[str, ...]:
     """What of an action [W] could not be given."""
+    if ACTIONS.find(rules.action).brackets:
+        action = action.chunk(3)[0]  # what follows are distances
     total, gross = float(action.clamp_min(0.0).sum()), float(action.abs().sum())
     told = []
     if rules.action == "weights":
@@ -68,9 +88,9 @@ def _bounds(action: Tensor, rules: EnvConfig) -> tuple[str, ...]:
         below = int((action < 0).sum())
         if below:
             told.append(f"{below} weights were below 0: none is sold short")
-    elif rules.action == "signed":
+    elif rules.action in ("signed", "bracketed", "leveraged"):
         if gross > rules.max_gross:
             told.append(f"weights came to {gross:.3f} in gross: scaled to {rules.max_gross:g}")
-        if float(action.sum()) > 1.0:
+        if float(action.sum()) > 1.0 and not ACTIONS.find(rules.action).owes:
             told.append(f"weights added up to {float(action.sum()):.3f}: scaled to 1")
     return tuple(told)

@@ -15,10 +15,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastsim.agent.state import AgentState, Entry
+from fastsim.agent.state import AgentState, Asked, Entry
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.env.brackets import Since, closed, entered_now, traded
-from fastsim.env.orders import OrderConfig
+from fastsim.env.orders import OrderConfig, Wish
+from fastsim.env.perpetual import beyond_open
+from fastsim.market.margin import Margin
+
+_DUST = 1e-12
+"""Of a position: what rounding makes of one that was not traded."""
 
 
 def since_entries(
@@ -28,6 +33,8 @@ def since_entries(
     orders: OrderConfig,
     *,
     at_open: bool,
+    asks: bool = False,
+    margin: Margin | None = None,
 ) -> Since:
     """How the last close of a window stands to the entries [1, A] of holdings [A] there.
 
@@ -37,16 +44,26 @@ def since_entries(
         Of the last decision, whose bar the window holds; without one all is entered now.
     at_open
         Whether orders are filled at the open of the next bar, or else at the same close.
+    asks
+        Whether actions ask for distances of stops and targets.
+    margin
+        That of perpetual futures; None of spot.
     """
     now = torch.from_numpy(holdings)[None]  # [1, A]
-    if before is None or not orders.brackets:
-        return entered_now(now, orders)
+    on_margin = margin is not None
+    if before is None or not (orders.brackets or on_margin):
+        return entered_now(now, orders, on_margin=on_margin, asked=asks)
     row = int((window.timestamps <= before.last).sum()) - 1
     closes = _prices(window, "close")[row:]  # [K, A]
     fill = _prices(window, "open")[row + 1] if at_open else closes[0]
-    then, since = _recalled(before.entries, window.symbols, orders)
-    moved = then * fill / closes[0]
-    since = traded(_grown(since, fill / closes[0]), moved, now * fill / closes[-1] - moved, orders)
+    then, since = _recalled(before.entries, window.symbols, orders, asks)
+    moved, since = then * fill / closes[0], _grown(since, fill / closes[0])
+    if margin is not None:  # what a gap has gone beyond is lost before its owner trades
+        moved = torch.where(beyond_open(moved, since.entry, margin), 0.0, moved)
+    trade = now * fill / closes[-1] - moved
+    trade = torch.where(trade.abs() <= _DUST * moved.abs(), 0.0, trade)
+    wish = wish_of(before.asked, window.symbols, now) if asks else None
+    since = traded(since, moved, trade, orders, wish)
     last = fill
     for close in closes[1:]:
         since = closed(_grown(since, close / last), now)
@@ -62,26 +79,49 @@ def remembered_entries(
         symbol: Entry(
             value=float(holdings[column]),
             entry=float(since.entry[0, column]),
-            best=float(since.best[0, column]) if since.best.shape[-1] else None,
+            best=_kept(since.best, column),
+            stop=_kept(since.stop, column),
+            target=_kept(since.target, column),
         )
         for column, symbol in enumerate(symbols)
         if since.entry.shape[-1] and holdings[column] != 0
     }
 
 
+def wish_of(asked: Mapping[str, Asked], symbols: tuple[str, ...], weights: Tensor) -> Wish:
+    """Weights [1, A] with the distances that are asked for beside them."""
+    each = [asked.get(symbol, Asked()) for symbol in symbols]
+    stop, target = (
+        torch.tensor([[getattr(one, name) for one in each]], dtype=weights.dtype)
+        for name in ("stop", "target")
+    )
+    return Wish(weights, torch.tensor([False]), stop, target)
+
+
+def _kept(table: Tensor, column: int) -> float | None:
+    return float(table[0, column]) if table.shape[-1] else None
+
+
 def _recalled(
-    entries: Mapping[str, Entry], symbols: tuple[str, ...], orders: OrderConfig
+    entries: Mapping[str, Entry], symbols: tuple[str, ...], orders: OrderConfig, asks: bool
 ) -> tuple[Tensor, Since]:
     """Values [1, A] of what was held, and how prices stood to its entries."""
 
     def table(numbers: Mapping[str, float]) -> Tensor:
-        return torch.tensor([[numbers.get(symbol, 0.0) for symbol in symbols]]).double()
+        row = [numbers.get(symbol, 0.0) for symbol in symbols]
+        return torch.tensor([row], dtype=torch.float64)
 
     best = {symbol: entry.best or 0.0 for symbol, entry in entries.items()}
     values = table({symbol: entry.value for symbol, entry in entries.items()})
     entered = table({symbol: entry.entry for symbol, entry in entries.items()})
     none = entered[:, :0]
-    return values, Since(entered, table(best) if orders.trailing else none, none, none)
+    away = [
+        table({s: getattr(entry, name) or getattr(orders, name) for s, entry in entries.items()})
+        if asks
+        else none
+        for name in ("stop", "target")
+    ]
+    return values, Since(entered, table(best) if orders.trailing else none, *away)
 
 
 def _grown(since: Since, growth: Tensor) -> Since:

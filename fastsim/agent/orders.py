@@ -1,18 +1,23 @@
-"""From an action to the weights that it asks for, and the shares to trade for them."""
+"""From an action to what it asks for: weights, shares to trade for them, stops and targets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastsim.agent.books import Held
+from fastsim.agent.state import Asked
 from fastsim.config import BPS
 from fastsim.data.bars import FloatArray
-from fastsim.env.actions import ACTIONS, target_weights
+from fastsim.env.actions import ACTIONS, asked_distances, target_weights
 from fastsim.env.config import EnvConfig
+from fastsim.env.perpetual import within_leverage
 from fastsim.market.costs import CostConfig
+from fastsim.market.margin import Margin
 
 _SETTLED = 1e-13
 """Of the wealth: what its cost is found to."""
@@ -24,17 +29,39 @@ class Target(NamedTuple):
     weights: FloatArray  # [A]  of the wealth after costs
     shares: FloatArray  # [A]  to buy (positive) and sell
     holds: bool  # nothing was asked for
+    cut: FloatArray  # [A]  of the weights, what is beyond that for which a leverage is offered
 
 
-def target_of(action: Tensor, held: Held, prices: FloatArray, rules: EnvConfig) -> Target:
+def target_of(
+    action: Tensor,
+    held: Held,
+    prices: FloatArray,
+    rules: EnvConfig,
+    margin: Margin | None = None,
+) -> Target:
     """What an action [W] comes to at prices [A]; one of NaN holds what is held."""
     mode = ACTIONS.find(rules.action)
     asked, hold = target_weights(action[None], mode, rules.max_gross)
     if bool(hold):
-        return Target(held.holdings / held.wealth, np.zeros_like(prices), holds=True)
+        nothing = np.zeros_like(prices)
+        return Target(held.holdings / held.wealth, nothing, holds=True, cut=nothing)
     weights = asked[0].double().numpy()
-    shares = trade_to(weights, held, rules.costs) / prices
-    return Target(weights, np.trunc(shares) if rules.orders.whole_shares else shares, holds=False)
+    given = weights
+    if margin is not None:
+        wealth = torch.tensor([held.wealth], dtype=torch.float64)
+        given = within_leverage(asked.double(), wealth, margin)[0].numpy()
+    shares = trade_to(given, held, rules.costs) / prices
+    shares = np.trunc(shares) if rules.orders.whole_shares else shares
+    return Target(weights, shares, holds=False, cut=weights - given)
+
+
+def asked_of(action: Tensor, symbols: tuple[str, ...], rules: EnvConfig) -> Mapping[str, Asked]:
+    """Distances that an action [W] asks for, by symbol; nothing of those that it asks none for."""
+    away = asked_distances(action[None].double(), ACTIONS.find(rules.action))
+    if away is None:
+        return {}
+    each = zip(symbols, away[0][0].tolist(), away[1][0].tolist(), strict=True)
+    return {s: Asked(stop=stop, target=target) for s, stop, target in each if stop or target}
 
 
 def trade_to(weights: FloatArray, held: Held, costs: CostConfig) -> FloatArray:

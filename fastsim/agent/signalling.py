@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,7 +56,7 @@ class Signalling:
         if self._remembering is None or self._remembering.forecaster is not forecaster:
             most = 2 * wanted * len(self.symbols)  # those of a decision, and of the next
             self._remembering = Remembering(forecaster, most)
-        tape = make_tape(window, spec.tape)
+        tape = make_tape(window, replace(spec.tape, funding=None, tiers=None))  # nothing is traded
         return with_latest_forecasts(self._remembering, tape, signals, wanted)
 
     def market(

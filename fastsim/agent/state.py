@@ -27,7 +27,8 @@ class BrokerAccount:
     """An account at the close of the last bar, as a broker tells it."""
 
     cash: float
-    """Account currency."""
+    """Account currency. Of perpetual futures, what is left when positions are counted at their
+    full value, and often below 0: see `on_margin`."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """By symbol, short if negative; none of those that are not named."""
     open_orders: Mapping[str, float] = field(default_factory=dict)
@@ -41,6 +42,36 @@ class BrokerAccount:
                 raise ConfigError(f"{name} must map symbols to numbers, got {given!r}")
             for symbol, number in given.items():
                 _require_number(f"{name} of {symbol}", number)
+
+    @classmethod
+    def on_margin(
+        cls, balance: float, shares: Mapping[str, float], entry_prices: Mapping[str, float]
+    ) -> BrokerAccount:
+        """An account of perpetual futures, as an exchange tells it.
+
+        Parameters
+        ----------
+        balance
+            Of the wallet, without what open positions have gained.
+        shares
+            Size of each position by symbol, negative if short.
+        entry_prices
+            Mean price of each.
+
+        Raises
+        ------
+        ConfigError
+            A position has no entry price, or one is no number.
+        """
+        for symbol, size in shares.items():
+            if size and symbol not in entry_prices:
+                raise ConfigError(f"entry_prices must have that of the position in {symbol}")
+            _require_number(f"shares of {symbol}", size)
+        for symbol, price in entry_prices.items():
+            _require_number(f"entry_prices of {symbol}", price)
+        _require_number("balance", balance)
+        owed = sum(size * entry_prices[symbol] for symbol, size in shares.items() if size)
+        return cls(cash=balance - owed, shares=shares)
 
 
 @configuration
@@ -79,12 +110,30 @@ class Entry:
     """That close over the mean price at which it was entered."""
     best: float | None = None
     """That close over the best since; None where nothing trails."""
+    stop: float | None = None
+    """Distance of its stop, a part of the entry; None where all have that of the rules."""
+    target: float | None = None
+    """Likewise of its target."""
 
     def __post_init__(self) -> None:
         _require_number("Entry.value", self.value)
         require_between(self, "entry", 0, open_low=True)
-        if self.best is not None:
-            require_between(self, "best", 0, open_low=True)
+        for name in ("best", "stop", "target"):
+            if getattr(self, name) is not None:
+                require_between(self, name, 0, open_low=True)
+
+
+@configuration
+class Asked:
+    """How far the stop and the target of a position are to be that is opened or added to."""
+
+    stop: float = 0.0
+    """Part of the entry; 0 asks for none, here and below."""
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_between(self, "stop", 0)
+        require_between(self, "target", 0)
 
 
 @configuration
@@ -104,7 +153,9 @@ class AgentState:
     positions: Mapping[str, Position] = field(default_factory=dict)
     """What a strategy has entered, by symbol."""
     entries: Mapping[str, Entry] = field(default_factory=dict)
-    """What is held, by symbol, where the environment has stops or targets."""
+    """What is held, by symbol, where the environment has stops, targets or liquidations."""
+    asked: Mapping[str, Asked] = field(default_factory=dict)
+    """What its last action asked for beside weights, by symbol."""
 
     def __post_init__(self) -> None:
         for name in ("initial_wealth", "peak_wealth"):

@@ -10,7 +10,6 @@ import numpy as np
 from fastsim.agent.artifact import AgentSpec
 from fastsim.data.bars import PRICES, Bars
 from fastsim.data.dates import show, utc_now
-from fastsim.env.actions import ACTIONS
 from fastsim.errors import DataError
 
 FIELDS = (*PRICES[:3], "volume", "adj_close")
@@ -37,19 +36,8 @@ def checked_window(
     ------
     DataError
         Bars are too few, missing, there twice, out of order, not closed `now` or no longer the
-        last; a symbol or field is missing or unknown, or a number in them is; or the agent trades
-        perpetual futures, or asks for distances of stops and targets.
+        last; or a symbol or field is missing or unknown, or a number in them is.
     """
-    if spec.env.perpetual.trades:
-        raise DataError(
-            "this agent trades perpetual futures, and is not told yet what an account holds on "
-            "margin: replay it on a market with funding"
-        )
-    if ACTIONS.find(spec.env.action).brackets:
-        raise DataError(
-            f"this agent's action {spec.env.action!r} asks for distances of stops and targets, and "
-            f"an agent's state does not remember them yet: replay it, or learn by another action"
-        )
     laid = laid_out(bars, symbols, spec)
     for symbol in bars.symbols:
         if symbol not in symbols:

@@ -42,6 +42,7 @@ COMMANDS = {
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("forecast", "fit"): "fit:FitCommand",
     ("paper",): "paper:PaperCommand",
     ("paper", "run"): "paper:RunCommand",
     ("paper", "status"): "paper:StatusCommand",

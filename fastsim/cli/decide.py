@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.decision import Decision
+from fastsim.agent.levels import Bracket
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.agent.who import Signal
 from fastsim.cli.files import HowToRead, Reading, require_place
@@ -34,7 +36,8 @@ class DecideCommand:
     source: tyro.conf.Positional[str]
     """Bars up to the last that has closed: a CSV or Parquet file, a sample, or store:NAME."""
     account: Path | None = None
-    """JSON of what is held: {"cash": 1000, "shares": {"KO": 10}, "open_orders": {"KO": 5}}."""
+    """JSON of what is held: {"cash": 1000, "shares": {"KO": 10}, "open_orders": {"KO": 5}}; of
+    perpetual futures {"balance": 1000, "shares": {"BTC": -0.1}, "entry_prices": {"BTC": 60000}}."""
     cash: float | None = None
     """Instead of an account: so much cash, and nothing else."""
     state: Path | None = None
@@ -74,11 +77,27 @@ class DecideCommand:
             given = json.loads(self.account.read_bytes())
             if not isinstance(given, dict):
                 raise ConfigError('it must be an object such as {"cash": 1000, "shares": {}}')
+            if "balance" in given:
+                return from_mapping(MarginAccount, given).account
             return from_mapping(BrokerAccount, given)
         except OSError as error:
             raise DataError(f"--account {self.account}: {error.strerror}") from None
         except (ValueError, TypeError, ConfigError) as error:
             raise DataError(f"--account {self.account}: {one_line(error)}") from None
+
+
+@configuration
+class MarginAccount:
+    """An account of perpetual futures in a file."""
+
+    balance: float
+    shares: Mapping[str, float] = field(default_factory=dict)
+    entry_prices: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def account(self) -> BrokerAccount:
+        """As agents take it."""
+        return BrokerAccount.on_margin(self.balance, self.shares, self.entry_prices)
 
 
 def as_json(decision: Decision) -> dict[str, object]:
@@ -92,6 +111,7 @@ def as_json(decision: Decision) -> dict[str, object]:
         "bounds": list(decision.why.bounds),
         "holds": decision.holds,
         "signals": {name: signal._asdict() for name, signal in decision.why.signals.items()},
+        "brackets": {name: bracket._asdict() for name, bracket in decision.brackets.items()},
     }
 
 
@@ -115,6 +135,8 @@ def show_decision(decision: Decision, bars: Bars, account: BrokerAccount, consol
         console.print(f"- {name} = {seen[name]:.3f}", highlight=False, markup=False)
     for symbol, signal in decision.why.signals.items():
         console.print(f"- {_in_words(symbol, signal)}", highlight=False, markup=False)
+    for symbol, bracket in decision.brackets.items():
+        console.print(f"- {symbol}: {_levels(bracket)}", highlight=False, markup=False)
     for bound in decision.why.bounds:
         console.print(f"- {bound}", highlight=False, markup=False)
 
@@ -124,15 +146,15 @@ def _in_words(symbol: str, signal: Signal) -> str:
     sure = (
         "nothing forecast" if signal.confidence is None else f"confidence {signal.confidence:.3f}"
     )
-    levels = [
-        f"{name} {price:,.4f}"
-        for name, price in (("stop", signal.stop), ("target", signal.target))
-        if price is not None
-    ]
     regime = signal.regime or "regime unknown"
-    return ", ".join(
-        [f"{symbol}: signal {signal.direction}", sure, regime, f"held {signal.held}", *levels]
-    )
+    said = [f"{symbol}: signal {signal.direction}", sure, regime, f"held {signal.held}"]
+    return ", ".join([*said, *filter(None, [_levels(Bracket(signal.stop, signal.target))])])
+
+
+def _levels(bracket: Bracket) -> str:
+    """Where a position is to be closed."""
+    levels = bracket._asdict().items()
+    return ", ".join(f"{name} {price:,.4f}" for name, price in levels if price is not None)
 
 
 def _day(text: str) -> date:

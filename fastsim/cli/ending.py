@@ -21,6 +21,7 @@ MEMORY = (
     ("CollectConfig", "num_envs"),
     ("CollectConfig", "rollout_steps"),
     ("ForecastConfig", "batch_size"),
+    ("FitConfig", "batch_size"),
 )
 """Settings of a run that memory grows with."""
 OWN_MEMORY = (

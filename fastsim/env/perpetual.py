@@ -36,7 +36,7 @@ from fastsim.config import BPS, configuration, require_between
 from fastsim.env.brackets import LARGEST_TOUCH, TOUCH, Levels, Reached, reached
 from fastsim.errors import ConfigError
 from fastsim.market.conditions import Conditions
-from fastsim.market.margin import Margin, margin_of
+from fastsim.market.margin import Margin, Tiers, margin_of
 from fastsim.market.tape import MarketTape
 
 HIGHEST_LEVERAGE = 150.0
@@ -118,12 +118,21 @@ def check_market(tape: MarketTape, config: PerpetualConfig) -> None:
 
 def market_margin(tape: MarketTape, config: PerpetualConfig) -> Margin | None:
     """On what margin these futures are held, where the tables lie; None for spot."""
+    margin = margin_by(tape.tiers, tape.symbols, config)
+    if margin is None:
+        return None
+    parts = (part.to(tape.device, tape.dtype) for part in margin[2:])
+    return Margin(*margin[:2], *parts)
+
+
+def margin_by(
+    tiers: Tiers | None, symbols: tuple[str, ...], config: PerpetualConfig
+) -> Margin | None:
+    """On what margin futures in these symbols are held, in float64; None for spot."""
     if not config.trades:
         return None
     fee = config.liquidation_fee_bps * BPS
-    margin = margin_of(tape.tiers, tape.symbols, config.leverage, config.maintenance_rate, fee)
-    rate, amount, largest = (part.to(tape.device, tape.dtype) for part in margin[2:])
-    return Margin(config.leverage, fee, rate, amount, largest)
+    return margin_of(tiers, symbols, config.leverage, config.maintenance_rate, fee)
 
 
 def without_lending(tape: MarketTape) -> MarketTape:

@@ -84,7 +84,7 @@ def make_stage(
     folder = Path(config.strategy)
     if not folder.is_dir():
         return benchmark_stage(config)
-    own = config.source is None and not config.symbol
+    own = config.source is None and not config.symbol and config.funding is None
     if is_run(folder) and own:
         return run_stage(config, progress)
     if is_run(folder) and config.source is None:

@@ -46,6 +46,9 @@ class BacktestConfig:
     """Day of the first decision; by default a run's first test bar, else the first that can be."""
     end: str | None = None
     """Last day, inclusive."""
+    funding: str | None = None
+    """File of the funding of perpetual futures over bars that are named; by default that which the
+    agent learned by."""
     fee_bps: float | None = None
     """Commission; by default that of the strategy, or 1 bp."""
     half_spread_bps: float | None = None
@@ -94,6 +97,11 @@ def is_strategy_file(strategy: str) -> bool:
 
 def benchmark_stage(config: BacktestConfig) -> Stage:
     """Equal weight, buy and hold, or another classic strategy, by its name."""
+    if config.funding is not None:
+        raise ConfigError(
+            f"BacktestConfig.funding is of perpetual futures, and {config.strategy} trades spot: "
+            f"leave it out"
+        )
     chosen = strategy_named(config.strategy)
     data = _data(config, DataConfig())
     tape = between(make_tape(load_bars(data)), config)
@@ -138,6 +146,8 @@ def _agent_stage(
     folder: Path,
     progress: Progress,
 ) -> Stage:
+    if config.funding is not None:
+        agent = agent.with_funding(config.funding)
     if config.start is not None:  # bars that no decision looks back on need no forecasts
         begin = _rows(bars.timestamps, config).start
         bars = bars.take(slice(max(0, begin - agent.bars_needed - 1), None))

@@ -360,16 +360,21 @@ def chosen_origins(scores: Scores, rows: NDArray[np.bool_]) -> Scores:
 
 
 def resampled(
-    values: Tensor, windows: Tensor, statistic: Callable[..., Tensor], *, seed: int = 0
+    values: Tensor,
+    windows: Tensor,
+    statistic: Callable[..., Tensor],
+    *,
+    seed: int = 0,
+    block: int = BLOCK,
 ) -> Interval:
     """Estimate `statistic` of the mean of each column of `values` [R, C], weighted by `windows`.
 
-    The interval is the circular block bootstrap's, of BLOCK neighbouring origins a block, because
+    The interval is the circular block bootstrap's, of `block` neighbouring origins each, because
     good and bad times come in spells.
     """
     weight = windows[:, None]
     sums = torch.cat([values * weight, weight], 1)  # [R, C + 1]
-    drawn = circular_rows(len(values), BLOCK, RESAMPLES, torch.Generator().manual_seed(seed))
+    drawn = circular_rows(len(values), block, RESAMPLES, torch.Generator().manual_seed(seed))
 
     def value(total: Tensor) -> Tensor:
         return statistic(*(total[..., :-1] / total[..., -1:]).unbind(-1))

@@ -236,6 +236,10 @@ class ForecastModel(nn.Module, ABC):
     card: ModelCard
     implementation: str = OWN_CODE
     """Whose code runs, and which version of it."""
+    fit_modes: tuple[str, ...] = ()
+    """How it can be fitted; see `fastsim.forecast.training.config.Mode`."""
+    head_names: tuple[str, ...] = ()
+    """Its parts that are the last layer, which mode head alone moves."""
 
     def settings(self) -> Mapping[str, Any]:
         """What its forecasts depend on beside card and weights: plain values by name."""

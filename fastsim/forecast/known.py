@@ -22,6 +22,7 @@ from fastsim.forecast.models import (
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
+from fastsim.forecast.training.folder import load_fit
 
 __all__ = ["FORECASTERS", "ForecasterRecord"]
 
@@ -125,6 +126,9 @@ MODELS = (
 )
 """Networks with weights."""
 
+FITS = (ForecasterRecord(name="fit", load=load_fit),)
+"""What has its weights from a fit, in whose folder they are."""
+
 BASELINES = (
     ForecasterRecord(name="random-walk-60", load=lambda path: trailing_random_walk()),
     ForecasterRecord(name="random-walk-ewma-0.94", load=lambda path: ewma_random_walk()),
@@ -135,5 +139,5 @@ BASELINES = (
 )
 """What they are held against."""
 
-OWN = (*MODELS, *BASELINES)
+OWN = (*MODELS, *FITS, *BASELINES)
 FORECASTERS: Registry[ForecasterRecord] = Registry("forecaster", ForecasterRecord, OWN)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.state import BrokerAccount
+from fastsim.env.actions import ACTIONS
+from fastsim.errors import ConfigError
 from fastsim.live.broker import Broker
 from fastsim.live.brokers import make_broker
 from fastsim.live.records import Change
@@ -26,9 +28,24 @@ def broker_of(
         What a simulated account begins with; what the agent learned with if it is not given.
     """
     if name != SimulatedBroker.name:
+        _require_spot(name, agent)
         return make_broker(name, agent.symbols, live=live)
     money = agent.spec.env.initial_cash if cash is None else cash
     return simulated(folder / ACCOUNT, agent, BrokerAccount(cash=money))
+
+
+def _require_spot(name: str, agent: Agent) -> None:
+    """Raise ConfigError for who asks for more than an order of so many shares."""
+    if agent.rules.perpetual.trades:
+        raise ConfigError(
+            f"the agent trades perpetual futures, and broker {name!r} is one of spot, which knows "
+            f"neither margin nor funding: use the broker simulated"
+        )
+    if ACTIONS.find(agent.rules.action).brackets:
+        raise ConfigError(
+            f"the agent asks for a stop and a target of each position, and none are placed at "
+            f"broker {name!r}: use the broker simulated"
+        )
 
 
 def simulated(path: Path, agent: Agent, opening: BrokerAccount) -> SimulatedBroker:

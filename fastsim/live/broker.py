@@ -38,6 +38,11 @@ class Order(NamedTuple):
     """The last close, account currency."""
     weight: float
     """What is wanted of the symbol, of the wealth after costs."""
+    stop: float = 0.0
+    """How far the stop of what it opens or adds to is to be, a part of the entry; 0 asks for none.
+    Orders at brokers with a market of their own have none."""
+    target: float = 0.0
+    """Likewise its target."""
 
 
 class OrderReport(NamedTuple):

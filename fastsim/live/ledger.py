@@ -31,7 +31,7 @@ _COLUMNS = {
     "shares TEXT NOT NULL, open_orders TEXT NOT NULL, at TEXT NOT NULL",
     "orders": "client_id TEXT NOT NULL UNIQUE, bar TEXT NOT NULL REFERENCES decisions (bar), "
     "symbol TEXT NOT NULL, shares REAL NOT NULL, price REAL NOT NULL, weight REAL NOT NULL, "
-    "at TEXT NOT NULL",
+    "stop REAL NOT NULL, target REAL NOT NULL, at TEXT NOT NULL",
     "reports": "client_id TEXT NOT NULL REFERENCES orders (client_id), broker_id TEXT NOT NULL, "
     "state TEXT NOT NULL, shares REAL NOT NULL, filled REAL NOT NULL, price REAL, "
     "fees TEXT NOT NULL, received REAL NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL",
@@ -58,7 +58,7 @@ def _made() -> str:
     return ";;".join(parts)
 
 
-LAYOUT = Layout("ledger", 0x66736C65, 1, _made())
+LAYOUT = Layout("ledger", 0x66736C65, 2, _made())
 
 
 class Ledger:
@@ -244,7 +244,8 @@ class Ledger:
     def _recall(self) -> None:
         """Read what orders, reports and changes come to."""
         rows = self._tables.execute(
-            "SELECT bar, client_id, symbol, shares, price, weight FROM orders ORDER BY number"
+            "SELECT bar, client_id, symbol, shares, price, weight, stop, target FROM orders "
+            "ORDER BY number"
         )
         for bar, *order in rows:
             self._write(bar, Order(*order))

@@ -47,6 +47,9 @@ class PaperConfig:
     """ISO date of the first bar of a replay to be decided on; by default the first it can be."""
     end: str | None = None
     """ISO date of the last."""
+    funding: str | None = None
+    """File of the funding of perpetual futures, up to the last bar of the feed; by default that
+    which the agent learned by."""
     closed: tuple[str, ...] = ()
     """Days on which the market was closed, beyond those that it is always closed on."""
     limits: LimitConfig = field(default_factory=LimitConfig)
@@ -104,6 +107,8 @@ def opened(
     """
     agent, folder = Agent.load(config.agent), agent_folder(Path(config.agent))
     state = Path(config.state)
+    if config.funding is not None:
+        agent = agent.with_funding(config.funding)
     feed = make_feed(config.feed, agent, start=config.start, end=config.end, closed=config.closed)
     run = Run(
         run_id or secrets.token_hex(8),

@@ -132,8 +132,10 @@ def _row(
     stop = bars.index(end.bar)
     at_once = end.why not in (OPEN, ORDER)  # within its bar, and not after it
     left = stop if at_once or end.why == OPEN else min(stop + 1, len(bars) - 1)
-    signal = decided[held.decided].why.get("signals", {}).get(end.symbol, {})
-    close, level = decided[held.decided].closes[end.symbol], signal.get("stop")
+    why = decided[held.decided].why
+    signal = why.get("signals", {}).get(end.symbol, {})
+    levels = {**why.get("brackets", {}).get(end.symbol, {}), **signal}
+    close, level = decided[held.decided].closes[end.symbol], levels.get("stop")
     return {
         "symbol": end.symbol,
         "side": "long" if side > 0 else "short",
@@ -147,7 +149,7 @@ def _row(
         "simple_return": side * (end.price / held.price - 1.0),
         "reason": end.why,
         "stop": level,
-        "target": signal.get("target"),
+        "target": levels.get("target"),
         "distance": None if level is None else abs(level / close - 1.0),
         "confidence": signal.get("confidence"),
         "regime": signal.get("regime"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastsim.data.bars import Bars, FloatArray
 from fastsim.env.accounting import Account, Outcome, Portfolio, advance
+from fastsim.env.brackets import entered_now
 from fastsim.env.core import meet, meet_closing
 from fastsim.env.nested import flatten, transform, unflatten
 from fastsim.env.orders import Wish
@@ -27,6 +28,14 @@ from fastsim.market.tape import make_tape
 
 Books = Sequence[list[float]]
 """An account as plain numbers: its tensors' rows, in their order."""
+
+
+class Wanted(NamedTuple):
+    """What an order asks for."""
+
+    weight: float  # of the wealth after costs
+    stop: float = 0.0  # distance of the stop of what is opened or added to; 0 asks for none
+    target: float = 0.0  # likewise
 
 
 class Filled(NamedTuple):
@@ -45,7 +54,7 @@ class Crossed(NamedTuple):
     books: Books
     filled: Mapping[str, Filled]  # by symbol
     moved: Mapping[str, float]  # shares by symbol that came or went without an order
-    forced: bool  # whether a stop, a target or a margin call was among what moved them
+    forced: bool  # whether a stop, a target, a margin call or a liquidation was among it
     cash: float  # that came or went without an order, account currency
 
 
@@ -82,33 +91,39 @@ class Bar:
         held = np.array([[shares.get(symbol, 0.0) for symbol in self.rules.symbols]])
         holdings = torch.from_numpy(held * self.bars.close[-1])
         money = torch.tensor([cash], dtype=torch.float64)
-        return _plain(self._begun.account._replace(portfolio=Portfolio(holdings, money)))
+        env, asks = self.rules.env, self._params.rules.action.brackets
+        since = entered_now(holdings, env.orders, on_margin=env.perpetual.trades, asked=asks)
+        began = self._begun.account._replace(portfolio=Portfolio(holdings, money), since=since)
+        return _plain(began)
 
-    def cross(self, books: Books, weights: Mapping[str, float] | None) -> Crossed:
+    def cross(self, books: Books, wanted: Mapping[str, Wanted] | None) -> Crossed:
         """Carry an account over the bar.
 
         Parameters
         ----------
-        weights
-            Of the wealth after costs, by symbol: those without an order are not traded. None if
-            nothing new is wanted of any.
+        wanted
+            By symbol: those without an order are not traded. None if nothing new is wanted of any.
         """
         before = _account(books, self._begun.account)
         market, friction = self.met
-        hold = torch.tensor([weights is None])
-        ordered = torch.tensor([[weights is not None and s in weights for s in self.rules.symbols]])
-        asked = [[(weights or {}).get(symbol, 0.0) for symbol in self.rules.symbols]]
-        wish = Wish(torch.tensor(asked, dtype=torch.float64), hold)
-        if weights is not None:
+        wish = self._wish(wanted or {}, hold=wanted is None)
+        ordered = torch.tensor([[s in (wanted or {}) for s in self.rules.symbols]])
+        if wanted is not None:
             market = market._replace(tradable=market.tradable & ordered)
         closing = meet_closing(self._params, self._begun, market)
         terms = self._params.rules.terms
         after, outcome = advance(before, wish, market, friction, terms, closing)
-        if weights is not None and after.open_orders.numel():
+        if wanted is not None and after.open_orders.numel():
             growth = self.bars.close[-1] / self.bars.close[-2]
             kept = before.open_orders * torch.from_numpy(growth)
             after = after._replace(open_orders=torch.where(ordered, after.open_orders, kept))
         return self._told(before, after, outcome, wish, market)
+
+    def _wish(self, wanted: Mapping[str, Wanted], *, hold: bool) -> Wish:
+        each = [wanted.get(symbol, Wanted(0.0)) for symbol in self.rules.symbols]
+        weight, stop, target = torch.tensor(each, dtype=torch.float64).T[:, None]  # [1, A] each
+        asked = (stop, target) if self._params.rules.action.brackets else ()
+        return Wish(weight, torch.tensor([hold]), *asked)
 
     def shares(self, books: Books) -> tuple[float, dict[str, float], dict[str, float]]:
         """Cash, and shares and what is open by symbol, at the last close."""
@@ -145,13 +160,15 @@ class Bar:
         held = after.portfolio.holdings[0].numpy() / closes[-1]
         moved = held - held_before - shares
         odd = np.abs(moved) > _DUST * np.maximum(np.abs(held), np.abs(held_before))
-        forced = [part for part in (outcome.exits, outcome.margin_call) if part is not None]
+        forced = [each.trade for each in (outcome.exits, outcome.margin_call) if each is not None]
+        if outcome.settlement is not None:
+            forced.append(outcome.settlement.seized)
         cash = _cash(after) - _cash(before) + float((trade + slips + fees).sum())
         return Crossed(
             books=_plain(after),
             filled={s: Filled(*row) for s, row in zip(self.rules.symbols, rows, strict=True)},
             moved={s: float(moved[n]) for n, s in enumerate(self.rules.symbols) if odd[n]},
-            forced=any(bool(part.trade.any()) for part in forced),
+            forced=any(bool(trade.any()) for trade in forced),
             cash=cash if abs(cash) > _DUST * float(outcome.wealth) else 0.0,
         )
 

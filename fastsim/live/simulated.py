@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from pkgutil import resolve_name
@@ -29,7 +30,7 @@ from fastsim.live.files import Layout, open_tables, transaction
 from fastsim.live.records import Change
 
 if TYPE_CHECKING:
-    from fastsim.live.reference import Bar, Crossed, Filled
+    from fastsim.live.reference import Bar, Crossed, Filled, Wanted
     from fastsim.live.rules import MarketRules
 
 ACCOUNT, SHADOW = "account.sqlite", "shadow.sqlite"
@@ -39,17 +40,18 @@ CURRENCY = "cash"
 LAYOUT = Layout(
     "simulated account",
     0x66737862,
-    1,
+    2,
     """CREATE TABLE account (rules TEXT NOT NULL, cash REAL NOT NULL, shares TEXT NOT NULL);;
     CREATE TABLE orders (number INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT UNIQUE,
-        symbol TEXT, shares REAL, weight REAL, state TEXT, filled REAL, price REAL, fee REAL,
-        reason TEXT, met INTEGER);;
+        symbol TEXT, shares REAL, weight REAL, stop REAL, target REAL, state TEXT, filled REAL,
+        price REAL, fee REAL, reason TEXT, met INTEGER);;
     CREATE INDEX standing ON orders (state);;
     CREATE TABLE bars (bar TEXT PRIMARY KEY, closes TEXT, books TEXT, cash REAL, shares TEXT,
         rests TEXT);;
     CREATE TABLE changes (change_id TEXT PRIMARY KEY, bar TEXT, symbol TEXT, shares REAL,
         cash REAL, why TEXT)""",
 )
+FORCED = "a stop, a target or a margin call"
 _TINY = 1e-9
 """Of an order: what of it counts as nothing."""
 
@@ -80,7 +82,7 @@ class SimulatedBroker:
     def __init__(self, path: Path, rules: MarketRules, opening: BrokerAccount) -> None:
         self._rules, self.path = rules, path
         self._tables = open_tables(path, LAYOUT)
-        wanted = json.dumps(to_mapping(rules), sort_keys=True)
+        wanted = json.dumps(_as_kept(rules), sort_keys=True)
         row = self._tables.execute("SELECT rules, cash, shares FROM account").fetchone()
         if row is None:
             row = (wanted, opening.cash, json.dumps(dict(opening.shares)))
@@ -115,8 +117,9 @@ class SimulatedBroker:
         with transaction(self._tables):
             for order in orders:
                 self._tables.execute(
-                    "INSERT OR IGNORE INTO orders VALUES (NULL, ?, ?, ?, ?, ?, 0, NULL, 0, '', 0)",
-                    (order.client_id, *order[1:3], order.weight, OrderState.OPEN),
+                    "INSERT OR IGNORE INTO orders "
+                    "VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, 0, NULL, 0, '', 0)",
+                    (order.client_id, *order[1:3], *order[4:], OrderState.OPEN),
                 )
         found = (self.find(order.client_id, order.symbol) for order in orders)
         return tuple(report for report in found if report is not None)
@@ -188,29 +191,35 @@ class SimulatedBroker:
         """Carry the account over one bar, with the orders that wait for it."""
         last = self._last()
         assert last is not None
-        waiting = self._standing(met=0)
-        weights = {symbol: weight for _, symbol, weight, *_ in waiting} if waiting else None
-        crossed = bar.cross(json.loads(last[2]), weights)
-        if waiting:
-            carried = [each for each in self._standing(met=1) if each[1] in (weights or {})]
-            for client_id, *_ in carried:
+        waiting, carried = self._standing(met=0), self._standing(met=1)
+        wanted = self._wanted() if waiting else None
+        crossed = bar.cross(json.loads(last[2]), wanted)
+        for client_id, symbol, *_ in carried:
+            if symbol in (wanted or {}):
                 self._end(client_id, OrderState.CANCELLED, "replaced by new weights")
-        for client_id, symbol, _, filled, price, fee in waiting or self._standing(met=1):
-            self._fill(client_id, (filled, price, fee), crossed.filled[symbol], bool(waiting))
+        for client_id, symbol, *so_far in waiting or carried:
+            self._fill(client_id, so_far, crossed.filled[symbol], bool(waiting))
         self._write(bar, crossed.books)
         self._tell(show(bar.bars.timestamps[-1]), crossed)
 
     def _standing(self, *, met: int) -> list[tuple[Any, ...]]:
         """Orders that are open, and either wait for a bar or have met one."""
         return self._tables.execute(
-            "SELECT client_id, symbol, weight, filled, price, fee FROM orders "
+            "SELECT client_id, symbol, filled, price, fee FROM orders "
             "WHERE state = ? AND met = ? ORDER BY number",
             (OrderState.OPEN, met),
         ).fetchall()
 
-    def _fill(
-        self, client_id: str, so_far: tuple[float, float | None, float], now: Filled, new: bool
-    ) -> None:
+    def _wanted(self) -> dict[str, Wanted]:
+        """By symbol, what the orders ask for that wait for a bar."""
+        make: type[Wanted] = resolve_name("fastsim.live.reference:Wanted")
+        rows = self._tables.execute(
+            "SELECT symbol, weight, stop, target FROM orders WHERE state = ? AND met = 0",
+            (OrderState.OPEN,),
+        )
+        return {symbol: make(*wanted) for symbol, *wanted in rows}
+
+    def _fill(self, client_id: str, so_far: Sequence[Any], now: Filled, new: bool) -> None:
         """Write down what a bar made of an order."""
         filled, price, fee = so_far
         both = filled + now.shares
@@ -248,10 +257,13 @@ class SimulatedBroker:
 
     def _tell(self, bar: str, crossed: Crossed) -> None:
         """What changed without an order."""
-        why = "a stop, a target or a margin call" if crossed.forced else "a dividend or a split"
+        futures = self._rules.env.perpetual.trades
+        by_force = "a stop, a target or a liquidation" if futures else FORCED
+        why = by_force if crossed.forced else "a dividend or a split"
         rows = [(f"{bar} {s}", bar, s, shares, 0.0, why) for s, shares in crossed.moved.items()]
         if crossed.cash:
-            why = "interest, borrow fees" + (", what was closed by force" * crossed.forced)
+            why = "funding" if futures else "interest, borrow fees"
+            why += ", what was closed by force" * crossed.forced
             rows.append((f"{bar} {CURRENCY}", bar, "", 0.0, crossed.cash, why))
         self._tables.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -274,6 +286,12 @@ class SimulatedBroker:
             )
             for row in rows
         ]
+
+
+def _as_kept(rules: MarketRules) -> dict[str, Any]:
+    """The rules of an account; where files of funding and tiers lie is none of them."""
+    tape = replace(rules.tape, funding=None, tiers=None)
+    return to_mapping(replace(rules, tape=tape))
 
 
 def equity_of(tables: sqlite3.Connection) -> dict[str, float]:

@@ -7,63 +7,48 @@ import numpy as np
 import pytest
 import torch
 from replayed import Written, closed_days, over
+from swinging import swinging
 from worlds import weekdays
 
-from fastsim.agent.agent import Agent
 from fastsim.agent.entries import remembered_entries, since_entries
-from fastsim.agent.folder import save_parts
-from fastsim.agent.learned import Learned
 from fastsim.agent.state import AgentState, BrokerAccount
-from fastsim.agent.window import checked_window
 from fastsim.backtest.replay import replay
 from fastsim.config import from_mapping, to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.source import read_source
 from fastsim.env.orders import OrderConfig
-from fastsim.errors import DataError
-from fastsim.experiment.config import TrainConfig
-from fastsim.experiment.markets import load_markets
-from fastsim.policy.network import new_policy
-from fastsim.policy.spec import PolicyConfig, make_spec
 
 ORDERS = {
     "all": ({"stop": 0.03, "target": 0.05, "trailing": 0.025}, {}),
     "stop": ({"stop": 0.02}, {"fill": "close"}),
     "target": ({"target": 0.02}, {}),
+    "asked": ({"stop": 0.02, "target": 0.05}, {}),
+    "asked at closes": ({"stop": 0.02, "target": 0.05, "trailing": 0.04}, {"fill": "close"}),
 }
 
 
 def made(name, folder):
-    """Settings of a run, and its agent, whose actions swing: it opens, turns and is stopped out."""
+    """An agent by these rules, its bars, and the market of its test."""
     orders, tape = ORDERS[name]
-    settings = {
-        "data": {"source": "tech4"},
-        "forecaster": "none",
-        "tape": tape,
-        "env": {"action": "signed", "max_gross": 1.5, "orders": orders},
-    }
-    config = from_mapping(TrainConfig, settings)
-    markets, generator = load_markets(config), torch.Generator().manual_seed(0)
-    spec = make_spec(markets.train, config.env, PolicyConfig(hidden=16))
-    policy = new_policy(spec, markets.train, seed=0)
-    for part in (policy.portfolio_hidden, policy.actor):
-        part.weight.data += 0.3 * torch.randn(part.weight.shape, generator=generator)
-    save_parts(folder, markets.agent, Learned(policy))
-    return config, markets.test, Agent.load(folder)
+    action = "bracketed" if name.startswith("asked") else "signed"
+    env = {"action": action, "max_gross": 1.5, "orders": orders}
+    agent, markets = swinging(folder, env, tape=tape)
+    return agent, read_source(markets.config.data), markets.test
 
 
 def as_read(state):
     return from_mapping(AgentState, json.loads(json.dumps(to_mapping(state))))
 
 
-@pytest.mark.parametrize("name", list(ORDERS))
+@pytest.mark.parametrize(
+    "name", [*list(ORDERS)[:-1], pytest.param("asked at closes", marks=pytest.mark.long)]
+)
 def test_it_decides_bar_by_bar_as_the_books_would_have_it(name, tmp_path):
-    config, tape, agent = made(name, tmp_path)
-    bars = read_source(config.data)
+    agent, bars, tape = made(name, tmp_path)
     tape = tape.between(slice(tape.first, tape.first + 150))
     written = Written(agent.policy)
     history = replay(tape, written, ["agent"], agent.rules, backend="torch")
-    closed, state, hits = closed_days(bars), None, 0
+    closed, state, hits, levels = closed_days(bars), None, 0, {}
     assets, said = len(bars.symbols), torch.zeros(len(bars.symbols))
     for step, row in enumerate(range(tape.first, tape.last)):
         shown, wealth = written.seen[step].double().numpy(), float(history.wealth[step, 0])
@@ -75,12 +60,29 @@ def test_it_decides_bar_by_bar_as_the_books_would_have_it(name, tmp_path):
         decision = agent.decide(window, account, state, now=over(window), closed=closed)
         found = [decision.why.observation[column] for column in agent.policy.spec.portfolio]
         np.testing.assert_allclose(found, shown, rtol=0.0, atol=2e-6, err_msg=str(row))
-        said = written.answers_given[step].double()
+        if agent.spec.tape.fill == "close" and not agent.rules.orders.trailing:
+            assert_levels_are_met(levels, decision.why.observation, bars, row)
+        said, levels = written.answers_given[step][:assets].double(), decision.brackets
         wanted = said / max(float(said.abs().sum()) / 1.5, float(said.sum()), 1.0)
         weights = torch.tensor(list(decision.weights.values()), dtype=torch.float64)
         assert (weights - wanted).abs().max() <= 1e-6, row
         state = as_read(decision.state)
     assert hits > 5
+
+
+def assert_levels_are_met(levels, observation, bars, row):
+    """What was told at the close before is as far from this one as its agent sees it.
+
+    But for impact, which an agent's orders leave out: it moves how much is added at which price.
+    """
+    growth = bars.adjusted("close")[row] / bars.adjusted("close")[row - 1]
+    for symbol, level in levels.items():
+        column = bars.symbols.index(symbol)
+        away = observation[f"stop.{symbol}"]
+        if away:
+            told = level.stop / bars.close[row - 1, column]
+            side = 1 if told < 1 else -1
+            assert side * (1 - told / growth[column]) == pytest.approx(away, abs=5e-5), row
 
 
 def bars_of(opens, closes):
@@ -123,15 +125,3 @@ def test_bars_between_two_decisions_count_for_the_best_close():
     assert float(since.best) == pytest.approx(111 / 130)
     turned = since_entries(-value, bars, first, orders, at_open=False)
     assert float(turned.best) == pytest.approx(111 / 100)  # a short one's is the lowest
-
-
-def test_an_agent_that_asks_for_distances_is_refused_when_it_is_to_decide():
-    settings = {
-        "forecaster": "none",
-        "data": {"source": "tech4"},
-        "env": {"action": "bracketed", "orders": {"stop": 0.05, "target": 0.1}},
-    }
-    config = from_mapping(TrainConfig, settings)
-    bars, spec = read_source(config.data), load_markets(config).agent
-    with pytest.raises(DataError, match="does not remember them yet"):
-        checked_window(bars, bars.symbols, spec, spec.bars_needed, now=None)

@@ -1,49 +1,28 @@
 """Perpetual futures from the command line and from YAML: a run's settings reach its books."""
 
-import json
-
-import numpy as np
 import pytest
+import torch
+from futures import settings_of, write_futures
+from swinging import swinging
 
-from fastsim.agent.window import checked_window
+from fastsim.backtest.replay import replay
 from fastsim.cli import main
 from fastsim.config import from_mapping, load_yaml, save_yaml, to_mapping
-from fastsim.data.bars import Bars
-from fastsim.data.read import write_bars
-from fastsim.data.source import load_bars
 from fastsim.errors import ConfigError, DataError
+from fastsim.experiment.backtest import backtest
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.markets import load_markets
+from fastsim.experiment.stage import BacktestConfig
 from fastsim.market.tape import TapeConfig
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
-
-DAYS = 500
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """Bars, funding and tiers in files; the folder they lie in."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, (DAYS, 2)), axis=0))
-    open_ = close * np.exp(rng.normal(0, 0.01, close.shape))
-    bars = Bars(
-        symbols=("BTC/USDT", "ETH/USDT"),
-        timestamps=np.datetime64("2022-01-01", "ns") + np.arange(DAYS) * np.timedelta64(1, "D"),
-        close=close, open=open_, high=np.maximum(open_, close) * 1.01,
-        low=np.minimum(open_, close) * 0.99,
-    )  # fmt: skip
-    write_bars(bars, tmp_path / "bars.parquet")
-    first = int(bars.timestamps[0].astype("datetime64[ms]").astype(int))
-    funding = [
-        {"symbol": f"{symbol}:USDT", "timestamp": first + at * 28_800_000, "fundingRate": 3e-4}
-        for symbol in bars.symbols for at in range(3 * DAYS + 1)
-    ]  # fmt: skip
-    tier = {"minNotional": 0, "maxNotional": 1e9, "maintenanceMarginRate": 0.01, "maxLeverage": 50}
-    tiers = {symbol: [tier] for symbol in bars.symbols}
-    (tmp_path / "funding.json").write_text(json.dumps(funding))
-    (tmp_path / "tiers.json").write_text(json.dumps(tiers))
+    write_futures(tmp_path)
     return tmp_path
 
 
@@ -126,14 +105,24 @@ def test_worlds_that_are_drawn_have_no_funding(data):
         make_worlds(Garch(assets=2), 2, 100, seed=0, config=TapeConfig(funding="funding.json"))
 
 
-def test_an_agent_of_futures_is_refused_when_it_is_to_decide(data):
-    settings = {
-        "forecaster": "none",
-        "data": {"source": "bars.parquet"},
-        "tape": {"funding": "funding.json", "tiers": "tiers.json"},
-        "env": {"action": "leveraged", "perpetual": {"leverage": 10}, "episode": {"horizon": 60}},
-    }
-    config = from_mapping(TrainConfig, settings)
-    bars, spec = load_bars(config.data), load_markets(config).agent
-    with pytest.raises(DataError, match="this agent trades perpetual futures"):
-        checked_window(bars, bars.symbols, spec, spec.bars_needed, now=None)
+@pytest.mark.long
+def test_a_backtest_of_an_agent_has_its_funding_from_where_it_is_told(data):
+    agent, markets = swinging(data / "agent", **settings_of(data, 40.0))
+    (data / "funding.json").rename(data / "later.json")
+    start = str(markets.test.timestamps[markets.test.first])[:10]
+    asked = {"strategy": "agent", "source": "bars.parquet", "start": start}
+    results = backtest(BacktestConfig(**asked, funding="later.json"), forecasts=data)
+    replayed = replay(markets.test, agent.policy, ["agent"], agent.rules)
+    found = results.history.wealth[:, 0]
+    torch.testing.assert_close(found, replayed.wealth[:, 0], rtol=1e-6, atol=0.0)
+    assert results.history.costs["funding"][:, 0].count_nonzero() > 20
+    with pytest.raises(DataError, match=r"funding\.json: no such file"):
+        backtest(BacktestConfig(**asked), forecasts=data)
+
+
+def test_funding_is_of_futures_alone(tmp_path):
+    with pytest.raises(ConfigError, match="equal-weight trades spot: leave it out"):
+        backtest(BacktestConfig(strategy="equal-weight", funding="funding.json"))
+    agent, _ = swinging(tmp_path, {"action": "signed"})
+    with pytest.raises(ConfigError, match="of perpetual futures, and the agent trades spot"):
+        agent.with_funding("funding.json")

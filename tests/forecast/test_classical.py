@@ -19,7 +19,7 @@ from fastsim.forecast.interface import Context
 from fastsim.forecast.models import classical
 from fastsim.forecast.models.baselines import ewma_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
-from fastsim.forecast.models.prior import LEVELS
+from fastsim.forecast.networks.return_network import LEVELS
 from fastsim.forecast.registry import parse_names
 
 OMEGA, ALPHA, BETA, NU = 2e-6, 0.08, 0.9, 6.0

@@ -13,9 +13,11 @@ from fastsim.forecast.evaluate import relative, rolling_origins, spaced_origins,
 from fastsim.forecast.interface import Context, ModuleForecaster
 from fastsim.forecast.models import prior
 from fastsim.forecast.models.baselines import trailing_random_walk
+from fastsim.forecast.networks.return_network import CONTEXT, KNOTS, LEVELS, horizon_curve
 from fastsim.forecast.returns import returns_with_gaps
 from fastsim.forecast.training.prior_paths import draw_paths
-from fastsim.forecast.training.train_prior import PriorTraining, save_prior, schedule, train
+from fastsim.forecast.training.steps import warm_cosine
+from fastsim.forecast.training.train_prior import PriorTraining, save_prior, train
 
 SMALL = PriorTraining(steps=20, batch=64, futures=2, warmup=2)
 
@@ -28,7 +30,7 @@ def model():
 @pytest.fixture(scope="module")
 def closes():
     """Closes [33, 512] near 100, some of them missing."""
-    past, _ = draw_paths(33, prior.CONTEXT, 1, 1, torch.Generator().manual_seed(3))
+    past, _ = draw_paths(33, CONTEXT, 1, 1, torch.Generator().manual_seed(3))
     closes = 100.0 * past.double().cumsum(1).exp().float()
     closes[1, :300] = torch.nan
     closes[2, 400:405] = torch.nan
@@ -49,7 +51,7 @@ def test_the_card_says_what_the_model_is(model):
 
 def test_quantiles_increase_and_are_finite(model, closes):
     forecast = quantiles(model, closes)
-    assert forecast.shape == (33, 64, len(prior.LEVELS))
+    assert forecast.shape == (33, 64, len(LEVELS))
     assert forecast.dtype == torch.float32
     assert bool(forecast.isfinite().all())
     assert bool((forecast.diff(dim=-1) > 0).all())
@@ -69,7 +71,7 @@ def test_untrained_model_is_a_gaussian_random_walk(closes):
     last = closes[4:, -1, None, None].double()
     spread = (quantiles(model, closes[4:]).double() / last).log()
     scale = model.read(closes[4:]).scale.double()[:, None, None]
-    normal = torch.special.ndtri(torch.tensor(prior.LEVELS, dtype=torch.float64))
+    normal = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))
     root = torch.arange(1, 65).double().sqrt()[:, None]
     torch.testing.assert_close(
         spread, scale * root * normal, rtol=1e-3, atol=float(scale.max()) * 1e-2
@@ -181,7 +183,7 @@ def test_the_trace_equals_eager_at_any_batch_and_on_any_device(model, closes):
     for batch in (1, 2, 7, 33):
         assert torch.equal(traced(closes[:batch]), quantiles(model, closes[:batch], 21))
     # A device constant in the trace would not let it run where there is no data.
-    assert traced.to("meta")(closes.to("meta")).shape == (33, 21, len(prior.LEVELS))
+    assert traced.to("meta")(closes.to("meta")).shape == (33, 21, len(LEVELS))
 
 
 @pytest.mark.parametrize(("precision", "error"), [("float16", 0.005), ("bfloat16", 0.03)])
@@ -196,8 +198,8 @@ def test_half_precision_is_close(model, closes, precision, error):
 
 
 def test_curves_over_horizons_are_averages_of_their_knots():
-    weights = prior.horizon_curve()
-    assert weights.shape == (64, prior.KNOTS)
+    weights = horizon_curve()
+    assert weights.shape == (64, KNOTS)
     assert bool((weights >= 0).all())
     torch.testing.assert_close(weights.sum(1), torch.ones(64))
 
@@ -241,6 +243,7 @@ def test_saved_weights_load_as_they_were(tmp_path, closes):
     assert torch.equal(quantiles(loaded, closes), quantiles(saved, closes))
 
 
+@pytest.mark.long
 def test_training_repeats_bit_for_bit_and_leaves_the_global_seed_alone(threads):
     threads(1)
     torch.manual_seed(5)
@@ -253,7 +256,7 @@ def test_training_repeats_bit_for_bit_and_leaves_the_global_seed_alone(threads):
 
 
 def test_the_learning_rate_warms_up_and_ends_at_nothing():
-    rates = [schedule(step, SMALL) for step in range(SMALL.steps)]
+    rates = [warm_cosine(step, SMALL.steps, SMALL.warmup) for step in range(SMALL.steps)]
     assert rates[0] < rates[2]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.01

@@ -63,9 +63,9 @@ def steps_of(tape, decider, rules):
     return runner.run(slice(tape.first, tape.last), lambda bars: None)
 
 
-def assert_wealth_is_replayed(ledger, tape, decider, rules):
+def assert_wealth_is_replayed(ledger, tape, decider, rules, backend="auto"):
     """An account at every bar of a tape is worth what the replay's is."""
-    wealth = replay(tape, decider, ["agent"], rules).wealth[:, 0]
+    wealth = replay(tape, decider, ["agent"], rules, backend=backend).wealth[:, 0]
     equity = torch.tensor([each.equity for each in ledger.snapshots()], dtype=torch.float64)
     assert [each.bar for each in ledger.snapshots()] == bars_of(tape)
     torch.testing.assert_close(equity, wealth, rtol=1e-6, atol=0.0)

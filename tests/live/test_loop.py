@@ -133,7 +133,8 @@ def test_an_order_that_is_not_known_any_more_or_of_somebody_else_stops_trading(r
     with opened(config) as loop:
         broker = loop._broker
         broker._tables.execute(
-            "INSERT INTO orders VALUES (NULL, 'foreign', 'MSFT', 5, 0.5, 'open', 0, NULL, 0, '', 0)"
+            "INSERT INTO orders "
+            "VALUES (NULL, 'foreign', 'MSFT', 5, 0.5, 0, 0, 'open', 0, NULL, 0, '', 0)"
         )
         with pytest.raises(DifferenceError, match=r"the order of MSFT: none of ours in the ledger"):
             loop.once()

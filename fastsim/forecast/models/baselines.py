@@ -12,7 +12,7 @@ from torch import Tensor
 from fastsim.config import configuration
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Context, Forecast, Identity, ModelCard, check_request
-from fastsim.forecast.models.prior import CONTEXT, LEVELS
+from fastsim.forecast.networks.return_network import CONTEXT, LEVELS
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 from fastsim.forecast.statistics import Counted, counted
 

@@ -36,7 +36,7 @@ from fastsim.forecast.interface import (
 )
 from fastsim.forecast.models.baselines import MAX_HORIZON, ewma_random_walk
 from fastsim.forecast.models.prior import CARD as PRIOR
-from fastsim.forecast.models.prior import CONTEXT, LEVELS
+from fastsim.forecast.networks.return_network import CONTEXT, LEVELS
 from fastsim.forecast.returns import returns_with_gaps
 from fastsim.forecast.statistics import Counted, counted
 

@@ -17,35 +17,35 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import MEDIAN, ForecastModel, ModelCard
-from fastsim.forecast.returns import GapReturns, returns_with_gaps
+from fastsim.forecast.interface import ModelCard
+from fastsim.forecast.networks.return_network import (
+    CONTEXT,
+    HORIZON,
+    KNOTS,
+    LEVELS,
+    OUTPUTS,
+    TINY,
+    ReturnNetwork,
+    scaled_returns,
+)
+from fastsim.forecast.returns import GapReturns
 from fastsim.forecast.weights import load_exactly, read_safetensors
 
-LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-CONTEXT = 512
-HORIZON = 64
 HALF_LIVES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
-SCALE_HALF_LIFE = 32
-"""Half-life, in bars, of the trailing volatility that returns are divided by."""
 RECENT = 5
 MAXIMUM_BARS = (5, 21, 63, 252)
 """Trailing bars of which the largest absolute return is a feature."""
-KNOTS = 8
-"""Control points of the curve over horizons."""
 WIDTH = 256
 SIGNALS = 10
 FEATURES = SIGNALS * len(HALF_LIVES) + RECENT + len(MAXIMUM_BARS)
-OUTPUTS = len(LEVELS) + 1
-RETURN_LIMIT = 15.0
 INPUT_LIMIT = 5.0
-TINY = 1e-12
+LEAST_DEVIATION = 1e-3
 
 CARD = ModelCard(
     name="fastsim-prior",
@@ -66,31 +66,15 @@ CARD = ModelCard(
 )
 
 
-class Reading(NamedTuple):
-    """What the network reads from closes."""
-
-    features: Tensor  # [B, FEATURES]
-    scale: Tensor  # [B]  trailing volatility of a bar, the unit of the network's returns
-    last: Tensor  # [B]  latest known close
-
-
-class PriorModel(ForecastModel):
-    """From closes to quantiles: fixed moments, a small network, curves over horizons.
-
-    Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
-    last bar and the price starts from the last one known, so that a gap at the very end is not
-    allowed for in the spread. Multiplying closes by a constant multiplies the quantiles;
-    multiplying log returns by a constant multiplies the quantiles of the log return. Parameters
-    and constants may be half; arithmetic outside the layers is float32.
-    """
+class PriorModel(ReturnNetwork):
+    """From closes to quantiles: fixed moments, a small network, curves over horizons."""
 
     card = CARD
+    fit_modes = ("scratch", "full", "head")
+    head_names = ("head", "skip")
     feature_mean: Tensor  # [FEATURES]
     feature_deviation: Tensor  # [FEATURES]
-    positions: Tensor  # [CONTEXT]  int64
     half_lives: Tensor  # [M]  int64
-    curve: Tensor  # [HORIZON, KNOTS]
-    normal_gaps: Tensor  # [Q - 1]
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,37 +88,11 @@ class PriorModel(ForecastModel):
         nn.init.zeros_(self.head.bias)
         self.register_buffer("feature_mean", torch.zeros(FEATURES))
         self.register_buffer("feature_deviation", torch.ones(FEATURES))
-        # Integers, which a half-precision copy of the model leaves as they are.
-        self.register_buffer("positions", torch.arange(CONTEXT), persistent=False)
         self.register_buffer("half_lives", torch.tensor(HALF_LIVES), persistent=False)
-        self.register_buffer("curve", horizon_curve(), persistent=False)
-        self.register_buffer("normal_gaps", _normal_gaps(), persistent=False)
-
-    def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
-        """Quantiles of the close [B, horizon, Q] from closes [B, L]; NaN if none is known."""
-        (closes,) = inputs
-        features, scale, last = self.read(closes)
-        spread = self.curve[:horizon].float() @ self.knots(features)  # [B, horizon, Q]
-        root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
-        return last[:, None, None] * (scale[:, None, None] * root * spread).exp()
-
-    def read(self, closes: Tensor) -> Reading:
-        """Features, scale and last close of `closes` [B, L]."""
-        # A negative pad crops: shorter contexts are padded on the left, longer ones cut.
-        closes = functional.pad(closes.float(), (CONTEXT - closes.shape[1], 0), value=torch.nan)
-        gaps = returns_with_gaps(closes, self.positions)
-        scale = self.scale(gaps)
-        return Reading(self.features(gaps, scale), scale, gaps.last)
-
-    def scale(self, gaps: GapReturns) -> Tensor:
-        """Trailing volatility of a bar [B]: root of the weighted mean square, about zero."""
-        weights = self._decay(self.half_lives[HALF_LIVES.index(SCALE_HALF_LIFE)])  # [L - 1]
-        square, known = gaps.returns.square() @ weights, gaps.known.float() @ weights
-        return (square / known.clamp_min(TINY)).sqrt().clamp_min(TINY)
 
     def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
         """Moments of scaled returns at every half-life, recent returns and maxima [B, FEATURES]."""
-        scaled = (gaps.returns / scale[:, None]).clamp(-RETURN_LIMIT, RETURN_LIMIT)  # [B, L - 1]
+        scaled = scaled_returns(gaps, scale)  # [B, L - 1]
         size = scaled.abs()
         square = scaled * scaled
         signals = (
@@ -164,51 +122,21 @@ class PriorModel(ForecastModel):
             dim=1,
         )
 
-    def knots(self, features: Tensor) -> Tensor:
-        """Control points [B, KNOTS, Q] of the curves over horizons from features [B, FEATURES].
-
-        A log-return quantile over h bars is scale * sqrt(h) * (curve at h). Gaps between
-        neighbouring quantiles are softplus, hence positive; untrained they are a normal's.
-        """
+    def raw(self, features: Tensor) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS] from features [B, FEATURES]."""
         features = (features - self.feature_mean.float()) / self.feature_deviation.float()
         features = features.clamp(-INPUT_LIMIT, INPUT_LIMIT).to(self.first.bias.dtype)
         hidden = functional.silu(self.first(features))
         hidden = hidden + functional.silu(self.second(hidden))
         hidden = hidden + functional.silu(self.third(hidden))
-        raw = (self.head(hidden) + self.skip(features)).float().unflatten(1, (KNOTS, OUTPUTS))
-        growth, median, free = raw[..., :1], raw[..., 1:2], raw[..., 2:]
-        gaps = functional.softplus(free + self.normal_gaps.float())  # [B, KNOTS, Q - 1]
-        above = functional.pad(gaps.cumsum(-1), (1, 0))
-        middle = LEVELS.index(MEDIAN)
-        knots: Tensor = growth.exp() * (above - above[..., middle : middle + 1] + median)
-        return knots
+        raw: Tensor = self.head(hidden) + self.skip(features)
+        return raw
 
-    def _decay(self, half_lives: Tensor) -> Tensor:
-        """Weights [..., L - 1] of returns, the latest last: 2 to the minus age over half-life."""
-        age = self.positions.flip(0)[1:].float()
-        return torch.exp2(-age / half_lives.float())
-
-
-def horizon_curve() -> Tensor:
-    """Weights [HORIZON, KNOTS] of the knots at every horizon: a quadratic B-spline in sqrt(h).
-
-    Weights are positive and sum to 1 (de Boor 1978, chapter IX), so a curve is smooth and lies
-    between its knots, and quantiles that are in order at the knots are in order everywhere.
-    """
-    degree = 2
-    span = HORIZON**0.5 - 1.0
-    inner = torch.linspace(1.0, 1.0 + span, KNOTS - degree + 1, dtype=torch.float64)
-    places = torch.cat([inner[:1].repeat(degree), inner, inner[-1:].repeat(degree)])
-    root = torch.arange(1, HORIZON + 1, dtype=torch.float64).sqrt()[:, None]
-    root = root.clamp(max=float(places[-1]) - 1e-9)
-    weights = ((places[:-1] <= root) & (root < places[1:])).double()
-    for order in range(1, degree + 1):
-        rise = places[order:-1] - places[: -order - 1]
-        fall = places[order + 1 :] - places[1:-order]
-        up = (root - places[: -order - 1]) / rise.clamp_min(TINY) * weights[:, :-1]
-        down = (places[order + 1 :] - root) / fall.clamp_min(TINY) * weights[:, 1:]
-        weights = up * (rise > 0) + down * (fall > 0)
-    return weights.float()
+    @torch.no_grad()
+    def standardise(self, sample: Tensor) -> None:
+        """Take the mean and deviation that features are standardised with from these [R, F]."""
+        self.feature_mean.copy_(sample.mean(0))
+        self.feature_deviation.copy_(sample.std(0).clamp_min(LEAST_DEVIATION))
 
 
 def load_prior(path: str | Path | None = None) -> PriorModel:
@@ -232,10 +160,3 @@ def load_prior(path: str | Path | None = None) -> PriorModel:
 def _after(values: Tensor, bars: int) -> Tensor:
     """Values [B, T] of `bars` bars before, 0 at the beginning."""
     return functional.pad(values[:, :-bars], (bars, 0))
-
-
-def _normal_gaps() -> Tensor:
-    """Inverse softplus [Q - 1] of the distances between a normal's quantiles at LEVELS."""
-    levels = torch.tensor(LEVELS, dtype=torch.float64)
-    quantiles: Tensor = torch.special.ndtri(levels)
-    return quantiles.diff().expm1().log().float()

@@ -18,8 +18,10 @@ from safetensors.torch import save
 from torch import Generator, Tensor
 
 from fastsim.config import configuration, require_between, write_whole
-from fastsim.forecast.models.prior import CARD, CONTEXT, HORIZON, LEVELS, PriorModel
+from fastsim.forecast.models.prior import CARD, PriorModel
+from fastsim.forecast.networks.return_network import CONTEXT, HORIZON, LEVELS
 from fastsim.forecast.training.prior_paths import draw_paths
+from fastsim.forecast.training.steps import move_average, pinball, warm_cosine
 
 
 @configuration(slots=False)
@@ -70,28 +72,19 @@ def train(config: PriorTraining) -> PriorModel:
     began, losses = time.perf_counter(), 0.0
     for step in range(config.steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config)
+            group["lr"] = config.learning_rate * warm_cosine(step, config.steps, config.warmup)
         loss = batch_loss(model, config, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_limit)
         optimiser.step()
-        decay = min(config.average, (1.0 + step) / (10.0 + step))
-        with torch.no_grad():
-            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(new, 1.0 - decay)
+        move_average(average, model, config.average, step)
         losses += float(loss.detach())
         if (step + 1) % 100 == 0:
             seconds = time.perf_counter() - began
             print(f"step {step + 1}: loss {losses / 100:.5f}, {seconds:.0f} s", flush=True)
             losses = 0.0
     return average.eval()
-
-
-def schedule(step: int, config: PriorTraining) -> float:
-    """Factor of the learning rate: linear warm-up times a half cosine over all steps."""
-    warm = min(1.0, (step + 1) / (config.warmup + 1))
-    return warm * 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
 
 
 def batch_loss(model: PriorModel, config: PriorTraining, generator: Generator) -> Tensor:
@@ -103,9 +96,7 @@ def batch_loss(model: PriorModel, config: PriorTraining, generator: Generator) -
         target = future.cumsum(-1)[..., bars - 1] * (bars.float().rsqrt())  # [B, futures, h]
         target = target / scale[:, None, None]
     quantiles: Tensor = model.curve[bars - 1] @ model.knots(features)  # [B, h, Q]
-    error = target[..., None] - quantiles[:, None]  # [B, futures, h, Q]
-    levels = torch.tensor(LEVELS)
-    return torch.maximum(levels * error, (levels - 1.0) * error).mean()
+    return pinball(quantiles[:, None], target, torch.tensor(LEVELS)).mean()
 
 
 def draw_closes(config: PriorTraining, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -139,9 +130,7 @@ def set_feature_moments(model: PriorModel, config: PriorTraining, generator: Gen
         for _ in range(4):
             yield model.read(draw_closes(config, generator)[0]).features.double()
 
-    sample = torch.cat(list(features()))
-    model.feature_mean.copy_(sample.mean(0))
-    model.feature_deviation.copy_(sample.std(0).clamp_min(1e-3))
+    model.standardise(torch.cat(list(features())))
 
 
 def save_prior(model: PriorModel, path: Path) -> None:

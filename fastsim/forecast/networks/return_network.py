@@ -1,0 +1,147 @@
+"""What networks on closes share: returns in units of their own volatility, and curves of quantiles.
+
+Returns are divided by their trailing volatility on the way in; on the way out a few control points
+make quantiles of the cumulative log return at every horizon, in the same unit. A network in between
+sees neither the price nor the unit: multiplying closes by a constant multiplies its quantiles, and
+multiplying log returns by a constant multiplies the quantiles of the log return.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastsim.forecast.interface import MEDIAN, ForecastModel
+from fastsim.forecast.returns import GapReturns, returns_with_gaps
+
+LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+CONTEXT = 512
+HORIZON = 64
+SCALE_HALF_LIFE = 32
+"""Half-life, in bars, of the trailing volatility that returns are divided by."""
+KNOTS = 8
+"""Control points of the curve over horizons."""
+OUTPUTS = len(LEVELS) + 1
+RETURN_LIMIT = 15.0
+TINY = 1e-12
+
+
+class Reading(NamedTuple):
+    """What a network reads from closes."""
+
+    features: Tensor  # [B, ...]  whatever the network makes of scaled returns
+    scale: Tensor  # [B]  trailing volatility of a bar, the unit of the network's returns
+    last: Tensor  # [B]  latest known close
+
+
+class ReturnNetwork(ForecastModel):
+    """From closes to quantiles by way of scaled returns; `features` and `raw` are a network's own.
+
+    Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
+    last bar and the price starts from the last one known, so that a gap at the very end is not
+    allowed for in the spread. Parameters and constants may be half; arithmetic outside the layers
+    is float32.
+    """
+
+    positions: Tensor  # [CONTEXT]  int64
+    scale_half_life: Tensor  # []  int64
+    curve: Tensor  # [HORIZON, KNOTS]
+    normal_gaps: Tensor  # [Q - 1]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Integers, which a half-precision copy of the model leaves as they are.
+        self.register_buffer("positions", torch.arange(CONTEXT), persistent=False)
+        self.register_buffer("scale_half_life", torch.tensor(SCALE_HALF_LIFE), persistent=False)
+        self.register_buffer("curve", horizon_curve(), persistent=False)
+        self.register_buffer("normal_gaps", _normal_gaps(), persistent=False)
+
+    @abstractmethod
+    def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
+        """What the network looks at [B, ...], from returns [B, CONTEXT - 1] and their scale [B]."""
+
+    @abstractmethod
+    def raw(self, features: Tensor) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS] that the knots are made of."""
+
+    def standardise(self, sample: Tensor) -> None:
+        """Take from a sample of features [R, ...] what it needs before it learns: nothing."""
+
+    def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
+        """Quantiles of the close [B, horizon, Q] from closes [B, L]; NaN if none is known."""
+        (closes,) = inputs
+        features, scale, last = self.read(closes)
+        spread = self.curve[:horizon].float() @ self.knots(features)  # [B, horizon, Q]
+        root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
+        return last[:, None, None] * (scale[:, None, None] * root * spread).exp()
+
+    def read(self, closes: Tensor) -> Reading:
+        """Features, scale and last close of `closes` [B, L]."""
+        # A negative pad crops: shorter contexts are padded on the left, longer ones cut.
+        closes = functional.pad(closes.float(), (CONTEXT - closes.shape[1], 0), value=torch.nan)
+        gaps = returns_with_gaps(closes, self.positions)
+        scale = trailing_scale(gaps, self._decay(self.scale_half_life))
+        return Reading(self.features(gaps, scale), scale, gaps.last)
+
+    def knots(self, features: Tensor) -> Tensor:
+        """Control points [B, KNOTS, Q] of the curves over horizons.
+
+        A log-return quantile over h bars is scale * sqrt(h) * (curve at h). Gaps between
+        neighbouring quantiles are softplus, hence positive; those of raw zeros are a normal's.
+        """
+        raw = torch.unflatten(self.raw(features).float(), 1, (KNOTS, OUTPUTS))
+        growth, median, free = raw[..., :1], raw[..., 1:2], raw[..., 2:]
+        gaps = functional.softplus(free + self.normal_gaps.float())  # [B, KNOTS, Q - 1]
+        above = functional.pad(gaps.cumsum(-1), (1, 0))
+        middle = LEVELS.index(MEDIAN)
+        knots: Tensor = growth.exp() * (above - above[..., middle : middle + 1] + median)
+        return knots
+
+    def _decay(self, half_lives: Tensor) -> Tensor:
+        """Weights [..., L - 1] of returns, the latest last: 2 to the minus age over half-life."""
+        age = self.positions.flip(0)[1:].float()
+        return torch.exp2(-age / half_lives.float())
+
+
+def trailing_scale(gaps: GapReturns, weights: Tensor) -> Tensor:
+    """Trailing volatility of a bar [B]: root of the mean square about zero, by weights [L - 1]."""
+    square, known = gaps.returns.square() @ weights, gaps.known.float() @ weights
+    return (square / known.clamp_min(TINY)).sqrt().clamp_min(TINY)
+
+
+def scaled_returns(gaps: GapReturns, scale: Tensor) -> Tensor:
+    """Returns [B, L - 1] in units of `scale` [B], within RETURN_LIMIT of them."""
+    return (gaps.returns / scale[:, None]).clamp(-RETURN_LIMIT, RETURN_LIMIT)
+
+
+def horizon_curve() -> Tensor:
+    """Weights [HORIZON, KNOTS] of the knots at every horizon: a quadratic B-spline in sqrt(h).
+
+    Weights are positive and sum to 1 (de Boor 1978, chapter IX), so a curve is smooth and lies
+    between its knots, and quantiles that are in order at the knots are in order everywhere.
+    """
+    degree = 2
+    span = HORIZON**0.5 - 1.0
+    inner = torch.linspace(1.0, 1.0 + span, KNOTS - degree + 1, dtype=torch.float64)
+    places = torch.cat([inner[:1].repeat(degree), inner, inner[-1:].repeat(degree)])
+    root = torch.arange(1, HORIZON + 1, dtype=torch.float64).sqrt()[:, None]
+    root = root.clamp(max=float(places[-1]) - 1e-9)
+    weights = ((places[:-1] <= root) & (root < places[1:])).double()
+    for order in range(1, degree + 1):
+        rise = places[order:-1] - places[: -order - 1]
+        fall = places[order + 1 :] - places[1:-order]
+        up = (root - places[: -order - 1]) / rise.clamp_min(TINY) * weights[:, :-1]
+        down = (places[order + 1 :] - root) / fall.clamp_min(TINY) * weights[:, 1:]
+        weights = up * (rise > 0) + down * (fall > 0)
+    return weights.float()
+
+
+def _normal_gaps() -> Tensor:
+    """Inverse softplus [Q - 1] of the distances between a normal's quantiles at LEVELS."""
+    levels = torch.tensor(LEVELS, dtype=torch.float64)
+    quantiles: Tensor = torch.special.ndtri(levels)
+    return quantiles.diff().expm1().log().float()

@@ -1,0 +1,52 @@
+"""The networks that a fit's folder can hold: how each is made anew, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from fastsim.errors import ConfigError, did_you_mean
+from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.models.prior import PriorModel
+
+
+class Architecture(NamedTuple):
+    """A class of networks."""
+
+    kind: type[ForecastModel]
+    make: Callable[[Mapping[str, Any]], ForecastModel]
+    """From its settings, with random weights of torch's own generator."""
+    settings: Callable[[Any], dict[str, Any]]
+    """Of one of its networks: plain values by name."""
+
+
+ARCHITECTURES = {
+    "fastsim-prior": Architecture(PriorModel, lambda settings: PriorModel(), lambda model: {}),
+}
+"""By the name that their forecaster has."""
+
+
+def architecture_of(model: ForecastModel) -> Architecture:
+    """The architecture of a network; ConfigError if there is none here."""
+    return ARCHITECTURES[name_of(model)]
+
+
+def name_of(model: ForecastModel) -> str:
+    """The name of a network's architecture; ConfigError if it has none."""
+    for name, known in ARCHITECTURES.items():
+        if type(model) is known.kind:
+            return name
+    raise ConfigError(
+        f"{model.card.name} cannot be made anew or kept in a folder: its class, "
+        f"{type(model).__qualname__}, is none of {', '.join(ARCHITECTURES)}"
+    )
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of this name; ConfigError if there is none."""
+    if name not in ARCHITECTURES:
+        raise ConfigError(
+            f"there is no network {name!r} to fit; there are {', '.join(ARCHITECTURES)}"
+            f"{did_you_mean(name, ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[name]

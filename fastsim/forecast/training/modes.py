@@ -1,0 +1,71 @@
+"""Which of a model's weights a fit moves, and what it begins with."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from fastsim.errors import ConfigError
+from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.models.fitted import FittedModel, LastClose
+from fastsim.forecast.training.architectures import architecture_of
+from fastsim.forecast.training.config import FitConfig, Mode
+
+
+def check_mode(model: ForecastModel, mode: Mode) -> None:
+    """Raise ConfigError, which names the model, unless it can be fitted in this mode."""
+    name, having = model.card.name, ", ".join(model.fit_modes)
+    if not having:
+        raise ConfigError(f"{name} cannot be fitted: it has nothing that learns from bars here")
+    if mode not in model.fit_modes:
+        raise ConfigError(f"FitConfig.mode of {name} must be one of {having}, got {mode!r}")
+
+
+def to_be_fitted(model: ForecastModel, mode: Mode, seed: int) -> ForecastModel:
+    """A copy of a model in float32, whose parameters that a mode moves ask for gradients.
+
+    From scratch it has weights of this seed, whatever the model's are.
+
+    Raises
+    ------
+    ConfigError
+        The model cannot be fitted in this mode.
+    """
+    check_mode(model, mode)
+    if mode == "scratch":
+        found = architecture_of(model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return found.make(found.settings(model)).requires_grad_(True)
+    copied = copy.deepcopy(model).float()
+    copied.requires_grad_(mode == "full")
+    if mode == "head":
+        for name in model.head_names:
+            copied.get_submodule(name).requires_grad_(True)
+    return copied
+
+
+def moved(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by name that a fit moves."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def parts_of(
+    model: ForecastModel,
+) -> tuple[ForecastModel, ForecastModel | LastClose | None]:
+    """The network to fit, and whose its median is: of one that was fitted before, what it was."""
+    return (model.spread, model.centre) if isinstance(model, FittedModel) else (model, model)
+
+
+def centre_of(
+    begun: ForecastModel, kept: ForecastModel | LastClose | None, config: FitConfig
+) -> ForecastModel | LastClose | None:
+    """Whose median the model is judged and kept about."""
+    if config.centre == "fitted":
+        return None
+    if config.centre == "last" or config.mode == "scratch" or isinstance(kept, LastClose):
+        return LastClose()
+    start = begun if kept is None else kept  # None: the network's own
+    return copy.deepcopy(start).float().requires_grad_(False).to(config.device)

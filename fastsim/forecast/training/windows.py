@@ -1,0 +1,157 @@
+"""Windows to learn from: pasts with what came after, from series, from simulations, or mixed.
+
+What is drawn depends on the generator that is handed in alone, so that a fit that goes on draws
+what one that never stopped would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import accumulate, islice, pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from fastsim.data.bars import BAR_FIELDS, CLOSE
+from fastsim.forecast.interface import Context
+from fastsim.forecast.training.series import Series
+from fastsim.forecast.training.split import Look
+from fastsim.forecast.training.train_prior import PriorTraining, draw_closes
+
+DAY_S = 86_400
+AHEAD = 2
+"""Batches that are made while others are learned from."""
+
+
+class Windows(NamedTuple):
+    """B pasts and what came after each; of a simulated past, in F ways."""
+
+    context: Context  # of B series; bars float32
+    future: Tensor  # [B, F, h]  log return over each horizon, NaN where unknown
+
+
+class Source(Protocol):
+    """Where windows come from."""
+
+    def draw(self, count: int, generator: Generator) -> Windows:
+        """Draw so many windows, by this generator alone."""
+        ...
+
+
+class SeriesSource:
+    """Windows of series that end at one of these rows, each as likely as the other."""
+
+    def __init__(self, series: Series, origins: NDArray[np.int64], look: Look) -> None:
+        self.series, self.origins, self.look = series, origins, look
+
+    def draw(self, count: int, generator: Generator) -> Windows:
+        """Windows at rows drawn with repetition."""
+        chosen = torch.randint(len(self.origins), (count,), generator=generator)
+        return windows_at(self.series, self.origins[chosen.numpy()], self.look)
+
+
+class SimulatedSource:
+    """Windows of simulated paths, none of which comes again: what fastsim-prior has learned from.
+
+    Some pasts are short and some have gaps, as `PriorTraining` says; each has several futures.
+    """
+
+    def __init__(self, look: Look, futures: int) -> None:
+        self.look, self.futures = look, futures
+
+    def draw(self, count: int, generator: Generator) -> Windows:
+        """Windows of new paths."""
+        config = PriorTraining(batch=count, futures=self.futures)
+        closes, future = draw_closes(config, generator)
+        missing = self.look.context - closes.shape[1]  # below zero, closes are cut
+        closes = functional.pad(closes, (missing, 0), value=torch.nan)
+        ahead = torch.tensor(self.look.horizons) - 1
+        bars = closes.new_full((*closes.shape, len(BAR_FIELDS)), torch.nan)
+        bars[..., CLOSE] = closes
+        stamps = DAY_S * torch.arange(closes.shape[1]).expand(len(closes), -1)
+        return Windows(Context(bars, stamps), future.cumsum(-1)[..., ahead])
+
+
+class Mix:
+    """Windows of several sources, each with its share."""
+
+    def __init__(self, parts: Sequence[tuple[Source, float]]) -> None:
+        self.parts = [(source, share) for source, share in parts if share > 0.0]
+
+    def draw(self, count: int, generator: Generator) -> Windows:
+        """Windows of each in turn; futures that one of them has fewer of are unknown."""
+        ends = [round(count * share) for share in accumulate(share for _, share in self.parts)]
+        sizes = [end - start for start, end in pairwise([0, *ends[:-1], count])]
+        drawn = [
+            source.draw(size, generator)
+            for (source, _), size in zip(self.parts, sizes, strict=True)
+            if size
+        ]
+        most = max(part.future.shape[1] for part in drawn)
+        futures = [
+            functional.pad(future, (0, 0, 0, most - future.shape[1]), value=torch.nan)
+            for _, future in drawn
+        ]
+        columns = zip(*(part.context for part in drawn), strict=True)
+        return Windows(Context(*map(torch.cat, columns)), torch.cat(futures))
+
+
+def windows_at(series: Series, origins: NDArray[np.int64], look: Look) -> Windows:
+    """The windows whose last known bars are at these rows [B], with one future each.
+
+    Before the first bar of a series a context is missing, and time goes on backwards at the
+    series' first step.
+    """
+    member = np.searchsorted(series.starts, origins, side="right") - 1
+    first = series.starts[member][:, None]  # [B, 1]
+    rows = origins[:, None] + np.arange(1 - look.context, 1)  # [B, L]
+    inside = np.maximum(rows, first)
+    values = torch.from_numpy(series.values[inside]).float()  # [B, L, 6]
+    bars = torch.where(torch.from_numpy(rows >= first)[..., None], values, torch.nan)
+    second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
+    step = np.maximum(series.stamps[second] - series.stamps[first], 1)
+    stamps = series.stamps[inside] + (rows - inside) * step
+    closes = series.values[:, CLOSE]
+    after = closes[origins[:, None] + np.array(look.horizons)]  # [B, h]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        future = np.log(after / closes[origins][:, None])
+    known = torch.from_numpy(future).float()
+    known = torch.where(known.isfinite(), known, torch.nan)
+    return Windows(Context(bars, torch.from_numpy(stamps)), known[:, None])
+
+
+def seeded(seed: int, purpose: str, number: int = 0) -> Generator:
+    """A generator of its own for each purpose and number of a seed."""
+    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@contextmanager
+def made_ahead(
+    draw: Callable[[int], Windows], numbers: Sequence[int]
+) -> Iterator[Iterator[Windows]]:
+    """What `draw` gives for each number, made in the background while the last is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
+        waiting: deque[Future[Windows]] = deque()
+
+        def each() -> Iterator[Windows]:
+            coming = iter(numbers)
+            waiting.extend(pool.submit(draw, number) for number in islice(coming, AHEAD))
+            while waiting:
+                made = waiting.popleft().result()
+                waiting.extend(pool.submit(draw, number) for number in islice(coming, 1))
+                yield made
+
+        try:
+            yield each()
+        finally:
+            for future in waiting:
+                future.cancel()
