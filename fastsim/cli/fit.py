@@ -11,12 +11,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from fastsim.cli.correct import correct
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.registry import load_network
+from fastsim.forecast.season.setting import AUTO, check_season
 from fastsim.forecast.training.architectures import ARCHITECTURES
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import fit
@@ -47,11 +49,20 @@ class FitCommand:
     as well; --others says how much."""
     data: DataConfig = field(default_factory=DataConfig)
     """Bars to learn from and be judged by; of source none where --simulated is 1."""
+    season: str = AUTO
+    """Where volatility is fitted, the time zone by whose clock hours are told; "auto" is UTC."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        check_season(self.season, "--season")
 
     def __call__(self, console: Console) -> None:
         """Fit, say what came of it, and keep it."""
         folder = self.out or Path("fits") / self._name()
+        if self.fit.mode == "volatility":
+            whole = load_bars(self.data)
+            correct(self.model, whole, self.fit, folder, self.season, self.data.source, console)
+            return
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastsim.extensions import Registry
+from fastsim.forecast.correction import folder as correction
 from fastsim.forecast.foundation import FOUNDATION
 from fastsim.forecast.models import prior
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
@@ -23,7 +24,10 @@ MODELS = (
 )
 """Networks with weights."""
 
-FITS = (ForecasterRecord(name="fit", load=load_fit),)
+FITS = (
+    ForecasterRecord(name="fit", load=load_fit),
+    ForecasterRecord(name=correction.NAME, load=correction.load_corrected, builds_on_another=True),
+)
 """What has its weights from a fit, in whose folder they are."""
 
 BASELINES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,8 +89,8 @@ def fit_correction(
     parts = []
     for rows, most in ((origins.train, TRAIN_WINDOWS), (origins.validation, VALIDATION_WINDOWS)):
         chosen = spread_origins(series, rows, most).origins
-        chunks = torch.from_numpy(chosen).split(CHUNK)
-        windows = [windows_at(series, chunk.numpy(), look) for chunk in chunks]
+        chunks = np.split(chosen, range(CHUNK, len(chosen), CHUNK))
+        windows = [windows_at(series, chunk, look) for chunk in chunks]
         told = [
             _problem(forecaster, season, each.context, each.future[:, 0], horizons)
             for each in windows

@@ -1,14 +1,15 @@
 """A correction's folder: its weights, the season, and the name of what it corrects.
 
-    correction.json       what it corrects, by name and key, and what came of the fit
-    weights.safetensors   its weights and the profile of the season
-    base/                 weights of what it corrects, where they came from a path
+correction.json       what it corrects, by name and key, and what came of the fit
+weights.safetensors   its weights and the profile of the season
+base/                 weights of what it corrects, where they came from a path
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import fastsim
 from fastsim.config import write_whole
 from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
 from fastsim.forecast.correction.corrected import INPUTS, Corrected, Correction
+from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.networks.return_network import KNOTS
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.profile import KINDS
@@ -82,8 +84,13 @@ def save_correction(
     write_whole(folder / ABOUT, json.dumps(about, indent=2).encode())
 
 
-def load_corrected(path: Path | None) -> Corrected:
+def load_corrected(path: Path | None, *, load: Callable[[str], Forecaster]) -> Corrected:
     """The corrected forecaster in a folder.
+
+    Parameters
+    ----------
+    load
+        What it corrects, by name.
 
     Raises
     ------
@@ -103,7 +110,7 @@ def load_corrected(path: Path | None) -> Corrected:
         raise ForecastError(f"{path / ABOUT}: no correction of format {FORMAT}")
     state = read_safetensors(NAME, path / WEIGHTS)
     try:
-        made = _made(about, state, path)
+        made = _made(about, state, path, load)
     except FastsimError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -117,16 +124,19 @@ def load_corrected(path: Path | None) -> Corrected:
     return made
 
 
-def _made(about: dict[str, Any], state: dict[str, torch.Tensor], path: Path) -> Corrected:
-    from fastsim.forecast.registry import load_forecaster  # which knows of this file by name
-
+def _made(
+    about: dict[str, Any],
+    state: dict[str, torch.Tensor],
+    path: Path,
+    load: Callable[[str], Forecaster],
+) -> Corrected:
     weights, before = state["weights"], state["before"]
     if weights.shape != (INPUTS, KNOTS) or before.shape != (KINDS,):
         raise ValueError(f"weights of shape {tuple(weights.shape)}, profile {tuple(before.shape)}")
     head, inside, rest = about["base"].rpartition(f"{BASE}/")
     base = f"{head}{path / BASE / rest}" if inside else about["base"]
     return Corrected(
-        load_forecaster(base),
+        load(base),
         Correction(weights.double()),
         Season(about["zone"], before.double()),
         name=about["name"],

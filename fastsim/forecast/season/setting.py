@@ -69,7 +69,7 @@ def season_of(setting: str) -> Season | None:
 
 def with_season(forecaster: Forecaster, season: Season | None) -> Forecaster:
     """A forecaster with the season around it, unless it has one of its own."""
-    if season is None or isinstance(forecaster, Seasonal):
+    if season is None or hasattr(forecaster, "season"):
         return forecaster
     return Seasonal(forecaster, season)
 

@@ -8,10 +8,10 @@ from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.dates import iso_date
 from fastsim.errors import ConfigError, DataError
 
-Mode = Literal["scratch", "full", "head"]
+Mode = Literal["scratch", "full", "head", "volatility"]
 Centre = Literal["kept", "fitted", "last"]
 HORIZONS = (1, 2, 3, 5, 8, 13, 21)
-RATES: dict[Mode, float] = {"scratch": 2e-3, "full": 3e-4, "head": 1e-3}
+RATES: dict[Mode, float] = {"scratch": 2e-3, "full": 3e-4, "head": 1e-3, "volatility": 1.0}
 """Peak of the learning rate where none is given."""
 
 
@@ -48,7 +48,9 @@ class FitConfig:
     """How a forecaster is fitted."""
 
     mode: Mode = "full"
-    """scratch begins with random weights; full moves all of a model's; head its last layer."""
+    """scratch begins with random weights; full moves all of a model's; head its last layer.
+    volatility corrects that of any forecaster by what ranges, hours and volume say, beside the
+    season: a few hundred weights."""
     centre: Centre = "kept"
     """Where the median is: as before the fit, fitted as well, or at the last close. Years that
     rose teach a drift that the next do not keep, so spread and shape alone are fitted unless you
