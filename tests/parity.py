@@ -186,15 +186,18 @@ def configs(draw, *, shares=True, levels=False):
 
 
 @st.composite
-def shared_configs(draw, *, shares=True):
-    """Any combination of the rules in markets where players meet, move prices, or both."""
+def shared_configs(draw, *, shares=True, levels=False):
+    """Any combination of the rules in markets where players meet, move prices, or both.
+
+    What closes positions within bars, of which there is some with `levels`, moves no price.
+    """
     players, moved = draw(st.sampled_from([(1, True), (3, True), (10, True), (3, False)]))
     impact = ImpactConfig(
         transient=draw(st.sampled_from([0.0, 1.0, 30.0])),
         permanent=draw(st.sampled_from([0.1, 5.0])),
         half_life=draw(st.sampled_from([0.5, 5.0])),
     )
-    config = draw(configs(shares=shares and not moved))
+    config = draw(configs(shares=shares and not moved, levels=levels and not moved))
     return replace(config, players=players, impact=impact if moved else ImpactConfig())
 
 

@@ -144,7 +144,7 @@ def _check_weights(settings: ForecastConfig, count: int, *, dated: bool) -> None
 def _check_ready(settings: ForecastConfig) -> None:
     """Raise ConfigError for settings that a forecaster which is there cannot take."""
     usual = ForecastConfig()
-    for name in ("weights", "precision"):
+    for name in ("weights", "precision", "season"):
         if getattr(settings, name) != getattr(usual, name):
             raise ConfigError(
                 f"forecast.{name} = {getattr(settings, name)!r} is of forecasters by name: an "

@@ -4,6 +4,7 @@
     policy/               the policy with its own spec, or else
     strategy.json         the settings of a strategy on signals, and what it trades
     forecaster/           weights of forecasters that neither the package nor a hub has
+    season.json           the fitted profile of the season around them
     tiers.json            leverage tiers of the perpetual futures that it trades
 
 Files are JSON and safetensors, or a forecaster's own; loading runs no code of the first two.
@@ -25,12 +26,13 @@ from fastsim.env.perpetual import margin_by
 from fastsim.errors import CheckpointError, ConfigError, one_line
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.naming import read_name
+from fastsim.forecast.season.setting import SUFFIX as PROFILE
 from fastsim.market.margin import Margin, market_tiers
 from fastsim.market.tape import TapeConfig
 
 FORMAT = 1
 SPEC, POLICY, FORECASTER = "agent.json", "policy", "forecaster"
-STRATEGY, TIERS = "strategy.json", "tiers.json"
+STRATEGY, TIERS, SEASON = "strategy.json", "tiers.json", "season.json"
 
 
 @configuration
@@ -95,6 +97,10 @@ def save_spec(folder: Path, spec: AgentSpec) -> None:
     if spec.tape.tiers is not None:
         _copy(Path(spec.tape.tiers), folder / TIERS, "the leverage tiers")
         spec = replace(spec, tape=replace(spec.tape, tiers=TIERS))
+    season = spec.forecast.season
+    if season.endswith(PROFILE):
+        _copy(Path(season), folder / SEASON, "the profile of the season")
+        spec = replace(spec, forecast=replace(spec.forecast, season=SEASON))
     mapping = {"format": FORMAT, **to_mapping(spec), "forecasters": list(names)}
     write_whole(folder / SPEC, json.dumps(mapping, indent=2).encode())
 
@@ -165,7 +171,9 @@ def _placed(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         head, found, rest = str(name).rpartition(prefix)
         inside = found and (not head or head.endswith(":"))
         placed.append(f"{head}{folder / FORECASTER / rest}" if inside else name)
-    tape = mapping.get("tape")
+    tape, forecast = mapping.get("tape"), mapping.get("forecast")
     if isinstance(tape, Mapping) and tape.get("tiers") == TIERS:
         mapping = {**mapping, "tape": {**tape, "tiers": str(folder / TIERS)}}
+    if isinstance(forecast, Mapping) and forecast.get("season") == SEASON:
+        mapping = {**mapping, "forecast": {**forecast, "season": str(folder / SEASON)}}
     return {**mapping, "forecasters": placed}

@@ -64,6 +64,7 @@ def load_parts(folder: Path) -> Parts:
             spec.forecaster_weights or None,
             precision=spec.forecast.precision,
             implementation=spec.forecast.implementation,
+            season=spec.forecast.season,
         )
     return Parts(spec, who, forecaster)
 

@@ -31,7 +31,8 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
     """
     bars = load_bars(config.data) if bars is None else bars
     signals, names = config.signals, parse_names(config.signals.forecaster)
-    forecaster = load_ensemble(names)
+    seen = ForecastConfig(season=signals.season).for_bars(bars.timestamps)
+    forecaster = load_ensemble(names, season=seen.season)
     card, length = forecaster.card, min(signals.context_length, forecaster.card.max_context)
     check_horizon(card, signals.horizon)
     if length < card.min_context:
@@ -48,7 +49,7 @@ def agent_of(config: StrategyConfig, bars: Bars | None = None) -> Agent:
         fields=fields_of(bars),
         bars_needed=max(needed, config.tape.features.bars_needed(bars.timestamps)),
         forecasters=names,
-        forecast=ForecastConfig(horizons=(signals.horizon,), context_length=length),
+        forecast=replace(seen, horizons=(signals.horizon,), context_length=length),
         forecaster_key=forecaster.key,
     )
     return Agent(spec, Signalling(signals, bars.symbols), forecaster)

@@ -18,6 +18,8 @@ from fastsim.forecast.artifacts.export import export
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision, Format
 from fastsim.forecast.interface import Context, check_horizon
 from fastsim.forecast.registry import load_network
+from fastsim.forecast.season.network import SeasonalModel
+from fastsim.forecast.season.setting import NONE, check_season, season_of
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import make_tape
 
@@ -47,9 +49,14 @@ class ExportCommand:
     """Bars to look back on; by default 512, or as many as the model reads."""
     device: str = "cpu"
     """Where the parity gate runs: "cuda" where the artefact will. It can be loaded anywhere."""
+    season: str = NONE
+    """Of volatility, as part of the artefact: a time zone or the .json file of a fitted profile."""
     source: str = "us20"
     """Whose bars are the real windows of the parity gate."""
     reading: HowToRead = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        check_season(self.season, "--season")
 
     def __call__(self, console: Console) -> None:
         """Export through the gate."""
@@ -60,8 +67,11 @@ class ExportCommand:
         device = resolve_device(self.device)
         require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
+        season = season_of(self.season)
+        if season is not None:
+            model = SeasonalModel(model, season)
         card = model.card
-        out = self.out or Path(f"{card.name}-{precision}{SUFFIX[self.format]}")
+        out = self.out or Path(f"{card.name.replace(', ', '-')}-{precision}{SUFFIX[self.format]}")
         horizon = min(64, card.max_horizon) if self.horizon is None else self.horizon
         length = min(512, card.max_context) if self.context is None else self.context
         check_horizon(card, horizon)

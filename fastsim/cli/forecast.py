@@ -27,6 +27,7 @@ from fastsim.cli.scores import (
 )
 from fastsim.cli.seen import all_seen, apart_table, doubts_of, first_scored, seen_from
 from fastsim.config import configuration, require_between
+from fastsim.data.bars import Bars
 from fastsim.data.dates import rows_between, show_day
 from fastsim.errors import ConfigError, DataError
 from fastsim.forecast.evaluate import Centred, Windows, common_windows, spaced_origins
@@ -44,6 +45,7 @@ from fastsim.forecast.registry import (
     parse_names,
     parse_weights,
 )
+from fastsim.forecast.season.setting import AUTO, check_season, resolved, season_of, with_season
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
 
@@ -66,12 +68,16 @@ class ShowCommand:
     """Bars to look back on."""
     implementation: Implementation = "fastsim"
     """Whose code runs it: "official" is the package of those who published it."""
+    season: str = AUTO
+    """Of volatility: a time zone, the .json file of a fitted profile, or "none"; "auto" is UTC
+    where bars are shorter than a day, and none else."""
     plot: Path | None = None
     """Write a fan chart to this HTML file."""
     reading: HowToRead = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         require_between(self, "context", 1)
+        check_season(self.season, "--season")
 
     def __call__(self, console: Console) -> None:
         """Forecast and show."""
@@ -79,7 +85,12 @@ class ShowCommand:
         names, weights = parse_names(self.forecaster), parse_weights(self.weights)
         tape = make_tape(self.reading.bars(self.source))
         column, bar = self._place(tape)
-        forecaster = load_ensemble(names, weights, implementation=self.implementation)
+        forecaster = load_ensemble(
+            names,
+            weights,
+            implementation=self.implementation,
+            season=resolved(self.season, tape.timestamps),
+        )
         check_horizon(forecaster.card, self.horizon)
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
@@ -116,6 +127,9 @@ class ScoreCommand:
     """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
     theta, which are fitted to every window, slowly. The first random walk is always scored, and
     alone if this is "none"."""
+    season: str = AUTO
+    """Of volatility: a time zone, the .json file of a fitted profile, or "none"; "auto" is UTC
+    where bars are shorter than a day, and none else. With one, all are scored with and without."""
     centred: bool = False
     """Score each forecaster once more with its median at the last close: its gain without drift."""
     source: str = "us20"
@@ -132,6 +146,9 @@ class ScoreCommand:
     """Write all figures, their intervals and the settings to this file, as one JSON object."""
     reading: HowToRead = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        check_season(self.season, "--season")
+
     def __call__(self, console: Console) -> None:
         """Score and show."""
         require_place("--json", self.json)
@@ -142,6 +159,7 @@ class ScoreCommand:
         models = [self._load(name) for name in names]
         forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
         forecasters += [model for model in models if model.card.name not in references]
+        forecasters += self._with_season(forecasters, bars)
         forecasters += [Centred(model) for model in models if self.centred]
         require_different(forecasters)
         windows = common_windows(bars, forecasters, self.horizons, origins, self.context)
@@ -171,6 +189,14 @@ class ScoreCommand:
                 raise ConfigError(f"forecaster {name} is named twice: name it once")
         return names
 
+    def _with_season(self, forecasters: list[Forecaster], bars: Bars) -> list[Forecaster]:
+        """The same once more with a season around them, where there is one."""
+        season = season_of(resolved(self.season, bars.timestamps))
+        if season is None:
+            return []
+        around = [with_season(one, season) for one in forecasters]
+        return [new for new, one in zip(around, forecasters, strict=True) if new is not one]
+
     def _load(self, name: str) -> Forecaster:
         return load_ensemble([name], implementation=self.implementation)
 
@@ -185,6 +211,7 @@ class ScoreCommand:
             "origins": len(origins),
             "step": self.step,
             "context": self.context,
+            "season": self.season,
             "horizons": list(self.horizons),
             "windows": windows.scored,
             "skipped": windows.skipped,

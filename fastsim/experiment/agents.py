@@ -30,7 +30,7 @@ def agent_spec(
         fields=fields_of(bars),
         bars_needed=needed,
         forecasters=parse_names(config.forecaster),
-        forecast=config.forecast,
+        forecast=config.forecast.for_bars(bars.timestamps),
         forecaster_weights=forecaster.weights if isinstance(forecaster, Ensemble) else (),
         forecaster_key="" if forecaster is None else forecaster.key,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastsim.forecast.frames import ACROSS, BARS, USUAL, Frame, Together, requir
 from fastsim.forecast.interface import Forecaster, Precision, check_horizons
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
+from fastsim.forecast.season.setting import AUTO, check_season, resolved
 from fastsim.forecast.tape import ForecastTape, build_forecast_tape, forecast_last
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
@@ -41,12 +43,20 @@ class ForecastConfig:
     implementation: Implementation = "fastsim"
     """Whose code runs the forecasters: "official" is the package of those who published them, where
     there is one and it is installed."""
+    season: str = AUTO
+    """Of volatility, around each forecaster: a time zone such as America/New_York, by whose clock
+    hours are told; the .json file of a fitted profile; or "none". "auto" is UTC where bars are
+    shorter than a day, and none else."""
     frames: tuple[str, ...] = ()
     """Higher bars, such as "1h" or "1d", that are forecast too, once each, with horizons and
     context in such bars: `1h.scaled_forecast_return_5` was said when the last hour had closed."""
     across: tuple[int, ...] = ()
     """Bars of the longest frame ahead at which the bars themselves and all frames are averaged, as
     an ensemble: `across.scaled_forecast_return_1`."""
+
+    def for_bars(self, timestamps: NDArray[np.datetime64]) -> ForecastConfig:
+        """The same with a season that is no longer "auto" but what that is of bars at [T]."""
+        return replace(self, season=resolved(self.season, timestamps))
 
     def __post_init__(self) -> None:
         require_choice(self, "precision")
@@ -55,6 +65,7 @@ class ForecastConfig:
             check_horizons(self.horizons)
         except ForecastError as error:
             raise ConfigError(f"ForecastConfig.{error}") from None
+        check_season(self.season, "ForecastConfig.season")
         check_frames(self, "frames")
         if self.across:
             _check_across(self.across, self.frames)
@@ -136,6 +147,7 @@ def make_forecaster(
         precision=settings.precision,
         device=tape.device,
         implementation=settings.implementation,
+        season=settings.for_bars(tape.timestamps).season,
     )
     return _fitted(forecaster, settings, tape, validation, progress) if fitted else forecaster
 

@@ -23,6 +23,7 @@ from fastsim.forecast.interface import (
 from fastsim.forecast.known import FORECASTERS, OWN
 from fastsim.forecast.naming import Named, read_name
 from fastsim.forecast.record import Implementation
+from fastsim.forecast.season.setting import NONE, season_of, with_season
 
 NO_FORECASTER = "none"
 FITTED = "fit"
@@ -94,10 +95,12 @@ def load_ensemble(
     precision: Precision = "float32",
     device: torch.device | str = "cpu",
     implementation: Implementation = "fastsim",
+    season: str = NONE,
 ) -> Forecaster:
     """Load one forecaster, or several as an ensemble; weights are checked before anything loads.
 
-    The official implementation is that of the members that have one.
+    The official implementation is that of the members that have one. The season, as
+    `fastsim.forecast.season.setting` resolves it, is around each member that has none of its own.
 
     Raises
     ------
@@ -107,17 +110,21 @@ def load_ensemble(
         As `load_forecaster`.
     """
     normalized(weights, len(names))
+    around = season_of(season)
     has_official = [_has_official(name) for name in names]
     if implementation == "official" and not any(has_official):
         raise _no_official(", ".join(names))
     members = [
-        load_forecaster(
-            name,
-            precision=precision,
-            device=device,
-            implementation="fastsim"
-            if implementation == "official" and not has
-            else implementation,
+        with_season(
+            load_forecaster(
+                name,
+                precision=precision,
+                device=device,
+                implementation="fastsim"
+                if implementation == "official" and not has
+                else implementation,
+            ),
+            around,
         )
         for name, has in zip(names, has_official, strict=True)
     ]

@@ -14,6 +14,7 @@ class GapReturns(NamedTuple):
     returns: Tensor  # [B, L - 1]  0 where unknown
     known: Tensor  # [B, L - 1]  bool: this close and an earlier one are known
     last: Tensor  # [B]  latest known close, NaN where there is none
+    spanned: Tensor  # [B, L - 1]  bars since the latest close known before
 
 
 def returns_with_gaps(closes: Tensor, positions: Tensor) -> GapReturns:
@@ -33,4 +34,4 @@ def returns_with_gaps(closes: Tensor, positions: Tensor) -> GapReturns:
     # The difference of nearby floats is exact, so small returns keep their digits.
     returns = torch.log1p((closes[:, 1:] - before) / before) * spanned.rsqrt()
     last = torch.where(latest[:, -1] >= 0, filled[:, -1], torch.nan)
-    return GapReturns(torch.where(there, returns, 0.0), there, last)
+    return GapReturns(torch.where(there, returns, 0.0), there, last, spanned)

@@ -8,6 +8,7 @@ from typing import Literal
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.errors import ConfigError
 from fastsim.forecast.registry import parse_names
+from fastsim.forecast.season.setting import AUTO, check_season
 from fastsim.signals.confidence import ThresholdConfig
 from fastsim.signals.levels import LevelConfig
 from fastsim.signals.regimes import RegimeConfig
@@ -22,6 +23,9 @@ class SignalConfig:
     """As `fastsim models` lists them; several, separated by commas, count equally."""
     context_length: int = 512
     """Bars that a forecast looks back on."""
+    season: str = AUTO
+    """Of volatility, around each forecaster: a time zone, the .json file of a fitted profile, or
+    "none"; "auto" is UTC where bars are shorter than a day, and none else."""
     horizon: int = 5
     """Bars ahead that direction, confidence and quantiles are of."""
     sides: Literal["long", "short", "both"] = "long"
@@ -35,6 +39,7 @@ class SignalConfig:
 
     def __post_init__(self) -> None:
         require_choice(self, "sides")
+        check_season(self.season, "SignalConfig.season")
         require_between(self, "context_length", 1, 1e6)
         require_between(self, "horizon", 1, 1e4)
         if self.hold is not None:

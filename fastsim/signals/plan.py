@@ -11,6 +11,7 @@ from torch import Tensor
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import load_ensemble, parse_names
+from fastsim.forecast.season.setting import resolved
 from fastsim.forecast.tape import (
     LEAST_SIGMA,
     build_forecast_tape,
@@ -108,7 +109,11 @@ def with_forecasts(
     """
     if set(column_names(config)) <= set(tape.feature_names):
         return tape
-    forecaster = load_ensemble(parse_names(config.forecaster), device=tape.device)
+    forecaster = load_ensemble(
+        parse_names(config.forecaster),
+        device=tape.device,
+        season=resolved(config.season, tape.timestamps),
+    )
     return with_forecasts_of(forecaster, tape, config, folder, progress=progress)
 
 

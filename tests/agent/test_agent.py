@@ -24,6 +24,10 @@ from fastsim.experiment.config import TrainConfig, read_run
 from fastsim.experiment.markets import load_markets
 from fastsim.experiment.replays import play
 from fastsim.experiment.train import train
+from fastsim.forecast.features import ForecastConfig
+from fastsim.forecast.registry import load_ensemble
+from fastsim.forecast.season.divide import Season
+from fastsim.forecast.season.setting import write_season
 from fastsim.market.tape import TapeConfig
 
 CASH = BrokerAccount(cash=1e6)
@@ -344,6 +348,26 @@ def test_weights_that_are_only_here_travel_with_it(tmp_path):
     assert replace(kept, forecasters=spec.forecasters) == spec
     with pytest.raises(CheckpointError, match="cannot be copied"):
         save_spec(tmp_path / "agent", spec)
+
+
+def test_the_profile_of_a_season_travels_with_it(tmp_path):
+    profile = tmp_path / "hours.json"
+    write_season(Season("America/New_York"), profile)
+    spec = AgentSpec(
+        tape=TapeConfig(fill="close"),
+        env=EnvConfig(),
+        calendar=TradingCalendar.of(random_bars().timestamps),
+        fields=(),
+        bars_needed=9,
+        forecasters=("random-walk-60",),
+        forecast=ForecastConfig(season=str(profile)),
+        forecaster_key=load_ensemble(["random-walk-60"], season=str(profile)).key,
+    )
+    save_spec(tmp_path / "agent", spec)
+    profile.unlink()
+    (tmp_path / "agent").rename(tmp_path / "moved")
+    kept = read_spec(tmp_path / "moved")
+    assert load_ensemble(kept.forecasters, season=kept.forecast.season).key == spec.forecaster_key
 
 
 def test_days_that_were_closed_can_be_named(runs):

@@ -148,6 +148,7 @@ def test_equal_orders_are_cheapest_under_the_square_root_law_and_cost_its_closed
     assert costs.min() == costs[0]
 
 
+@pytest.mark.long
 def test_ppo_sells_for_less_than_equal_orders_and_nearly_the_optimum(threads):
     threads(1)
     options = execution.Options(iterations=60)

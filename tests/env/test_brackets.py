@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -550,13 +549,11 @@ def test_who_is_ruined_is_so_with_the_same_books_in_fused_steps():
 
 
 @pytest.mark.long
-def test_kernels_say_where_levels_are_not_covered(caplog):
+@pytest.mark.parametrize("players", [1, 2])
+def test_kernels_say_where_levels_are_not_covered(players):
     tape = make_tape(random_bars(40, 3), TapeConfig(features=SHORT_FEATURES))
-    config = EnvConfig(orders=BOTH, episode=FROM_THE_START)
-    with caplog.at_level(logging.INFO):
-        assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
-        assert PortfolioEnv(tape, 4, replace(config, players=2)).stepper.name == "torch"
-    assert caplog.messages[1].endswith('"numba" does not cover players = 2 with stops or targets')
+    config = EnvConfig(orders=BOTH, episode=FROM_THE_START, players=players)
+    assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
     with pytest.raises(ConfigError, match=r'"triton" does not cover orders\.stop = 0\.05, orders'):
         PortfolioEnv(tape, 4, config, backend="triton")
 

@@ -59,7 +59,11 @@ def test_numba_draws_as_the_reference_in_float32(tape, config, seed):
 
 @pytest.mark.long
 @settings(max_examples=40)
-@given(tapes(torch.float64, volume=True), drawn_configs(shared_configs()), st.integers(0, 2**40))
+@given(
+    tapes(torch.float64, volume=True),
+    drawn_configs(shared_configs(levels=True)),
+    st.integers(0, 2**40),
+)
 def test_numba_draws_for_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
@@ -154,6 +158,7 @@ def test_some_rows_begin_anew_and_the_others_keep_what_they_drew():
     assert torch.equal(other.observation.view.slots, one.observation.view.slots)
 
 
+@pytest.mark.long
 def test_many_assets_are_in_the_order_of_the_reference():
     tape = market(torch.float32, 300)
     config = EnvConfig(

@@ -408,6 +408,7 @@ def live_objects():
     return sum(type(thing) is torch.Tensor for thing in things), len(things)
 
 
+@pytest.mark.long
 def test_two_thousand_steps_leave_nothing_behind():
     env = PortfolioEnv(small_tape(), 8, EnvConfig(episode=staggered(5)))
     action = actions(1, 8, 3)[0]

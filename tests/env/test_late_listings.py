@@ -16,7 +16,7 @@ from fastsim.market.costs import CostConfig
 from fastsim.market.features import FeatureConfig
 from fastsim.market.tape import TapeConfig, make_tape, scale_impact
 
-BACKENDS = ["torch", "numba", "triton"]
+BACKENDS = ["torch", "numba", pytest.param("triton", marks=pytest.mark.long)]
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 LISTED, LENGTH, WINDOW = 90, 120, 8
 VOLATILITY, VOLUME = 0.0083, 4e5

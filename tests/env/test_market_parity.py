@@ -54,7 +54,7 @@ def random_actions(steps, rows=ROWS, seed=0, dtype=torch.float32):
 
 @pytest.mark.long
 @settings(max_examples=40)
-@given(tapes(torch.float64, volume=True), shared_configs(), st.integers(0, 2**40))
+@given(tapes(torch.float64, volume=True), shared_configs(levels=True), st.integers(0, 2**40))
 def test_numba_steps_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed)
 
@@ -77,6 +77,7 @@ def test_players_are_ruined_amid_others_and_together(autoreset, transient):
     assert torch.stack(waiting).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("players", [1, PLAYERS])
 @pytest.mark.parametrize("moved", [True, False])
 def test_every_start_and_end_in_every_world(players, moved):

@@ -202,6 +202,7 @@ def test_whole_shares_sell_up_and_buy_down_and_close_to_the_last_fraction():
     assert outcome.trade[0].tolist() == pytest.approx([-300.0, 200.0, -255.0, 990.0])
 
 
+@pytest.mark.long
 def test_accounts_of_whole_shares_do_not_trade_when_they_repeat_their_weights():
     tape = make_tape(random_bars(60, 5), TapeConfig(fill="close", features=SHORT_FEATURES))
     config = EnvConfig(orders=WHOLE, costs=FREE, episode=FROM_THE_START, initial_cash=1e6)

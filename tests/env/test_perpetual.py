@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -416,21 +415,13 @@ def test_info_names_what_was_settled():
     assert told["funding"] == 0.0 and told["cost"] == 0.0
 
 
-def test_players_of_one_market_are_left_to_the_reference(caplog):
+@pytest.mark.parametrize("players", [1, 2])
+def test_kernels_say_where_futures_are_not_covered(players):
     bars = bars_of(STILL)
     tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES), funding=series(bars))
     perpetual = PerpetualConfig(leverage=10, maintenance_rate=0.004)
-    config = EnvConfig(perpetual=perpetual, episode=FROM_THE_START, **LEVERAGED)
-    with caplog.at_level(logging.INFO):
-        assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
-        env = PortfolioEnv(tape, 4, replace(config, players=2))
-    assert env.stepper.name == "torch"
-    assert caplog.messages[1].endswith('"numba" does not cover players = 2 with perpetual futures')
-    env.reset(0)
-    alone = PortfolioEnv(tape, 4, config)
-    alone.reset(0)
-    action = torch.tensor([[1.0], [-2.0], [3.0], [0.5]])
-    torch.testing.assert_close(env.step(action).outcome.wealth, alone.step(action).outcome.wealth)
+    config = EnvConfig(perpetual=perpetual, episode=FROM_THE_START, players=players, **LEVERAGED)
+    assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
     with pytest.raises(
         ConfigError, match=r'"triton" does not cover action = .leveraged., perpetual'
     ):

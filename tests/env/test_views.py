@@ -178,6 +178,7 @@ def test_moments_are_pooled_where_any_asset_may_stand_in_a_slot_and_only_there()
         assert len(trainer_of(randomize).policy.market_moments.mean) == count
 
 
+@pytest.mark.long
 def test_every_slot_in_its_place_is_the_tape_as_it_is():
     trainer = trainer_of(SUBSETS)
     seen = take(trainer.algorithm.rollout.seen(-1), torch.arange(4))

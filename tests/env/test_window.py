@@ -228,6 +228,7 @@ def test_policies_trained_here_look_at_the_bar_and_say_so():
             )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_policy_is_replayed_alike_under_rules_that_show_windows():
     flat = EnvConfig(action="logits")
     policy = new_policy(make_spec(TAPE, flat, PolicyConfig(hidden=8)), TAPE, seed=0)

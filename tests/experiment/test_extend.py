@@ -62,7 +62,10 @@ def steady(algorithm: str) -> dict[str, object]:
     return {"algorithm": algorithm, algorithm: made}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(each, marks=() if each == "ppo" else pytest.mark.long) for each in ALGORITHMS],
+)
 def test_where_nothing_falls_a_run_made_longer_is_the_longer_run(algorithm, tmp_path):
     short = train(settings(tmp_path, "short", 4, **steady(algorithm)), progress=SILENT)
     whole = train(settings(tmp_path, "whole", 8, **steady(algorithm)), progress=SILENT)
@@ -104,6 +107,7 @@ def test_a_run_cannot_have_done_less_than_it_has(steps, tmp_path):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_the_command_line_makes_a_run_longer(tmp_path, capsys):
     run = train(settings(tmp_path, "run", 2), progress=SILENT)
     main(["train", "--resume", str(run), "--total-steps", str(FRAMES * 3)])

@@ -231,7 +231,11 @@ def test_an_artefact_that_disagrees_is_not_written(tmp_path, model, precision):
 
 @pytest.mark.parametrize(
     ("format", "precision"),
-    [("torchscript", "float32"), ("torchscript", "int8"), ("onnx", "float32")],
+    [
+        ("torchscript", "float32"),
+        pytest.param("torchscript", "int8", marks=pytest.mark.long),
+        pytest.param("onnx", "float32", marks=pytest.mark.long),
+    ],
 )
 def test_loading_needs_neither_the_models_code_nor_the_hub(tmp_path, format, precision):
     path, rows = tmp_path / f"tiny{SUFFIX[format]}", random_context(2)
@@ -289,7 +293,13 @@ def test_an_inductor_package_forecasts_what_its_model_does(tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "bound"),
-    [(TinyModel(), 1e-3), (load_prior(), 1e-3), (tiny_toto2(), 1e-3), (tiny_tirex(), 1e-3)],
+    [
+        (TinyModel(), 1e-3),
+        *(
+            pytest.param(model, 1e-3, marks=pytest.mark.long)
+            for model in (load_prior(), tiny_toto2(), tiny_tirex())
+        ),
+    ],
     ids=lambda given: type(given).__name__,
 )
 def test_an_onnx_model_forecasts_what_its_model_does(tmp_path, model, bound):

@@ -243,6 +243,7 @@ def test_saved_weights_load_as_they_were(tmp_path, closes):
     assert torch.equal(quantiles(loaded, closes), quantiles(saved, closes))
 
 
+@pytest.mark.long
 def test_training_repeats_bit_for_bit_and_leaves_the_global_seed_alone(threads):
     threads(1)
     torch.manual_seed(5)

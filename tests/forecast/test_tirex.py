@@ -148,6 +148,7 @@ def test_missing_closes_are_read_as_the_official_package_reads_them(pair, length
     assert_close(ours(closes, horizon=horizon), expected, closes)
 
 
+@pytest.mark.long
 def test_full_size_is_the_official_one_and_loads_by_its_name(tmp_path):
     model = TiRexModel.random(TiRexConfig(), seed=0)
     save_checkpoint(model, tmp_path / "model.ckpt")

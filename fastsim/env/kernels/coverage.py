@@ -8,7 +8,7 @@ enters it. `python -m fastsim.env.kernels.coverage` writes the table of the docu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -66,8 +66,6 @@ class Coverage:
     """Leaves of the state, by dotted name."""
     outcome: frozenset[str]
     """Fields of `Outcome`."""
-    within_bars: Mapping[str, Values] = field(default_factory=dict)
-    """Values of settings, by dotted name, that it knows where positions are closed within bars."""
 
 
 FUSED = Coverage(
@@ -158,7 +156,6 @@ FUSED = Coverage(
         | {"cost", "borrow", "interest", "ruined", "trade", "holdings", "margin_call"}
         | {"exits", "settlement"}
     ),
-    within_bars={"players": only(1)},
 )
 TO_THE_CLOSE = replace(
     FUSED,
@@ -196,14 +193,7 @@ def uncovered(params: EnvParams, state: EnvState, coverage: Coverage) -> list[st
         for name, allowed in known.settings.items()
         if name in settings and settings[name] not in allowed
     ]
-    apart = known.within_bars if params.config.closes_within else {}
-    why = "stops or targets" if params.config.orders.brackets else "perpetual futures"
-    together = [
-        f"{name} = {settings[name]!r} with {why}"
-        for name, allowed in apart.items()
-        if settings[name] not in allowed
-    ]
-    return values + together + unknown
+    return values + unknown
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

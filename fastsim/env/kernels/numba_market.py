@@ -2,7 +2,9 @@
 
 One pass over each market: players decide, each alone; their orders meet and fill at one price; then
 each settles. What does not concern others is `numba_kernel`'s, whose docstring says what looks odd.
-Here n is a player, and m its market. Without impact rates are zero, and prices stay put.
+Here n is a player, and m its market. Without impact prices stay put: there is no pit in which
+orders would meet, and each player's step is that of `numba_kernel`, with all that closes positions
+within bars; only episodes are shared.
 
 A position is worth the same share of its price before a move of the exogenous price as after it,
 because impact is linear in shares. So one `mean_price` gives wealth at the close and at the fill,
@@ -22,6 +24,7 @@ from fastsim.env.kernels.numba_draws import meet_drawn, scale_rates, show_in_slo
 from fastsim.env.kernels.numba_jit import jit
 from fastsim.env.kernels.numba_kernel import (
     accrue,
+    advance,
     be_paid,
     charge,
     decide,
@@ -43,6 +46,7 @@ from fastsim.env.kernels.numba_orders import (
     cut,
     drop_orders,
     find_bounds,
+    forget_closed,
     is_called,
     keep_no_call,
     lent,
@@ -55,7 +59,10 @@ from fastsim.market.features import FEATURE_LIMIT
 
 
 class Pit(NamedTuple):
-    """Where the orders of one market meet: room that a thread uses again and again."""
+    """Where the orders of one market meet: room that a thread uses again and again.
+
+    There is none where orders move no price, and what asks for it is not compiled.
+    """
 
     orders: NDArray[Any]  # [P, A']
     net: NDArray[Any]  # [A']  sum of the players' orders
@@ -336,13 +343,51 @@ def settle_call(n, player, m, state, pit, figures):
 
 
 @jit
-def close_account(n, state):
+def close_account(n, state, rules, desk):
     """Take all from the ruined, as the reference does."""
     zero = state.money.dtype.type(0.0)
     for j in range(state.holdings.shape[1]):
         state.holdings[n, j] = zero
     state.money[n, c.MONEY.cash] = zero
     state.money[n, c.MONEY.carry] = zero
+    if desk is not None:
+        drop_orders(n, state)
+        forget_closed(n, state, rules)
+
+
+@jit
+def trade_apart(
+    m, bar, action, state, market, rules, figures, singles, views, draws, weights, limit, desk
+):
+    """Let every player of a market trade, to the next close, where orders move no price."""
+    first = m * rules.whole[c.WHOLE.players]
+    for n in range(first, first + rules.whole[c.WHOLE.players]):
+        hold = decide(n, action, state, rules, views, draws, weights, desk)
+        advance(n, bar, hold, state, market, rules, figures, singles, weights, limit, desk)
+
+
+@jit
+def trade_together(
+    m, bar, action, state, market, rules, figures, singles, views, draws, weights, limit, desk, pit
+):
+    """Let the players of a market trade at the price at which their orders meet."""
+    players = rules.whole[c.WHOLE.players]
+    first = m * players
+    drift(m, bar, state, market, rules, pit)
+    for player in range(players):
+        trade(
+            first + player, player, m, bar, action, state, market, rules, figures,
+            views, draws, weights, limit, desk, pit,
+        )  # fmt: skip
+    push(m, state, rules, pit)
+    for player in range(players):
+        n = first + player
+        settle(n, player, m, bar, state, market, rules, pit, figures, singles, desk)
+    for j in range(pit.net.shape[0]):
+        growth = growth_to_close(bar, j, rules, market, desk)
+        state.displaced[c.DISPLACED.rate, m, j] /= growth
+    if desk is not None and is_any_called(m, state, rules, figures):
+        call_margin(m, bar, state, market, rules, figures, singles, limit, pit, desk)
 
 
 @jit
@@ -350,42 +395,42 @@ def move(
     m, action, state, market, rules, results, singles, views, draws, weights, limit, desk, pit
 ):
     """Trade, be paid, and end the episode if it is over for all."""
-    zero, figures = weights.dtype.type(0.0), results.figures
-    players = rules.whole[c.WHOLE.players]
+    players, figures = rules.whole[c.WHOLE.players], results.figures
     first = m * players
-    bar, over = state.counters[first, c.COUNTER.bar], True
+    bar = state.counters[first, c.COUNTER.bar]
     met, row = market, bar
     if views is not None:
         meet_drawn(first, bar, market, rules, draws, desk)
         met, row = draws.met, 0
-    drift(m, row, state, met, rules, pit)
-    for player in range(players):
-        trade(
-            first + player, player, m, row, action, state, met, rules, figures,
+    if pit is None:
+        trade_apart(
+            m, row, action, state, met, rules, figures, singles, views, draws, weights, limit, desk
+        )
+    else:
+        trade_together(
+            m, row, action, state, met, rules, figures, singles,
             views, draws, weights, limit, desk, pit,
         )  # fmt: skip
-    push(m, state, rules, pit)
-    for player in range(players):
-        n = first + player
-        settle(n, player, m, row, state, met, rules, pit, figures, singles, desk)
-    for j in range(pit.net.shape[0]):
-        growth = growth_to_close(row, j, rules, met, desk)
-        state.displaced[c.DISPLACED.rate, m, j] /= growth
-    if desk is not None and is_any_called(m, state, rules, figures):
-        call_margin(m, row, state, met, rules, figures, singles, limit, pit, desk)
+    over = be_paid_all(m, row, state, met, rules, results, desk)
     for n in range(first, first + players):
+        end(n, bar, over, state)
+
+
+@jit
+def be_paid_all(m, bar, state, market, rules, results, desk):
+    """Pay the players of a market and close the accounts of the ruined; returns whether all are."""
+    zero, figures = state.money.dtype.type(0.0), results.figures
+    players, over = rules.whole[c.WHOLE.players], True
+    for n in range(m * players, (m + 1) * players):
         wealth = figures[n, c.FIGURE.wealth]
         ruined = not (figures[n, c.FIGURE.wealth_at_fill] > zero and wealth > zero)
         before = figures[n, c.FIGURE.wealth_before]
-        be_paid(n, row, before, wealth, ruined, state, met, rules, figures)
+        be_paid(n, bar, before, wealth, ruined, state, market, rules, figures)
         results.flags[n, c.FLAG.ruined] = ruined
         over = over and ruined
         if ruined and players > 1:
-            close_account(n, state)
-            if desk is not None:
-                drop_orders(n, state)
-    for n in range(first, first + players):
-        end(n, bar, over, state)
+            close_account(n, state, rules, desk)
+    return over
 
 
 @partial(jit, inline=False)  # seldom called
@@ -394,13 +439,18 @@ def begin(m, state, market, rules, draws, desk, pit):
     players = rules.whole[c.WHOLE.players]
     for n in range(m * players, (m + 1) * players):
         restart(n, state, market, rules, draws, desk)
-    zero, bar = state.money.dtype.type(0.0), state.counters[m * players, c.COUNTER.bar]
-    moved = market.moves.shape[1] > c.MOVE.start_rate
+    if pit is not None:
+        settle_down(m, state, market, rules, draws, pit)
+
+
+@jit
+def settle_down(m, state, market, rules, draws, pit):
+    """Let prices be where they are when an episode begins: undisturbed."""
+    zero = state.money.dtype.type(0.0)
+    bar = state.counters[m * rules.whole[c.WHOLE.players], c.COUNTER.bar]
     for j in range(pit.net.shape[0]):
         state.displaced[c.DISPLACED.transient, m, j] = zero
-        state.displaced[c.DISPLACED.rate, m, j] = (
-            market.moves[bar, c.MOVE.start_rate, j] if moved else zero
-        )
+        state.displaced[c.DISPLACED.rate, m, j] = market.moves[bar, c.MOVE.start_rate, j]
     if draws is not None:
         scale_rates(m, state, rules, draws)
 
@@ -408,12 +458,9 @@ def begin(m, state, market, rules, draws, desk, pit):
 @jit
 def look(m, begun, state, market, rules, results, views, draws, seen, bars, desk, pit):
     """Write what the players of a market see, at its beginning or after a step."""
-    real = state.money.dtype.type
-    bound, players = real(FEATURE_LIMIT), rules.whole[c.WHOLE.players]
-    assets, shown_at = rules.whole[c.WHOLE.assets], rules.whole[c.WHOLE.displacement_at]
-    for j in range(pit.net.shape[0]):
-        moved = real(100.0) * state.displaced[c.DISPLACED.transient, m, j]
-        pit.price[j] = max(-bound, min(moved, bound))
+    real, players = state.money.dtype.type, rules.whole[c.WHOLE.players]
+    if pit is not None:
+        find_displacement(m, state, pit)
     for n in range(m * players, (m + 1) * players):
         wealth = results.figures[n, c.FIGURE.wealth]
         if begun:
@@ -422,11 +469,29 @@ def look(m, begun, state, market, rules, results, views, draws, seen, bars, desk
             wealth = real(0.0)
         bars[n] = state.counters[n, c.COUNTER.bar]
         observe(n, wealth, state, market, rules, views, draws, seen, desk)
-        if views is None:
-            for j in range(assets if shown_at else 0):
-                seen[n, shown_at + j] = pit.price[j]
-        elif shown_at:
-            show_in_slots(n, shown_at, pit.price, draws, seen)
+        if pit is not None:
+            show_displacement(n, rules, views, draws, seen, pit)
+
+
+@jit
+def find_displacement(m, state, pit):
+    """Put into the pit what the columns of displacement are to show."""
+    real = state.money.dtype.type
+    bound = real(FEATURE_LIMIT)
+    for j in range(pit.net.shape[0]):
+        moved = real(100.0) * state.displaced[c.DISPLACED.transient, m, j]
+        pit.price[j] = max(-bound, min(moved, bound))
+
+
+@jit
+def show_displacement(n, rules, views, draws, seen, pit):
+    """Write the columns that are there where trades move prices."""
+    shown = rules.whole[c.WHOLE.displacement_at]
+    if views is not None:
+        show_in_slots(n, shown, pit.price, draws, seen)
+    else:
+        for j in range(rules.whole[c.WHOLE.assets]):
+            seen[n, shown + j] = pit.price[j]
 
 
 @jit

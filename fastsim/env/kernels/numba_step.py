@@ -216,7 +216,7 @@ def on_host(params: EnvParams, state: State, market: MarketBlocks) -> tuple[Any,
     blocks: Any = numpy_blocks(state)
     tables: Any = numpy_blocks(market)
     blocks = blocks._replace(slots=None)  # they are among what is drawn
-    if not by_market(params.config):
+    if not params.config.impact.moves_prices:
         blocks = blocks._replace(displaced=None)
     if not by_orders(params):
         blocks = blocks._replace(open_orders=None, since=None)
@@ -235,7 +235,10 @@ def _rooms(params: EnvParams, state: Any, slots: Any, market: Any) -> list[tuple
 
 
 def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:
-    """What a thread works in: what is drawn, weights, limits, a desk, and orders of a market."""
+    """What a thread works in: what is drawn, weights, limits, a desk, and orders of a market.
+
+    There is no desk without further rules, and no orders meet where they move no price.
+    """
     single = [name for name in ("weights", "limit", *numba_market.Pit._fields) if name != "orders"]
     rows = len(single) + len(c.DESK) + params.config.players  # an order for each player
     lanes = torch.empty(rows, columns, dtype=params.tape.dtype).numpy()
@@ -243,7 +246,10 @@ def room(params: EnvParams, columns: int, drawn: Any = None) -> tuple[Any, ...]:
     weights, limit, lanes = rooms.pop("weights"), rooms.pop("limit"), lanes[len(single) :]
     desk, orders = lanes[: len(c.DESK)], lanes[len(c.DESK) :]
     room = drawn, weights, limit, desk if by_orders(params) else None
-    return (*room, numba_market.Pit(**rooms, orders=orders)) if by_market(params.config) else room
+    if not by_market(params.config):
+        return room
+    meets = params.config.impact.moves_prices
+    return (*room, numba_market.Pit(**rooms, orders=orders) if meets else None)
 
 
 def _drawn_rooms(params: EnvParams, slots: Any, market: Any, sizes: tuple[int, int]) -> list[Any]:
