@@ -29,7 +29,7 @@ class SeasonalModel(ForecastModel):
         """Quantiles [B, horizon, Q] from bars [B, L, 6] and timestamps [B, L]."""
         bars, timestamps = inputs
         divided = self.season(bars, timestamps, horizon)
-        shown = (divided.bars, timestamps)
+        shown: tuple[Tensor, ...] = (divided.bars, timestamps)
         if self.model.card.inputs == "close":
             shown = (divided.bars[..., CLOSE],)
         told = self.model(*shown, horizon=horizon)
