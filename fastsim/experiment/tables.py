@@ -16,6 +16,7 @@ from fastsim.backtest.results import BARS, FANS, SIGNALS
 from fastsim.backtest.trades import Spans, fill_prices, trade_table
 from fastsim.data.bars import PRICES
 from fastsim.experiment.stage import Stage
+from fastsim.forecast.fan import FAN_LEVELS, MAX_AHEAD, fans_of
 from fastsim.forecast.interface import Context, Forecaster
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape
@@ -23,11 +24,8 @@ from fastsim.signals.plan import Plan, make_plan
 from fastsim.signals.regimes import REGIMES
 from fastsim.signals.rounds import WHY, Rounds, find_rounds
 
-FAN_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 MAX_FANS = 240
 """Forecasts that are drawn: of every symbol those of its last positions, and that of the end."""
-MAX_AHEAD = 64
-"""Bars that they reach."""
 
 
 class Taken(NamedTuple):
@@ -127,11 +125,7 @@ def _paths(
             Context(context.bars[asset : asset + 1], context.timestamps[asset : asset + 1])
         )
     context = Context(*(torch.cat(parts) for parts in zip(*windows, strict=True)))
-    close = context.close[:, -1].float()
-    told = forecaster.forecast(context, horizon)
-    ahead = torch.stack([told.at(level) for level in FAN_LEVELS], dim=-1).to(close)
-    now = close[:, None, None].expand(-1, 1, len(FAN_LEVELS))
-    paths = torch.cat([now, ahead], dim=1)
+    paths = fans_of(forecaster, context, horizon)
     known = paths.isfinite().flatten(1).all(-1)
     return paths[known], known.cpu().numpy()
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fastsim.backtest.candles import CandleTables, candle_view, candles_html
-from fastsim.backtest.results import BARS, SIGNALS
+from fastsim.backtest.results import BARS, FANS, SIGNALS
 from fastsim.backtest.trades import STAMP
 from fastsim.data.bars import PRICES
 from fastsim.data.compare import ALIKE
@@ -18,6 +18,7 @@ from fastsim.data.dates import iso_stamp
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.data.store import Store
 from fastsim.errors import FastsimError
+from fastsim.forecast.fan import FAN_LEVELS
 from fastsim.live.positions import position_table
 from fastsim.live.records import Decided
 from fastsim.live.status import Status
@@ -45,8 +46,11 @@ def candles_of(status: Status) -> Candles | None:
     bars, note = _from_feed(feed, decisions), f"Bars of {feed}."
     if bars is None:
         bars, note = _from_ledger(decisions), f"Closes of the ledger: {feed} was not asked again."
-    weights, signals = _weights(decisions), _signals(decisions)
-    return Candles(CandleTables(bars, position_table(status), weights, signals), note)
+    weights, signals, trades = _weights(decisions), _signals(decisions), position_table(status)
+    fans = _fans(decisions, trades)
+    if not fans.is_empty():
+        note += " Fans are what was forecast where positions were decided on, and at the end."
+    return Candles(CandleTables(bars, trades, weights, signals, fans), note)
 
 
 def candles_section(candles: Candles) -> str:
@@ -116,6 +120,21 @@ def _signals(decisions: Sequence[Decided]) -> pl.DataFrame | None:
     ]
     columns = {name: SIGNALS[name] for name in ("date", "symbol", "direction", "confidence")}
     return pl.DataFrame(rows, schema=columns) if rows else None
+
+
+def _fans(decisions: Sequence[Decided], trades: pl.DataFrame) -> pl.DataFrame:
+    """What was forecast at the last decision, and at those that positions were entered by."""
+    begun = trades["decided"].cast(pl.Datetime("ns")).to_physical().to_list()
+    entered = set(zip(begun, trades["symbol"].to_list(), strict=True))
+    rows = [
+        {"date": stamp, "symbol": symbol, "ahead": ahead, "level": level, "price": price}
+        for stamp, each in zip(_stamps(decisions), decisions, strict=True)
+        for symbol, fan in each.why.get("fan", {}).items()
+        if each is decisions[-1] or (stamp.item(), symbol) in entered
+        for ahead, prices in enumerate(fan)
+        for level, price in zip(FAN_LEVELS, prices, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=dict(FANS))
 
 
 def _stamps(decisions: Sequence[Decided]) -> NDArray[np.datetime64]:

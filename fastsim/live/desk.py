@@ -8,7 +8,6 @@ from math import isfinite
 from fastsim.agent.agent import Agent
 from fastsim.agent.decision import Decision
 from fastsim.agent.state import Asked, BrokerAccount
-from fastsim.config import to_mapping
 from fastsim.data.bars import Bars
 from fastsim.data.dates import iso_stamp, show
 from fastsim.errors import DataError
@@ -17,7 +16,8 @@ from fastsim.live.feed import Feed
 from fastsim.live.ledger import Ledger
 from fastsim.live.limits import LimitConfig, Situation, allowed
 from fastsim.live.orders import refused
-from fastsim.live.records import Decided, Refusal, Snapshot, client_id_of
+from fastsim.live.reasons import decided
+from fastsim.live.records import Refusal, Snapshot, client_id_of
 from fastsim.live.simulated import SimulatedBroker
 
 TOO_LATE = "never sent: it was stopped before, and now it is too late"
@@ -30,7 +30,7 @@ class Desk:
         self, ledger: Ledger, feed: Feed, broker: Broker, agent: Agent, limits: LimitConfig
     ) -> None:
         self._ledger, self._feed, self._broker = ledger, feed, broker
-        self._symbols, self._calendar = agent.symbols, agent.spec.calendar
+        self._agent, self._symbols, self._calendar = agent, agent.symbols, agent.spec.calendar
         self._limits = limits
         self._sizes_itself = isinstance(broker, SimulatedBroker)
 
@@ -50,7 +50,7 @@ class Desk:
         snapshot = Snapshot(bar, equity, account.cash, account.shares, account.open_orders)
         wanted = [] if decision.holds else self._wanted(bar, account, decision, closes)
         orders, refusals = self._allowed(wanted, snapshot, closes)
-        kept = Decided(bar, to_mapping(decision.state), decision.weights, closes, _why(decision))
+        kept = decided(self._agent, bars, decision, closes)
         self._ledger.record(kept, snapshot, orders, refusals)
         return orders, _line(snapshot, orders, refusals)
 
@@ -103,18 +103,6 @@ class Desk:
             * 1e-9,
         )
         return allowed(orders, self._limits, situation)
-
-
-def _why(decision: Decision) -> dict[str, object]:
-    why = decision.why
-    return {
-        "observation": dict(why.observation),
-        "forecast": dict(why.forecast),
-        "bounds": list(why.bounds),
-        "signals": {symbol: signal._asdict() for symbol, signal in why.signals.items()},
-        "brackets": {symbol: bracket._asdict() for symbol, bracket in decision.brackets.items()},
-        "holds": decision.holds,
-    }
 
 
 def _line(account: Snapshot, orders: Sequence[Order], refusals: Sequence[Refusal]) -> str:

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
+import torch
 from papered import (
     assert_orders_are_replayed,
     assert_wealth_is_replayed,
@@ -18,9 +20,11 @@ from fastsim.agent.make import make_agent
 from fastsim.data.sample import sample_bars
 from fastsim.data.source import DataConfig
 from fastsim.env.config import EnvConfig
+from fastsim.forecast.interface import Context
 from fastsim.live.candles import candles_of
 from fastsim.live.ledger import Ledger
 from fastsim.live.status import read_status
+from fastsim.live.status_page import write_page
 from fastsim.market.tape import TapeConfig
 from fastsim.progress import SILENT
 from fastsim.signals.config import SignalConfig
@@ -75,3 +79,26 @@ def test_a_strategy_on_paper_is_its_replay_order_for_order(signals, fill, tmp_pa
     assert len(tables.signals) == len(agent.symbols) * (BARS + 1)
     known = tables.trades.drop_nulls(["stop", "confidence", "distance"])
     assert len(known) == len(tables.trades) > 3
+    assert_fans_are_what_is_forecast(tables, agent, bars)
+    write_page(read_status(state), tmp_path / "page.html")
+    assert "forecast, 10% to 90%" in (tmp_path / "page.html").read_text()
+
+
+def assert_fans_are_what_is_forecast(tables, agent, bars):
+    """At the last decision, and where positions were decided on; prices as traded."""
+    entered = set(tables.trades.select("decided", "symbol").rows())
+    last = {(tables.bars["date"].max(), symbol) for symbol in agent.symbols}
+    assert set(tables.fans.select("date", "symbol").unique().rows()) == entered | last
+    window = bars.take(slice(-agent.spec.forecast.context_length, None))
+    seconds = window.timestamps.astype("datetime64[s]").astype(int)
+    context = Context(
+        torch.from_numpy(window.table()).float().transpose(0, 1),
+        torch.from_numpy(seconds).expand(len(bars.symbols), -1),
+    )
+    told = agent.forecaster.forecast(context, LONG.horizon)
+    for row, symbol in enumerate(bars.symbols):
+        fan = tables.fans.filter(pl.col("symbol") == symbol, pl.col("date") == max(last)[0])
+        traded = bars.close[-1, row] / bars.adjusted("close")[-1, row]
+        median = fan.filter(pl.col("level") == 0.5).sort("ahead")["price"].to_list()
+        wanted = [bars.close[-1, row], *(traded * told.median[row].double()).tolist()]
+        assert median == pytest.approx(wanted, rel=1e-5)

@@ -11,6 +11,8 @@ from nautilus_trader.model.objects import Money
 
 from fastsim.agent.artifact import AgentSpec
 from fastsim.config import BPS
+from fastsim.env.actions import ACTIONS
+from fastsim.errors import ConfigError
 
 
 class FrictionConfig(NautilusConfig, frozen=True):  # type: ignore[misc, call-arg]
@@ -45,6 +47,20 @@ def split(charged: float, config: FrictionConfig, *, buys: bool) -> tuple[float,
     whole = fee * (1.0 + sign * half) + half
     spread = charged * half / whole if whole else 0.0
     return charged - spread, spread
+
+
+def require_played(spec: AgentSpec) -> None:
+    """Raise ConfigError for an agent whose positions are closed by what is not here."""
+    if spec.env.perpetual.trades:
+        raise ConfigError(
+            "the agent trades perpetual futures, and NautilusTrader is given neither their funding "
+            "nor their liquidation here: use --engine fastsim"
+        )
+    if ACTIONS.find(spec.env.action).brackets:
+        raise ConfigError(
+            "the agent asks for a stop and a target of each position, and none are placed in "
+            "NautilusTrader here: use --engine fastsim"
+        )
 
 
 def left_out(spec: AgentSpec) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from nautilus_trader.model.identifiers import Venue
 from nautilus_trader.model.objects import Currency, Money
 
 from fastsim.adapters.nautilus.config import AgentStrategyConfig
-from fastsim.adapters.nautilus.costs import Friction, FrictionConfig, left_out
+from fastsim.adapters.nautilus.costs import Friction, FrictionConfig, left_out, require_played
 from fastsim.adapters.nautilus.data import make_bars, make_opens, write_catalog
 from fastsim.adapters.nautilus.instruments import Fill, VenueRules, bar_types, make_instruments
 from fastsim.adapters.nautilus.span import Span, span_of
@@ -71,7 +71,8 @@ def backtest(
     Raises
     ------
     ConfigError
-        NautilusTrader has no such bars or instruments.
+        NautilusTrader has no such bars or instruments, or the agent's stops or futures are not
+        played there.
     DataError
         Bars cannot be used, by it or by the agent.
     """
@@ -192,6 +193,7 @@ def _judged(strategy: AgentStrategy, name: str, bars: Bars | None = None) -> His
 
 def settled(agent: Agent, rules: VenueRules | None = None) -> VenueRules:
     """Rules of a venue, with what they leave to the agent as it trades."""
+    require_played(agent.spec)
     rules = rules or VenueRules()
     whole = agent.spec.env.orders.whole_shares if rules.whole_shares is None else rules.whole_shares
     if rules.fill == "agent":

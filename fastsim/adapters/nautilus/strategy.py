@@ -20,6 +20,7 @@ from nautilus_trader.trading.strategy import Strategy
 from fastsim.adapters.nautilus.account import Holding, holding_at
 from fastsim.adapters.nautilus.books import Books
 from fastsim.adapters.nautilus.config import AgentStrategyConfig
+from fastsim.adapters.nautilus.costs import require_played
 from fastsim.adapters.nautilus.instruments import bar_types, instrument_ids
 from fastsim.adapters.nautilus.received import FIELDS, Received
 from fastsim.agent.agent import Agent
@@ -57,6 +58,7 @@ class AgentStrategy(Strategy):  # type: ignore[misc]
         super().__init__(config)
         self.agent = Agent.load(config.agent) if agent is None else agent
         spec, symbols = self.agent.spec, self.agent.symbols
+        require_played(spec)
         self._fill = spec.tape.fill if config.fill == "agent" else config.fill
         if self._fill not in ("next_open", "close"):
             raise ConfigError(

@@ -11,6 +11,8 @@ import torch
 from nautilus_runs import require_nautilus, run_of
 
 from fastsim.data.read import write_bars
+from fastsim.env.orders import OrderConfig
+from fastsim.env.perpetual import PerpetualConfig
 from fastsim.errors import ConfigError, DataError
 
 nautilus = require_nautilus()
@@ -57,6 +59,12 @@ def engine_of(run, bars, *, rules=None, order=None, keep=lambda each: True, **se
     return engine, strategy
 
 
+def play(engine):
+    """Run it as the adapter does, without what pandas says of NautilusTrader's own code."""
+    with runs.its_warnings():
+        engine.run()
+
+
 def data_days(bars):
     return import_module("fastsim.adapters.nautilus.span")._days_without(bars.timestamps)
 
@@ -73,7 +81,7 @@ def fills(engine):
 def test_orders_are_filled_at_the_next_open_of_every_asset(run):
     bars = part(run)
     engine, _ = engine_of(run, bars)
-    engine.run()
+    play(engine)
     opens = bars.adjusted("open")
     found = fills(engine)
     assert len(found) > STEPS
@@ -86,7 +94,7 @@ def test_orders_are_filled_at_the_next_open_of_every_asset(run):
 def test_orders_at_the_close_wait_for_the_last_asset(run, order):
     bars = part(run)
     engine, _ = engine_of(run, bars, rules=nautilus.VenueRules(fill="close"), order=order)
-    engine.run()
+    play(engine)
     closes, length = bars.adjusted("close"), np.timedelta64(1, "D")
     found = fills(engine)
     assert len(found) > STEPS
@@ -100,14 +108,14 @@ def test_the_order_of_assets_changes_nothing(run):
     worth = []
     for order in (range(8), [6, 3, 4, 1, 0, 7, 5, 2]):
         engine, strategy = engine_of(run, bars, order=list(order))
-        engine.run()
+        play(engine)
         worth.append(strategy.history().wealth)
     torch.testing.assert_close(worth[0], worth[1], rtol=1e-9, atol=0.0)
 
 
 def test_sales_are_sent_before_purchases(run):
     engine, _ = engine_of(run, part(run))
-    engine.run()
+    play(engine)
     sides = {}
 
     def number(order):
@@ -141,7 +149,7 @@ def test_it_decides_from_the_first_bar_that_it_can(run):
     assert history.timestamps[0] == bars.timestamps[run.agent.bars_needed - 1]
     assert len(history.timestamps) == STEPS + 4
     engine, strategy = engine_of(run, bars)
-    engine.run()
+    play(engine)
     torch.testing.assert_close(strategy.history().wealth, history.wealth)
 
 
@@ -159,7 +167,7 @@ def test_earlier_bars_can_be_in_a_file(run, tmp_path):
     later = bars.take(slice(needed - 1, None))
     engine, strategy = engine_of(run, later, history=str(tmp_path / "before.parquet"))
     strategy._closed_days = frozenset(np.array(data_days(bars), "datetime64[D]").tolist())
-    engine.run()
+    play(engine)
     wanted = nautilus.backtest(run.agent, bars)
     torch.testing.assert_close(strategy.history().wealth, wanted.wealth, rtol=1e-7, atol=0.0)
 
@@ -168,7 +176,7 @@ def test_what_it_remembers_is_kept_by_nautilus(run):
     bars = part(run)
     engine, strategy = engine_of(run, bars)
     assert strategy.on_save() == {}
-    engine.run()
+    play(engine)
     kept = strategy.on_save()
     _, another = engine_of(run, bars)
     another.on_load(kept)
@@ -184,15 +192,15 @@ def test_what_it_remembers_is_kept_by_nautilus(run):
 def test_it_goes_on_from_what_it_remembered(run):
     bars, cut = part(run), run.agent.bars_needed + 9
     engine, strategy = engine_of(run, bars.take(slice(0, cut)))
-    engine.run()
+    play(engine)
     engine, another = engine_of(run, bars, start=str(bars.timestamps[cut]))
     another.on_load(strategy.on_save())
-    engine.run()
+    play(engine)
     assert another.remembered.decisions == len(bars) - run.agent.bars_needed + 1
     engine, again = engine_of(run, bars, start=str(bars.timestamps[cut - 1]))
     again.on_load(strategy.on_save())
     with pytest.raises(DataError, match="it has decided by the bar of"):
-        engine.run()
+        play(engine)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +261,7 @@ def test_a_bar_that_never_comes_stops_it(run):
 
     engine, strategy = engine_of(run, bars, keep=keep)
     with pytest.raises(DataError, match=f"no bar of GOOG on {str(bars.timestamps[-5])[:10]}"):
-        engine.run()
+        play(engine)
     assert strategy.remembered.decisions == STEPS + 1 - 5
 
 
@@ -266,7 +274,7 @@ def test_an_open_that_never_comes_is_told(run):
         return not (is_it and each.instrument_id.symbol.value == "GOOG")
 
     engine, strategy = engine_of(run, bars, keep=keep)
-    engine.run()
+    play(engine)
     day = str(bars.timestamps[-5])[:10]
     assert strategy.refused == [
         f"nothing was traded before the close of {day}: there was no trade in GOOG"
@@ -278,10 +286,10 @@ def test_what_it_cannot_find_is_named(run):
     bars = part(run)
     engine, _ = engine_of(run, bars, venue="ELSEWHERE")
     with pytest.raises(ConfigError, match=r"there is no instrument AAPL\.ELSEWHERE"):
-        engine.run()
+        play(engine)
     engine, _ = engine_of(run, bars, currency="EUR")
     with pytest.raises(ConfigError, match="there is no account in EUR at FASTSIM"):
-        engine.run()
+        play(engine)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +331,19 @@ def test_warnings_of_its_code_about_pandas_to_come_are_left_out(monkeypatch):
 def test_what_is_left_out_is_told(run, caplog):
     nautilus.backtest(run.agent, part(run))
     assert "leaves out what the agent had of costs.participation" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("env", "part"),
+    [
+        ({"action": "bracketed", "orders": OrderConfig(stop=0.05, target=0.1)}, "none are placed"),
+        ({"action": "leveraged", "perpetual": PerpetualConfig(leverage=5.0)}, "neither their fund"),
+    ],
+)
+def test_agents_whose_positions_it_would_not_close_are_refused(run, env, part):
+    spec = replace(run.agent.spec, env=replace(run.agent.rules, **env))
+    agent = type(run.agent)(spec, run.agent.who, run.agent.forecaster)
+    with pytest.raises(ConfigError, match=part):
+        nautilus.backtest(agent, run.bars)
+    with pytest.raises(ConfigError, match=part):
+        nautilus.AgentStrategy(nautilus.AgentStrategyConfig(agent=""), agent)
