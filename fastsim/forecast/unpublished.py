@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
 from fastsim.forecast.training.folder import load_fit
 
-FITS = (ForecasterRecord(name="fit", load=load_fit),)
+FITS = tuple(
+    ForecasterRecord(name=name, load=partial(load_fit, network=name))
+    for name in ("fit", "nhits", "lstm", "patch-transformer")
+)
 """What has its weights from a fit, in whose folder they are."""
 
 BASELINES = (
