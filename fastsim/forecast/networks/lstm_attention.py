@@ -15,6 +15,7 @@ from fastsim.forecast.networks.return_network import (
     KNOTS,
     OUTPUTS,
     ReturnNetwork,
+    begin_quietly,
     network_card,
     patches_of,
     return_channels,
@@ -56,8 +57,7 @@ class LstmModel(ReturnNetwork):
         self.joined = nn.Linear(2 * self.config.hidden, self.config.hidden)
         self.drop = nn.Dropout(self.config.dropout)
         self.head = nn.Linear(self.config.hidden, KNOTS * OUTPUTS)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        begin_quietly(self.head)
         self.card = network_card("lstm", self)
 
     def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:

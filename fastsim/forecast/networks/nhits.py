@@ -25,6 +25,7 @@ from fastsim.forecast.networks.return_network import (
     OUTPUTS,
     SIZE_FLOOR,
     ReturnNetwork,
+    begin_quietly,
     network_card,
     scaled_returns,
 )
@@ -82,8 +83,7 @@ class NhitsBlock(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.backcast = nn.Linear(config.hidden, channels * length)
         self.forecast = nn.Linear(config.hidden, horizon[1] * config.points[stack])
-        nn.init.normal_(self.forecast.weight, std=0.01)
-        nn.init.zeros_(self.forecast.bias)
+        begin_quietly(self.forecast)
 
     def forward(self, past: Tensor) -> Told:
         """Of a past [B, C, L]."""

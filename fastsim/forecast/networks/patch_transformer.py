@@ -19,6 +19,7 @@ from fastsim.forecast.networks.return_network import (
     KNOTS,
     OUTPUTS,
     ReturnNetwork,
+    begin_quietly,
     network_card,
     patches_of,
     return_channels,
@@ -90,8 +91,7 @@ class PatchTransformerModel(ReturnNetwork):
         self.layers = nn.ModuleList(EncoderLayer(self.config) for _ in range(self.config.layers))
         self.norm = nn.LayerNorm(2 * width)
         self.head = nn.Linear(2 * width, KNOTS * OUTPUTS)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        begin_quietly(self.head)
         self.card = network_card("patch-transformer", self)
 
     def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
