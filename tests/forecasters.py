@@ -67,6 +67,30 @@ class Counting:
         return Forecast(quantiles.expand(-1, horizon, -1), self.card.levels)
 
 
+def walks(series: int, length: int, seed: int = 0, step: float = 1.0) -> Tensor:
+    """Random walks from a price of 100."""
+    noise = torch.randn(series, length, generator=torch.Generator().manual_seed(seed))
+    return 100.0 + step * noise.cumsum(-1)
+
+
+def with_gaps(length: int, step: float = 1.0, end: int = 9) -> Tensor:
+    """Six series: whole, late, with a hole, without an end, sparse, and only its `end` known."""
+    series = walks(6, length, step=step)
+    series[1, : length // 3] = torch.nan
+    series[2, length // 4 : length // 2] = torch.nan
+    series[3, -5:] = torch.nan
+    series[4, ::3] = torch.nan
+    series[5, :-end] = torch.nan
+    return series
+
+
+def deviations(found: Tensor, wanted: Tensor, series: Tensor) -> Tensor:
+    """Differences in deviations of each series, beyond one rounding of the price."""
+    rows = [row[row.isfinite()].std(unbiased=False) for row in series]
+    rounding = torch.finfo(torch.float32).eps * wanted.abs()
+    return ((found - wanted).abs() - rounding).clamp_min(0.0) / torch.stack(rows)[:, None, None]
+
+
 def spread_out(module: nn.Module, seed: int = 7) -> nn.Module:
     """Move every bias, scale and norm off the zero or one that it starts at: all of them matter."""
     generator = torch.Generator().manual_seed(seed)

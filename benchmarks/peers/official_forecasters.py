@@ -5,8 +5,8 @@
 
 Both sides take turns on the same series; a ratio is that of the median seconds. TiRex: batch 32,
 horizon 64. Toto Open Base: batch 4, horizon 64, our analytic quantiles against 256 sample paths.
-Kronos-base: one path of 64 bars after 448. Chronos-2: each series alone, batches of 1 and 8,
-horizon 32.
+Kronos-base: one path of 64 bars after 448. Chronos-2 and TimesFM: each series alone,
+batches of 1 and 8, horizon 32; of TimesFM what its `forecast` runs, the mirror image included.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import fastsim
 from fastsim.cli.ending import one_line_errors, read_options
 from fastsim.forecast.models.chronos2 import random_chronos2
 from fastsim.forecast.models.kronos import CONFIGS, TOKENIZER_CONFIGS, Sampling, random_kronos
+from fastsim.forecast.models.timesfm import random_timesfm
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
 from fastsim.forecast.models.toto import TotoConfig, TotoModel
 
@@ -40,7 +41,7 @@ Call = Callable[[], object]
 class Benchmark:
     """Which models, and how often."""
 
-    models: tuple[str, ...] = ("tirex", "toto", "kronos", "chronos2")
+    models: tuple[str, ...] = ("tirex", "toto", "kronos", "chronos2", "timesfm")
     rounds: int = 3
     json: Path | None = None
 
@@ -211,8 +212,44 @@ def chronos2_pairs() -> Iterator[Pair]:
         )
 
 
+def timesfm_pairs() -> Iterator[Pair]:
+    """The same deciles, of a batch of one and of eight."""
+    from timesfm import ForecastConfig, TimesFM_2p5_200M_torch  # noqa: PLC0415
+
+    ours = random_timesfm().eval()
+    official = TimesFM_2p5_200M_torch(torch_compile=False)
+    official.model.load_state_dict(ours.network.state_dict())
+    official.model.eval()
+    for batch_size in (1, 8):
+        closes = walks(batch_size)
+        rows = [row.numpy() for row in closes]
+        asked = ForecastConfig(
+            max_context=closes.shape[1],
+            max_horizon=32,
+            normalize_inputs=True,
+            use_continuous_quantile_head=True,
+            fix_quantile_crossing=True,
+            per_core_batch_size=batch_size,
+        )
+
+        def theirs(rows: list[object] = rows, asked: object = asked) -> object:
+            official.compile(asked)  # which only sets what is asked for
+            return official.forecast(32, list(rows))
+
+        yield Pair(
+            name="timesfm-2.5",
+            batch_size=batch_size,
+            ours=lambda closes=closes: ours(closes, horizon=32),
+            official=theirs,
+        )
+
+
 PAIRS = SimpleNamespace(
-    tirex=tirex_pairs, toto=toto_pairs, kronos=kronos_pairs, chronos2=chronos2_pairs
+    tirex=tirex_pairs,
+    toto=toto_pairs,
+    kronos=kronos_pairs,
+    chronos2=chronos2_pairs,
+    timesfm=timesfm_pairs,
 )
 
 

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
 from fastsim.extensions import Registry
-from fastsim.forecast.hub import HubFile
-from fastsim.forecast.models import (
-    chronos2,
-    fracast,
-    kronos,
-    prior,
-    tirex,
-    tirex2,
-    tirex_official,
-    toto,
-    toto2,
-)
+from fastsim.forecast.foundation import FOUNDATION
+from fastsim.forecast.models import prior
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
 from fastsim.forecast.training.folder import load_fit
 
 __all__ = ["FORECASTERS", "ForecasterRecord"]
-
-
-def _kronos(name: str, size: str) -> ForecasterRecord:
-    tokenizer = kronos.TOKENIZER_RELEASES[size]
-    return ForecasterRecord(
-        name=name,
-        load=lambda path, revision=None: kronos.load_kronos(size, path, revision=revision),
-        revisions=True,
-        card=kronos.CARDS[size],
-        random=partial(
-            kronos.random_kronos, kronos.CONFIGS[size], kronos.TOKENIZER_CONFIGS[size], seed=0
-        ),
-        weights_file="model.safetensors",
-        other_files=(
-            HubFile(
-                hub_id=tokenizer.hub_id,
-                filename="model.safetensors",
-                revision=tokenizer.revision,
-            ),
-        ),
-    )
-
-
-def _tirex2(path: Path | None, revision: str | None = None) -> tirex2.TiRex2Model:
-    """Ours is the official one."""
-    return tirex2.load_tirex2(path, revision=revision)
-
 
 MODELS = (
     ForecasterRecord(
@@ -59,61 +19,7 @@ MODELS = (
         card=prior.CARD,
         shipped_file="forecast/models/weights/prior.safetensors",
     ),
-    ForecasterRecord(
-        name="tirex",
-        load=tirex.load_tirex,
-        revisions=True,
-        official=tirex_official.load_official_tirex,
-        official_package="tirex-ts",
-        card=tirex.CARD,
-        random=lambda: tirex.TiRexModel.random(tirex.TiRexConfig(), 0),
-        weights_file=tirex.CHECKPOINT,
-    ),
-    ForecasterRecord(
-        name="tirex2",
-        load=_tirex2,
-        revisions=True,
-        official=_tirex2,
-        package="tirex-2",
-        card=tirex2.CARD,
-        random=lambda: tirex2.random_tirex2(tirex2.official_settings(), 0),
-        weights_file=tirex2.CHECKPOINTS[0],
-        older_weights_file=tirex2.CHECKPOINTS[1],
-    ),
-    ForecasterRecord(
-        name="toto",
-        load=toto.load_toto,
-        revisions=True,
-        card=toto.CARD,
-        random=lambda: toto.TotoModel(toto.TotoConfig()),
-        weights_file="model.safetensors",
-    ),
-    ForecasterRecord(
-        name="toto2-4m",
-        load=toto2.load_toto2,
-        revisions=True,
-        card=toto2.CARD,
-        random=lambda: toto2.Toto2Model(toto2.Toto2Config()),
-        weights_file="model.safetensors",
-    ),
-    ForecasterRecord(
-        name="chronos2",
-        load=chronos2.load_chronos2,
-        revisions=True,
-        card=chronos2.CARD,
-        random=chronos2.random_chronos2,
-        weights_file="model.safetensors",
-    ),
-    _kronos("kronos-mini", "mini"),
-    _kronos("kronos", "small"),
-    _kronos("kronos-base", "base"),
-    ForecasterRecord(
-        name="fracast",
-        load=fracast.load_fracast,
-        card=fracast.CARD,
-        official=fracast.load_fracast,
-        package="fracast",
-    ),
+    *FOUNDATION,
 )
 """Networks with weights."""
 

@@ -36,7 +36,7 @@ CALLS = {
     ),
     "forecast": (
         ["forecast", "show", "AAPL"],
-        "fastsim.cli.forecast.load_ensemble",
+        "fastsim.cli.show.load_ensemble",
         "make --context smaller",
     ),
     "export": (

@@ -12,7 +12,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from forecasters import random_context
+from forecasters import deviations, random_context, walks, with_gaps
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
@@ -38,22 +38,6 @@ SMALL = Chronos2Config(
     quantiles=(0.1, 0.25, 0.5, 0.75, 0.9),
 )
 GROUP = torch.tensor([0, 0, 1, 1, 1, 2])
-
-
-def walks(series: int, length: int, seed: int = 0) -> Tensor:
-    noise = torch.randn(series, length, generator=torch.Generator().manual_seed(seed))
-    return 100.0 + noise.cumsum(-1)
-
-
-def with_gaps(length: int) -> Tensor:
-    """Six series: whole, late, with a hole, without an end, sparse, and of nothing but its end."""
-    series = walks(6, length)
-    series[1, : length // 3] = math.nan
-    series[2, length // 4 : length // 2] = math.nan
-    series[3, -5:] = math.nan
-    series[4, ::3] = math.nan
-    series[5, :-9] = math.nan
-    return series
 
 
 def official_network(config: Chronos2Config, seed: int = 0) -> nn.Module:
@@ -108,13 +92,6 @@ def ours_from(official: nn.Module, config: Chronos2Config) -> Chronos2Model:
     model = Chronos2Model(config).eval()
     model.network.load_state_dict(official.state_dict())
     return model
-
-
-def deviations(found: Tensor, wanted: Tensor, series: Tensor) -> Tensor:
-    """Differences in deviations of each series, beyond one rounding of the price."""
-    unit = scale_of(series).deviation[..., None]
-    rounding = torch.finfo(torch.float32).eps * wanted.abs()
-    return ((found - wanted).abs() - rounding).clamp_min(0.0) / unit
 
 
 @pytest.fixture(scope="module")

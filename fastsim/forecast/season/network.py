@@ -29,8 +29,7 @@ class SeasonalModel(ForecastModel):
         """Quantiles [B, horizon, Q] from bars [B, L, 6] and timestamps [B, L]."""
         bars, timestamps = inputs
         divided = self.season(bars, timestamps, horizon)
-        shown = (divided.bars, timestamps)
-        if self.model.card.inputs == "close":
-            shown = (divided.bars[..., CLOSE],)
+        closes_alone = self.model.card.inputs == "close"
+        shown = (divided.bars[..., CLOSE],) if closes_alone else (divided.bars, timestamps)
         told = self.model(*shown, horizon=horizon)
         return multiplied(told, divided.last, divided.growth)
