@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from fastsim.config import from_mapping, to_mapping
 from fastsim.errors import ConfigError, did_you_mean
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.prior import PriorModel
+from fastsim.forecast.networks.lstm_attention import LstmConfig, LstmModel
+from fastsim.forecast.networks.nhits import NhitsConfig, NhitsModel
+from fastsim.forecast.networks.patch_transformer import (
+    PatchTransformerConfig,
+    PatchTransformerModel,
+)
 
 
 class Architecture(NamedTuple):
@@ -20,8 +27,20 @@ class Architecture(NamedTuple):
     """Of one of its networks: plain values by name."""
 
 
+def _of_config(kind: Any, config: type[Any]) -> Architecture:
+    """A class whose networks are made from a configuration, and keep it."""
+    return Architecture(
+        kind,
+        lambda settings: kind(from_mapping(config, settings)),
+        lambda model: to_mapping(model.config),
+    )
+
+
 ARCHITECTURES = {
     "fastsim-prior": Architecture(PriorModel, lambda settings: PriorModel(), lambda model: {}),
+    "nhits": _of_config(NhitsModel, NhitsConfig),
+    "lstm": _of_config(LstmModel, LstmConfig),
+    "patch-transformer": _of_config(PatchTransformerModel, PatchTransformerConfig),
 }
 """By the name that their forecaster has."""
 

@@ -41,7 +41,7 @@ def begin(
 ) -> Beginning:
     """Put a fit together; errors as `fit`."""
     own, kept = parts_of(model)
-    begun = to_be_fitted(own, config.mode, config.seed).to(config.device)
+    begun = to_be_fitted(own, config.mode, config.seed).to(config.device).eval()
     lesson = lesson_of(begun.card, data, others, config, folder)
     if config.mode == "scratch" and isinstance(begun, ReturnNetwork):
         _standardise(begun, lesson, config)

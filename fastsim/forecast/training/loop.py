@@ -79,7 +79,8 @@ class Loop:
 
     def __init__(self, student: Student, config: FitConfig) -> None:
         self.student, self.config, self.step = student, config, 0
-        self.average = copy.deepcopy(student.model)
+        self.average = copy.deepcopy(student.model).eval()
+        student.model.train()
         self.device = torch.device(config.device)
         self.horizons = torch.tensor(config.horizons, device=self.device)
         self.parameters = list(moved(student.model).values())
