@@ -10,6 +10,7 @@ import torch
 
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError
+from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.networks.return_network import ReturnNetwork
 from fastsim.forecast.seen import latest_day
@@ -31,6 +32,8 @@ class Beginning(NamedTuple):
     lesson: Lesson
     known_until: str | None
     """Of what will come out, as in `ModelCard`."""
+    base: str
+    """Key of the caller's weights that are fitted; empty from scratch."""
 
 
 def begin(
@@ -52,7 +55,8 @@ def begin(
     if config.mode == "scratch" and isinstance(begun, ReturnNetwork):
         _standardise(begun, lesson, config)
     start = Student(begun, centre_of(begun, own, kept, config))
-    return Beginning(start, lesson, _known_until(model.card, lesson, config))
+    base = "" if config.mode == "scratch" else fingerprint(own)
+    return Beginning(start, lesson, _known_until(model.card, lesson, config), base)
 
 
 def _known_until(card: ModelCard, lesson: Lesson, config: FitConfig) -> str | None:

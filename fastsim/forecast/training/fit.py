@@ -20,7 +20,6 @@ from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.course import Course
 from fastsim.forecast.training.loop import Loop, take_values
 from fastsim.forecast.training.lora import sharing
-from fastsim.forecast.training.modes import parts_of
 from fastsim.forecast.training.report import FitReport
 from fastsim.forecast.training.series import Series
 from fastsim.progress import ON_STDERR, Progress
@@ -79,7 +78,7 @@ def fit(
         The folder holds the state of another fit.
     """
     config = FitConfig() if config is None else config
-    start, lesson, known_until = begin(model, data, others, config, folder)
+    start, lesson, known_until, base = begin(model, data, others, config, folder)
     before = lesson.judge.verdict(start)
     loop = Loop(start._replace(model=sharing(start.model, learned=True)), config)
     weights = fingerprint(start.model)
@@ -100,6 +99,6 @@ def fit(
     return FitResult(
         whole.cpu().requires_grad_(False).eval(),
         report,
-        "" if config.mode == "scratch" else fingerprint(parts_of(model)[0]),
+        base,
         lesson.fingerprint,
     )
