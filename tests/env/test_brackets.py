@@ -52,6 +52,8 @@ def bars_of(*prices, **changes):
 def make_env(
     bars, orders, *, fill="next_open", rows=1, costs=FREE, backend="torch", **rules
 ):  # fmt: skip
+    if backend == "triton":
+        pytest.importorskip("triton", reason="triton is for Linux")
     tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES, fill=fill), dtype=torch.float64)
     rules = {"initial_cash": 1000.0, "action": "signed", "episode": FROM_THE_START, **rules}
     config = EnvConfig(orders=orders, costs=costs, **rules)
@@ -60,7 +62,9 @@ def make_env(
     return env
 
 
-each_backend = pytest.mark.parametrize("backend", ["torch", "numba"])
+TRITON = pytest.param("triton", marks=pytest.mark.long)
+each_backend = pytest.mark.parametrize("backend", ["torch", "numba", TRITON])
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
 
 def play(env, *weights):
@@ -128,6 +132,30 @@ def test_what_a_bar_does_to_a_position_held(backend, fill, weight, bar, price, c
     exits = play(env, weight, HOLD)[-1].exits
     told = [name for name in ("stopped", "taken") if float(getattr(exits, name)) > 0]
     assert told == [cause] * (cause is not None)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba", "triton"])
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+def test_what_bars_do_to_positions_held_side_by_side(backend, fill):
+    bars = [bars_of(QUIET, bar) for _, bar, _, _ in TABLE]
+    columns = {
+        name: np.concatenate([getattr(each, name) for each in bars], axis=1)
+        for name in ("open", "high", "low", "close")
+    }
+    names = tuple(f"X{number}" for number in range(len(TABLE)))
+    side_by_side = Bars(symbols=names, timestamps=bars[0].timestamps, **columns)
+    env = make_env(side_by_side, BOTH, fill=fill, backend=backend, initial_cash=24_000.0)
+    weights = torch.tensor([[weight / len(TABLE) for weight, *_ in TABLE]], dtype=torch.float64)
+    env.step(weights)
+    exits = env.step(weights * HOLD).outcome.exits
+    wanted = [0.0 if price is None else -10 * weight * price for weight, _, price, _ in TABLE]
+    wanted = torch.tensor([wanted], dtype=torch.float64)
+    torch.testing.assert_close(exits.trade, wanted, rtol=1e-13, atol=0)
+    for name in ("stopped", "taken"):
+        closed = [10 * abs(weight) * price for weight, _, price, cause in TABLE if cause == name]
+        assert float(getattr(exits, name)) == pytest.approx(sum(closed), rel=1e-13)
+    left = [price is None for *_, price, _ in TABLE]
+    assert (env.state.portfolio.holdings != 0)[0].tolist() == left
 
 
 @pytest.mark.parametrize(
@@ -550,12 +578,10 @@ def test_who_is_ruined_is_so_with_the_same_books_in_fused_steps():
 
 @pytest.mark.long
 @pytest.mark.parametrize("players", [1, 2])
-def test_kernels_say_where_levels_are_not_covered(players):
+def test_levels_are_in_the_fused_step_of_one_player_and_of_several(players):
     tape = make_tape(random_bars(40, 3), TapeConfig(features=SHORT_FEATURES))
     config = EnvConfig(orders=BOTH, episode=FROM_THE_START, players=players)
     assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
-    with pytest.raises(ConfigError, match=r'"triton" does not cover orders\.stop = 0\.05, orders'):
-        PortfolioEnv(tape, 4, config, backend="triton")
 
 
 def test_gradients_are_finite_whatever_a_bar_reaches():

@@ -41,7 +41,9 @@ TIERS = [
 ]  # fmt: skip
 LEVERAGED = {"action": "leveraged", "max_gross": 5.0}
 
-each_backend = pytest.mark.parametrize("backend", ["torch", "numba"])
+TRITON = pytest.param("triton", marks=pytest.mark.long)
+each_backend = pytest.mark.parametrize("backend", ["torch", "numba", TRITON])
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 each_fill = pytest.mark.parametrize("fill", ["next_open", "close"])
 
 
@@ -73,6 +75,8 @@ def series(bars, rate=0.0, hours=8, changes=None):
 def make_env(
     bars, perpetual, *, funding=None, tiers=TIERS, fill="next_open", backend="torch", **rules
 ):  # fmt: skip
+    if backend == "triton":
+        pytest.importorskip("triton", reason="triton is for Linux")
     tape = make_tape(
         bars,
         TapeConfig(features=SHORT_FEATURES, fill=fill),
@@ -143,6 +147,30 @@ def test_positions_are_liquidated_at_the_price_of_the_formula(backend, case):
         wealth = cash + side * size * (price - 100) - fee
         assert float(held.wealth) == pytest.approx(wealth, rel=1e-12)
         assert float(held.settlement.insured) == 0.0
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("beyond", [0.999, 1.001])  # of the way to the price
+def test_positions_side_by_side_are_liquidated_each_at_its_own_price(backend, beyond):
+    cases = [case for case in CASES.values() if case[1] == 20]
+    prices = [
+        price_of(1 if coins > 0 else -1, abs(coins), 100.0, *terms) for coins, *terms in cases
+    ]
+    names = tuple(f"C{number}/USDT" for number in range(len(cases)))
+    bars, held = bars_of(STILL, STILL, symbols=names), FIRST + 2
+    for column, price in enumerate(prices):
+        worst = 100 + (price - 100) * beyond
+        bars.high[held, column], bars.low[held, column] = max(worst, 100), min(worst, 100)
+    perpetual = PerpetualConfig(leverage=20)
+    env = make_env(bars, perpetual, initial_cash=400_000.0, backend=backend)
+    weights = torch.tensor([[coins * 100 / 400_000 for coins, *_ in cases]], dtype=torch.float64)
+    env.step(weights)
+    settlement = env.step(weights * HOLD).outcome.settlement
+    values = [-coins * price for (coins, *_), price in zip(cases, prices, strict=True)]
+    wanted = torch.tensor([values], dtype=torch.float64) * (beyond > 1)
+    torch.testing.assert_close(settlement.seized, wanted, rtol=1e-12, atol=0)
+    assert float(settlement.liquidated) == pytest.approx(float(wanted.abs().sum()), rel=1e-12)
+    assert (env.state.portfolio.holdings == 0).all() == (beyond > 1)
 
 
 @each_backend
@@ -416,16 +444,12 @@ def test_info_names_what_was_settled():
 
 
 @pytest.mark.parametrize("players", [1, 2])
-def test_kernels_say_where_futures_are_not_covered(players):
+def test_futures_are_in_the_fused_step_of_one_player_and_of_several(players):
     bars = bars_of(STILL)
     tape = make_tape(bars, TapeConfig(features=SHORT_FEATURES), funding=series(bars))
     perpetual = PerpetualConfig(leverage=10, maintenance_rate=0.004)
     config = EnvConfig(perpetual=perpetual, episode=FROM_THE_START, players=players, **LEVERAGED)
     assert PortfolioEnv(tape, 4, config).stepper.name == "numba"
-    with pytest.raises(
-        ConfigError, match=r'"triton" does not cover action = .leveraged., perpetual'
-    ):
-        PortfolioEnv(tape, 4, config, backend="triton")
 
 
 @pytest.mark.parametrize(

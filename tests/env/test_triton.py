@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,9 @@ from fastsim.env.kernels.choose import _fastest
 from fastsim.env.kernels.columns import FIGURE
 from fastsim.env.kernels.coverage import COVERAGE
 from fastsim.env.nested import take
+from fastsim.env.orders import OrderConfig
+from fastsim.env.perpetual import PerpetualConfig
+from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import REWARDS, RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.market.costs import CostConfig, make_friction
@@ -45,6 +49,7 @@ from interpreted import quick_interpreter
 
 from fastsim.env.kernels import triton_step
 
+DRAWN = RandomizeConfig(volatility=(0.5, 2.0), assets=(1, 3))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LENGTH, STEPS = 18, 10  # horizons of 7 bars or fewer end, and begin anew, within the steps
 gpu = pytest.mark.gpu
@@ -134,6 +139,75 @@ def test_triton_draws_for_markets_as_the_reference(tape, config, seed):
     assert_steps_as_the_reference(tape, config, seed, envs=30)
 
 
+@pytest.mark.long
+@settings(max_examples=8)
+@given(tapes(torch.float64, LENGTH), configs(levels=True), st.integers(0, 2**40))
+def test_triton_closes_positions_as_the_reference(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed)
+
+
+@pytest.mark.long
+@settings(max_examples=8)
+@given(tapes(torch.float32, LENGTH), configs(levels=True, shares=False), st.integers(0, 2**40))
+def test_triton_closes_positions_as_the_reference_in_float32(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed)
+
+
+@pytest.mark.long
+@settings(max_examples=5)
+@given(tapes(torch.float64, LENGTH), drawn_configs(configs(levels=True)), st.integers(0, 2**40))
+def test_triton_closes_positions_at_volatilities_that_are_drawn(tape, config, seed):
+    assert_steps_as_the_reference(tape, config, seed)
+
+
+NEAR = OrderConfig(stop=0.008, target=0.012, trailing=0.01)
+"""Levels that bars of a hundredth reach now and then."""
+THIN = PerpetualConfig(leverage=25, maintenance_rate=0.03, liquidation_fee_bps=30.0)
+"""A margin of a hundredth, which they use up likewise."""
+ORDERS = {
+    "signed": {"orders": replace(NEAR, unfilled="carry", maintenance_margin=0.3)},
+    "bracketed": {"orders": NEAR, "autoreset": "same_step"},
+    "leveraged": {"orders": replace(NEAR, trailing=0.0)},
+}
+
+
+@pytest.mark.parametrize(
+    ("action", "rules"),
+    [
+        ("bracketed", {}),
+        pytest.param("signed", {}, marks=pytest.mark.long),
+        pytest.param("signed", {"players": 3}, marks=pytest.mark.long),
+        pytest.param("bracketed", {"players": 2}, marks=pytest.mark.long),
+        pytest.param("signed", {"randomize": DRAWN}, marks=pytest.mark.long),
+        pytest.param("bracketed", {"randomize": DRAWN, "players": 2}, marks=pytest.mark.long),
+        ("leveraged", {"perpetual": THIN}),
+        pytest.param(
+            "signed",
+            {"perpetual": THIN, "players": 3, "orders": replace(NEAR, unfilled="carry")},
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "bracketed",
+            {"perpetual": THIN, "randomize": DRAWN, "players": 2},
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_positions_are_closed_within_bars(action, rules):
+    config = EnvConfig(
+        action=action,
+        max_gross=2.0,
+        episode=EpisodeConfig(horizon=9, staggered=False),
+        costs=CostConfig(minimum_fee=2.0),
+        initial_invested=0.5,
+        **ORDERS[action] | rules,
+    )
+    record = assert_steps_as_the_reference(small_tape(), config, envs=6)
+    told = ("stopped", "taken") + ("liquidated",) * config.perpetual.trades
+    for name in told:
+        assert any((state[f"info.{name}"] > 0).any() for _, _, state in record[1:]), name
+
+
 @pytest.mark.parametrize("kind", REWARDS)
 def test_every_reward_is_paid(kind):
     reward = RewardConfig(kind=kind, adaptation=0.05, drawdown_penalty=2.0)
@@ -144,11 +218,14 @@ def test_every_reward_is_paid(kind):
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 @pytest.mark.parametrize("action", COVERAGE["triton"].settings["action"].known)
 def test_every_action_is_understood_and_every_episode_ends(action, autoreset):
+    mode = ACTIONS[action]
     config = EnvConfig(
         action=action,
-        max_gross=2.0 if ACTIONS[action].levered else 1.0,
+        max_gross=2.0 if mode.levered else 1.0,
         autoreset=autoreset,
         episode=EpisodeConfig(horizon=3),
+        orders=NEAR if mode.brackets else OrderConfig(),
+        perpetual=THIN if mode.owes else PerpetualConfig(),
     )
     record = assert_steps_as_the_reference(small_tape(), config)
     assert sum(int(transition.truncated.sum()) for _, transition, _ in record[1:]) > 5
@@ -321,7 +398,7 @@ def test_the_kernel_compiles_for_a_gpu(tmp_path):
     result = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False
     )
-    assert result.stdout == f"{root}\n14 kernels\n", result.stderr
+    assert result.stdout == f"{root}\n18 kernels\n", result.stderr
 
 
 def test_auto_takes_triton_on_cuda_and_says_when_it_cannot(monkeypatch):

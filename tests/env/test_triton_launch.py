@@ -124,6 +124,8 @@ def test_a_stepper_launches_as_it_is_told_and_else_as_the_table_has_it(monkeypat
         (500, {"dtype": torch.float64}, Launch(warps=2)),
         (500, {"orders": OrderConfig(unfilled="carry")}, Launch(warps=4)),
         (500, {"randomize": RandomizeConfig(assets=(1, 9))}, Launch(warps=4)),
+        (100, {"orders": OrderConfig(stop=0.1)}, Launch()),
+        (30, {"orders": OrderConfig(stop=0.1), "players": 4, "num_envs": 4}, Launch(warps=2)),
         (100, {"impact": IMPACT}, Launch()),
         (30, {"impact": IMPACT, "players": 6, "num_envs": 6}, Launch(warps=2)),
         (100, {"impact": IMPACT, "players": 10, "num_envs": 10}, Launch(warps=16)),

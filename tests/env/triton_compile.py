@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import triton
+from parity import of_futures
 from triton.backends.compiler import GPUTarget
 from worlds import SHORT_FEATURES, random_bars
 
@@ -29,9 +30,10 @@ from fastsim.env.kernels.buffers import (
 from fastsim.env.kernels.triton_kernel import step_kernel
 from fastsim.env.kernels.triton_step import SECTOR, VECTOR, constants, drawn_tables
 from fastsim.env.orders import OrderConfig
+from fastsim.env.perpetual import PerpetualConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.env.reward import RewardConfig
-from fastsim.env.state import make_params
+from fastsim.env.state import equipped, make_params
 from fastsim.market.costs import CostConfig, make_friction
 from fastsim.market.tape import TapeConfig, make_tape
 
@@ -52,6 +54,8 @@ DRAWN = {
         fee_bps=(1.0, 9.0), volatility=(0.5, 2.0), assets=(1, 4), spacing="log"
     )
 }
+FUTURES = {"perpetual": PerpetualConfig(leverage=20), "max_gross": 5.0}
+LEVELS = {"orders": OrderConfig(stop=0.02, target=0.05, trailing=0.03)}
 RULES = (
     (1, torch.float32, "weights", "log_growth", "next_step", "flat", 7, 1, {}),
     (100, torch.float32, "logits", "excess_log_growth", "same_step", "index", None, 2, {}),
@@ -107,6 +111,32 @@ RULES = (
         2,
         DRAWN | MOVING | {"players": 3},
     ),
+    (100, torch.float32, "bracketed", "log_growth", "next_step", "index", 7, 1, LEVELS),
+    (
+        5,
+        torch.float64,
+        "signed",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        DRAWN
+        | {"orders": OrderConfig(trailing=0.05, unfilled="carry", maintenance_margin=0.2)}
+        | {"costs": CostConfig(minimum_fee=1.0), "players": 3},
+    ),
+    (100, torch.float32, "leveraged", "log_growth", "next_step", "index", 7, 1, FUTURES),
+    (
+        5,
+        torch.float64,
+        "bracketed",
+        "log_growth",
+        "same_step",
+        "flat",
+        7,
+        1,
+        FUTURES | LEVELS | DRAWN | {"max_gross": 2.0, "players": 3},
+    ),
 )
 
 
@@ -133,6 +163,8 @@ def machine_code(assets, dtype, action, reward, autoreset, observation, horizon,
         **others,
     )
     rows = 2 * config.players
+    tape, config = of_futures(tape, config, seed=0)
+    tape = equipped(tape, config)
     params = make_params(tape, make_friction(config.costs, rows, dtype=dtype), config)
     assert not lending or "delisted" in tape.next
     kernel = step_kernel.warmup(

@@ -105,4 +105,5 @@ PORTFOLIO = ("weight", "drawdown", "log_growth", "displacement", "order", "stop"
 """Portfolio columns that kernels write; those of stops and targets not all of them."""
 NUM_BARS, NUM_FRICTIONS, NUM_MONEY, NUM_COUNTERS = map(len, (BARS, FRICTION, MONEY, COUNTER))
 NUM_FIGURES, NUM_FLAGS, NUM_COSTS = len(FIGURE), len(FLAG), len(COSTS)
-NUM_TERMS, NUM_FEES = len(TERM), len(FEE)
+NUM_TERMS, NUM_FEES, NUM_RANGES, NUM_EXITS = len(TERM), len(FEE), len(RANGE), len(EXIT)
+NUM_TIERS, NUM_SETTLED = len(TIER), len(SETTLED)

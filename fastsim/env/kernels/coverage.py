@@ -8,7 +8,7 @@ enters it. `python -m fastsim.env.kernels.coverage` writes the table of the docu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -36,8 +36,7 @@ class Values:
         return ", ".join("off" if _is_off(value) else f"`{value}`" for value in self.known)
 
 
-BRACKETS = ("stop", "target", "trailing")
-ANY, NONE, OFF = Values(), Values(((),)), Values((0.0,))
+ANY, NONE = Values(), Values(((),))
 
 
 def only(*values: Any) -> Values:
@@ -157,18 +156,7 @@ FUSED = Coverage(
         | {"exits", "settlement"}
     ),
 )
-TO_THE_CLOSE = replace(
-    FUSED,
-    settings={
-        **FUSED.settings,
-        **{f"orders.{name}": OFF for name in BRACKETS},
-        "perpetual.leverage": OFF,
-        "action": only("weights", "signed", "logits"),
-    },
-    tables=FUSED.tables - set(c.RANGE._fields) - {"funding"},
-    columns=FUSED.columns - {"stop", "target"},
-)
-COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": TO_THE_CLOSE}
+COVERAGE: Mapping[str, Coverage] = {"numba": FUSED, "triton": FUSED}
 """By backend; the reference covers everything."""
 
 

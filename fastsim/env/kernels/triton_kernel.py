@@ -17,10 +17,24 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from fastsim.env.accounting import Settlement
 from fastsim.env.actions import LARGEST
+from fastsim.env.brackets import Exits, Since
 from fastsim.env.episode import START_STREAM, WORLD_STREAM, Episode
 from fastsim.env.impact import Displacement
 from fastsim.env.kernels import columns as c
+from fastsim.env.kernels.triton_brackets import (
+    closed,
+    distances,
+    either,
+    ended,
+    entered_now,
+    grown,
+    levels,
+    load_since,
+    store_since,
+    traded,
+)
 from fastsim.env.kernels.triton_draws import (
     Friction,
     draw_factor,
@@ -32,7 +46,26 @@ from fastsim.env.kernels.triton_draws import (
     renew_slots,
     show_view,
 )
-from fastsim.env.orders import BISECTIONS, NEWTON_STEPS
+from fastsim.env.kernels.triton_math import (
+    anyone,
+    common,
+    cut,
+    divide,
+    gross_return,
+    is_number,
+    largest,
+    log1p,
+    mean_price,
+    not_finite,
+    total,
+)
+from fastsim.env.kernels.triton_perpetual import (
+    beyond_open,
+    found_within,
+    liquidation_of,
+    within_leverage,
+)
+from fastsim.env.orders import BISECTIONS, NEWTON_STEPS, Wish
 from fastsim.env.reward import INITIAL_VOLATILITY, RUIN_LOG_GROWTH, RewardMemory
 from fastsim.market.features import FEATURE_LIMIT
 
@@ -48,7 +81,6 @@ _WORLD_STREAM = tl.constexpr(WORLD_STREAM)
 _RUIN_LOG_GROWTH = tl.constexpr(RUIN_LOG_GROWTH)
 _INITIAL_SQUARE = tl.constexpr(INITIAL_VOLATILITY**2)
 _LIMIT = tl.constexpr(FEATURE_LIMIT)
-_STEEPEST = tl.constexpr(87.0)  # float32 holds e to the power of this
 
 
 class Account(NamedTuple):
@@ -58,6 +90,7 @@ class Account(NamedTuple):
     cash: tl.tensor
     carry: tl.tensor
     open_orders: tl.tensor  # like `held`, or as a number 0 where none are carried
+    since: Since  # likewise, of what the rules keep of positions
     peak: tl.tensor
     memory: RewardMemory
 
@@ -71,7 +104,13 @@ class Further(NamedTuple):
     lends: bool = False
     bans: bool = False
     delists: bool = False
+    brackets: bool = False
+    perpetual: bool = False
+    entries: bool = False
+    asks: bool = False
+    trails: bool = False  # whether stops follow the price
     calls: bool = False  # whether margin is kept
+    tiers: int = 0  # of the margin of perpetual futures
 
 
 class Venue(NamedTuple):
@@ -99,6 +138,14 @@ class TradeCost(NamedTuple):
     impact: tl.tensor
 
 
+class Within(NamedTuple):
+    """Where it says what a bar may do to positions before it ends."""
+
+    ranges: tl.tensor  # [RANGE, A']
+    funding: tl.tensor  # [A']
+    tiers: tl.tensor  # [K, TIER, A']
+
+
 class Singles(NamedTuple):
     """Orders one by one, as in `buffers.Singles`."""
 
@@ -106,6 +153,8 @@ class Singles(NamedTuple):
     holdings: tl.tensor
     called: tl.tensor
     called_cost: TradeCost
+    exits: Exits  # or a number 0 where there can be none
+    settlement: Settlement  # likewise, of perpetual futures
 
 
 class Figures(NamedTuple):
@@ -128,75 +177,9 @@ assert TradeCost._fields == c.COSTS
 
 
 @triton.jit
-def divide(one, other):
-    """Quotient to the last bit: what has not changed has a ratio of exactly one."""
-    return tl.div_rn(one, other) if one.dtype == tl.float32 else one / other
-
-
-@triton.jit
-def log1p(x):
-    """Logarithm of 1 + x for small x (Goldberg 1991, theorem 4)."""
-    raised = 1.0 + x
-    lost = raised - 1.0
-    exact = lost == 0.0
-    return tl.where(exact, x, tl.log(raised) * divide(x, tl.where(exact, 1.0, lost)))
-
-
-@triton.jit
-def total(x):
-    """Sum over assets."""
-    return tl.sum(x, len(x.shape) - 1, keep_dims=len(x.shape) > 1)
-
-
-@triton.jit
-def largest(x):
-    """Maximum over assets."""
-    return tl.max(x, len(x.shape) - 1, keep_dims=len(x.shape) > 1)
-
-
-@triton.jit
-def anyone(is_so):
-    """Whether it is so for any account of the program."""
-    return is_so if len(is_so.shape) == 0 else tl.max(is_so.to(tl.int32)) > 0
-
-
-@triton.jit
-def common(x):
-    """What is the same for all accounts of the program."""
-    return x if len(x.shape) == 0 else tl.max(x)
-
-
-@triton.jit
-def mean_price(x):
-    """(exp(x) - 1) / x: rounding e^x moves both alike (Higham 2002, 1.14.1)."""
-    raised = tl.exp(tl.minimum(x, _STEEPEST))
-    still = raised == 1.0
-    return tl.where(still, 1.0, (raised - 1.0) / tl.where(still, 1.0, tl.log(raised)))
-
-
-@triton.jit
-def cut(x, limit):
-    """The nearest number within +-limit."""
-    return tl.minimum(tl.maximum(x, -limit), limit)
-
-
-@triton.jit
-def not_finite(x):
-    """1 for NaN and infinities, else 0."""
-    return tl.where(tl.abs(x) < float("inf"), 0, 1)
-
-
-@triton.jit
-def is_number(x):
-    """Whether it is one, be it infinite."""
-    return tl.abs(x) <= float("inf")
-
-
-@triton.jit
-def target_weights(action, n, max_gross, shown, assets: tl.constexpr, mode: tl.constexpr):
+def target_weights(row, max_gross, shown, assets: tl.constexpr, mode: tl.constexpr):
     """Admissible weights, zero in empty lanes, and whether the row is not finite and holds."""
     inside = shown.inside
-    row = action + n * (assets + (mode == c.ACTION.logits))
     asked = tl.load(row + shown.slot, mask=inside, other=0.0)
     odd = largest(not_finite(asked))
     if mode == c.ACTION.logits:
@@ -214,8 +197,11 @@ def target_weights(action, n, max_gross, shown, assets: tl.constexpr, mode: tl.c
         if mode == c.ACTION.weights:
             asked = tl.maximum(asked, 0.0)
             excess = total(asked)
+        elif mode == c.ACTION.leveraged:
+            excess = total(tl.abs(asked)) / max_gross
         else:
-            tl.static_assert(mode == c.ACTION.signed, "no such action mode")
+            signed: tl.constexpr = (mode == c.ACTION.signed) | (mode == c.ACTION.bracketed)
+            tl.static_assert(signed, "no such action mode")
             excess = tl.maximum(total(tl.abs(asked)) / max_gross, total(asked))
         weights = asked / tl.maximum(excess, 1.0)
     return weights, hold
@@ -243,6 +229,7 @@ def load_account(state, n, lanes, padded: tl.constexpr, further: tl.constexpr):
     return Account(
         held=tl.load(state.holdings + place, mask=lanes < padded, other=0.0),
         open_orders=open_orders,
+        since=load_since(state.since, n, lanes, padded, further),
         cash=tl.load(money + c.MONEY.cash),
         carry=tl.load(money + c.MONEY.carry),
         peak=tl.load(money + c.MONEY.peak),
@@ -259,18 +246,12 @@ def store_account(account, state, n, lanes, padded: tl.constexpr, further: tl.co
     tl.store(state.holdings + place, account.held, lanes < padded)
     if further.carries:
         tl.store(state.open_orders + place, account.open_orders, lanes < padded)
+    store_since(account.since, state.since, n, lanes, padded, further)
     tl.store(money + c.MONEY.cash, account.cash)
     tl.store(money + c.MONEY.carry, account.carry)
     tl.store(money + c.MONEY.peak, account.peak)
     tl.store(money + c.MONEY.mean, account.memory.mean)
     tl.store(money + c.MONEY.square, account.memory.square)
-
-
-@triton.jit
-def gross_return(moves, room, factor, row: tl.constexpr, padded: tl.constexpr):
-    """What a row of returns makes of a price; log returns are multiplied by the factor, if any."""
-    told = tl.load(moves + row * padded, mask=room, other=0.0)
-    return 1.0 + told if factor is None else tl.exp(factor * told)
 
 
 @triton.jit
@@ -561,6 +542,130 @@ def pay_out(held, value, open_orders, growth, terms, room, padded: tl.constexpr,
 
 
 @triton.jit
+def leave(
+    held, found, moves, terms, factor, friction, fees, room,
+    padded: tl.constexpr, further: tl.constexpr,
+):  # fmt: skip
+    """Orders that close the positions whose stop or target a bar reaches, filled whole."""
+    venue = load_venue(
+        moves + c.MOVE.impact_scale * padded, terms + c.TERM.closing_price * padded, factor,
+        friction, fees, room, further,
+    )  # fmt: skip
+    price = venue.price
+    if further.by_order:
+        later = growth_to_close(moves, terms, room, factor, padded, further)
+        price = divide(price * found.growth, later)
+    venue = Venue(venue.scale, price, friction, venue.per_share, venue.minimum)
+    order = tl.where(found.stopped | found.taken, -found.growth * held, 0.0)
+    return Exits(
+        trade=order,
+        cost=trade_cost(order, venue, further),
+        stopped=total(tl.where(found.stopped, tl.abs(order), 0.0)),
+        taken=total(tl.where(found.taken, tl.abs(order), 0.0)),
+    )
+
+
+@triton.jit
+def without(account, which, received, further: tl.constexpr):
+    """The account with what it receives for these positions, and with nothing open of them."""
+    cash, carry = receive(account.cash, account.carry, received)
+    return Account(
+        held=tl.where(which, 0.0, account.held),
+        cash=cash,
+        carry=carry,
+        open_orders=tl.where(which, 0.0, account.open_orders) if further.carries else 0.0,
+        since=ended(account.since, which, further),
+        peak=account.peak,
+        memory=account.memory,
+    )
+
+
+@triton.jit
+def close_within(
+    account, solvent, within, moves, terms, factor, friction, fees, real, room,
+    padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
+):  # fmt: skip
+    """Close what a bar brings to its stop, its target or its liquidation, of who is solvent.
+
+    Returns the account, exits and liquidation.
+    """
+    exits, liquidation = 0.0, 0.0
+    if further.entries:
+        held, since = tl.where(solvent, account.held, 0.0), account.since
+        found = found_within(
+            levels(since, held, real, further), held, since.entry, within, factor, real, room,
+            padded, enough, further,
+        )  # fmt: skip
+        if further.brackets:
+            exits = leave(held, found, moves, terms, factor, friction, fees, room, padded, further)
+            received = -total(exits.trade) - sum_of(exits.cost)
+            account = without(account, found.stopped | found.taken, received, further)
+        if further.perpetual:
+            liquidation, received = liquidation_of(
+                found.liquidated, found.growth, held, since.entry, real
+            )
+            account = without(account, found.liquidated, received, further)
+    return account, exits, liquidation
+
+
+@triton.jit
+def meet_margin(
+    account, wish, tiers, real, room, padded: tl.constexpr, enough: tl.constexpr,
+    further: tl.constexpr,
+):  # fmt: skip
+    """Liquidate what a gap to the fill has gone beyond, and ask for no more than leverage allows.
+
+    Returns the account, what is asked for, and the liquidation.
+    """
+    liquidation = 0.0
+    if further.perpetual:
+        held, entry = account.held, account.since.entry
+        which = beyond_open(held, entry, tiers, real, room, padded, enough, further)
+        liquidation, received = liquidation_of(which, held * 0.0 + 1.0, held, entry, real)
+        account = without(account, which, received, further)
+        wealth = total(account.held) + account.cash
+        weights = within_leverage(wish.weights, wealth, tiers, room, padded)
+        wish = Wish(weights, wish.hold, wish.stop, wish.target)
+    return account, wish, liquidation
+
+
+@triton.jit
+def pay_funding(cash, carry, held, funding, room, padded: tl.constexpr, further: tl.constexpr):
+    """Cash and carry after the funding of what is held until the close, and that."""
+    paid = 0.0
+    if further.perpetual:
+        paid = total(held * tl.load(funding, mask=room, other=0.0))
+        cash, carry = receive(cash, carry, -paid)
+    return cash, carry, paid
+
+
+@triton.jit
+def settlement_of(funding, at_open, within, further: tl.constexpr):
+    """What funding and liquidations come to together; a number 0 of spot."""
+    settlement = 0.0
+    if further.perpetual:
+        settlement = Settlement(
+            funding=funding,
+            liquidated=at_open.value + within.value,
+            liquidation_fee=at_open.fee + within.fee,
+            insured=at_open.insured + within.insured,
+            seized=at_open.trade + within.trade,
+        )
+    return settlement
+
+
+@triton.jit
+def with_exits(cost, exits, further: tl.constexpr):
+    """What orders cost together with exits, where there are such."""
+    commission, spread, impact = cost.commission, cost.spread, cost.impact
+    if further.brackets:
+        commission += exits.cost.commission
+        spread += exits.cost.spread
+        impact += exits.cost.impact
+    return TradeCost(commission, spread, impact)
+
+
+@triton.jit
 def with_call(figures, wealth, cost):
     """The figures of a step whose account was also called."""
     return Figures(
@@ -579,37 +684,62 @@ def with_call(figures, wealth, cost):
 
 
 @triton.jit
+def at_prices(account, growth, further: tl.constexpr):
+    """The account at prices that have grown."""
+    return Account(
+        held=account.held * growth,
+        cash=account.cash,
+        carry=account.carry,
+        open_orders=account.open_orders * growth,
+        since=grown(account.since, growth, further),
+        peak=account.peak,
+        memory=account.memory,
+    )
+
+
+@triton.jit
 def advance(
-    account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
+    account, wish, within, moves, bars, terms, factor, friction, fees, real, lanes,
     padded: tl.constexpr, enough: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """From a close to the next: the account, figures, ruin and single orders."""
-    room, waiting = lanes < padded, account.open_orders
-    growth = gross_return(moves, room, factor, c.MOVE.r_before, padded)
-    held = account.held * growth
-    before = total(held) + account.cash
+    room, growth = lanes < padded, gross_return(moves, lanes < padded, factor, c.MOVE.r_before,
+                                                padded)  # fmt: skip
+    met, wish, at_open = meet_margin(
+        at_prices(account, growth, further), wish, within.tiers, real, room, padded, enough, further
+    )
+    held, since = met.held, met.since
+    before = total(held) + met.cash
     order, cost, lacking, waiting = rebalance(
-        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
-        padded, enough, further,
+        before, held, met.open_orders, wish.weights, wish.hold, moves, terms, factor, friction,
+        fees, room, padded, enough, further,
     )  # fmt: skip
     paid = sum_of(cost)
-    bought = held + order
-    cash, carry = receive(account.cash, account.carry, -total(order) - paid)
+    bought, since = held + order, traded(since, held, order, wish, real, further)
+    cash, carry = receive(met.cash, met.carry, -total(order) - paid)
     cash, carry, interest, borrow = accrue(
         cash, carry, bought, bars, terms, friction, room, padded, further
     )
+    cash, carry, funding = pay_funding(cash, carry, bought, within.funding, room, padded, further)
+    left, exits, liquidation = close_within(
+        Account(bought, cash, carry, waiting, since, account.peak, account.memory), before > 0.0,
+        within, moves, terms, factor, friction, fees, real, room, padded, enough, further,
+    )  # fmt: skip
+    cash, carry = left.cash, left.carry
     growth = growth_to_close(moves, terms, room, factor, padded, further)
     held, waiting, growth, due = pay_out(
-        bought, bought, waiting, growth, terms, room, padded, further
+        left.held, left.held, left.open_orders, growth, terms, room, padded, further
     )
     if further.delists:
         cash, carry = receive(cash, carry, due)
     held, waiting = held * growth, waiting * growth
+    since = closed(left.since, growth, held, further)
     wealth = total(held) + cash
     start = total(account.held) + account.cash
     figures = figures_of(
-        start, before, before - paid, wealth, order, lacking, cost, borrow, interest
-    )
+        start, before, before - paid, wealth, order, lacking, with_exits(cost, exits, further),
+        borrow, interest,
+    )  # fmt: skip
     sold, called_cost = held * 0.0, TradeCost(paid * 0.0, paid * 0.0, paid * 0.0)
     if further.calls:
         margin = tl.load(real + c.REAL.maintenance_margin)
@@ -632,14 +762,16 @@ def advance(
         if further.carries:
             waiting = tl.where(largest(tl.abs(sold)) > 0.0, 0.0, waiting)
         held = held + sold
+        since = ended(since, held == 0.0, further)
         spent = total(sold) + sum_of(called_cost)
         whole, rest = receive(cash, carry, -spent)
         cash, carry = tl.where(called, whole, cash), tl.where(called, rest, carry)
         wealth = tl.where(called, total(held) + cash, wealth)
         figures = with_call(figures, wealth, called_cost)
     ruined = (before <= 0.0) | (wealth <= 0.0)
-    account = Account(held, cash, carry, waiting, account.peak, account.memory)
-    return account, figures, ruined, Singles(order, bought, sold, called_cost)
+    account = Account(held, cash, carry, waiting, since, account.peak, account.memory)
+    settlement = settlement_of(funding, at_open, liquidation, further)
+    return account, figures, ruined, Singles(order, bought, sold, called_cost, exits, settlement)
 
 
 @triton.jit
@@ -653,7 +785,7 @@ def meet(order, rate, transient, seat, share, players: tl.constexpr):
 
 @triton.jit
 def advance_with_impact(
-    account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real, seat,
+    account, displacement, wish, moves, bars, terms, factor, friction, fees, real, seat,
     lanes, players: tl.constexpr, padded: tl.constexpr, enough: tl.constexpr,
     further: tl.constexpr,
 ):  # fmt: skip
@@ -669,8 +801,8 @@ def advance_with_impact(
     held = account.held * growth
     before = total(held * price) + account.cash
     order, cost, lacking, waiting = rebalance(
-        before, held, waiting * growth, weights, hold, moves, terms, factor, friction, fees, room,
-        padded, enough, further,
+        before, held, waiting * growth, wish.weights, wish.hold, moves, terms, factor, friction,
+        fees, room, padded, enough, further,
     )  # fmt: skip
     rate, transient, paid, lift = meet(
         order, displacement.rate / growth, displacement.transient * retention, seat, share, players
@@ -721,8 +853,8 @@ def advance_with_impact(
             waiting = tl.where(largest(tl.abs(sold)) > 0.0, 0.0, waiting)
         figures = with_call(figures, wealth, called_cost)
     ruined = (before <= 0.0) | (wealth <= 0.0)
-    account = Account(held, cash, carry, waiting, account.peak, account.memory)
-    singles = Singles(order, bought, sold, called_cost)
+    account = Account(held, cash, carry, waiting, account.since, account.peak, account.memory)
+    singles = Singles(order, bought, sold, called_cost, 0.0, 0.0)
     return account, Displacement(transient, rate), figures, ruined, singles
 
 
@@ -774,7 +906,9 @@ def be_paid(account, figures, ruined, market_return, real, kind: tl.constexpr):
         real,
         kind,
     )
-    account = Account(account.held, account.cash, account.carry, account.open_orders, peak, memory)
+    account = Account(
+        account.held, account.cash, account.carry, account.open_orders, account.since, peak, memory
+    )
     return account, tl.where(figures.wealth_before > 0.0, reward, 0.0)
 
 
@@ -849,13 +983,15 @@ def endow(endowment, initial, invested, bars, shown, most: tl.constexpr):
 
 
 @triton.jit
-def renew(over, account, held, cash, peak, further: tl.constexpr):
+def renew(over, account, held, cash, peak, real, further: tl.constexpr):
     """The account, or where its episode is `over` that of the next."""
+    held = tl.where(over, held, account.held)
     return Account(
-        held=tl.where(over, held, account.held),
+        held=held,
         cash=tl.where(over, cash, account.cash),
         carry=tl.where(over, 0.0, account.carry),
         open_orders=tl.where(over, 0.0, account.open_orders) if further.carries else 0.0,
+        since=either(over, entered_now(held, real, further), account.since, further),
         peak=tl.where(over, peak, account.peak),
         memory=RewardMemory(
             mean=tl.where(over, 0.0, account.memory.mean),
@@ -909,6 +1045,34 @@ def write_orders(
         tl.store(row, tl.where(live, cost.commission, 0.0))
         tl.store(row + 1, tl.where(live, cost.spread, 0.0))
         tl.store(row + 2, tl.where(live, cost.impact, 0.0))
+    if further.brackets:
+        write_exits(singles, n, live, kept.exits, at, inside)
+    if further.perpetual:
+        write_settlement(singles, n, live, kept.settlement, at, inside)
+
+
+@triton.jit
+def write_exits(singles, n, live, exits, at, inside):
+    """The same of what stops and targets closed."""
+    row, cost = singles.exit_cost + n * c.NUM_COSTS, exits.cost
+    tl.store(singles.exit_trade + at, tl.where(live, exits.trade, 0.0), inside)
+    tl.store(row, tl.where(live, cost.commission, 0.0))
+    tl.store(row + 1, tl.where(live, cost.spread, 0.0))
+    tl.store(row + 2, tl.where(live, cost.impact, 0.0))
+    row = singles.exit_value + n * c.NUM_EXITS
+    tl.store(row + c.EXIT.stopped, tl.where(live, exits.stopped, 0.0))
+    tl.store(row + c.EXIT.taken, tl.where(live, exits.taken, 0.0))
+
+
+@triton.jit
+def write_settlement(singles, n, live, settlement, at, inside):
+    """The same of what perpetual futures came to."""
+    row = singles.settled + n * c.NUM_SETTLED
+    tl.store(singles.seized + at, tl.where(live, settlement.seized, 0.0), inside)
+    tl.store(row + c.SETTLED.funding, tl.where(live, settlement.funding, 0.0))
+    tl.store(row + c.SETTLED.liquidated, tl.where(live, settlement.liquidated, 0.0))
+    tl.store(row + c.SETTLED.liquidation_fee, tl.where(live, settlement.liquidation_fee, 0.0))
+    tl.store(row + c.SETTLED.insured, tl.where(live, settlement.insured, 0.0))
 
 
 @triton.jit
@@ -935,12 +1099,21 @@ def show_features(
 
 
 @triton.jit
+def show(column, values, shown, lanes, assets: tl.constexpr, most: tl.constexpr):
+    """Write a number of each asset, by slot; 0 where masked."""
+    tl.store(column + shown.slot, cut(values, _LIMIT), shown.inside)
+    if most > 0:
+        tl.store(column + lanes, lanes * 0.0, hidden(shown, lanes, assets))
+
+
+@triton.jit
 def observe(
-    seen, n, bar, account, wealth, initial, market, lanes, shown, transient, slots, rising, factor,
+    seen, n, bar, account, wealth, initial, real, market, lanes, shown, transient, slots, rising,
+    factor,
     assets: tl.constexpr, features: tl.constexpr, chunk: tl.constexpr, pitch: tl.constexpr,
     rows: tl.constexpr, padded: tl.constexpr, most: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
-    order_at: tl.constexpr,
+    order_at: tl.constexpr, stop_at: tl.constexpr, target_at: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Write the bar's features, if any are wanted, and the portfolio's columns.
 
@@ -959,23 +1132,21 @@ def observe(
             tl.store(seen + columns, tl.load(table + columns, mask=inside), inside)
     positive = tl.maximum(wealth, _SMALLEST)
     scale = 1.0 / positive
-    tl.store(seen + weight_at + shown.slot, cut(account.held * scale, _LIMIT), shown.inside)
+    show(seen + weight_at, account.held * scale, shown, lanes, assets, most)
     tl.store(seen + weight_at + assets, cut(account.cash * scale, _LIMIT))
     tl.store(seen + drawdown_at, cut(1.0 - divide(wealth, account.peak), _LIMIT))
     tl.store(seen + log_growth_at, cut(tl.log(divide(positive, initial)), _LIMIT))
     if displacement_at > 0:
-        displaced = account.held * 0.0 + cut(100.0 * transient, _LIMIT)
-        tl.store(seen + displacement_at + shown.slot, displaced, shown.inside)
+        displaced = account.held * 0.0 + 100.0 * transient
+        show(seen + displacement_at, displaced, shown, lanes, assets, most)
     if order_at > 0:
-        orders = cut(account.open_orders * scale, _LIMIT)
-        tl.store(seen + order_at + shown.slot, orders, shown.inside)
-    if most > 0:
-        masked = hidden(shown, lanes, assets)
-        tl.store(seen + weight_at + lanes, lanes * 0.0, masked)
-        if displacement_at > 0:
-            tl.store(seen + displacement_at + lanes, lanes * 0.0, masked)
-        if order_at > 0:
-            tl.store(seen + order_at + lanes, lanes * 0.0, masked)
+        show(seen + order_at, account.open_orders * scale, shown, lanes, assets, most)
+    if further.brackets:
+        away = distances(account.since, account.held, real, further)
+        if stop_at > 0:
+            show(seen + stop_at, away.stop, shown, lanes, assets, most)
+        if target_at > 0:
+            show(seen + target_at, away.target, shown, lanes, assets, most)
 
 
 @triton.jit
@@ -1006,29 +1177,40 @@ def write_flags(row, live, ruined, done, alive, terminates: tl.constexpr):
 
 
 @triton.jit
+def distance_asked(row, shown):
+    """How far levels are to be, by asset; 0 where nothing is asked."""
+    asked = tl.load(row + shown.slot, mask=shown.inside, other=0.0)
+    return tl.where(asked > 0.0, tl.minimum(asked, _LARGEST), 0.0)
+
+
+@triton.jit
 def decide(
     action, n, episode, max_gross, lanes, shown,
-    assets: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr, further: tl.constexpr,
+    assets: tl.constexpr, width: tl.constexpr, mode: tl.constexpr, liquidates: tl.constexpr,
+    further: tl.constexpr,
 ):  # fmt: skip
-    """Weights to trade to, whether the row holds, and whether it is not finite.
+    """What is asked for, and whether the row is not finite.
 
     A row of NaN alone leaves orders open, where there are such. At the last fill of an episode
     everything may have to be sold.
     """
-    weights, odd = target_weights(action, n, max_gross, shown, assets, mode)
-    hold = odd
+    row = action + n * width
+    weights, odd = target_weights(row, max_gross, shown, assets, mode)
+    hold, stop, target = odd, 0.0, 0.0
+    if further.asks:
+        stop = distance_asked(row + assets, shown)
+        target = distance_asked(row + 2 * assets, shown)
     if further.carries:
-        width: tl.constexpr = assets + (mode == c.ACTION.logits)
-        asked = tl.load(action + n * width + lanes, mask=lanes < assets, other=float("nan"))
+        asked = tl.load(row + lanes, mask=lanes < assets, other=float("nan"))
         told = largest(is_number(asked).to(tl.int32))
         if mode == c.ACTION.logits:
-            cash = tl.load(action + n * width + assets)
+            cash = tl.load(row + assets)
             told = told + is_number(cash).to(tl.int32)
         odd = odd & (told > 0)
     if liquidates:
         ending = episode.bar + 1 >= episode.end
         weights, hold = tl.where(ending, 0.0, weights), hold & (ending == 0)
-    return weights, hold, odd
+    return Wish(weights, hold, stop, target), odd
 
 
 @triton.jit
@@ -1066,8 +1248,7 @@ def mean_return(moves, terms, room, factor, shown, padded: tl.constexpr, further
 
 @triton.jit
 def move(
-    account, displacement, weights, hold, market, bar, n, factor, friction, real, seat, lanes,
-    shown,
+    account, displacement, wish, market, bar, n, factor, friction, real, seat, lanes, shown,
     padded: tl.constexpr, rows: tl.constexpr, kind: tl.constexpr, enough: tl.constexpr,
     by_market: tl.constexpr, players: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
@@ -1075,14 +1256,19 @@ def move(
     moves = market.moves + bar * (rows * padded) + lanes
     bars = market.bars + bar * c.NUM_BARS
     terms, fees = market.terms + bar * (c.NUM_TERMS * padded) + lanes, market.fees + n * c.NUM_FEES
-    if by_market:
+    within = Within(
+        ranges=market.ranges + bar * (c.NUM_RANGES * padded) + lanes,
+        funding=market.funding + bar * padded + lanes,
+        tiers=market.tiers + lanes,
+    )
+    if by_market and not further.entries:  # where positions are closed within bars prices stay
         account, displacement, figures, ruined, singles = advance_with_impact(
-            account, displacement, weights, hold, moves, bars, terms, factor, friction, fees, real,
+            account, displacement, wish, moves, bars, terms, factor, friction, fees, real,
             seat, lanes, players, padded, enough, further,
         )  # fmt: skip
     else:
         account, figures, ruined, singles = advance(
-            account, weights, hold, moves, bars, terms, factor, friction, fees, real, lanes,
+            account, wish, within, moves, bars, terms, factor, friction, fees, real, lanes,
             padded, enough, further,
         )  # fmt: skip
     if players > 1:  # the reference closes the accounts of the ruined, who wait for the others
@@ -1091,6 +1277,7 @@ def move(
             cash=tl.where(ruined, 0.0, account.cash),
             carry=tl.where(ruined, 0.0, account.carry),
             open_orders=tl.where(ruined, 0.0, account.open_orders) if further.carries else 0.0,
+            since=ended(account.since, ruined, further),
             peak=account.peak,
             memory=account.memory,
         )
@@ -1112,7 +1299,8 @@ def step_kernel(
     players: tl.constexpr, seats: tl.constexpr, pitch: tl.constexpr, weight_at: tl.constexpr,
     drawdown_at: tl.constexpr, log_growth_at: tl.constexpr, displacement_at: tl.constexpr,
     drawn: tl.constexpr, log_spacing: tl.constexpr, fewest: tl.constexpr, most: tl.constexpr,
-    order_at: tl.constexpr, told: tl.constexpr, further: tl.constexpr,
+    order_at: tl.constexpr, stop_at: tl.constexpr, target_at: tl.constexpr, width: tl.constexpr,
+    told: tl.constexpr, further: tl.constexpr,
 ):  # fmt: skip
     """Step the environment, or the market, that has this program's number."""
     program, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, block)
@@ -1130,14 +1318,14 @@ def step_kernel(
     factor = draw_factor(initial, common(key), common(old.number), ranges, drawn, log_spacing)
     slots = state.slots + program * players * assets
     shown = find_slots(slots, desk, program, lanes, assets, padded, most)
-    weights, hold, odd = decide(
-        action, n, old, gross, lanes, shown, assets, mode, liquidates, further
+    wish, odd = decide(
+        action, n, old, gross, lanes, shown, assets, width, mode, liquidates, further
     )
     tl.debug_barrier()  # all threads have read before one writes
 
     account, displacement, reward, figures, ruined, kept = move(
-        account, displacement, weights, hold, market, common(old.bar), n, factor, friction, real,
-        seat, lanes, shown, padded, rows, kind, enough, by_market, players, further,
+        account, displacement, wish, market, common(old.bar), n, factor, friction, real, seat,
+        lanes, shown, padded, rows, kind, enough, by_market, players, further,
     )  # fmt: skip
     wealth = tl.where(ruined, 0.0, figures.wealth) if players > 1 else figures.wealth
     done = (anyone(ruined == 0) == 0) | (old.bar + 1 >= old.end)
@@ -1148,9 +1336,10 @@ def step_kernel(
         over = done
         tl.store(results.final_bar + n, now.bar)
         observe(
-            results.final_seen, n, now.bar, account, wealth, initial, market, lanes, shown,
-            displacement.transient, slots, rising, factor, assets, features, chunk, pitch, rows,
-            padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
+            results.final_seen, n, now.bar, account, wealth, initial, real, market, lanes,
+            shown, displacement.transient, slots, rising, factor, assets, features, chunk, pitch,
+            rows, padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
+            stop_at, target_at, further,
         )  # fmt: skip
         if views is not None:
             show_view(
@@ -1172,7 +1361,7 @@ def step_kernel(
     )  # fmt: skip
     if by_market:
         displacement = renew_prices(anyone(over), displacement, fresh, place, lanes, padded)
-    account = renew(over, account, held, cash, peak, further)
+    account = renew(over, account, held, cash, peak, real, further)
     wealth = tl.where(over, account.peak, wealth)
     write_figures(results.figures + n * c.NUM_FIGURES, live, account.peak, reward, figures)
     write_flags(
@@ -1185,9 +1374,10 @@ def step_kernel(
     store_account(account, state, n, lanes, padded, further)
     tl.store(results.bar + n, episode.bar)
     observe(
-        results.seen, n, episode.bar, account, wealth, initial, market, lanes, shown,
+        results.seen, n, episode.bar, account, wealth, initial, real, market, lanes, shown,
         displacement.transient, slots, rising, factor, assets, features, chunk, pitch, rows,
-        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at,
+        padded, most, weight_at, drawdown_at, log_growth_at, displacement_at, order_at, stop_at,
+        target_at, further,
     )  # fmt: skip
     if views is not None:
         show_view(views.slots, views.volatility, n, initial, factor, shown, lanes, assets, most)

@@ -195,6 +195,7 @@ def constants(
         "block": block,
         "features": seen_width(params) - portfolio_width(params),
         "chunk": max(CHUNK // seats, SMALLEST_BLOCK),
+        "width": action_width(config.action, assets),
         "mode": getattr(c.ACTION, config.action),
         "kind": getattr(c.REWARD, config.reward.kind),
         "same_step": config.autoreset == "same_step",
@@ -237,11 +238,13 @@ def lanes_of(params: EnvParams) -> tuple[int, int]:
 def usual_launch(params: EnvParams) -> Launch:
     """How its programs are launched unless a stepper is told otherwise."""
     config, (block, seats) = params.config, lanes_of(params)
-    further = any(_further(params))
+    further, numbers = _further(params), block * seats * params.tape.dtype.itemsize // 4
+    if further.entries and seats > 1:
+        numbers *= 2  # what is kept of positions, and their levels
     return launch_of(
-        block * seats * params.tape.dtype.itemsize // 4,
+        numbers,
         plain=not config.randomize.varies and config.autoreset == "next_step",
-        wide=by_market(config) or further or bool(config.randomize.assets),
+        wide=by_market(config) or any(further) or bool(config.randomize.assets),
     )
 
 
@@ -249,7 +252,13 @@ def _further(params: EnvParams) -> Further:
     """Which further rules of orders hold."""
     whole = dict(zip(c.WHOLE._fields, pack_rules(params).whole.tolist(), strict=True))
     rules = {name: bool(whole[name]) for name in Further._fields if name in whole}
-    return Further(**rules, calls=params.config.orders.maintenance_margin > 0)
+    orders, margin = params.config.orders, params.rules.terms.margin
+    return Further(
+        **rules,
+        trails=orders.trailing > 0,
+        calls=orders.maintenance_margin > 0,
+        tiers=0 if margin is None else len(margin.rate),
+    )
 
 
 def drawn_tables(params: EnvParams, num_envs: int) -> tuple[Tensor | None, ...]:

@@ -209,6 +209,7 @@ def export(
         The artefact disagrees with the model beyond the bounds of this file, or the format cannot
         hold this model in this precision, or does not run on the device. Nothing is written then.
     """
+    model = model.for_export()
     place = resolve_device(device)
     _check_wish(model, path, precision, format, place)
     card, length = model.card, windows.bars.shape[1]
