@@ -11,18 +11,18 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fastsim.cli.correct import correct
+from fastsim.cli.correct import AUTO, correct
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.naming import read_name
 from fastsim.forecast.registry import load_network
-from fastsim.forecast.season.setting import AUTO, check_season
 from fastsim.forecast.training.architectures import ARCHITECTURES
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import fit
-from fastsim.forecast.training.keep import require_no_fit, save_fit
+from fastsim.forecast.training.keep import Base, require_no_fit, save_fit
 from fastsim.forecast.training.series import series_of_frame
 from fastsim.progress import ProgressBars
 
@@ -53,9 +53,6 @@ class FitCommand:
     """Where volatility is fitted, the time zone by whose clock hours are told; "auto" is UTC."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
-    def __post_init__(self) -> None:
-        check_season(self.season, "--season")
-
     def __call__(self, console: Console) -> None:
         """Fit, say what came of it, and keep it."""
         folder = self.out or Path("fits") / self._name()
@@ -63,6 +60,8 @@ class FitCommand:
             whole = load_bars(self.data)
             correct(self.model, whole, self.fit, folder, self.season, self.data.source, console)
             return
+        if self.season != AUTO:
+            raise ConfigError("--season is of mode volatility: leave it out")
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)
@@ -76,7 +75,7 @@ class FitCommand:
                 folder=folder,
                 progress=ProgressBars(console),
             )
-        save_fit(result, folder, self.fit, source=self.data.source)
+        save_fit(result, folder, self.fit, source=self.data.source, base=self._base())
         for line in (result.report.sentence, f"Wrote {folder}: name it fit:{folder}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -95,6 +94,10 @@ class FitCommand:
         if self.fit.mode == "scratch" and self.model in ARCHITECTURES:
             return ARCHITECTURES[self.model].make({})
         return load_network(self.model)
+
+    def _base(self) -> Base:
+        named = read_name(self.model)
+        return Base(named.path, named.revision)
 
     def _bars(self) -> Bars | None:
         return None if self.data.source == NO_BARS else load_bars(self.data)

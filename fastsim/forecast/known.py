@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from fastsim.extensions import Registry
-from fastsim.forecast.correction import folder as correction
 from fastsim.forecast.foundation import FOUNDATION
 from fastsim.forecast.models import prior
-from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
-from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
-from fastsim.forecast.training.folder import load_fit
+from fastsim.forecast.unpublished import BASELINES, FITS
 
 __all__ = ["FORECASTERS", "ForecasterRecord"]
 
@@ -23,22 +20,6 @@ MODELS = (
     *FOUNDATION,
 )
 """Networks with weights."""
-
-FITS = (
-    ForecasterRecord(name="fit", load=load_fit),
-    ForecasterRecord(name=correction.NAME, load=correction.load_corrected, builds_on_another=True),
-)
-"""What has its weights from a fit, in whose folder they are."""
-
-BASELINES = (
-    ForecasterRecord(name="random-walk-60", load=lambda path: trailing_random_walk()),
-    ForecasterRecord(name="random-walk-ewma-0.94", load=lambda path: ewma_random_walk()),
-    ForecasterRecord(name="garch-t", load=lambda path: garch_t()),
-    ForecasterRecord(name="garch-t-drift", load=lambda path: garch_t(drift=True)),
-    ForecasterRecord(name="auto-ets", load=lambda path: auto_ets()),
-    ForecasterRecord(name="theta", load=lambda path: theta()),
-)
-"""What they are held against."""
 
 OWN = (*MODELS, *FITS, *BASELINES)
 FORECASTERS: Registry[ForecasterRecord] = Registry("forecaster", ForecasterRecord, OWN)

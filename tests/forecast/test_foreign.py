@@ -14,7 +14,7 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.experiment.config import TrainConfig
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import Forecast
-from fastsim.forecast.known import BASELINES, FORECASTERS, MODELS, ForecasterRecord
+from fastsim.forecast.known import FORECASTERS, MODELS, ForecasterRecord
 from fastsim.forecast.registry import (
     load_ensemble,
     load_forecaster,
@@ -23,6 +23,7 @@ from fastsim.forecast.registry import (
     random_model,
 )
 from fastsim.forecast.tape import build_forecast_tape
+from fastsim.forecast.unpublished import BASELINES
 from fastsim.market.tape import make_tape
 
 HERE = __name__

@@ -12,10 +12,10 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from fastsim.forecast.interface import MEDIAN, ForecastModel
+from fastsim.forecast.interface import MEDIAN, ForecastModel, ModelCard
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -27,6 +27,10 @@ KNOTS = 8
 """Control points of the curve over horizons."""
 OUTPUTS = len(LEVELS) + 1
 RETURN_LIMIT = 15.0
+SIZE_FLOOR = 0.1
+"""Added to absolute scaled returns before their logarithm is taken."""
+LEAST_CLOSES = 32
+"""Fewest known closes that networks forecast from."""
 TINY = 1e-12
 
 
@@ -116,6 +120,45 @@ def trailing_scale(gaps: GapReturns, weights: Tensor) -> Tensor:
 def scaled_returns(gaps: GapReturns, scale: Tensor) -> Tensor:
     """Returns [B, L - 1] in units of `scale` [B], within RETURN_LIMIT of them."""
     return (gaps.returns / scale[:, None]).clamp(-RETURN_LIMIT, RETURN_LIMIT)
+
+
+def return_channels() -> int:
+    """How many numbers a bar is to a network that reads patches of them."""
+    return 3
+
+
+def patches_of(gaps: GapReturns, scale: Tensor, patch: int) -> Tensor:
+    """Scaled returns, their sizes in logarithms and whether they are known, by patches [B, S, 3P].
+
+    The latest patch is whole; what lacks before the first return is unknown.
+    """
+    scaled = scaled_returns(gaps, scale)
+    size = torch.where(gaps.known, (scaled.abs() + SIZE_FLOOR).log(), 0.0)
+    channels = torch.stack([scaled, size, gaps.known.float()], 2)  # [B, L - 1, 3]
+    missing = -CONTEXT % patch + 1
+    padded = functional.pad(channels, (0, 0, missing, 0))
+    return torch.unflatten(padded, 1, (-1, patch)).flatten(2)
+
+
+def begin_quietly(head: nn.Linear) -> None:
+    """Let a last layer say next to nothing before it learns: quantiles are then a normal's."""
+    nn.init.normal_(head.weight, std=0.003)
+    nn.init.zeros_(head.bias)
+
+
+def network_card(name: str, network: nn.Module) -> ModelCard:
+    """What a network of this room is: it has no weights of its own, and has seen no market."""
+    return ModelCard(
+        name=name,
+        licence="MIT",
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        max_context=CONTEXT,
+        max_horizon=HORIZON,
+        levels=LEVELS,
+        min_context=LEAST_CLOSES,
+        known_until=None,
+        known_source="not fitted to anything",
+    )
 
 
 def horizon_curve() -> Tensor:
