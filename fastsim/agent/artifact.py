@@ -27,6 +27,7 @@ from fastsim.errors import CheckpointError, ConfigError, one_line
 from fastsim.forecast.features import ForecastConfig
 from fastsim.forecast.naming import read_name
 from fastsim.forecast.season.setting import SUFFIX as PROFILE
+from fastsim.forecast.training.folder import carry_base
 from fastsim.market.margin import Margin, market_tiers
 from fastsim.market.tape import TapeConfig
 
@@ -150,6 +151,7 @@ def _copy(path: Path, target: Path, what: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.copytree(path, target, dirs_exist_ok=True)
+            carry_base(target)
         elif path.resolve() != target.resolve():
             shutil.copy2(path, target)
     except OSError as error:

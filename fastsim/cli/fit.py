@@ -16,11 +16,12 @@ from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.naming import read_name
 from fastsim.forecast.registry import load_network
 from fastsim.forecast.training.architectures import ARCHITECTURES
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import fit
-from fastsim.forecast.training.keep import require_no_fit, save_fit
+from fastsim.forecast.training.keep import Base, require_no_fit, save_fit
 from fastsim.forecast.training.series import series_of_frame
 from fastsim.progress import ProgressBars
 
@@ -65,7 +66,7 @@ class FitCommand:
                 folder=folder,
                 progress=ProgressBars(console),
             )
-        save_fit(result, folder, self.fit, source=self.data.source)
+        save_fit(result, folder, self.fit, source=self.data.source, base=self._base())
         for line in (result.report.sentence, f"Wrote {folder}: name it fit:{folder}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -84,6 +85,10 @@ class FitCommand:
         if self.fit.mode == "scratch" and self.model in ARCHITECTURES:
             return ARCHITECTURES[self.model].make({})
         return load_network(self.model)
+
+    def _base(self) -> Base:
+        named = read_name(self.model)
+        return Base(named.path, named.revision)
 
     def _bars(self) -> Bars | None:
         return None if self.data.source == NO_BARS else load_bars(self.data)

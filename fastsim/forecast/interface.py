@@ -245,6 +245,13 @@ class ForecastModel(nn.Module, ABC):
         """What its forecasts depend on beside card and weights: plain values by name."""
         return {}
 
+    def weights_changed(self) -> None:
+        """Make again what it keeps of its weights; whoever changes them calls it."""
+
+    def for_export(self) -> ForecastModel:
+        """The same network in the form that an artefact is made of."""
+        return self
+
     def digest(self) -> str:
         """Digest of its weights; to be replaced where they are no parameters or buffers."""
         return fingerprint(self)

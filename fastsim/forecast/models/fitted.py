@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from fastsim.data.bars import CLOSE
 from fastsim.forecast.interface import MEDIAN, ForecastModel
 from fastsim.forecast.returns import returns_with_gaps
+from fastsim.forecast.training.lora import merged
 
 
 class LastClose(nn.Module):
@@ -58,7 +60,6 @@ class FittedModel(ForecastModel):
         self.card = replace(
             spread.card,
             name=name,
-            hub_id=None,
             revision=None,
             parameters=sum(each.numel() for each in self.parameters()),
             max_horizon=reach,
@@ -71,6 +72,18 @@ class FittedModel(ForecastModel):
         centre = None if self.centre is None else type(self.centre).__qualname__
         network = type(self.spread).__qualname__
         return {"network": network, "centre": centre, **self.spread.settings()}
+
+    def weights_changed(self) -> None:
+        """As its networks say."""
+        for network in (self.spread, self.centre):
+            if isinstance(network, ForecastModel):
+                network.weights_changed()
+
+    def for_export(self) -> ForecastModel:
+        """The same with adapters in the weights that they are beside of."""
+        plain = copy.copy(self)
+        plain._modules = {**self._modules, "spread": merged(self.spread)}
+        return plain
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, Q] in float32, in the unit of the close."""

@@ -70,7 +70,7 @@ class PriorModel(ReturnNetwork):
     """From closes to quantiles: fixed moments, a small network, curves over horizons."""
 
     card = CARD
-    fit_modes = ("scratch", "full", "head")
+    fit_modes = ("scratch", "full", "head", "lora")
     head_names = ("head", "skip")
     feature_mean: Tensor  # [FEATURES]
     feature_deviation: Tensor  # [FEATURES]

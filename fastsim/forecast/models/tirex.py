@@ -287,6 +287,8 @@ class TiRexModel(ForecastModel):
         Where the window is full the two agree.
     """
 
+    fit_modes = ("full", "head", "lora")
+    head_names = ("out_norm", "output_patch_embedding")
     _padding: Tensor  # [1 + most missing patches, blocks, 4, E, 1, W]
     _blank: Tensor  # [2P]  a missing patch
 
@@ -335,6 +337,10 @@ class TiRexModel(ForecastModel):
     def settings(self) -> dict[str, Any]:
         """Sizes, and whether the window is filled."""
         return asdict(self.config) | {"pad": self.pad}
+
+    def weights_changed(self) -> None:
+        """Work out again the states that missing patches leave."""
+        self.tabulate_padding()
 
     @torch.no_grad()
     def tabulate_padding(self) -> None:

@@ -366,6 +366,8 @@ class Toto2Model(ForecastModel):
     """
 
     card = CARD
+    fit_modes = ("full", "head", "lora")
+    head_names = ("output_head",)
     unknown_patch: Tensor
 
     def __init__(self, config: Toto2Config) -> None:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from fastsim.config import from_mapping, to_mapping
 from fastsim.errors import ConfigError, did_you_mean
 from fastsim.forecast.interface import ForecastModel
-from fastsim.forecast.models.prior import PriorModel
+from fastsim.forecast.models.prior import PriorModel, load_prior
+from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel, load_tirex
+from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model, load_toto2
 from fastsim.forecast.networks.lstm_attention import LstmConfig, LstmModel
 from fastsim.forecast.networks.nhits import NhitsConfig, NhitsModel
 from fastsim.forecast.networks.patch_transformer import (
@@ -25,6 +27,8 @@ class Architecture(NamedTuple):
     """From its settings, with random weights of torch's own generator."""
     settings: Callable[[Any], dict[str, Any]]
     """Of one of its networks: plain values by name."""
+    load: Callable[..., ForecastModel] | None = None
+    """With its published weights, from a path, or from where it keeps them if that is None."""
 
 
 def _of_config(kind: Any, config: type[Any]) -> Architecture:
@@ -36,8 +40,20 @@ def _of_config(kind: Any, config: type[Any]) -> Architecture:
     )
 
 
+def _made_tirex(settings: Mapping[str, Any]) -> TiRexModel:
+    """Of weights that are to be loaded: they are undefined until then."""
+    sizes = {name: value for name, value in settings.items() if name != "pad"}
+    return TiRexModel(from_mapping(TiRexConfig, sizes), pad=settings["pad"])
+
+
 ARCHITECTURES = {
-    "fastsim-prior": Architecture(PriorModel, lambda settings: PriorModel(), lambda model: {}),
+    "fastsim-prior": Architecture(
+        PriorModel, lambda settings: PriorModel(), lambda model: {}, load_prior
+    ),
+    "tirex": Architecture(
+        TiRexModel, _made_tirex, lambda model: dict(model.settings()), load_tirex
+    ),
+    "toto2-4m": _of_config(Toto2Model, Toto2Config)._replace(load=load_toto2),
     "nhits": _of_config(NhitsModel, NhitsConfig),
     "lstm": _of_config(LstmModel, LstmConfig),
     "patch-transformer": _of_config(PatchTransformerModel, PatchTransformerConfig),

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 
 from fastsim.data.bars import Bars
+from fastsim.errors import ConfigError
+from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.networks.return_network import ReturnNetwork
 from fastsim.forecast.seen import latest_day
@@ -30,6 +32,8 @@ class Beginning(NamedTuple):
     lesson: Lesson
     known_until: str | None
     """Of what will come out, as in `ModelCard`."""
+    base: str
+    """Key of the caller's weights that are fitted; empty from scratch."""
 
 
 def begin(
@@ -41,12 +45,18 @@ def begin(
 ) -> Beginning:
     """Put a fit together; errors as `fit`."""
     own, kept = parts_of(model)
-    begun = to_be_fitted(own, config.mode, config.seed).to(config.device).eval()
+    if config.mode == "lora" and own is not model:
+        raise ConfigError(
+            f"FitConfig.mode lora is for published weights, and {model.card.name} was fitted: "
+            f"fit it in another mode, or an adapter beside what it began with"
+        )
+    begun = to_be_fitted(own, config).to(config.device).eval()
     lesson = lesson_of(begun.card, data, others, config, folder)
     if config.mode == "scratch" and isinstance(begun, ReturnNetwork):
         _standardise(begun, lesson, config)
-    start = Student(begun, centre_of(begun, kept, config))
-    return Beginning(start, lesson, _known_until(model.card, lesson, config))
+    start = Student(begun, centre_of(begun, own, kept, config))
+    base = "" if config.mode == "scratch" else fingerprint(own)
+    return Beginning(start, lesson, _known_until(model.card, lesson, config), base)
 
 
 def _known_until(card: ModelCard, lesson: Lesson, config: FitConfig) -> str | None:

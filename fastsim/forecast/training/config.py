@@ -7,11 +7,12 @@ from typing import Literal
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.dates import iso_date
 from fastsim.errors import ConfigError, DataError
+from fastsim.forecast.training.lora import LoraConfig
 
-Mode = Literal["scratch", "full", "head"]
+Mode = Literal["scratch", "full", "head", "lora"]
 Centre = Literal["kept", "fitted", "last"]
 HORIZONS = (1, 2, 3, 5, 8, 13, 21)
-RATES: dict[Mode, float] = {"scratch": 2e-3, "full": 3e-4, "head": 1e-3}
+RATES: dict[Mode, float] = {"scratch": 2e-3, "full": 3e-4, "head": 1e-3, "lora": 1e-3}
 """Peak of the learning rate where none is given."""
 
 
@@ -48,7 +49,8 @@ class FitConfig:
     """How a forecaster is fitted."""
 
     mode: Mode = "full"
-    """scratch begins with random weights; full moves all of a model's; head its last layer."""
+    """scratch begins with random weights; full moves all of a model's; head its last layer; lora
+    adds a few beside its linear layers."""
     centre: Centre = "kept"
     """Where the median is: as before the fit, fitted as well, or at the last close. Years that
     rose teach a drift that the next do not keep, so spread and shape alone are fitted unless you
@@ -92,6 +94,8 @@ class FitConfig:
     seed: int = 0
     device: str = "cpu"
     split: SplitConfig = SplitConfig()
+    lora: LoraConfig = LoraConfig()
+    """Of mode lora."""
 
     def __post_init__(self) -> None:
         for name in ("mode", "centre", "amp"):

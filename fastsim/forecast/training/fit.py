@@ -6,7 +6,6 @@ beside its start, and kept only if it is better.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from fastsim.forecast.training.comparison import compared
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.course import Course
 from fastsim.forecast.training.loop import Loop, take_values
+from fastsim.forecast.training.lora import sharing
 from fastsim.forecast.training.report import FitReport
 from fastsim.forecast.training.series import Series
 from fastsim.progress import ON_STDERR, Progress
@@ -78,15 +78,15 @@ def fit(
         The folder holds the state of another fit.
     """
     config = FitConfig() if config is None else config
-    start, lesson, known_until = begin(model, data, others, config, folder)
+    start, lesson, known_until, base = begin(model, data, others, config, folder)
     before = lesson.judge.verdict(start)
-    loop = Loop(start._replace(model=copy.deepcopy(start.model)), config)
+    loop = Loop(start._replace(model=sharing(start.model, learned=True)), config)
     weights = fingerprint(start.model)
     identity = digest_of([to_mapping(config), lesson.fingerprint, weights, name])
     course = Course(loop, lesson, identity, folder)
     course.run(before, progress)
+    take_values(loop.average, course.best)
     tried = loop.judged
-    take_values(tried.model, course.best)
     report = compared(start, tried, before, course)
     kept = start if report.keeps_start else tried
     whole = FittedModel(
@@ -99,6 +99,6 @@ def fit(
     return FitResult(
         whole.cpu().requires_grad_(False).eval(),
         report,
-        "" if config.mode == "scratch" else fingerprint(model),
+        base,
         lesson.fingerprint,
     )

@@ -1,7 +1,9 @@
 """A fit's folder: what was fitted, by which it can be named as a forecaster, and its origin.
 
     fit.json              what it is, what it learned from, and what came of it
-    model.safetensors     its weights
+    model.safetensors     its weights, or else
+    adapter.safetensors   those of an adapter, nothing without the base that it names by key
+    base/                 that base, where it is neither shipped nor on a hub and has been copied
     tensorboard/          its curves
     checkpoint.pt         where a fit stands that has not ended, and data/ that it reads from
 
@@ -10,32 +12,46 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastsim.errors import ConfigError, ForecastError, one_line
+from fastsim.config import from_mapping
+from fastsim.errors import FastsimError, ForecastError, one_line
+from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.fitted import FittedModel, LastClose
 from fastsim.forecast.training.architectures import architecture
+from fastsim.forecast.training.lora import (
+    LoraConfig,
+    load_adapter,
+    sharing,
+    with_adapters,
+)
 from fastsim.forecast.weights import load_exactly, read_json, read_safetensors
 
 FORMAT = 1
-ABOUT, WEIGHTS = "fit.json", "model.safetensors"
+ABOUT, WEIGHTS, ADAPTER, BASE = "fit.json", "model.safetensors", "adapter.safetensors", "base"
 CHECKPOINT, DATA, TENSORBOARD = "checkpoint.pt", "data", "tensorboard"
 FITTED, LAST, KEPT = "fitted", "last", "kept"
 """Where a median is: the network's own, the last close, or that of what it began with."""
 
 
-def load_fit(path: Path | None, *, network: str = "fit") -> FittedModel:
+def load_fit(
+    path: Path | None, *, network: str = "fit", base: ForecastModel | None = None
+) -> FittedModel:
     """The forecaster in a fit's folder.
 
     Parameters
     ----------
     network
         The architecture that it must be of, by name; "fit" takes any.
+    base
+        Of an adapter, where it is at hand: adapters share its tensors. None loads it.
 
     Raises
     ------
@@ -56,21 +72,75 @@ def load_fit(path: Path | None, *, network: str = "fit") -> FittedModel:
     if network not in ("fit", about.get("network")):
         raise ForecastError(f"{path} holds a fit of {about.get('network')}, not of {network}")
     try:
+        if about["lora"] is not None:
+            return _adapted(about, path, base)
         model = _made(about)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except FastsimError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         raise ForecastError(f"{path / ABOUT}: damaged ({reason})") from None
     weights = path / WEIGHTS
     load_exactly(network, model, read_safetensors(network, weights), weights)
+    model.weights_changed()
+    return model.eval()
+
+
+def carry_base(folder: Path) -> None:
+    """Copy the base of an adapter into the folder that it is in, where it came from a path.
+
+    So the folder stands alone. Other folders, of fits or not, are left as they are.
+    """
+    about = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).is_file() else {}
+    found = (about.get("base") or {}).get("path")
+    if about.get("lora") is None or found is None or (folder / BASE).exists():
+        return
+    source, target = Path(found), folder / BASE / Path(found).name
+    target.parent.mkdir()
+    if source.is_dir():
+        shutil.copytree(source, target)
+        return
+    shutil.copy2(source, target)
+    beside = source.parent / "config.json"
+    if beside.is_file():
+        shutil.copy2(beside, target.parent)
+
+
+def _adapted(about: Mapping[str, Any], path: Path, base: ForecastModel | None) -> FittedModel:
+    """An adapter on its base, whose tensors it shares."""
+    origin, known = about["base"], architecture(about["network"])
+    if base is None:
+        assert known.load is not None
+        place = None if origin["path"] is None else Path(origin["path"])
+        if place is not None and (path / BASE / place.name).exists():
+            place = path / BASE / place.name
+        revision = {"revision": origin["revision"]} if origin["revision"] else {}
+        base = known.load(place, **revision)
+    if fingerprint(base) != origin["key"]:
+        raise ForecastError(
+            f"{path}: an adapter of {about['network']} with weights {origin['key'][:12]}, and "
+            f"these are {fingerprint(base)[:12]}: name the base that it was fitted beside"
+        )
+    start = sharing(base)
+    with torch.random.fork_rng(devices=[]):
+        spread = with_adapters(start, from_mapping(LoraConfig, about["lora"]))
+    load_adapter(spread, read_safetensors(about["network"], path / ADAPTER))
+    model = _whole(about, spread, lambda: start)
+    model.weights_changed()
     return model.eval()
 
 
 def _made(about: Mapping[str, Any]) -> FittedModel:
     """The model that `fit.json` tells of, with weights that are to be loaded."""
     make, settings = architecture(about["network"]).make, about["settings"]
-    centres: dict[str, Callable[[], ForecastModel | LastClose | None]]
-    centres = {FITTED: lambda: None, LAST: LastClose, KEPT: lambda: make(settings)}
     with torch.random.fork_rng(devices=[]):
-        spread, centre = make(settings), centres[about["centre"]]()
+        return _whole(about, make(settings), lambda: make(settings))
+
+
+def _whole(
+    about: Mapping[str, Any], spread: ForecastModel, start: Callable[[], ForecastModel]
+) -> FittedModel:
+    centres: dict[str, Callable[[], ForecastModel | LastClose | None]]
+    centres = {FITTED: lambda: None, LAST: LastClose, KEPT: start}
     named = {name: about[name] for name in ("name", "reach", "known_until")}
-    return FittedModel(spread, centre, **named)
+    return FittedModel(spread, centres[about["centre"]](), **named)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 import fastsim
 from fastsim.config import to_mapping, write_whole
@@ -19,6 +22,7 @@ from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import FitResult
 from fastsim.forecast.training.folder import (
     ABOUT,
+    ADAPTER,
     CHECKPOINT,
     DATA,
     FITTED,
@@ -27,6 +31,7 @@ from fastsim.forecast.training.folder import (
     LAST,
     WEIGHTS,
 )
+from fastsim.forecast.training.lora import adapter_state
 
 
 def require_no_fit(folder: Path) -> None:
@@ -37,7 +42,24 @@ def require_no_fit(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file: choose a folder for the fit")
 
 
-def save_fit(result: FitResult, folder: Path, config: FitConfig, *, source: str = "") -> None:
+class Base(NamedTuple):
+    """Where the weights that a fit began with came from; of shipped ones and the hub no path."""
+
+    path: Path | None = None
+    revision: str | None = None
+
+
+HERE = Base()
+
+
+def save_fit(
+    result: FitResult,
+    folder: Path,
+    config: FitConfig,
+    *,
+    source: str = "",
+    base: Base = HERE,
+) -> None:
     """Write what a fit gave into its folder, whole, and drop what it went on from.
 
     Parameters
@@ -46,6 +68,8 @@ def save_fit(result: FitResult, folder: Path, config: FitConfig, *, source: str 
         By which it was fitted.
     source
         Of its bars, for people.
+    base
+        What an adapter is nothing without.
 
     Raises
     ------
@@ -63,7 +87,12 @@ def save_fit(result: FitResult, folder: Path, config: FitConfig, *, source: str 
         "reach": model.card.max_horizon,
         "licence": model.card.licence,
         "attribution": model.card.attribution,
-        "base": result.base,
+        "base": {
+            "key": result.base,
+            "path": None if base.path is None else str(base.path.absolute()),
+            "revision": base.revision,
+        },
+        "lora": to_mapping(config.lora) if config.mode == "lora" else None,
         "known_until": model.card.known_until,
         "data": {"source": source, "fingerprint": result.data},
         "trials": 1,
@@ -71,12 +100,21 @@ def save_fit(result: FitResult, folder: Path, config: FitConfig, *, source: str 
         "report": result.report.to_json(),
         "versions": {"fastsim": fastsim.__version__, "torch": torch.__version__},
     }
-    state = {name: each.contiguous() for name, each in model.state_dict().items()}
-    write_whole(folder / WEIGHTS, save(state))
+    if config.mode == "lora":
+        names = ("licence", "attribution", "network")
+        told = {name: str(about[name]) for name in names} | {"base": result.base}
+        write_whole(folder / ADAPTER, save(_contiguous(adapter_state(model.spread)), told))
+    else:
+        write_whole(folder / WEIGHTS, save(_contiguous(model.state_dict())))
     write_whole(folder / ABOUT, json.dumps(about, indent=2).encode())
     with suppress(FileNotFoundError):
         (folder / CHECKPOINT).unlink()
     shutil.rmtree(folder / DATA, ignore_errors=True)
+
+
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as a file of safetensors has them: whole, and each on its own."""
+    return {name: each.detach().clone().contiguous() for name, each in state.items()}
 
 
 def _centre_of(model: FittedModel) -> str:

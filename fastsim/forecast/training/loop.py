@@ -6,7 +6,6 @@ checkpoint ends with the bits of one that never stopped.
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from fastsim.errors import CheckpointError, ForecastError, one_line
 from fastsim.forecast.interface import DTYPES, ForecastModel
 from fastsim.forecast.models.fitted import LastClose
 from fastsim.forecast.training.config import FitConfig
+from fastsim.forecast.training.lora import sharing
 from fastsim.forecast.training.loss import (
     Losses,
     Scaled,
@@ -79,7 +79,7 @@ class Loop:
 
     def __init__(self, student: Student, config: FitConfig) -> None:
         self.student, self.config, self.step = student, config, 0
-        self.average = copy.deepcopy(student.model).eval()
+        self.average = sharing(student.model, learned=True).eval()
         student.model.train()
         self.device = torch.device(config.device)
         self.horizons = torch.tensor(config.horizons, device=self.device)
@@ -92,6 +92,7 @@ class Loop:
     @property
     def judged(self) -> Student:
         """The averaged model, which is what is judged and kept."""
+        self.average.weights_changed()
         return self.student._replace(model=self.average)
 
     @property
@@ -124,6 +125,7 @@ class Loop:
         nn.utils.clip_grad_norm_(self.parameters, config.gradient_limit)
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        self.student.model.weights_changed()
         move_average(self.average, self.student.model, config.average, self.step)
         self.step += 1
         return total
@@ -146,6 +148,7 @@ class Loop:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         take_values(self.student.model, state["model"])
+        self.student.model.weights_changed()
         take_values(self.average, state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])

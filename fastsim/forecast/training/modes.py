@@ -12,6 +12,7 @@ from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.fitted import FittedModel, LastClose
 from fastsim.forecast.training.architectures import architecture_of
 from fastsim.forecast.training.config import FitConfig, Mode
+from fastsim.forecast.training.lora import base_of, with_adapters
 
 
 def check_mode(model: ForecastModel, mode: Mode) -> None:
@@ -23,24 +24,26 @@ def check_mode(model: ForecastModel, mode: Mode) -> None:
         raise ConfigError(f"FitConfig.mode of {name} must be one of {having}, got {mode!r}")
 
 
-def to_be_fitted(model: ForecastModel, mode: Mode, seed: int) -> ForecastModel:
-    """A copy of a model in float32, whose parameters that a mode moves ask for gradients.
+def to_be_fitted(model: ForecastModel, config: FitConfig) -> ForecastModel:
+    """A copy of a model in float32, whose parameters that the mode moves ask for gradients.
 
-    From scratch it has weights of this seed, whatever the model's are.
+    From scratch it has weights of the seed, whatever the model's are.
 
     Raises
     ------
     ConfigError
         The model cannot be fitted in this mode.
     """
+    mode = config.mode
     check_mode(model, mode)
-    if mode == "scratch":
-        found = architecture_of(model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if mode == "scratch":
+            found = architecture_of(model)
             return found.make(found.settings(model)).requires_grad_(True)
-    copied = copy.deepcopy(model).float()
-    copied.requires_grad_(mode == "full")
+        copied = copy.deepcopy(model).float().requires_grad_(mode == "full")
+        if mode == "lora":
+            return with_adapters(copied, config.lora)
     if mode == "head":
         for name in model.head_names:
             copied.get_submodule(name).requires_grad_(True)
@@ -60,12 +63,20 @@ def parts_of(
 
 
 def centre_of(
-    begun: ForecastModel, kept: ForecastModel | LastClose | None, config: FitConfig
+    begun: ForecastModel,
+    own: ForecastModel,
+    kept: ForecastModel | LastClose | None,
+    config: FitConfig,
 ) -> ForecastModel | LastClose | None:
-    """Whose median the model is judged and kept about."""
+    """Whose median the model that is `begun` is judged and kept about.
+
+    `own` and `kept` are the parts of the caller's model.
+    """
     if config.centre == "fitted":
         return None
     if config.centre == "last" or config.mode == "scratch" or isinstance(kept, LastClose):
         return LastClose()
+    if config.mode == "lora" and kept is own:
+        return base_of(begun)
     start = begun if kept is None else kept  # None: the network's own
     return copy.deepcopy(start).float().requires_grad_(False).to(config.device)
