@@ -41,10 +41,10 @@ def _require_spot(name: str, agent: Agent) -> None:
             f"the agent trades perpetual futures, and broker {name!r} is one of spot, which knows "
             f"neither margin nor funding: use the broker simulated"
         )
-    if ACTIONS.find(agent.rules.action).brackets:
+    if agent.rules.orders.brackets or ACTIONS.find(agent.rules.action).brackets:
         raise ConfigError(
-            f"the agent asks for a stop and a target of each position, and none are placed at "
-            f"broker {name!r}: use the broker simulated"
+            f"the agent's positions have stops and targets, and none are placed at broker "
+            f"{name!r}: use the broker simulated"
         )
 
 

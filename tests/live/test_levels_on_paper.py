@@ -45,8 +45,9 @@ def test_stops_that_were_asked_for_are_met_on_paper_as_in_a_replay(fill, tmp_pat
     assert len(trades.drop_nulls(["stop", "target"])) == len(trades)
 
 
-def test_brokers_that_place_no_stops_are_refused_by_name(tmp_path):
-    swinging(tmp_path / "agent", ASKED)
+@pytest.mark.parametrize("rules", [ASKED, {"action": "weights", "orders": {"trailing": 0.05}}])
+def test_brokers_that_place_no_stops_are_refused_by_name(rules, tmp_path):
+    swinging(tmp_path / "agent", rules)
     with pytest.raises(ConfigError, match="none are placed at broker 'alpaca'"):
         broker_of("alpaca", Agent.load(tmp_path / "agent"), tmp_path)
 
