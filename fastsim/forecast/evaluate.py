@@ -44,6 +44,7 @@ BLOCK = 6
 """Origins per resampled block."""
 RESAMPLES = 2000
 INTERVAL = 0.95
+# Columns that a summary resamples: means over horizons of fields of `Scores`, and of its bands.
 POOLED = ("quantile_loss", "crps", "absolute", "square", "percentage", "hits", "misses")
 BAND_NAMES = ("coverage_50", "coverage", "coverage_95")
 STILL = 4 * float(np.finfo(np.float32).eps)
@@ -456,9 +457,10 @@ def _resampled_means(
     weight = windows[:, None]
     sums = torch.cat([values * weight, weight], 1)  # [R, C + 1]
     drawn = circular_rows(len(values), block, RESAMPLES, torch.Generator().manual_seed(seed))
-    times = sums.new_zeros(drawn.shape).scatter_add_(1, drawn, sums.new_ones(()).expand_as(drawn))
-    totals, drawn_totals = sums.sum(0), times @ sums  # how often each origin was drawn, [.., R]
-    return totals[:-1] / totals[-1:], drawn_totals[:, :-1] / drawn_totals[:, -1:]
+    # A product with how often each origin is drawn: a copy of all columns per resample is large.
+    often = sums.new_zeros(drawn.shape).scatter_add_(1, drawn, sums.new_ones(()).expand_as(drawn))
+    own, resampled_sums = sums.sum(0), often @ sums  # [C + 1], [RESAMPLES, C + 1]
+    return own[:-1] / own[-1], resampled_sums[:, :-1] / resampled_sums[:, -1:]
 
 
 def _interval(statistic: Callable[..., Tensor], means: Tensor, draws: Tensor) -> Interval:
