@@ -94,9 +94,7 @@ class ExportCommand:
             device=device,
         )
         console.print(
-            f"Wrote {out}: off by {parity.against_same_precision:.2g} deviations of a series from "
-            f"the eager model, by {parity.against_float32:.2g} from the eager model in float32, "
-            f"on {device}",
+            f"Wrote {out}: {parity}, on {device}",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -182,7 +183,7 @@ def _load(
 ) -> ForecastModel | Forecaster:
     record = named.record
     assert record is not None
-    load = record.load
+    load = partial(record.load, load=load_forecaster) if record.builds_on_another else record.load
     if implementation == "official":
         if record.official is None:
             raise _no_official(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, pi, sin, sqrt, tan
+from math import atan, cos, pi, sin, sqrt, tan
 
 from torch import Tensor
 
@@ -52,6 +52,12 @@ def student_margin(level: float, degrees: int) -> float:
         else:
             high = angle
     return sqrt(degrees) * tan(low)
+
+
+def student_p_value(statistic: float, degrees: int) -> float:
+    """Probability that a Student variable of so many degrees is further from 0; NaN for NaN."""
+    require_count("degrees", degrees)
+    return max(1.0 - _within(atan(abs(statistic) / sqrt(degrees)), degrees), 0.0)
 
 
 def _within(angle: float, degrees: int) -> float:

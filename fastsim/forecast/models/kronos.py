@@ -4,7 +4,8 @@ Official architecture and weights (Shi et al. 2025, arXiv 2508.02739; MIT). The 
 once; every sample path branches off it with caches of its own. `KronosProgram` is TorchScript as it
 stands, loops and all: give a `KronosModel` its scripted program before tracing it, or the trace
 unrolls every step. Half precision forecasts from the same distribution but along other paths, since
-a draw that lands on another token changes all that follows: no parity gate can pass it.
+a draw that lands on another token changes all that follows: its gate is that of
+`fastsim.forecast.artifacts.sampled`.
 
 Where the official predictor is followed and where not:
 
@@ -29,7 +30,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -171,14 +172,17 @@ class KronosProgram(Looping):
         """Quantiles [B, H, Q] of the close, for uniform noise [B, S, H, 2] or the default."""
         if noise is None:
             noise = uniform_noise(timestamps[:, -1], self.paths, horizon, self.seed)
-        bars, known = fill_bars(bars)
-        normal, mean, deviation = normalise(bars, known)
-        stamps = calendar(extend_timestamps(timestamps, known, horizon))
-        paths = self.sample(normal, stamps, known, noise)[..., self.close].to(torch.float32)
-        scale, middle = deviation[:, self.close], mean[:, self.close]
-        closes = paths * scale[:, None, None] + middle[:, None, None]  # [B, S, H]
+        closes = self.sample_bars(bars, timestamps, noise)[..., self.close]  # [B, S, H]
         levels = torch.tensor(self.levels, dtype=torch.float32, device=closes.device)
         return closes.quantile(levels, dim=1).movedim(0, -1)
+
+    def sample_bars(self, bars: Tensor, timestamps: Tensor, noise: Tensor) -> Tensor:
+        """Bars [B, S, H, 6] float32 of paths, in the units of the bars."""
+        bars, known = fill_bars(bars)
+        normal, mean, deviation = normalise(bars, known)
+        stamps = calendar(extend_timestamps(timestamps, known, noise.shape[2]))
+        paths = self.sample(normal, stamps, known, noise).to(torch.float32)
+        return paths * deviation[:, None, None] + mean[:, None, None]
 
     def sample(self, normal: Tensor, stamps: Tensor, known: Tensor, noise: Tensor) -> Tensor:
         """Normalised bars [B, S, H, 6] after normalised bars [B, L, 6].
@@ -252,6 +256,13 @@ class KronosProgram(Looping):
         return s1.view(batch, paths), s2.view(batch, paths)
 
 
+class Tokens(NamedTuple):
+    """Pairs of tokens: of a context, and of the paths that follow on it."""
+
+    trunk: tuple[Tensor, Tensor]  # each [B, L]
+    paths: tuple[Tensor, Tensor]  # each [B, S, H]
+
+
 class KronosModel(ForecastModel):
     """Kronos behind the contract of every model.
 
@@ -299,8 +310,7 @@ class KronosModel(ForecastModel):
             raise ForecastError(
                 f"{self.card.name} forecasts 1 to {self.card.max_horizon} bars ahead, not {horizon}"
             )
-        length = self.card.max_context - (0 if self.sampling.slide else horizon)
-        bars, timestamps = (column[:, -length:] for column in inputs)
+        bars, timestamps = self._read(inputs, horizon)
         fitting = (len(bars), horizon, 2)
         if noise is not None and (noise.dim() != 4 or (len(noise), *noise.shape[2:]) != fitting):
             raise ForecastError(
@@ -309,6 +319,68 @@ class KronosModel(ForecastModel):
             )
         quantiles: Tensor = self.program(bars, timestamps, horizon, noise)
         return quantiles
+
+    def _read(self, inputs: tuple[Tensor, ...], horizon: int) -> tuple[Tensor, Tensor]:
+        """The bars and timestamps that are looked at."""
+        length = self.card.max_context - (0 if self.sampling.slide else horizon)
+        bars, timestamps = (column[:, -length:] for column in inputs)
+        return bars, timestamps
+
+    def paths(self, *inputs: Tensor, noise: Tensor) -> Tensor:
+        """Closes [B, S, H] of paths, for uniform noise [B, S, H, 2]."""
+        sampled: Tensor = self.program.sample_bars(*self._read(inputs, noise.shape[2]), noise)
+        return sampled[..., CLOSE]
+
+    @torch.no_grad()
+    def bar_quantiles(self, *inputs: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
+        """Quantiles [B, horizon, 6, 9] of every column of the bars, float32, over the same paths.
+
+        Those of the close are what `forward` gives; noise as there.
+        """
+        read = self._read(inputs, horizon)
+        if noise is None:
+            noise = uniform_noise(read[1][:, -1], self.sampling.paths, horizon, self.sampling.seed)
+        sampled: Tensor = self.program.sample_bars(*read, noise)  # [B, S, H, 6]
+        return sampled.quantile(sampled.new_tensor(LEVELS), dim=1).movedim(0, -1)
+
+    def tokens(self, *inputs: Tensor, noise: Tensor) -> Tokens:
+        """Tokens of the context and of paths, for uniform noise [B, S, H, 2]."""
+        read, stamps, known = self._prepared(inputs, noise.shape[2])
+        trunk = self.program.tokenizer(read.to(self.program.network.norm.weight.dtype), known)
+        return Tokens(trunk, self.program.sample_tokens(trunk, stamps, known, noise))
+
+    def laws(self, *inputs: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Probabilities [B, S, H, V] of both tokens of every bar, given the tokens before it.
+
+        They are those before `top_p` cuts them, which half precision does elsewhere. Paths must
+        not outgrow the window.
+        """
+        network, (s1, s2) = self.program.network, tokens.paths
+        paths, horizon = s1.shape[1:]
+        _, stamps, known = self._prepared(inputs, horizon)
+        length = tokens.trunk[0].shape[1]
+        hidden, memory = network(tokens.trunk, stamps[:, :length], known)
+        caches = [empty_branch(keys_values, paths, horizon) for keys_values in memory]
+        last = hidden[:, None, -1:].expand(-1, paths, -1, -1)
+        found: list[tuple[Tensor, Tensor]] = []
+        for step in range(horizon):
+            if step > 0:
+                before = (s1[:, :, step - 1], s2[:, :, step - 1])
+                stamp = stamps[:, length + step - 1]
+                last = network.extend(before, stamp, step - 1, memory, caches, known)
+            branch = caches[-1][:, :, :, :, :step]
+            fine = network.logits_s2(last, s1[:, :, step], memory[-1], branch, known)
+            found.append((network.logits_s1(last), fine))
+        coarse, fine = (torch.stack(logits, 2).float() for logits in zip(*found, strict=True))
+        heat = self.sampling.temperature
+        return (coarse / heat).softmax(-1), (fine / heat).softmax(-1)
+
+    def _prepared(self, inputs: tuple[Tensor, ...], horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised bars [B, L, 6], calendar [B, L + H, 5], and what of the context is known."""
+        bars, timestamps = self._read(inputs, horizon)
+        bars, known = fill_bars(bars)
+        stamps = calendar(extend_timestamps(timestamps, known, horizon))
+        return normalise(bars, known)[0], stamps, known
 
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
