@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from fastsim.cli.correct import correct
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
@@ -53,6 +54,11 @@ class FitCommand:
     def __call__(self, console: Console) -> None:
         """Fit, say what came of it, and keep it."""
         folder = self.out or Path("fits") / self._name()
+        if self.fit.mode == "volatility":
+            whole = load_bars(self.data)
+            season, source = self.fit.season, self.data.source
+            correct(self.model, whole, self.fit, folder, season, source, console)
+            return
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)

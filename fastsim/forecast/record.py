@@ -38,6 +38,8 @@ class ForecasterRecord:
     """What else of the hub it needs."""
     revisions: bool = False
     """Whether `load(path, revision)` takes a revision of the hub too."""
+    builds_on_another: bool = False
+    """Whether it is `load(path, load=load_forecaster)`: it needs one by name that it builds on."""
     official: Callable[..., ForecastModel] | None = None
     """The same in the code of its own package: as `load`, revision included."""
     package: str = ""

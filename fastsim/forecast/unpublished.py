@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
+from fastsim.forecast.correction.folder import NAME as CORRECTED
+from fastsim.forecast.correction.folder import load_corrected
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.record import ForecasterRecord
 from fastsim.forecast.training.folder import load_fit
 
-FITS = tuple(
-    ForecasterRecord(name=name, load=partial(load_fit, network=name))
-    for name in ("fit", "nhits", "lstm", "patch-transformer")
+FITS = (
+    *(
+        ForecasterRecord(name=name, load=partial(load_fit, network=name))
+        for name in ("fit", "nhits", "lstm", "patch-transformer")
+    ),
+    ForecasterRecord(name=CORRECTED, load=load_corrected, builds_on_another=True),
 )
 """What has its weights from a fit, in whose folder they are."""
 

@@ -43,8 +43,13 @@ def resolved(setting: str, timestamps: NDArray[np.datetime64]) -> str:
     """The setting for bars at these times [T]: "auto" is a season by UTC below a day, else none."""
     if setting != AUTO:
         return setting
-    seconds = np.diff(timestamps.astype("datetime64[s]").astype(np.int64))
-    return UTC if len(seconds) and np.median(seconds) < DAY else NONE
+    seconds = torch.from_numpy(timestamps.astype("datetime64[s]").astype(np.int64))
+    return UTC if has_season_at(seconds) else NONE
+
+
+def has_season_at(seconds: Tensor) -> bool:
+    """Whether bars at these seconds [T] are shorter than a day."""
+    return len(seconds) > 1 and float(seconds.diff().double().median()) < DAY
 
 
 def season_of(setting: str) -> Season | None:
@@ -64,7 +69,7 @@ def season_of(setting: str) -> Season | None:
 
 def with_season(forecaster: Forecaster, season: Season | None) -> Forecaster:
     """A forecaster with the season around it, unless it has one of its own."""
-    if season is None or isinstance(forecaster, Seasonal):
+    if season is None or hasattr(forecaster, "season"):
         return forecaster
     return Seasonal(forecaster, season)
 

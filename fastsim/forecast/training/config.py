@@ -7,12 +7,19 @@ from typing import Literal
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.dates import iso_date
 from fastsim.errors import ConfigError, DataError
+from fastsim.forecast.season.setting import check_season
 from fastsim.forecast.training.lora import LoraConfig
 
-Mode = Literal["scratch", "full", "head", "lora"]
+Mode = Literal["scratch", "full", "head", "lora", "volatility"]
 Centre = Literal["kept", "fitted", "last"]
 HORIZONS = (1, 2, 3, 5, 8, 13, 21)
-RATES: dict[Mode, float] = {"scratch": 2e-3, "full": 3e-4, "head": 1e-3, "lora": 1e-3}
+RATES: dict[Mode, float] = {
+    "scratch": 2e-3,
+    "full": 3e-4,
+    "head": 1e-3,
+    "lora": 1e-3,
+    "volatility": 1.0,
+}
 """Peak of the learning rate where none is given."""
 
 
@@ -50,7 +57,8 @@ class FitConfig:
 
     mode: Mode = "full"
     """scratch begins with random weights; full moves all of a model's; head its last layer; lora
-    adds a few beside its linear layers."""
+    adds a few beside its linear layers; volatility corrects that of any forecaster by what ranges,
+    hours and volume say, beside the season."""
     centre: Centre = "kept"
     """Where the median is: as before the fit, fitted as well, or at the last close. Years that
     rose teach a drift that the next do not keep, so spread and shape alone are fitted unless you
@@ -85,6 +93,10 @@ class FitConfig:
     sure: bool = True
     """Keep the start unless the fit is better on validation by more than chance, the 95 % interval
     of a block bootstrap; else any gain will do."""
+    season: str = "auto"
+    """The season of volatility that bars are freed of before they are learned from, as that around
+    forecasters: "auto" is one by UTC for bars shorter than a day, "none", a time zone, or the file
+    of a fitted profile. Forecast with the same one around what is fitted."""
     simulated: float = 0.0
     """Share of each batch that is of simulated worlds, new ones at every step; 1 without bars."""
     others: float = 0.0
@@ -118,6 +130,7 @@ class FitConfig:
                 f"FitConfig.others must leave room beside simulated = {self.simulated:g}: shares "
                 f"of a batch are at most 1 together, got {self.others:g}"
             )
+        check_season(self.season, "FitConfig.season")
         increasing = self.horizons == tuple(sorted(set(self.horizons)))
         if not self.horizons or not increasing or self.horizons[0] < 1:
             raise ConfigError(

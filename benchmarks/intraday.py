@@ -1,0 +1,164 @@
+"""How good forecasts of bars within the day are, with the season of volatility and without.
+
+    python benchmarks/intraday.py --source fx_hourly.parquet --zone America/New_York \
+        --validation-start 2022-07-01 --test-start 2023-01-01 \
+        --json benchmarks/results/intraday-fx.json
+
+fastsim-prior, an exponentially weighted walk and GARCH(1,1)-t are scored as they are, with the
+season that each context shows, with the profile of the bars before the test, and with a correction
+of volatility fitted to those bars; last the mean of the correction and GARCH, both in the profile.
+GARCH is fitted anew to every window. Every `--step`-th bar is an origin: it must share no factor
+with the bars of a day. Needs `fastsim-rl[baselines]`. The data is a file of yours, of which only
+the name is written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from common import header, write
+
+from fastsim.data.bars import Bars
+from fastsim.data.dates import iso_date, show_day
+from fastsim.data.source import DataConfig, load_bars
+from fastsim.forecast.correction.fit import fit_correction
+from fastsim.forecast.ensemble import Ensemble
+from fastsim.forecast.evaluate import Scores, common_windows, relative, rolling_origins, summarise
+from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.memo import Remembering
+from fastsim.forecast.models.baselines import ewma_random_walk
+from fastsim.forecast.models.classical import garch_t
+from fastsim.forecast.registry import load_forecaster
+from fastsim.forecast.season.divide import Season
+from fastsim.forecast.season.seasonal import Seasonal
+from fastsim.forecast.training.config import HORIZONS, SplitConfig
+
+GARCH, GARCH_SEASON, COMBINED = "garch-t", "garch-t, profile", "mean of correction and garch-t"
+MOST = 100_000
+"""Forecasts that are kept, for the combination and for slices of the test."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is scored."""
+
+    source: Path
+    """Bars shorter than a day, CSV or Parquet."""
+    validation_start: str
+    """From where the correction is judged while it is fitted."""
+    test_start: str
+    """From where forecasts are scored."""
+    zone: str = "UTC"
+    """By whose clock hours are told."""
+    step: int = 7
+    """Bars between origins."""
+    context: int = 512
+    json: Path | None = None
+
+
+def main(options: Options) -> None:
+    """Fit, score, and write a row for each forecaster."""
+    torch.set_num_threads(1)
+    bars = load_bars(DataConfig(source=str(options.source), repair=True))
+    start = int(np.searchsorted(bars.timestamps, iso_date(options.test_start, "--test-start")))
+    began = time.process_time()
+    fitted = fit_correction(
+        load_forecaster("fastsim-prior"),
+        bars.take(slice(0, start)),
+        horizons=HORIZONS,
+        zone=options.zone,
+        context=options.context,
+        split=SplitConfig(validation_start=options.validation_start),
+    )
+    seconds = time.process_time() - began
+    forecasters = forecasters_of(fitted.corrected, options.zone)
+    origins = np.arange(start, len(bars) - HORIZONS[-1], options.step)
+    windows = common_windows(bars, list(forecasters.values()), HORIZONS, origins, options.context)
+    scores: dict[str, Scores] = {}
+    for name, forecaster in forecasters.items():
+        scores[name] = rolling_origins(
+            bars, forecaster, HORIZONS, origins, options.context, windows=windows
+        )
+        print(json.dumps(row_of(name, scores)), flush=True)
+    slices = worst_slice(bars, forecasters, origins, options.context)
+    rows = [row_of(name, scores) for name in scores]
+    about = {
+        **header("intraday", "cpu"),
+        "source": options.source.name,
+        "zone": options.zone,
+        "test": [show_day(bars.timestamps[start]), show_day(bars.timestamps[-1])],
+        "windows": windows.scored,
+        "correction_loss": fitted.ratio.estimate,
+        "correction_seconds": round(seconds, 1),
+        "worst_slice": slices,
+    }
+    write([about | row for row in rows], options.json)
+
+
+def forecasters_of(corrected: Any, zone: str) -> dict[str, Forecaster]:
+    """Who is scored, by name."""
+    prior, walk = load_forecaster("fastsim-prior"), ewma_random_walk()
+    context, profile = Season(zone), corrected.season
+    garch, in_profile, corrected = (
+        Remembering(each, MOST) for each in (garch_t(), Seasonal(garch_t(), profile), corrected)
+    )
+    return {
+        GARCH: garch,
+        "fastsim-prior": prior,
+        "fastsim-prior, season of the context": Seasonal(prior, context),
+        "fastsim-prior, season of the context by UTC": Seasonal(prior, Season()),
+        "fastsim-prior, profile": Seasonal(prior, profile),
+        "ewma": walk,
+        "ewma, profile": Seasonal(walk, profile),
+        GARCH_SEASON: in_profile,
+        "fastsim-prior, profile and correction": corrected,
+        COMBINED: Ensemble([corrected, in_profile]),
+    }
+
+
+def row_of(name: str, scores: dict[str, Scores]) -> Row:
+    """What a forecaster is worth beside GARCH without a season and, once scored, with one."""
+    mine, summary = scores[name], summarise(scores[name])
+    row: Row = {
+        "forecaster": name,
+        "over_garch": list(relative(mine, scores[GARCH]))[:3],
+        "coverage": list(summary.coverage)[:3],
+    }
+    if GARCH_SEASON in scores:
+        row["over_garch_season"] = list(relative(mine, scores[GARCH_SEASON]))[:3]
+    return row
+
+
+def worst_slice(bars: Bars, forecasters: dict[str, Forecaster], origins: Any, context: int) -> Row:
+    """Where the combination is worst beside GARCH: by asset and half a year."""
+    halves = bars.timestamps[origins].astype("datetime64[M]").astype(int) // 6
+    worst: Row = {"ratio": 0.0}
+    pair = [forecasters[COMBINED], forecasters[GARCH]]
+    for asset in bars.symbols:
+        alone = bars.take(slice(None), [bars.symbols.index(asset)])
+        for half in np.unique(halves):
+            rows = origins[halves == half]
+            windows = common_windows(alone, pair, HORIZONS, rows, context)
+            mine, garch = (
+                rolling_origins(alone, one, HORIZONS, rows, context, windows=windows)
+                for one in pair
+            )
+            ratio = relative(mine, garch)
+            if ratio.estimate > worst["ratio"]:
+                month = str(np.datetime64(int(half) * 6, "M"))
+                worst = {"ratio": ratio.estimate, "asset": asset, "half_year_from": month}
+    return worst
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(tyro.cli(Options, description=__doc__))
