@@ -12,12 +12,10 @@ from fastsim.forecast.correction.fit import CorrectionFit, fit_correction
 from fastsim.forecast.correction.folder import NAME, require_no_correction, save_correction
 from fastsim.forecast.naming import read_name
 from fastsim.forecast.registry import load_forecaster
-from fastsim.forecast.season.setting import AUTO, NONE, SUFFIX, UTC, check_season
+from fastsim.forecast.season.setting import AUTO, NONE, SUFFIX, UTC
 from fastsim.forecast.training.config import FitConfig
 
-__all__ = ["AUTO", "correct"]
-
-USED = ("mode", "horizons", "context", "split")
+USED = ("mode", "season", "horizons", "context", "split")
 """Settings of a fit that a correction of volatility has."""
 
 
@@ -33,7 +31,6 @@ def correct(
     DataError, ForecastError
         As `fit_correction`.
     """
-    check_season(season, "--season")
     require_no_correction(folder)
     usual = FitConfig(mode="volatility")
     for name in FitConfig.__dataclass_fields__:

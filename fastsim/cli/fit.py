@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fastsim.cli.correct import AUTO, correct
+from fastsim.cli.correct import correct
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
@@ -49,8 +49,6 @@ class FitCommand:
     as well; --others says how much."""
     data: DataConfig = field(default_factory=DataConfig)
     """Bars to learn from and be judged by; of source none where --simulated is 1."""
-    season: str = AUTO
-    """Where volatility is fitted, the time zone by whose clock hours are told; "auto" is UTC."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
     def __call__(self, console: Console) -> None:
@@ -58,10 +56,9 @@ class FitCommand:
         folder = self.out or Path("fits") / self._name()
         if self.fit.mode == "volatility":
             whole = load_bars(self.data)
-            correct(self.model, whole, self.fit, folder, self.season, self.data.source, console)
+            season, source = self.fit.season, self.data.source
+            correct(self.model, whole, self.fit, folder, season, source, console)
             return
-        if self.season != AUTO:
-            raise ConfigError("--season is of mode volatility: leave it out")
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)

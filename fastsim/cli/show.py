@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -16,6 +17,7 @@ from fastsim.cli.seen import seen_from
 from fastsim.config import configuration, require_between
 from fastsim.data.dates import rows_between, show_day
 from fastsim.errors import DataError
+from fastsim.forecast.columns import forecast_bars
 from fastsim.forecast.interface import (
     Context,
     Forecast,
@@ -43,6 +45,8 @@ class ShowCommand:
     """Names separated by commas, such as toto, toto@REVISION, toto:/folder or an artefact."""
     weights: str = ""
     """Of several forecasters."""
+    column: Literal["open", "high", "low", "close", "volume", "amount"] = "close"
+    """Which column of the bars to forecast: others than the close are for kronos."""
     date: str | None = None
     """Forecast from this day's close; by default the last."""
     horizon: int = 21
@@ -76,14 +80,21 @@ class ShowCommand:
         check_horizon(forecaster.card, self.horizon)
         rows = context_at(tape, slice(bar, bar + 1), self.context)
         context = Context(rows.bars[column : column + 1], rows.timestamps[column : column + 1])
-        forecast = forecaster.forecast(context, self.horizon)
         day = show_day(tape.timestamps[bar])
-        console.print(_fan_table(forecast, context, f"{self.symbol} from {day}"))
+        title = f"{self.symbol} from {day}"
+        if self.column == "close":
+            forecast = forecaster.forecast(context, self.horizon)
+        else:
+            forecast = forecast_bars(forecaster, context, self.horizon)[self.column]
+            context = context.of_column(self.column)
+            title = f"{self.column} of {title}"
+        console.print(_fan_table(forecast, context, title))
         for sentence in seen_from(forecaster.card, tape.timestamps[bar]):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if self.plot is not None:
-            title = f"{self.symbol}: {forecaster.card.name} from {day}"
-            write_fan_chart(self.plot, forecast, context, title)
+            page = f"{self.symbol}: {forecaster.card.name} from {day}"
+            page = page if self.column == "close" else f"{self.column} of {page}"
+            write_fan_chart(self.plot, forecast, context, page)
             console.print(f"Wrote {self.plot}", highlight=False, markup=False, soft_wrap=True)
 
     def _place(self, tape: MarketTape) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastsim.data.bars import CLOSE
+from fastsim.data.bars import BAR_FIELDS, CLOSE
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.digests import OWN_CODE, digest_of, fingerprint
 from fastsim.forecast.statistics import Counted, counted
@@ -48,6 +48,12 @@ class Context(NamedTuple):
     def close(self) -> Tensor:
         """Closing prices [B, L], what univariate models read."""
         return self.bars[..., CLOSE]
+
+    def of_column(self, name: str) -> Context:
+        """The same with another column of the bars in the place of the close."""
+        bars = self.bars.clone()
+        bars[..., CLOSE] = bars[..., BAR_FIELDS.index(name)]
+        return Context(bars, self.timestamps)
 
 
 class Forecast(NamedTuple):

@@ -25,6 +25,7 @@ from fastsim.forecast.known import FORECASTERS, OWN
 from fastsim.forecast.naming import Named, read_name
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.season.setting import NONE, season_of, with_season
+from fastsim.forecast.seen import of_a_path
 
 NO_FORECASTER = "none"
 FITTED = "fit"
@@ -191,7 +192,12 @@ def _load(
     elif implementation != "fastsim":
         raise ConfigError(f"implementation must be fastsim or official, got {implementation!r}")
     try:
-        return load(named.path, named.revision) if named.revision else load(named.path)
+        if named.revision:
+            return load(named.path, named.revision)
+        loaded = load(named.path)
+        if named.path is not None and isinstance(loaded, ForecastModel):
+            loaded.card = of_a_path(loaded.card, record.card)
+        return loaded
     except FastsimError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ alone, or trained on simulations, have seen no market at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,20 @@ def sources_of(cards: Sequence[ModelCard]) -> str:
     """Where the days of several models come from, each after its model's name."""
     told = {card.name: card.known_source for card in cards if card.known_source}
     return "; ".join(f"{name}: {source}" for name, source in told.items())
+
+
+def of_a_path(card: ModelCard, published: ModelCard | None) -> ModelCard:
+    """The card of weights that come from a path, where they say nothing of their own.
+
+    They may be the published ones, or trained further: that these have seen no market is not
+    known of them, and a day is told with that doubt.
+    """
+    if published is None or card.known_source != published.known_source:
+        return card
+    source = f"{card.known_source}, of the published weights, which these need not be"
+    if card.known_until is None:
+        return replace(card, known_until=UNKNOWN, known_source=source)
+    return card if card.known_until == UNKNOWN else replace(card, known_source=source)
 
 
 def may_remember(card: ModelCard, timestamps: NDArray[np.datetime64]) -> NDArray[np.bool_]:

@@ -74,3 +74,10 @@ def test_settings_reach_the_fit():
     command = parse(arguments).action
     assert isinstance(command, FitCommand)
     assert command.fit.centre == "fitted" and command.fit.split.apart
+
+
+def test_one_season_is_for_every_mode():
+    arguments = ["forecast", "fit", "fastsim-prior", "--season", "America/New_York"]
+    assert parse(arguments).action.fit.season == "America/New_York"
+    for mode in ("volatility", "lora"):
+        assert parse([*arguments, "--mode", mode]).action.fit.mode == mode

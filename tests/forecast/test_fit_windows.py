@@ -10,6 +10,7 @@ import torch
 from fastsim.data.bars import CLOSE, Bars
 from fastsim.errors import ConfigError, DataError
 from fastsim.forecast.models.prior import load_prior
+from fastsim.forecast.season.divide import Season
 from fastsim.forecast.training import series as of_series
 from fastsim.forecast.training.config import FitConfig, SplitConfig
 from fastsim.forecast.training.lesson import lesson_of
@@ -235,6 +236,48 @@ def test_too_few_bars_are_one_clear_line(bars):
         lesson_of(load_prior().card, bars_of(walk(bars)), None, config, None)
 
 
+def seasonal_walk(days, seed=0):
+    """Hourly closes [T, 1] that move four times as much in every sixth hour."""
+    sizes = np.tile(np.where(np.arange(24) % 6 == 0, 0.004, 0.001), days)
+    return 100.0 * np.exp((np.random.default_rng(seed).normal(size=24 * days) * sizes).cumsum())
+
+
+def test_what_is_learned_is_freed_of_the_season_as_forecasters_are_shown_bars():
+    bars = bars_of(seasonal_walk(80), step=HOUR)
+    config = FitConfig(horizons=(1, 3), context=500, validation_windows=200, simulated=0.25)
+    free = lesson_of(load_prior().card, bars, None, config, None)
+    raw = lesson_of(load_prior().card, bars, None, dataclasses.replace(config, season="none"), None)
+    one, two = (each.source.draw(64, seeded(0, "")) for each in (raw, free))
+    season = Season("UTC")
+    divided = season(*one.context, 3)
+    wanted = divided.bars[:48, :, CLOSE].float()
+    torch.testing.assert_close(two.context.close[:48], wanted, equal_nan=True)
+    wanted = one.future[:48] / divided.growth[:48, None, [0, 2]].float()
+    torch.testing.assert_close(two.future[:48], wanted, equal_nan=True)
+    assert torch.equal(one.future[48:].nan_to_num(), two.future[48:].nan_to_num())  # simulated
+    # The moves of all hours are of nearer sizes: contexts show a part of their season.
+    assert _wild_over_calm(raw) == pytest.approx(4.0, rel=0.15)
+    assert 1.0 < _wild_over_calm(free) < 2.0
+
+
+def _wild_over_calm(lesson):
+    """Size of the next move in wild hours over that in others."""
+    drawn = lesson.source.draw(2000, seeded(1, ""))
+    own = drawn.context.timestamps[:, -1] > 10**8  # simulated ones begin in 1970
+    wild = (drawn.context.timestamps[:, -1] // 3600 + 1) % 6 == 0
+    sizes = [drawn.future[own & which, 0, 0].square().mean().sqrt() for which in (wild, ~wild)]
+    return float(sizes[0] / sizes[1])
+
+
+def test_daily_bars_have_no_season_to_be_freed_of():
+    bars, card = bars_of(walk(300)), load_prior().card
+    one, two = (
+        lesson_of(card, bars, None, FitConfig(season=season), None).source.draw(8, seeded(0, ""))
+        for season in ("auto", "none")
+    )
+    assert torch.equal(one.future, two.future)
+
+
 def test_shares_that_do_not_fit_what_is_given_are_refused():
     card = load_prior().card
     with pytest.raises(ConfigError, match=r"simulated must be 1 where there are no bars, got 0.5"):
@@ -252,6 +295,7 @@ def test_shares_that_do_not_fit_what_is_given_are_refused():
         {"horizons": ()},
         {"learning_rate": 0.0},
         {"average": 1.5},
+        {"season": "Mars/North"},
         {"mode": "all"},
     ],
 )

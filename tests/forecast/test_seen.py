@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from forecasters import CARD, Counting
+from safetensors.torch import save_file
 
 from fastsim.cli import main
 from fastsim.cli.seen import apart, first_scored
@@ -19,7 +20,8 @@ from fastsim.forecast.interface import UNKNOWN, Identity
 from fastsim.forecast.known import FORECASTERS
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.record import ForecasterRecord
-from fastsim.forecast.seen import doubt, latest_day, may_remember, seen_in_words
+from fastsim.forecast.registry import load_forecaster
+from fastsim.forecast.seen import doubt, latest_day, may_remember, of_a_path, seen_in_words
 from fastsim.forecast.unpublished import FITS
 
 DAYS = np.arange("2024-05-30", "2024-06-03", dtype="datetime64[h]").astype("datetime64[ns]")
@@ -84,6 +86,20 @@ def test_what_is_known_of_the_training_data_changes_no_key():
     one, other = Dated("2020-01-02"), Dated(UNKNOWN)
     keys = {ForeignForecaster(each, "dated", "1").key for each in (one, other)}
     assert len(keys) == 1
+
+
+def test_weights_from_a_path_need_not_be_the_published_ones(tmp_path):
+    shipped = load_forecaster("fastsim-prior")
+    save_file(shipped.model.state_dict(), tmp_path / "prior.safetensors")
+    other = load_forecaster(f"fastsim-prior:{tmp_path / 'prior.safetensors'}")
+    assert other.card.known_until == UNKNOWN
+    assert "which these need not be" in other.card.known_source
+    assert other.key == shipped.key
+    assert of_a_path(KRONOS, KRONOS).known_until == "2024-05-31"
+    assert "which these need not be" in of_a_path(KRONOS, KRONOS).known_source
+    fitted = replace(KRONOS, known_until="2025-01-01", known_source="fitted")
+    assert of_a_path(fitted, KRONOS) == fitted
+    assert of_a_path(of(UNKNOWN), of(UNKNOWN)) == of(UNKNOWN)
 
 
 def test_doubts_are_said_or_raised():

@@ -331,6 +331,18 @@ class KronosModel(ForecastModel):
         sampled: Tensor = self.program.sample_bars(*self._read(inputs, noise.shape[2]), noise)
         return sampled[..., CLOSE]
 
+    @torch.no_grad()
+    def bar_quantiles(self, *inputs: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
+        """Quantiles [B, horizon, 6, 9] of every column of the bars, float32, over the same paths.
+
+        Those of the close are what `forward` gives; noise as there.
+        """
+        read = self._read(inputs, horizon)
+        if noise is None:
+            noise = uniform_noise(read[1][:, -1], self.sampling.paths, horizon, self.sampling.seed)
+        sampled: Tensor = self.program.sample_bars(*read, noise)  # [B, S, H, 6]
+        return sampled.quantile(sampled.new_tensor(LEVELS), dim=1).movedim(0, -1)
+
     def tokens(self, *inputs: Tensor, noise: Tensor) -> Tokens:
         """Tokens of the context and of paths, for uniform noise [B, S, H, 2]."""
         read, stamps, known = self._prepared(inputs, noise.shape[2])

@@ -7,6 +7,7 @@ from typing import Literal
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.dates import iso_date
 from fastsim.errors import ConfigError, DataError
+from fastsim.forecast.season.setting import check_season
 from fastsim.forecast.training.lora import LoraConfig
 
 Mode = Literal["scratch", "full", "head", "lora", "volatility"]
@@ -92,6 +93,10 @@ class FitConfig:
     sure: bool = True
     """Keep the start unless the fit is better on validation by more than chance, the 95 % interval
     of a block bootstrap; else any gain will do."""
+    season: str = "auto"
+    """The season of volatility that bars are freed of before they are learned from, as that around
+    forecasters: "auto" is one by UTC for bars shorter than a day, "none", a time zone, or the file
+    of a fitted profile. Forecast with the same one around what is fitted."""
     simulated: float = 0.0
     """Share of each batch that is of simulated worlds, new ones at every step; 1 without bars."""
     others: float = 0.0
@@ -125,6 +130,7 @@ class FitConfig:
                 f"FitConfig.others must leave room beside simulated = {self.simulated:g}: shares "
                 f"of a batch are at most 1 together, got {self.others:g}"
             )
+        check_season(self.season, "FitConfig.season")
         increasing = self.horizons == tuple(sorted(set(self.horizons)))
         if not self.horizons or not increasing or self.horizons[0] < 1:
             raise ConfigError(

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fastsim.forecast.evaluate import BLOCK, resampled
+from fastsim.forecast.season.divide import Season
 from fastsim.forecast.training.loop import Student
 from fastsim.forecast.training.series import Series
 from fastsim.forecast.training.split import Look, Spread
-from fastsim.forecast.training.windows import SimulatedSource, Windows, seeded, windows_at
+from fastsim.forecast.training.windows import SimulatedSource, Windows, freed, seeded, windows_at
 from fastsim.stats.bootstrap import Interval
 
 CHUNK = 512
@@ -65,13 +66,17 @@ class Judge:
         return resampled(columns, self.counts, torch.divide, block=block)
 
 
-def judge_of_series(series: Series, spread: Spread, look: Look) -> Judge:
-    """A judge by windows at these origins."""
+def judge_of_series(
+    series: Series, spread: Spread, look: Look, season: Season | None = None
+) -> Judge:
+    """A judge by windows at these origins, freed of a season if one is given."""
     stamps = series.stamps[spread.origins]
     order = np.argsort(stamps, kind="stable")
     rows = spread.origins[order]
     chunks = np.array_split(rows, -(-len(rows) // CHUNK))
     windows = [windows_at(series, chunk, look) for chunk in chunks]
+    if season is not None:
+        windows = [freed(each, season, look.horizons) for each in windows]
     return Judge(windows, torch.from_numpy(stamps[order]), look.horizons, step=spread.step)
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import ModelCard, check_horizon
+from fastsim.forecast.season.setting import resolved, season_of
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.folder import DATA
 from fastsim.forecast.training.judge import Judge, judge_of_series, judge_of_simulations
-from fastsim.forecast.training.series import Series, mapped, series_of_bars
+from fastsim.forecast.training.series import Series, first_stamps, mapped, series_of_bars
 from fastsim.forecast.training.split import (
     Look,
     origins_before,
@@ -19,7 +20,13 @@ from fastsim.forecast.training.split import (
     split_stamp,
     spread_origins,
 )
-from fastsim.forecast.training.windows import Mix, SeriesSource, SimulatedSource, Source
+from fastsim.forecast.training.windows import (
+    Mix,
+    Seasonless,
+    SeriesSource,
+    SimulatedSource,
+    Source,
+)
 
 USUAL_CONTEXT = 512
 
@@ -75,14 +82,17 @@ def lesson_of(
         series = mapped(series, folder / DATA)
     origins = split_origins(series, look, config.split)
     judged = spread_origins(series, origins.validation, config.validation_windows)
+    season = season_of(resolved(config.season, first_stamps(series)))
     own: Source = SeriesSource(series, origins.train, look)
+    if season is not None:
+        own = Seasonless(own, season, look.horizons)
     parts = [(own, 1.0 - config.simulated - config.others), (simulated, config.simulated)]
     if others is not None:
         rows = origins_before(others, look, split_stamp(series, config.split))
         parts.append((SeriesSource(others, rows, look), config.others))
     return Lesson(
         Mix(parts),
-        judge_of_series(series, judged, look),
+        judge_of_series(series, judged, look, season),
         look,
         len(origins.train),
         series.last_day,

@@ -110,6 +110,12 @@ def series_of_frame(source: Source) -> Series:
     )
 
 
+def first_stamps(series: Series) -> NDArray[np.datetime64]:
+    """Times of the bars of the first series."""
+    first: NDArray[np.datetime64] = series.stamps[: series.starts[1]].astype("datetime64[s]")
+    return first
+
+
 def mapped(series: Series, folder: Path) -> Series:
     """The same, its values on disk and read as they are needed, where they are many."""
     if series.values.nbytes < MAPPED:

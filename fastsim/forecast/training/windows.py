@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from fastsim.data.bars import BAR_FIELDS, CLOSE
 from fastsim.forecast.interface import Context
+from fastsim.forecast.season.divide import Season
 from fastsim.forecast.training.series import Series
 from fastsim.forecast.training.split import Look
 from fastsim.forecast.training.train_prior import PriorTraining, draw_closes
@@ -80,6 +81,17 @@ class SimulatedSource:
         return Windows(Context(bars, stamps), future.cumsum(-1)[..., ahead])
 
 
+class Seasonless:
+    """Windows of another source without their season, past and future."""
+
+    def __init__(self, source: Source, season: Season, horizons: tuple[int, ...]) -> None:
+        self.source, self.season, self.horizons = source, season, horizons
+
+    def draw(self, count: int, generator: Generator) -> Windows:
+        """Those of the source, freed of it."""
+        return freed(self.source.draw(count, generator), self.season, self.horizons)
+
+
 class Mix:
     """Windows of several sources, each with its share."""
 
@@ -126,6 +138,18 @@ def windows_at(series: Series, origins: NDArray[np.int64], look: Look) -> Window
     known = torch.from_numpy(future).float()
     known = torch.where(known.isfinite(), known, torch.nan)
     return Windows(Context(bars, torch.from_numpy(stamps)), known[:, None])
+
+
+@torch.no_grad()
+def freed(windows: Windows, season: Season, horizons: tuple[int, ...]) -> Windows:
+    """Windows without the season that their contexts show, as forecasters are shown them.
+
+    What came is divided by what a forecast would be multiplied by.
+    """
+    divided = season(*windows.context, horizons[-1])
+    growth = divided.growth[:, torch.tensor(horizons) - 1]  # [B, h]
+    context = Context(divided.bars.float(), windows.context.timestamps)
+    return Windows(context, windows.future / growth[:, None].float())
 
 
 def seeded(seed: int, purpose: str, number: int = 0) -> Generator:
