@@ -1,6 +1,7 @@
 """Fitting: what it learns and leaves alone, when it keeps its start, that it goes on exactly."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastsim.agent.artifact import _kept
 from fastsim.data.bars import Bars
-from fastsim.errors import CheckpointError, ConfigError, ForecastError
+from fastsim.errors import CheckpointError, ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.ensemble import Ensemble
@@ -399,3 +401,28 @@ def test_a_damaged_folder_is_refused_in_one_line(bars, tmp_path, damage, message
 def test_a_fit_without_a_folder_is_refused():
     with pytest.raises(ForecastError, match="name the folder"):
         load_forecaster("fit")
+
+
+def test_a_fit_travels_with_an_agent_under_the_same_key(bars, tmp_path):
+    save_fit(fitted(bars, name="mine"), tmp_path / "mine", SMALL)
+    key = load_forecaster(f"fit:{tmp_path / 'mine'}").key
+    kept = _kept(f"fit:{tmp_path / 'mine'}", tmp_path / "agent")
+    shutil.rmtree(tmp_path / "mine")
+    assert kept == "fit:forecaster/mine"
+    moved = load_forecaster(f"fit:{tmp_path / 'agent' / 'forecaster' / 'mine'}")
+    assert moved.key == key
+    save_fit(fitted(bars, with_(seed=1), name="mine"), tmp_path / "mine", SMALL)
+    assert load_forecaster(f"fit:{tmp_path / 'mine'}").key != key  # which the agent refuses
+
+
+def test_halts_late_listings_and_an_asset_that_never_moves_are_no_hindrance(bars):
+    closes = np.concatenate([bars.close, bars.close[:, :1]], 1)
+    closes[:, 3] = 50.0
+    closes[:250, 1] = np.nan
+    closes[100:140, 2] = np.nan
+    odd = replace(bars, symbols=("A", "B", "C", "D"), close=closes)
+    report = fitted(odd).report
+    assert np.isfinite([report.start_loss, report.tried_loss, report.forgetting or 0.0]).all()
+    still = replace(bars, symbols=("D",), close=closes[:, 3:])
+    with pytest.raises(DataError, match="no window for train"):
+        fitted(still)
