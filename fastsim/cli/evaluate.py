@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.cli.score_tables import score_tables
 from fastsim.cli.scores import (
     WALK,
     require_different,
     score_all,
-    score_tables,
     scores_apart,
     windows_in_words,
     write_scores,
@@ -24,7 +24,13 @@ from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.dates import show_day
 from fastsim.errors import ConfigError
-from fastsim.forecast.evaluate import Centred, Windows, common_windows, spaced_origins
+from fastsim.forecast.evaluate import (
+    Centred,
+    Windows,
+    common_windows,
+    dependent_origins,
+    spaced_origins,
+)
 from fastsim.forecast.interface import (
     Forecaster,
     check_horizons,
@@ -88,20 +94,32 @@ class ScoreCommand:
         doubts = doubts_of(forecasters, scored, strict=self.strict)
         entries = score_all(bars, forecasters, self.horizons, windows, self.context, console)
         sides = scores_apart(entries, scored)
-        for table in (*score_tables(entries), *([apart_table(sides)] if sides else [])):
+        lags = dependent_origins(windows, longest)
+        tables = score_tables(entries, self.horizons, lags)
+        for table in (*tables, *([apart_table(sides)] if sides else [])):
             console.print(table)
-        console.print(
-            f"{len(origins)} origins, horizons {', '.join(map(str, self.horizons))}; brackets are "
-            f"95 % bootstrap intervals over origins. A ratio below 1 beats what it is held "
-            f"against. PIT: share of outcomes in each tenth of the forecast, flat if calibrated.",
-            highlight=False,
-        )
+        console.print(self._legend(len(origins), lags), highlight=False)
         for sentence in (windows_in_words(windows), *all_seen(models), *doubts):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if self.json is not None:
             settings = self._settings(len(bars.symbols), bars.timestamps[origins], windows)
-            write_scores(entries, settings, self.json, sides=sides)
+            write_scores(
+                entries,
+                settings,
+                self.json,
+                windows=windows,
+                horizons=self.horizons,
+                sides=sides,
+            )
             console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
+
+    def _legend(self, origins: int, lags: int) -> str:
+        return (
+            f"{origins} origins, horizons {', '.join(map(str, self.horizons))}; brackets are 95 % "
+            f"bootstrap intervals over origins. A ratio below 1 beats what it is held against; p "
+            f"is Diebold and Mariano's, of no difference, with {lags} lags. PIT: share of outcomes "
+            f"in each tenth of the forecast, flat if calibrated."
+        )
 
     def _names(self) -> tuple[str, ...]:
         names = parse_names(self.forecaster)

@@ -1,9 +1,8 @@
-"""Scores of forecasters: made with a progress bar, shown as tables, written as JSON."""
+"""Scores of forecasters: made with a progress bar, written as JSON."""
 
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import fastsim
+from fastsim.cli.intervals import plain, plain_difference
 from fastsim.cli.seen import Apart, apart, apart_record
 from fastsim.config import write_whole
 from fastsim.data.bars import Bars
@@ -30,6 +28,9 @@ from fastsim.forecast.evaluate import (
     Scores,
     ScoreSummary,
     Windows,
+    at_horizon,
+    dependent_origins,
+    loss_difference,
     relative,
     rolling_origins,
     summarise,
@@ -44,7 +45,6 @@ GARCH = "garch-t"
 REFERENCES = (WALK, GARCH)
 """Forecasters that all others are divided by, where they are scored."""
 PACKAGES = ("torch", "numpy", "scipy", "arch", "statsforecast")
-BARS = "▁▂▃▄▅▆▇█"
 
 
 class Entry(NamedTuple):
@@ -106,34 +106,6 @@ def score_all(
     return entries
 
 
-def score_tables(entries: dict[str, Entry]) -> tuple[Table, Table]:
-    """Losses beside the references', and calibration; either fits 120 columns."""
-    references = [name for name in REFERENCES if name in entries]
-    short = {WALK: "walk", GARCH: GARCH}
-    losses = Table(
-        "Forecaster",
-        *(f"Quantile loss\n/ {short[name]}" for name in references),
-        "CRPS\n/ walk",
-        "MASE",
-    )
-    calibration = Table("Forecaster", "RMSE", "80 % band", "Hit rate", "PIT")
-    for name, entry in entries.items():
-        summary = summarise(entry.scores)
-        ratios = [relative(entry.scores, entries[other].scores) for other in references]
-        crps = relative(entry.scores, entries[WALK].scores, "crps")
-        losses.add_row(Text(name), *map(_cell, (*ratios, crps, summary.mase)))
-        cells = map(_cell, (summary.rmse, summary.coverage, summary.hit_rate))
-        calibration.add_row(Text(name), *cells, sparkline(summary.pit))
-    return losses, calibration
-
-
-def sparkline(shares: Sequence[float]) -> str:
-    """Ten shares as bars: half the height is the even share, the full height twice that."""
-    even = 1.0 / len(shares)
-    steps = (round(share / even * len(BARS) / 2) for share in shares)
-    return "".join(BARS[min(max(step, 1), len(BARS)) - 1] for step in steps)
-
-
 def scores_apart(
     entries: dict[str, Entry], scored: NDArray[np.datetime64]
 ) -> dict[str, tuple[str, Apart]]:
@@ -151,15 +123,19 @@ def write_scores(
     settings: dict[str, Any],
     path: Path,
     *,
+    windows: Windows,
+    horizons: Sequence[int],
     sides: Mapping[str, tuple[str, Apart]],
 ) -> None:
     """Write scores, their intervals, settings and versions as one JSON object, in one piece.
 
-    `relative` holds each loss divided by that of every reference scored, on the same windows;
-    estimates are [value, low, high], null where undefined. `apart` holds what `scores_apart`
-    found of the forecaster, null where there is nothing.
+    `relative` holds each loss divided by that of every reference scored, on the same windows, and
+    Diebold and Mariano's test of their difference; estimates are [value, low, high], null where
+    undefined. `by_horizon` holds the same of each horizon alone, in order; `apart` what
+    `scores_apart` found of the forecaster, null where there is nothing.
     """
     references = [entries[name] for name in REFERENCES if name in entries]
+    lags = [dependent_origins(windows, horizon) for horizon in horizons]
     record = {
         "benchmark": "accuracy",
         "version": fastsim.__version__,
@@ -172,7 +148,8 @@ def write_scores(
         "block_origins": BLOCK,
         "resamples": RESAMPLES,
         "forecasters": [
-            _entry_record(entry, references)
+            _entry_record(entry, references, lags[-1])
+            | {"by_horizon": _by_horizon(entry, references, horizons, lags)}
             | {"apart": apart_record(sides[name][1] if name in sides else None)}
             for name, entry in entries.items()
         ],
@@ -180,41 +157,48 @@ def write_scores(
     write_whole(path, (json.dumps(record, allow_nan=False) + "\n").encode())
 
 
-def _entry_record(entry: Entry, references: Sequence[Entry]) -> dict[str, Any]:
-    summary: ScoreSummary = summarise(entry.scores)
-    figures = {
-        name: _figures(value) if isinstance(value, Interval) else value
-        for name, value in summary._asdict().items()
-    }
-    figures["pit"] = [round(share, 6) for share in summary.pit]
-    ratios = {
-        other.name: {
-            "quantile_loss": _figures(relative(entry.scores, other.scores, "quantile_loss")),
-            "crps": _figures(relative(entry.scores, other.scores, "crps")),
-        }
-        for other in references
-    }
+def _entry_record(entry: Entry, references: Sequence[Entry], lags: int) -> dict[str, Any]:
+    others = {other.name: other.scores for other in references}
     return {
         "name": entry.name,
         "key": entry.key,
         "known_until": entry.card.known_until,
         "known_source": entry.card.known_source,
-        **figures,
-        "relative": ratios,
+        **_figures(entry.scores, others, lags),
         "fallbacks": entry.fallbacks,
         "seconds": round(entry.seconds, 1),
     }
 
 
-def _figures(interval: Interval) -> list[float | None]:
-    figures = (interval.estimate, interval.low, interval.high)
-    return [round(value, 6) if math.isfinite(value) else None for value in figures]
+def _by_horizon(
+    entry: Entry, references: Sequence[Entry], horizons: Sequence[int], lags: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The figures of each horizon alone."""
+    found = []
+    for place, horizon in enumerate(horizons):
+        others = {other.name: at_horizon(other.scores, place) for other in references}
+        own = at_horizon(entry.scores, place)
+        found.append({"horizon": horizon, **_figures(own, others, lags[place])})
+    return found
 
 
-def _cell(interval: Interval) -> str:
-    if math.isnan(interval.estimate):
-        return "none"
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _figures(scores: Scores, others: Mapping[str, Scores], lags: int) -> dict[str, Any]:
+    """A summary as plain values, and `relative` to each of the others."""
+    summary: ScoreSummary = summarise(scores)
+    figures: dict[str, Any] = {
+        name: plain(value) if isinstance(value, Interval) else value
+        for name, value in summary._asdict().items()
+    }
+    figures["pit"] = [round(share, 6) for share in summary.pit]
+    figures["relative"] = {
+        name: {
+            "quantile_loss": plain(relative(scores, other, "quantile_loss")),
+            "crps": plain(relative(scores, other, "crps")),
+            "diebold_mariano": plain_difference(loss_difference(scores, other, lags)),
+        }
+        for name, other in others.items()
+    }
+    return figures
 
 
 def _versions() -> dict[str, str]:

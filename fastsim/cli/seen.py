@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from fastsim.cli.intervals import cell, plain
 from fastsim.forecast.evaluate import (
     Scores,
     Windows,
@@ -56,8 +57,7 @@ def first_scored(
     timestamps: NDArray[np.datetime64], windows: Windows, horizons: Sequence[int]
 ) -> NDArray[np.datetime64]:
     """The first bar [R] whose close is scored, of every origin that has a window."""
-    rows = np.asarray(windows.origins)[windows.usable.any(1).numpy()]
-    scored: NDArray[np.datetime64] = timestamps[rows + min(horizons)]
+    scored: NDArray[np.datetime64] = timestamps[windows.rows + min(horizons)]
     return scored
 
 
@@ -102,9 +102,7 @@ def apart_table(found: Mapping[str, tuple[str, Apart]]) -> Table:
     for name, (day, (before, after)) in found.items():
         bands = (f"{span.coverage.estimate:.3f}" for span in (before, after))
         counts = f"{before.windows:,}\n{after.windows:,}"
-        table.add_row(
-            Text(name), day, _cell(before.relative), _cell(after.relative), *bands, counts
-        )
+        table.add_row(Text(name), day, cell(before.relative), cell(after.relative), *bands, counts)
     return table
 
 
@@ -115,16 +113,8 @@ def apart_record(found: Apart | None) -> dict[str, object] | None:
     return {
         name: {
             "windows": span.windows,
-            "relative": _plain(span.relative),
-            "coverage": _plain(span.coverage),
+            "relative": plain(span.relative),
+            "coverage": plain(span.coverage),
         }
         for name, span in zip(SPANS, found, strict=True)
     }
-
-
-def _cell(interval: Interval) -> str:
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _plain(interval: Interval) -> list[float]:
-    return [round(value, 6) for value in (interval.estimate, interval.low, interval.high)]

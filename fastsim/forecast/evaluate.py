@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from fastsim.data.bars import Bars
 from fastsim.errors import ForecastError
@@ -32,33 +33,41 @@ from fastsim.forecast.interface import (
 from fastsim.forecast.statistics import Counted, counted
 from fastsim.progress import SILENT, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval
+from fastsim.stats.comparison import LossDifference, diebold_mariano, newey_west_lags
 from fastsim.stats.resample import circular_rows
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BANDS = ((0.25, 0.75), INNER_BAND, (0.025, 0.975))
+"""Levels of the bands of 50, 80 and 95 %."""
+Loss = Literal["quantile_loss", "crps", "absolute"]
 BLOCK = 6
 """Origins per resampled block."""
 RESAMPLES = 2000
 INTERVAL = 0.95
+# Columns that a summary resamples: means over horizons of fields of `Scores`, and of its bands.
+POOLED = ("quantile_loss", "crps", "absolute", "square", "percentage", "hits", "misses")
+BAND_NAMES = ("coverage_50", "coverage", "coverage_95")
 STILL = 4 * float(np.finfo(np.float32).eps)
 """A mean move of a bar below this share of the price is none: forecasts are float32."""
 
 
 class Scores(NamedTuple):
-    """Means over the windows and horizons of each of R origins that have a window.
+    """Means over the windows of each of R origins that have a window, by horizon h.
 
     Losses are divided by each window's mean absolute one-bar change over the context, the scale of
     Hyndman and Koehler (2006), so that cheap and dear, calm and wild assets weigh alike. Horizons
-    are not scaled: 21 bars weigh more than one.
+    are not scaled: where they are pooled, 21 bars weigh more than one.
     """
 
-    quantile_loss: Tensor  # [R]  pinball loss, doubled, mean over DECILES
-    crps: Tensor  # [R]  over the forecaster's own levels
-    absolute: Tensor  # [R]  error of the median: its mean is MASE
-    square: Tensor  # [R]  error of the mean: the root of its mean is the scaled RMSE
-    covered: Tensor  # [R]  share of outcomes in the 80 % band
-    hits: Tensor  # [R]  share of medians on the same side of the last close as the outcome
-    misses: Tensor  # [R]  share on the other side; a median at the last close is neither
-    pit: Tensor  # [R, 10]  share of outcomes between neighbouring DECILES, ideally 0.1 each
+    quantile_loss: Tensor  # [R, h]  pinball loss, doubled, mean over DECILES
+    crps: Tensor  # [R, h]  over the forecaster's own levels
+    absolute: Tensor  # [R, h]  error of the median: its mean is MASE
+    square: Tensor  # [R, h]  error of the mean: the root of its mean is the scaled RMSE
+    percentage: Tensor  # [R, h]  error of the median as a share of the outcome: its mean is MAPE
+    covered: Tensor  # [R, h, 3]  share of outcomes in each of BANDS; NaN beyond the levels
+    hits: Tensor  # [R, h]  share of medians on the same side of the last close as the outcome
+    misses: Tensor  # [R, h]  share on the other side; a median at the last close is neither
+    pit: Tensor  # [R, h, 10]  share of outcomes between neighbouring DECILES, ideally 0.1 each
     windows: Tensor  # [R]  how many
 
 
@@ -69,7 +78,12 @@ class ScoreSummary(NamedTuple):
     crps: Interval
     mase: Interval
     rmse: Interval
+    mape: Interval
+    coverage_50: Interval
+    """NaN, as those of the other bands, where the forecaster's levels do not reach so far."""
     coverage: Interval
+    """Of the 80 % band."""
+    coverage_95: Interval
     hit_rate: Interval
     """Hits among hits and misses; NaN for a random walk, which takes no side."""
     pit: tuple[float, ...]
@@ -113,6 +127,12 @@ class Windows(NamedTuple):
     young: int  # of which too little is known for one of the forecasters
     constant: int  # whose closes did not move in the context, which leaves errors without a scale
     open: int  # of which an outcome is missing
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The origins that have a window: those of R in `Scores`."""
+        found: NDArray[np.int64] = np.asarray(self.origins)[self.usable.any(1).numpy()]
+        return found
 
     @property
     def scored(self) -> int:
@@ -294,50 +314,61 @@ def score(forecast: Forecast, closes: Tensor, outcome: Tensor) -> Scores:
     last = closes[:, -1:]
     scale = _scale(closes)
     deciles = Forecast(torch.stack([forecast.at(level) for level in DECILES], -1), DECILES)
-    low, high = (forecast.at(level) for level in INNER_BAND)
     median = forecast.at(MEDIAN)
+    error = (outcome - median).abs()
     # Forecasts are float32: so must be the close that a median is held against.
     side = (median - last.float()).sign() * (outcome - last).sign()
     rank = (deciles.quantiles < outcome[..., None]).sum(-1)  # [B, h]
-    pit = torch.bincount(rank.flatten(), minlength=len(DECILES) + 1).double() / rank.numel()
     return Scores(
-        quantile_loss=(2.0 * deciles.quantile_loss(outcome).mean(-1) / scale).mean(),
-        crps=(forecast.crps(outcome) / scale).mean(),
-        absolute=((outcome - median).abs() / scale).mean(),
-        square=((outcome - forecast.mean) / scale).square().mean(),
-        covered=((low <= outcome) & (outcome <= high)).double().mean(),
-        hits=(side > 0).double().mean(),
-        misses=(side < 0).double().mean(),
-        pit=pit,
+        quantile_loss=(2.0 * deciles.quantile_loss(outcome).mean(-1) / scale).mean(0),
+        crps=(forecast.crps(outcome) / scale).mean(0),
+        absolute=(error / scale).mean(0),
+        square=((outcome - forecast.mean) / scale).square().mean(0),
+        percentage=(error / outcome).mean(0),
+        covered=torch.stack([_covered(forecast, band, outcome) for band in BANDS], -1),
+        hits=(side > 0).double().mean(0),
+        misses=(side < 0).double().mean(0),
+        pit=one_hot(rank, len(DECILES) + 1).double().mean(0),
         windows=torch.tensor(float(len(closes)), dtype=torch.float64),
     )
 
 
-def summarise(scores: Scores) -> ScoreSummary:
-    """Means over origins, with intervals."""
+def _covered(forecast: Forecast, band: tuple[float, float], outcome: Tensor) -> Tensor:
+    """Share [h] of outcomes [B, h] between two levels; NaN where the forecast ends before them."""
+    low, high = band
+    if low < forecast.levels[0] or high > forecast.levels[-1]:
+        return outcome.new_full(outcome.shape[1:], torch.nan)
+    inside = (forecast.at(low) <= outcome) & (outcome <= forecast.at(high))
+    return inside.double().mean(0)
 
-    def over(*names: str, of: Callable[..., Tensor]) -> Interval:
-        columns = torch.stack([getattr(scores, name) for name in names], -1)
-        return resampled(columns, scores.windows, of)
+
+def summarise(scores: Scores) -> ScoreSummary:
+    """Means over origins and horizons, with intervals."""
+    columns = {name: getattr(scores, name).mean(1) for name in POOLED}
+    bands = scores.covered.mean(1).unbind(-1)
+    columns |= zip(BAND_NAMES, bands, strict=True)
+    means, draws = _resampled_means(torch.stack([*columns.values()], -1), scores.windows)
+    places = {name: place for place, name in enumerate(columns)}
+
+    def over(*names: str, of: Callable[..., Tensor] = _same) -> Interval:
+        chosen = [places[name] for name in names]
+        return _interval(of, means[chosen], draws[:, chosen])
 
     share = scores.windows / scores.windows.sum()
     return ScoreSummary(
-        quantile_loss=over("quantile_loss", of=_same),
-        crps=over("crps", of=_same),
-        mase=over("absolute", of=_same),
+        quantile_loss=over("quantile_loss"),
+        crps=over("crps"),
+        mase=over("absolute"),
         rmse=over("square", of=torch.sqrt),
-        coverage=over("covered", of=_same),
+        mape=over("percentage"),
+        **{name: over(name) for name in BAND_NAMES},
         hit_rate=over("hits", "misses", of=lambda hits, misses: hits / (hits + misses)),
-        pit=tuple((share @ scores.pit).tolist()),
+        pit=tuple((share @ scores.pit.mean(1)).tolist()),
         windows=int(scores.windows.sum()),
     )
 
 
-def relative(
-    scores: Scores,
-    baseline: Scores,
-    loss: Literal["quantile_loss", "crps", "absolute"] = "quantile_loss",
-) -> Interval:
+def relative(scores: Scores, baseline: Scores, loss: Loss = "quantile_loss") -> Interval:
     """Ratio of a loss to the baseline's on the same windows; below 1 is better.
 
     Raises
@@ -345,13 +376,57 @@ def relative(
     ForecastError
         The two were not scored on the same windows.
     """
+    columns = torch.stack(_pair(scores, baseline, loss), -1)
+    return resampled(columns, scores.windows, torch.divide)
+
+
+def loss_difference(
+    scores: Scores, baseline: Scores, lags: int, loss: Loss = "quantile_loss"
+) -> LossDifference | None:
+    """How much a loss lies above the baseline's on the same windows, by `diebold_mariano`.
+
+    An origin counts by its windows, as it does in `relative`. `lags` are those of
+    `dependent_origins`. None where there are not two origins more than lags.
+
+    Raises
+    ------
+    ForecastError
+        The two were not scored on the same windows.
+    """
+    own, other = _pair(scores, baseline, loss)
+    weights = scores.windows / scores.windows.mean()
+    if len(weights) < lags + 2:
+        return None
+    return diebold_mariano((own - other) * weights, lags, level=INTERVAL)
+
+
+def dependent_origins(windows: Windows, horizon: int) -> int:
+    """How many origins after one share its luck, among those that have a window.
+
+    As many as have outcomes, up to `horizon` bars ahead, within its own; good and bad times come
+    in spells, so at least as many as `newey_west_lags` takes.
+    """
+    rows = windows.rows
+    overlapping = np.searchsorted(rows, rows + horizon) - np.arange(len(rows)) - 1
+    return max(int(overlapping.max()), newey_west_lags(len(rows)))
+
+
+def _pair(scores: Scores, baseline: Scores, loss: Loss) -> tuple[Tensor, Tensor]:
+    """A loss [R] of both, means over horizons; ForecastError unless their windows are the same."""
     if not torch.equal(scores.windows, baseline.windows):
         raise ForecastError(
             f"scores of {int(scores.windows.sum())} and {int(baseline.windows.sum())} windows: "
             f"score both forecasters on the same origins and context"
         )
-    columns = torch.stack([getattr(scores, loss), getattr(baseline, loss)], -1)
-    return resampled(columns, scores.windows, torch.divide)
+    return getattr(scores, loss).mean(1), getattr(baseline, loss).mean(1)
+
+
+def at_horizon(scores: Scores, place: int) -> Scores:
+    """The scores of one of the horizons alone, by its place."""
+    named = scores._asdict()
+    windows = named.pop("windows")
+    only = {name: part[:, [place]] for name, part in named.items()}
+    return Scores(**only, windows=windows)
 
 
 def chosen_origins(scores: Scores, rows: NDArray[np.bool_]) -> Scores:
@@ -372,15 +447,26 @@ def resampled(
     The interval is the circular block bootstrap's, of `block` neighbouring origins each, because
     good and bad times come in spells.
     """
+    return _interval(statistic, *_resampled_means(values, windows, block=block, seed=seed))
+
+
+def _resampled_means(
+    values: Tensor, windows: Tensor, *, block: int = BLOCK, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Means [C] of values [R, C] over windows, and those [RESAMPLES, C] of resampled origins."""
     weight = windows[:, None]
     sums = torch.cat([values * weight, weight], 1)  # [R, C + 1]
     drawn = circular_rows(len(values), block, RESAMPLES, torch.Generator().manual_seed(seed))
+    # A product with how often each origin is drawn: a copy of all columns per resample is large.
+    often = sums.new_zeros(drawn.shape).scatter_add_(1, drawn, sums.new_ones(()).expand_as(drawn))
+    own, resampled_sums = sums.sum(0), often @ sums  # [C + 1], [RESAMPLES, C + 1]
+    return own[:-1] / own[-1], resampled_sums[:, :-1] / resampled_sums[:, -1:]
 
-    def value(total: Tensor) -> Tensor:
-        return statistic(*(total[..., :-1] / total[..., -1:]).unbind(-1))
 
-    draws = value(sums[drawn].sum(1))  # [RESAMPLES]
-    return percentile_interval(float(value(sums.sum(0))), draws, INTERVAL)
+def _interval(statistic: Callable[..., Tensor], means: Tensor, draws: Tensor) -> Interval:
+    """A statistic of means [C], with the interval of the same of drawn ones [RESAMPLES, C]."""
+    value = statistic(*means.unbind(-1))
+    return percentile_interval(float(value), statistic(*draws.unbind(-1)), INTERVAL)
 
 
 def _same(mean: Tensor) -> Tensor:

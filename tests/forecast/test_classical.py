@@ -11,7 +11,7 @@ from arch.univariate import GARCH, StudentsT, ZeroMean
 from statsforecast.models import AutoETS, DynamicOptimizedTheta
 
 from fastsim.cli import main
-from fastsim.cli.scores import sparkline
+from fastsim.cli.score_tables import sparkline
 from fastsim.data.bars import Bars
 from fastsim.data.read import write_bars
 from fastsim.errors import ConfigError, ForecastError

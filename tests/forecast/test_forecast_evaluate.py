@@ -84,9 +84,10 @@ def test_scores_equal_those_worked_by_hand():
     assert float(scores.quantile_loss) == pytest.approx(2 * float(pinball.mean()) / 1.5)
     assert float(scores.absolute) == pytest.approx(2.0 / 1.5)
     assert float(scores.square) == pytest.approx(((15.0 - 13.0) / 1.5) ** 2)
-    assert float(scores.covered) == 1.0
+    assert scores.covered[0, :2].tolist() == [1.0, 1.0] and math.isnan(scores.covered[0, 2])
+    assert float(scores.percentage) == pytest.approx(2.0 / 15.0)
     assert (float(scores.hits), float(scores.misses)) == (1.0, 0.0)
-    assert scores.pit.nonzero().tolist() == [[6]]  # above six of the nine, at the seventh
+    assert scores.pit.nonzero().tolist() == [[0, 6]]  # above six of the nine, at the seventh
     assert float(scores.windows) == 1.0
 
 
