@@ -274,6 +274,7 @@ def test_a_folder_of_another_fit_is_refused(bars, tmp_path):
         fitted(bars, folder=tmp_path)
 
 
+KILLS = 10
 KILLED = """
 import sys
 from pathlib import Path
@@ -305,19 +306,24 @@ def test_a_fit_that_is_killed_at_ten_moments_ends_with_the_same_bits(tmp_path):
             process.send_signal(signal.SIGKILL)
             return process.wait()
 
+    def same(folder):
+        found = load_file(folder / "model.safetensors")
+        return all(torch.equal(wanted[name], found[name]) for name in wanted)
+
     began = time.monotonic()
     assert run(tmp_path / "whole") == 0
     took, rng = time.monotonic() - began, np.random.default_rng(2)
-    killed = 0
-    for moment in range(10):
-        folder = tmp_path / str(moment)
-        while run(folder, float(rng.uniform(0.4, 1.0)) * took) != 0:
+    wanted = load_file(tmp_path / "whole" / "model.safetensors")
+    killed, ended = 0, 0
+    while killed < KILLS:
+        if run(tmp_path / str(ended), float(rng.uniform(0.4, 1.0)) * took) == 0:
+            assert same(tmp_path / str(ended))
+            ended += 1
+        else:
             killed += 1
-        wanted, found = (
-            load_file(each / "model.safetensors") for each in (tmp_path / "whole", folder)
-        )
-        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-    assert killed >= 5
+    if not (tmp_path / str(ended) / "fit.json").exists():  # killed before it was whole
+        assert run(tmp_path / str(ended)) == 0
+    assert same(tmp_path / str(ended))
 
 
 @pytest.fixture(scope="module")
