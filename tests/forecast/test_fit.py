@@ -1,6 +1,7 @@
 """Fitting: what it learns and leaves alone, when it keeps its start, that it goes on exactly."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastsim.agent.artifact import _kept
 from fastsim.data.bars import Bars
-from fastsim.errors import CheckpointError, ConfigError, ForecastError
+from fastsim.errors import CheckpointError, ConfigError, DataError, ForecastError
 from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.ensemble import Ensemble
@@ -272,6 +274,7 @@ def test_a_folder_of_another_fit_is_refused(bars, tmp_path):
         fitted(bars, folder=tmp_path)
 
 
+KILLS = 10
 KILLED = """
 import sys
 from pathlib import Path
@@ -303,19 +306,24 @@ def test_a_fit_that_is_killed_at_ten_moments_ends_with_the_same_bits(tmp_path):
             process.send_signal(signal.SIGKILL)
             return process.wait()
 
+    def same(folder):
+        found = load_file(folder / "model.safetensors")
+        return all(torch.equal(wanted[name], found[name]) for name in wanted)
+
     began = time.monotonic()
     assert run(tmp_path / "whole") == 0
     took, rng = time.monotonic() - began, np.random.default_rng(2)
-    killed = 0
-    for moment in range(10):
-        folder = tmp_path / str(moment)
-        while run(folder, float(rng.uniform(0.4, 1.0)) * took) != 0:
+    wanted = load_file(tmp_path / "whole" / "model.safetensors")
+    killed, ended = 0, 0
+    while killed < KILLS:
+        if run(tmp_path / str(ended), float(rng.uniform(0.4, 1.0)) * took) == 0:
+            assert same(tmp_path / str(ended))
+            ended += 1
+        else:
             killed += 1
-        wanted, found = (
-            load_file(each / "model.safetensors") for each in (tmp_path / "whole", folder)
-        )
-        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-    assert killed >= 5
+    if not (tmp_path / str(ended) / "fit.json").exists():  # killed before it was whole
+        assert run(tmp_path / str(ended)) == 0
+    assert same(tmp_path / str(ended))
 
 
 @pytest.fixture(scope="module")
@@ -399,3 +407,28 @@ def test_a_damaged_folder_is_refused_in_one_line(bars, tmp_path, damage, message
 def test_a_fit_without_a_folder_is_refused():
     with pytest.raises(ForecastError, match="name the folder"):
         load_forecaster("fit")
+
+
+def test_a_fit_travels_with_an_agent_under_the_same_key(bars, tmp_path):
+    save_fit(fitted(bars, name="mine"), tmp_path / "mine", SMALL)
+    key = load_forecaster(f"fit:{tmp_path / 'mine'}").key
+    kept = _kept(f"fit:{tmp_path / 'mine'}", tmp_path / "agent")
+    shutil.rmtree(tmp_path / "mine")
+    assert kept == "fit:forecaster/mine"
+    moved = load_forecaster(f"fit:{tmp_path / 'agent' / 'forecaster' / 'mine'}")
+    assert moved.key == key
+    save_fit(fitted(bars, with_(seed=1), name="mine"), tmp_path / "mine", SMALL)
+    assert load_forecaster(f"fit:{tmp_path / 'mine'}").key != key  # which the agent refuses
+
+
+def test_halts_late_listings_and_an_asset_that_never_moves_are_no_hindrance(bars):
+    closes = np.concatenate([bars.close, bars.close[:, :1]], 1)
+    closes[:, 3] = 50.0
+    closes[:250, 1] = np.nan
+    closes[100:140, 2] = np.nan
+    odd = replace(bars, symbols=("A", "B", "C", "D"), close=closes)
+    report = fitted(odd).report
+    assert np.isfinite([report.start_loss, report.tried_loss, report.forgetting or 0.0]).all()
+    still = replace(bars, symbols=("D",), close=closes[:, 3:])
+    with pytest.raises(DataError, match="no window for train"):
+        fitted(still)
