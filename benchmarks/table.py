@@ -50,6 +50,7 @@ def table_of(name: str) -> str:
         "decide": decide_table,
         "official_forecasters": official_table,
         "accuracy": accuracy_table,
+        "intraday": intraday_table,
         "gpu": gpu_table,
     }
     return make[kind]([row for row in rows if row["benchmark"] == kind])
@@ -150,6 +151,25 @@ def accuracy_table(rows: list[Row]) -> str:
         cells.append(f"{1000 * entry['seconds'] / entry['windows']:,.1f}")
         lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def intraday_table(rows: list[Row]) -> str:
+    """Forecasters within the day by loss relative to GARCH, without a season and with one."""
+
+    def interval(given: Sequence[float] | None) -> str:
+        return "" if given is None else "{:.3f} [{:.3f}, {:.3f}]".format(*given)
+
+    cells = [
+        [
+            row["forecaster"],
+            interval(row["over_garch"]),
+            interval(row.get("over_garch_season")),
+            "{:.1%} [{:.1%}, {:.1%}]".format(*row["coverage"]),
+        ]
+        for row in rows
+    ]
+    head = ["forecaster", "loss / garch-t", "loss / garch-t in the profile", "80 % band holds"]
+    return table(head, cells)
 
 
 def env_table(rows: list[Row]) -> str:

@@ -201,7 +201,9 @@ def test_modes_that_a_model_does_not_have_are_refused_by_its_name(bars):
     with pytest.raises(ConfigError, match="mode of still must be one of head, got 'full'"):
         fit(Still(), bars, SMALL, progress=SILENT)
     with pytest.raises(ConfigError, match="mode must be one of"):
-        FitConfig(mode="volatility")
+        FitConfig(mode="tree")
+    with pytest.raises(ConfigError, match="mode of still must be one of head, got 'volatility'"):
+        fit(Still(), bars, replace(SMALL, mode="volatility"), progress=SILENT)
 
 
 def test_a_fit_from_simulations_alone_has_seen_no_bar():

@@ -250,7 +250,7 @@ def test_weights_are_fitted_on_the_bars_and_count_in_every_frame(tmp_path, capsy
     names, start = ("random-walk-60", "random-walk-ewma-0.94"), "2024-03-07"
     bars = quarters(800)
     arguments = {"start": start, "tape": CONFIG, "episode": {"horizon": 40}}
-    settings = replace(SETTINGS, weights="fit", across=(1,))
+    settings = replace(SETTINGS, weights="fit", across=(1,), season="none")
     fitted = build_env(
         1, bars, forecaster=",".join(names), forecast=settings, forecasts_dir=tmp_path, **arguments
     ).tape
