@@ -136,6 +136,7 @@ def test_the_replay_benchmark_writes_its_cases_and_the_parts_of_an_evaluation(lo
     assert "bootstrap" in table.minutes_table(rows[2:])
 
 
+@pytest.mark.long
 def test_rules_of_orders_are_measured_beside_the_plain_step_and_the_reference(load):
     module = load("benchmark_rules")
     few = module.Options(num_envs=3, num_assets=4, bars=400, rounds=1, seconds=0.001)

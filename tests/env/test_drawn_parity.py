@@ -174,6 +174,7 @@ def test_many_assets_are_in_the_order_of_the_reference():
     assert torch.equal(envs[0].state.slots, envs[1].state.slots)
 
 
+@pytest.mark.long
 def test_threads_share_the_rows_and_change_no_bit(threads):
     tape, count, ends = market(torch.float32), 4098, []
     config = EnvConfig(

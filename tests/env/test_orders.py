@@ -247,6 +247,7 @@ def test_an_order_worth_less_than_its_minimum_commission_is_not_placed():
     assert float(outcome.cost["commission"]) == 1.0
 
 
+@pytest.mark.long
 def test_large_accounts_in_float32_trade_no_shares_without_an_order():
     tape = make_tape(flat_bars(price=50.0, volume=1e9), TapeConfig(features=SHORT_FEATURES))
     config = EnvConfig(

@@ -102,8 +102,14 @@ def emulation():
 
 @pytest.mark.parametrize(
     ("market", "settings"),
-    [("planted", settings) for settings in SETTINGS]
-    + [("fresh worlds", "float32"), ("shared", "float32"), ("shared", "bfloat16")],
+    [
+        pytest.param("planted", each, marks=() if each == "float32" else pytest.mark.long)
+        for each in SETTINGS
+    ]
+    + [
+        pytest.param(*each, marks=pytest.mark.long)
+        for each in (("fresh worlds", "float32"), ("shared", "float32"), ("shared", "bfloat16"))
+    ],
 )
 def test_a_captured_run_is_the_eager_one_to_the_bit(emulation, market, settings):
     eager = make_trainer(market, settings, capture=False)

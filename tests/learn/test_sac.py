@@ -201,7 +201,7 @@ def test_what_follows_counts_where_time_was_up_and_not_where_all_was_over():
     assert entropy.total.abs().min() > 0
 
 
-@pytest.mark.parametrize("std", [1.0, 0.02])
+@pytest.mark.parametrize("std", [1.0, pytest.param(0.02, marks=pytest.mark.long)])
 def test_the_temperature_holds_exploration_to_its_entropy(std):
     tape, _ = planted_tape(revealing=False, bars=300)
     config = SACConfig(updates=60, batch_size=64, learning_rate=2e-2, schedule="constant")
