@@ -127,7 +127,7 @@ def build_forecast_tape(
         Of quantiles that are tabulated too, such as (0.1, 0.9).
     batch_size
         Forecasts asked for at once; half as many from where they do not fit in memory. Rows do not
-        depend on their batch, so neither does the table.
+        depend on their batch but for the last bits of products, so neither does the table.
 
     Raises
     ------

@@ -89,7 +89,7 @@ def rules(length, names, **others):
     return EnvConfig(observation="window", window_length=length, window_columns=names, **others)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_windows_from_tables_are_those_of_the_law(data):
     tape = data.draw(tapes())

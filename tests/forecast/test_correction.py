@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -170,6 +171,22 @@ def test_bars_of_validation_do_not_move_the_season():
         for each in (bars.close, close)
     ]
     assert torch.equal(seasons[0].before, seasons[1].before)
+
+
+class Knowing:
+    """A random walk that says it has seen markets until some day."""
+
+    key = "knowing"
+
+    def __init__(self, known_until):
+        self.card, self.forecast = replace(WALK.card, known_until=known_until), WALK.forecast
+
+
+@pytest.mark.parametrize("day", [None, "2024-06-01", "unknown"])
+def test_it_has_seen_its_bars_and_what_it_corrects_has_seen(day):
+    bars = market(1416)
+    fit = fit_correction(Knowing(day), bars, horizons=HORIZONS, context=200)
+    assert fit.corrected.card.known_until == (str(bars.timestamps[-1])[:10] if day is None else day)
 
 
 def test_what_was_fitted_is_kept_in_a_folder(fitted, tmp_path):

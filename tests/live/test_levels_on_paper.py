@@ -36,11 +36,16 @@ def test_stops_that_were_asked_for_are_met_on_paper_as_in_a_replay(fill, tmp_pat
     assert steps.outcome.exits.stopped.count_nonzero() > 5
     asked = {order.stop for _, order in ledger.orders()}
     assert len(asked) > 30 and 0.0 in asked
+    held = set()
     for each in ledger.decisions():
         for symbol, bracket in each.why["brackets"].items():
             side = 1 if each.weights[symbol] > 0 else -1
-            # About the mean entry, which an addition moves: the close may lie beyond them already.
             assert side * bracket["stop"] < side * bracket["target"]
+            # Additions move the mean entry, and with it levels that a close may lie beyond already.
+            if symbol not in held:
+                assert side * bracket["stop"] < side * each.closes[symbol]
+                assert side * each.closes[symbol] < side * bracket["target"]
+        held = set(each.why["brackets"])
     ledger.close()
     trades = candles_of(read_status(state)).tables.trades
     assert len(trades.drop_nulls(["stop", "target"])) == len(trades)

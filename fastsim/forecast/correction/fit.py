@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastsim.forecast.evaluate import BLOCK, DECILES, resampled
 from fastsim.forecast.interface import Context, Forecast, Forecaster, check_horizon
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.setting import fit_season, has_season_at
+from fastsim.forecast.seen import latest_day
 from fastsim.forecast.training.config import SplitConfig
 from fastsim.forecast.training.series import series_of_bars
 from fastsim.forecast.training.split import Look, split_origins, split_stamp, spread_origins
@@ -108,7 +110,9 @@ def fit_correction(
         tried[penalty] if kept else Correction(),
         season,
         name=name or f"{forecaster.card.name}, corrected",
-        known_until=series.last_day,
+        known_until=latest_day(
+            [forecaster.card, replace(forecaster.card, known_until=series.last_day)]
+        ),
     )
     return CorrectionFit(
         corrected, ratio, kept, penalty, (len(train.stamps), len(validation.stamps))
