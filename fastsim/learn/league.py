@@ -8,9 +8,8 @@ tail (Vinyals et al. 2019 call it a league; fictitious self-play, Heinrich et al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +24,11 @@ from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
 from fastsim.errors import CheckpointError, ConfigError
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy, policy_with
+from fastsim.policy.make import policy_with
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicySpec
 
 
@@ -46,38 +47,6 @@ class LeagueConfig:
         require_between(self, "snapshot_every", 1)
         require_between(self, "keep", 1)
         require_between(self, "scripted_share", 0, 1)
-
-
-class Encoded(NamedTuple):
-    """A market as a policy knows it by heart."""
-
-    tape: MarketTape
-    first: int  # bar of the first row
-    rows: Tensor  # [B, 2 hidden]  its market part
-
-
-class Snapshot(Decider):
-    """A policy as it was: it decides without exploration and learns no more."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = deepcopy(policy).requires_grad_(False)
-
-    @property
-    def answers(self) -> str:
-        """Actions of the mode that it was made for."""
-        return self.policy.answers
-
-    def study(self, tape: MarketTape, rules: EnvConfig, /) -> Encoded:
-        """Encode every bar once; ConfigError if the policy was made for another market."""
-        table = self.policy.standardize(self.policy.study(tape, rules))
-        return Encoded(tape, table.first, self.policy.encode(table.rows))
-
-    def decide(self, market: Encoded, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
-        """Most likely actions [n, W]."""
-        if seen.view is not None:
-            return self.policy.act(market.tape, seen), memory
-        mean: Tensor = self.policy(market.rows[seen.bar - market.first], seen.portfolio).mean
-        return mean, memory
 
 
 class LeagueEnv:

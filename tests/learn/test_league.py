@@ -17,9 +17,10 @@ from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.checkpoint import load_checkpoint
-from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
+from fastsim.learn.league import LeagueConfig, LeagueEnv, play_match, train_league
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.spec import PolicyConfig
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastsim.env.nested import flatten, unflatten
 from fastsim.env.observe import Observation
+from fastsim.errors import ConfigError
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, rollout_figures, units_of
 from fastsim.learn.optimizer import adam, descend, falling, follow, set_rate
@@ -32,7 +33,8 @@ from fastsim.learn.sac.buffer import ReplayBuffer, Steps
 from fastsim.learn.sac.config import SACConfig, check_action, check_capacity
 from fastsim.learn.sac.entropy import Entropy, entropy_of
 from fastsim.learn.sac.networks import Critics, asked
-from fastsim.policy.network import PolicyOutput
+from fastsim.policy.flat import FlatPolicy
+from fastsim.policy.policy import Policy, PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
 
@@ -52,8 +54,14 @@ class SAC:
         self.config, self.course, self.rules = config, course, env.config
         tape = env.tape
         self._units = units_of(env)
-        self.policy = begin_policy(env, policy, course.seed)
-        self.table = self.policy.standardize(tape)
+        made = begin_policy(env, policy, course.seed)
+        if not isinstance(made, FlatPolicy):
+            raise ConfigError(
+                f'the critics of "sac" know no PolicyConfig.encoder = "{policy.encoder}": '
+                f'use "mlp", or TrainConfig.algorithm = "ppo"'
+            )
+        self.policy: Policy = made
+        self.table = made.standardize(tape)
         own = env.portfolio_width + tape.num_assets
         features = self.table.rows.shape[1]
         self.critics = Critics(features, own, policy.hidden, course.seed).to(tape.device)

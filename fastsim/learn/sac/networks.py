@@ -9,7 +9,7 @@ from fastsim.env.actions import ACTIONS, target_weights
 from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.flat import FlatPolicy, MarketTable
 
 
 class Critic(nn.Module):
@@ -44,7 +44,7 @@ class Critics(nn.Module):
             self.one, self.other = (Critic(features, own, hidden) for _ in range(2))
 
     def forward(
-        self, policy: Policy, table: MarketTable, seen: Observation, weights: Tensor
+        self, policy: FlatPolicy, table: MarketTable, seen: Observation, weights: Tensor
     ) -> Tensor:
         """Values [2, M] of asking for `weights` [M, A], by each; the policy standardises."""
         own = torch.cat([policy.portfolio_moments(seen.portfolio), weights], dim=-1)
