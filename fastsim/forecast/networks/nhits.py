@@ -122,12 +122,29 @@ class NhitsModel(ReturnNetwork):
 
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
+        return self.sums(features)[-1]
+
+    def sums(self, features: Tensor) -> list[Tensor]:
+        """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
         past = features.flip(-1).to(next(self.parameters()).dtype)
         known, total = known.flip(-1), features.new_zeros(())
+        found = []
         for block in self.blocks:
             told = block(past)
             past = torch.where(known, past - told.backcast, 0.0)
             total = total + told.forecast
-        return total.flatten(1)
+            found.append(total.flatten(1))
+        return found
+
+    def by_stack(self, closes: Tensor, horizon: int) -> Tensor:
+        """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.
+
+        Those of no stack are a normal's in units of the trailing volatility; the last are the
+        forecast.
+        """
+        reading = self.read(closes)
+        sums = self.sums(reading.features)
+        parts = [torch.zeros_like(sums[0]), *sums]
+        return torch.stack([self.quantiles_of(part, reading, horizon) for part in parts])
