@@ -119,10 +119,13 @@ def _worst_table(scoring: Scoring) -> Table:
         cuts = [_cuts(scoring, entry, kind) for kind in CUTS]
         rows: list[list[str]] = []
         for other in scoring.references.values():
+            if other is entry:
+                continue
             worst = [worst_part(entry.told, other.told, each) for each in (*cuts, crossed(*cuts))]
             mean = relative(entry.scores, other.scores).estimate
             rows.append([SHORT[other.name], f"{mean:.3f}", *map(_worst_cell, worst)])
-        table.add_row(Text(name), *(Text("\n".join(column)) for column in zip(*rows, strict=True)))
+        columns = (Text("\n".join(column)) for column in zip(*rows, strict=True))
+        table.add_row(Text(name), *columns)
     return table
 
 

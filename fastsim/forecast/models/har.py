@@ -3,8 +3,8 @@
 Corsi (2009), "A simple approximate long-memory model of realized volatility", Journal of Financial
 Econometrics 7(2), equation 8: the variance of the next bar is linear in the mean variances of the
 last bar, of the last 5 and of the last 22. What is realised of a bar here is its squared log
-return, so that any closes will do. It is noisy, and a line through it can foretell anything: what it
-foretells is kept within the range of the means of 22 bars that the window has seen, a filter in the
+return, so that any closes will do. It is noisy, and a line through it can foretell anything: that
+is kept within the range of the means of 22 bars that the window has seen, a filter in the
 manner of Swanson and White (1997), "A model selection approach to real-time macroeconomic
 forecasting using linear models and artificial neural networks", Review of Economics and Statistics
 79(4).
@@ -41,7 +41,7 @@ def har(*, levels: tuple[float, ...] = LEVELS) -> WindowFitted:
     """HAR on squared returns, with Student's t for what the variance leaves over.
 
     The median is the last close. The degrees of freedom are those whole ones under which the
-    window's returns, each divided by the root of its fitted variance, are likeliest, and the same at
+    window's returns, each divided by the root of its fitted variance, are likeliest, the same at
     every horizon: bad times come in spells, so that sums of returns keep their tails. On `us20`,
     2,520 windows, the quantile loss over that of a random walk was 0.995 so, 0.996 with the degrees
     of a sum of independent returns, and 1.001 with a normal law.
