@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastsim.data.bars import CLOSE
+from fastsim.forecast.interface import Context
+from fastsim.forecast.models.classical import garch_t
 from fastsim.forecast.models.fitted import FittedModel
 from fastsim.forecast.models.prior import PriorModel, load_prior
 from fastsim.forecast.training.config import FitConfig
@@ -85,6 +88,27 @@ def test_a_hole_leaves_everything_else_as_it_was(load, law):
     pauses = np.diff(holes.timestamps).astype("timedelta64[h]").astype(int)
     assert sorted(pauses)[-3:] == [9 * 24 + 1] * 3
     assert (holes.high is None) == (law == "the prior's")
+
+
+def test_garch_that_is_fitted_to_every_window_is_garch(load):
+    pytest.importorskip("arch")
+    module = load("rolling_garch")
+    generator = torch.Generator().manual_seed(5)
+    returns = 0.01 * torch.randn(2, 200, generator=generator)
+    close = returns.cumsum(1).exp()
+    bars = torch.full((2, 200, 6), torch.nan)
+    bars[..., CLOSE] = close
+    stamps = 3600 * torch.arange(200).expand(2, -1)
+    always, seldom = module.RollingGarch(1), module.RollingGarch(50)
+    for last in (150, 160):
+        seen = Context(bars[:, :last], stamps[:, :last])
+        told = garch_t().forecast(seen, 5).quantiles
+        assert torch.equal(always.forecast(seen, 5).quantiles, told)
+        assert torch.equal(seldom.forecast(seen, 5).quantiles, told) == (last == 150)
+    assert {each.stamp for each in seldom._fits.values()} == {149 * 3600}
+    later = Context(bars, stamps)
+    again = garch_t().forecast(later, 5).quantiles
+    assert torch.equal(seldom.forecast(later, 5).quantiles, again)
 
 
 @pytest.mark.long
