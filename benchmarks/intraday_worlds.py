@@ -45,13 +45,13 @@ SCORED = (GARCH, PRIOR, IN_CONTEXT, GARCH_SEASON, COMBINED)
 class Options:
     """How much of each world."""
 
-    bars: int = 9000
-    assets: int = 3
+    bars: int = 7000
+    assets: int = 2
     validation_from: float = 0.5
     """Share of the bars after which the correction is judged while it is fitted."""
     test_from: float = 0.7
     """Share of the bars after which forecasts are scored."""
-    step: int = 11
+    step: int = 13
     """Bars between origins."""
     context: int = 512
     seed: int = 0

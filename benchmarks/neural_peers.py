@@ -63,7 +63,7 @@ class Options:
 
     networks: tuple[str, ...] = ("nhits", "lstm", "patch-transformer")
     steps: int = 300
-    batch: int = 256
+    batch: int = 128
     """Windows a step."""
     test_start: str = "2017-01-01"
     pairs: int = 1
