@@ -24,7 +24,7 @@ FAINT = "#8a939d"
 
 def horizon_chart(scores: Mapping[str, Scores], walk: Scores, horizons: Sequence[int]) -> Chart:
     """Quantile loss beside the walk's at each horizon, a line for each forecaster."""
-    chart = Chart.along({"title": {"text": "bars ahead"}})
+    chart = Chart.along({"title": {"text": "bars ahead"}, "automargin": True})
     places = range(len(horizons))
     for (name, own), style in zip(scores.items(), _styles(), strict=False):
         ratios = [
@@ -85,7 +85,8 @@ def band_chart(scores: Mapping[str, Scores]) -> Chart:
 def pit_chart(scores: Mapping[str, Scores]) -> Chart:
     """Share of outcomes in each tenth of the forecast, a group of bars for each tenth."""
     tenths = [f"{place / 10:.1f} to {(place + 1) / 10:.1f}" for place in range(10)]
-    chart = Chart.along({"type": "category", "title": {"text": "level of the forecast"}})
+    axis = {"type": "category", "title": {"text": "level of the forecast"}, "automargin": True}
+    chart = Chart.along(axis)
     for (name, own), style in zip(scores.items(), _styles(), strict=False):
         bar = {"type": "bar", "x": tenths, "y": np.array(summarise(own).pit)}
         chart.traces.append(bar | {"name": as_shown(name), "marker": {"color": style["color"]}})
@@ -108,7 +109,7 @@ def stack_chart(told: Sequence[Forecast]) -> Chart:
 
     Forecasts are of one window, of no stack, the first, the first two and so on.
     """
-    chart = Chart.along({"title": {"text": "bars ahead"}})
+    chart = Chart.along({"title": {"text": "bars ahead"}, "automargin": True})
     last = len(told) - 1
     for number, (forecast, colour) in enumerate(zip(told, cycle(BOLD_COLOURS), strict=False)):
         low, high = (forecast.at(level)[0] for level in INNER_BAND)
