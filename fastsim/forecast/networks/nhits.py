@@ -11,14 +11,15 @@ all of them.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastsim.config import configuration, require_between
+from fastsim.config import configuration, require_between, to_mapping
 from fastsim.errors import ConfigError
+from fastsim.forecast.covariates.channels import check_covariates
 from fastsim.forecast.networks.return_network import (
     CONTEXT,
     KNOTS,
@@ -45,11 +46,16 @@ class NhitsConfig:
     hidden: int = 64
     layers: int = 2
     dropout: float = 0.0
+    covariates: tuple[str, ...] = ()
+    """What it reads beside returns; see `fastsim.forecast.covariates.channels`."""
+    zone: str = "UTC"
+    """Of the clock that hours and days are told by."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers"):
             require_between(self, name, 1)
         require_between(self, "dropout", 0.0, 0.9)
+        check_covariates(self.covariates, self.zone, "NhitsConfig.covariates")
         if not self.pools or min(*self.pools, *self.points, 1) < 1:
             raise ConfigError(f"NhitsConfig.pools must be counts from 1 up, got {self.pools!r}")
         if len(self.points) != len(self.pools):
@@ -70,13 +76,18 @@ class NhitsBlock(nn.Module):
     """Pooling, a few layers, and coefficients that are interpolated."""
 
     def __init__(
-        self, shape: tuple[int, int], horizon: tuple[int, int], config: NhitsConfig, stack: int
+        self,
+        shape: tuple[int, int],
+        horizon: tuple[int, int],
+        config: NhitsConfig,
+        stack: int,
+        ahead: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.horizon, self.pool = shape, horizon, config.pools[stack]
         channels, length = shape
         pooled = -(-length // self.pool)
-        widths = [channels * pooled, *[config.hidden] * config.layers]
+        widths = [channels * pooled + ahead, *[config.hidden] * config.layers]
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(config.dropout)]
@@ -85,10 +96,11 @@ class NhitsBlock(nn.Module):
         self.forecast = nn.Linear(config.hidden, horizon[1] * config.points[stack])
         begin_quietly(self.forecast)
 
-    def forward(self, past: Tensor) -> Told:
-        """Of a past [B, C, L]."""
+    def forward(self, past: Tensor, ahead: Tensor | None = None) -> Told:
+        """Of a past [B, C, L], and what is known of the bars to come [B, A]."""
         pooled = functional.max_pool1d(past, self.pool, self.pool, ceil_mode=True)
-        hidden = self.layers(pooled.flatten(1))
+        seen = pooled.flatten(1)
+        hidden = self.layers(seen if ahead is None else torch.cat([seen, ahead], 1))
         points = torch.unflatten(self.forecast(hidden), 1, (self.horizon[1], -1))  # [B, O, P]
         forecast = functional.interpolate(points.float(), size=self.horizon[0], mode="linear")
         backcast = torch.unflatten(self.backcast(hidden), 1, self.shape)
@@ -104,30 +116,38 @@ class NhitsModel(ReturnNetwork):
     fit_modes = ("scratch", "full", "head")
 
     def __init__(self, config: NhitsConfig | None = None) -> None:
-        super().__init__()
-        self.config = NhitsConfig() if config is None else config
-        shape = (CHANNELS, CONTEXT - 1)
-        stacks = range(len(self.config.pools))
+        config = NhitsConfig() if config is None else config
+        super().__init__(config.covariates, config.zone)
+        self.config = config
+        shape = (CHANNELS + self.past_width, CONTEXT - 1)
+        stacks = range(len(config.pools))
         self.blocks = nn.ModuleList(
-            NhitsBlock(shape, (KNOTS, OUTPUTS), self.config, stack) for stack in stacks
+            NhitsBlock(shape, (KNOTS, OUTPUTS), config, stack, KNOTS * self.ahead_width)
+            for stack in stacks
         )
         self.head_names = tuple(f"blocks.{stack}.forecast" for stack in stacks)
         self.card = network_card("nhits", self)
 
-    def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
-        """Log sizes and directions of scaled returns [B, 2, L - 1], 0 where unknown."""
+    def settings(self) -> dict[str, Any]:
+        """Sizes and covariates."""
+        return to_mapping(self.config)
+
+    def features(self, gaps: GapReturns, scale: Tensor, past: Tensor | None) -> Tensor:
+        """Log sizes and directions of returns, and covariates [B, C, L - 1], 0 where unknown."""
         scaled = scaled_returns(gaps, scale)
         size = torch.where(gaps.known, (scaled.abs() + SIZE_FLOOR).log(), 0.0)
-        return torch.stack([size, scaled], 1)
+        channels = torch.stack([size, scaled], 1)
+        return channels if past is None else torch.cat([channels, past.transpose(1, 2)], 1)
 
-    def raw(self, features: Tensor) -> Tensor:
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
         past = features.flip(-1).to(next(self.parameters()).dtype)
+        coming = None if ahead is None else ahead.flatten(1).to(past)
         known, total = known.flip(-1), features.new_zeros(())
         for block in self.blocks:
-            told = block(past)
+            told = block(past, coming)
             past = torch.where(known, past - told.backcast, 0.0)
             total = total + told.forecast
         return total.flatten(1)
