@@ -10,6 +10,7 @@ all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -107,6 +108,36 @@ class NhitsBlock(nn.Module):
         return Told(backcast, forecast.transpose(1, 2))
 
 
+def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
+    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
+    return sums_of_blocks(blocks, past, known)[-1]
+
+
+def sums_of_blocks(
+    blocks: Iterable[nn.Module], past: Tensor, known: Tensor, ahead: Tensor | None = None
+) -> list[Tensor]:
+    """What each block and those before it forecast together [B, H, O].
+
+    A block is shown what those before it left unexplained.
+
+    Parameters
+    ----------
+    past
+        The latest first [B, C, L].
+    known
+        Which of it is [B, 1, L]: the rest stays 0.
+    ahead
+        What is known of the bars to come [B, A], if anything.
+    """
+    total, found = past.new_zeros(()), []
+    for block in blocks:
+        told = block(past, ahead)
+        past = torch.where(known, past - told.backcast, 0.0)
+        total = total + told.forecast
+        found.append(total)
+    return found
+
+
 class NhitsModel(ReturnNetwork):
     """Stacks of blocks on the size and the direction of scaled returns, with the prior's head.
 
@@ -141,13 +172,24 @@ class NhitsModel(ReturnNetwork):
 
     def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
+        return self.sums(features, ahead)[-1]
+
+    def sums(self, features: Tensor, ahead: Tensor | None = None) -> list[Tensor]:
+        """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
         past = features.flip(-1).to(next(self.parameters()).dtype)
         coming = None if ahead is None else ahead.flatten(1).to(past)
-        known, total = known.flip(-1), features.new_zeros(())
-        for block in self.blocks:
-            told = block(past, coming)
-            past = torch.where(known, past - told.backcast, 0.0)
-            total = total + told.forecast
-        return total.flatten(1)
+        parts = sums_of_blocks(self.blocks, past, known.flip(-1), coming)
+        return [each.flatten(1) for each in parts]
+
+    def by_stack(self, *inputs: Tensor, horizon: int) -> Tensor:
+        """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.
+
+        Those of no stack are a normal's in units of the trailing volatility; the last are the
+        forecast. With covariates from what `forward` takes.
+        """
+        reading = self.read(*inputs)
+        sums = self.sums(reading.features, reading.ahead)
+        parts = [torch.zeros_like(sums[0]), *sums]
+        return torch.stack([self.quantiles_of(part, reading, horizon) for part in parts])

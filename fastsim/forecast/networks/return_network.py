@@ -116,7 +116,11 @@ class ReturnNetwork(ForecastModel):
         With covariates from bars [B, L, 6] and their timestamps [B, L].
         """
         reading = self.read(*inputs)
-        spread = self.curve[:horizon].float() @ self.knots(reading)  # [B, horizon, Q]
+        return self.quantiles_of(self.raw(reading.features, reading.ahead), reading, horizon)
+
+    def quantiles_of(self, raw: Tensor, reading: Reading, horizon: int) -> Tensor:
+        """Quantiles [B, horizon, Q] that free numbers [B, KNOTS * OUTPUTS] make of a reading."""
+        spread = self.curve[:horizon].float() @ self.knots_of(raw)  # [B, horizon, Q]
         root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
         scale, last = reading.scale[:, None, None], reading.last[:, None, None]
         return last * (scale * root * spread).exp()
@@ -137,13 +141,16 @@ class ReturnNetwork(ForecastModel):
         return Reading(self.features(gaps, scale, past), scale, gaps.last, ahead)
 
     def knots(self, reading: Reading) -> Tensor:
-        """Control points [B, KNOTS, Q] of the curves over horizons.
+        """Control points [B, KNOTS, Q] of the curves over horizons."""
+        return self.knots_of(self.raw(reading.features, reading.ahead))
+
+    def knots_of(self, raw: Tensor) -> Tensor:
+        """Control points [B, KNOTS, Q] that free numbers [B, KNOTS * OUTPUTS] make.
 
         A log-return quantile over h bars is scale * sqrt(h) * (curve at h). Gaps between
         neighbouring quantiles are softplus, hence positive; those of raw zeros are a normal's.
         """
-        raw = self.raw(reading.features, reading.ahead).float()
-        raw = torch.unflatten(raw, 1, (KNOTS, OUTPUTS))
+        raw = torch.unflatten(raw.float(), 1, (KNOTS, OUTPUTS))
         growth, median, free = raw[..., :1], raw[..., 1:2], raw[..., 2:]
         gaps = functional.softplus(free + self.normal_gaps.float())  # [B, KNOTS, Q - 1]
         above = functional.pad(gaps.cumsum(-1), (1, 0))
