@@ -24,7 +24,13 @@ from fastsim.cli.score_charts import (
 )
 from fastsim.cli.scores import WALK, Entry, Scoring
 from fastsim.data.dates import show, show_day
-from fastsim.forecast.interface import Context, Forecast, Forecaster, ModuleForecaster
+from fastsim.forecast.interface import (
+    Context,
+    Forecast,
+    Forecaster,
+    ModuleForecaster,
+    model_inputs,
+)
 from fastsim.forecast.models.fitted import FittedModel
 from fastsim.forecast.networks.nhits import NhitsModel
 from fastsim.forecast.scoring.slices import cut_by_period, parts_of
@@ -156,8 +162,10 @@ def _stacks(forecaster: Forecaster, context: Context, horizon: int) -> list[Fore
     network = model.spread if isinstance(model, FittedModel) else model
     if not isinstance(network, NhitsModel):
         return []
+    card, device = network.card, next(network.parameters()).device
     with torch.inference_mode():
-        told = network.by_stack(context.close, horizon)
+        inputs = model_inputs(card, context, card.max_context, device)
+        told = network.by_stack(*inputs, horizon=horizon)
     return [Forecast(each, network.card.levels) for each in told]
 
 
