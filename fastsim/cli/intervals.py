@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastsim.stats.bootstrap import Interval
-from fastsim.stats.comparison import LossDifference
+from fastsim.stats.comparison import DependentMean, LossDifference
 
 LEAST_P = 0.001
 """Smaller p-values are shown as below it."""
@@ -26,7 +26,7 @@ def percent_cell(interval: Interval) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def p_cell(difference: LossDifference | None) -> str:
+def p_cell(difference: LossDifference | DependentMean | None) -> str:
     """A p-value, or "none" where there is no test."""
     if difference is None or math.isnan(difference.p_value):
         return "none"
@@ -37,7 +37,7 @@ def p_cell(difference: LossDifference | None) -> str:
 
 def plain(interval: Interval) -> list[float | None]:
     """As [value, low, high], null where it is not defined."""
-    return [_number(value) for value in interval[:3]]
+    return [number(value) for value in interval[:3]]
 
 
 def plain_difference(difference: LossDifference | None) -> dict[str, object] | None:
@@ -46,11 +46,24 @@ def plain_difference(difference: LossDifference | None) -> dict[str, object] | N
         return None
     return {
         "difference": plain(difference.difference),
-        "statistic": _number(difference.statistic),
-        "p_value": _number(difference.p_value, digits=12),
+        "statistic": number(difference.statistic),
+        "p_value": number(difference.p_value, digits=12),
         "lags": difference.lags,
     }
 
 
-def _number(value: float, digits: int = 6) -> float | None:
+def plain_mean(found: DependentMean | None) -> dict[str, object] | None:
+    """As an object of its parts; null where there is none."""
+    if found is None:
+        return None
+    return {
+        "mean": plain(found.mean),
+        "statistic": number(found.statistic),
+        "p_value": number(found.p_value, digits=12),
+        "lags": found.lags,
+    }
+
+
+def number(value: float, digits: int = 6) -> float | None:
+    """Rounded; null where it is not defined."""
     return round(value, digits) if math.isfinite(value) else None

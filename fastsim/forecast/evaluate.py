@@ -33,7 +33,12 @@ from fastsim.forecast.interface import (
 from fastsim.forecast.statistics import Counted, counted
 from fastsim.progress import SILENT, Progress
 from fastsim.stats.bootstrap import Interval, percentile_interval
-from fastsim.stats.comparison import LossDifference, diebold_mariano, newey_west_lags
+from fastsim.stats.comparison import (
+    LossDifference,
+    diebold_mariano,
+    newey_west_lags,
+    overlapping,
+)
 from fastsim.stats.resample import circular_rows
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -407,8 +412,7 @@ def dependent_origins(windows: Windows, horizon: int) -> int:
     in spells, so at least as many as `newey_west_lags` takes.
     """
     rows = windows.rows
-    overlapping = np.searchsorted(rows, rows + horizon) - np.arange(len(rows)) - 1
-    return max(int(overlapping.max()), newey_west_lags(len(rows)))
+    return max(overlapping(rows, horizon), newey_west_lags(len(rows)))
 
 
 def _pair(scores: Scores, baseline: Scores, loss: Loss) -> tuple[Tensor, Tensor]:
