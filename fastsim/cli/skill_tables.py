@@ -34,11 +34,12 @@ def skill_tables(report: SkillReport, config: SkillConfig) -> Iterator[Table]:
     """Rank ICs and Brier's score by horizon, reliability where the book is, and the book."""
     yield _orders(report)
     yield _scores(report)
-    yield from _reliability_tables(report, config.bars_held)
+    every = config.bars_held
+    yield from _reliability_tables(report, every)
     history = report.books.history
     summary = summarize(history, periods_per_year=history.steps_per_year)
     table = metrics_table(summary, history.names)
-    table.title = f"The {config.top} assets of the highest {config.by} by forecast, chosen every {config.bars_held} bars"
+    table.title = f"The {config.top} assets of the highest forecast {config.by}, every {every} bars"
     yield table
 
 
