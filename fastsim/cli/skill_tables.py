@@ -14,7 +14,7 @@ from rich.text import Text
 import fastsim
 from fastsim.backtest.summary import summarize
 from fastsim.backtest.wording import metrics_table, percent, sharpe_sentence
-from fastsim.cli.intervals import cell, number, p_cell, plain, plain_mean
+from fastsim.cli.intervals import cell, p_cell, plain, plain_mean, plain_number
 from fastsim.config import to_mapping, write_whole
 from fastsim.data.dates import show_day
 from fastsim.experiment.skill import STYLES, AtHorizon, SkillConfig, SkillReport
@@ -160,7 +160,9 @@ def write_skill(
             for name, horizons in report.skills.items()
         },
         "books": {
-            name: {figure: number(float(getattr(summary, figure)[place])) for figure in FIGURES}
+            name: {
+                figure: plain_number(float(getattr(summary, figure)[place])) for figure in FIGURES
+            }
             for place, name in enumerate(history.names)
         },
         "differences": {
@@ -168,7 +170,7 @@ def write_skill(
                 "beside": report.books.beside,
                 "sharpe": plain(apart.sharpe),
                 "log_growth": plain(apart.growth),
-                "p_value": number(apart.p_value, digits=12),
+                "p_value": plain_number(apart.p_value, digits=12),
             }
             for name, apart in report.books.differences.items()
         },
@@ -187,16 +189,16 @@ def _record(at: AtHorizon) -> dict[str, Any]:
 def _order_record(skill: RankSkill) -> dict[str, Any]:
     return {
         "origins": skill.origins,
-        "assets": number(skill.assets),
+        "assets": plain_number(skill.assets),
         "newey_west": plain_mean(skill.newey_west),
         "bootstrap": plain(skill.bootstrap),
-        "above_zero": number(skill.above),
+        "above_zero": plain_number(skill.above),
     }
 
 
 def _rise_record(found: Reliability) -> dict[str, Any]:
     scores = found._asdict()
     bins = scores.pop("bins")
-    return {name: number(value, digits=9) for name, value in scores.items()} | {
+    return {name: plain_number(value, digits=9) for name, value in scores.items()} | {
         "bins": [each._asdict() | {"observed": plain(each.observed)} for each in bins]
     }

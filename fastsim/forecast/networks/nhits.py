@@ -10,6 +10,7 @@ all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -95,6 +96,32 @@ class NhitsBlock(nn.Module):
         return Told(backcast, forecast.transpose(1, 2))
 
 
+def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
+    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
+    return sums_of_blocks(blocks, past, known)[-1]
+
+
+def sums_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> list[Tensor]:
+    """What each block and those before it forecast together [B, H, O].
+
+    A block is shown what those before it left unexplained.
+
+    Parameters
+    ----------
+    past
+        The latest first [B, C, L].
+    known
+        Which of it is [B, 1, L]: the rest stays 0.
+    """
+    total, found = past.new_zeros(()), []
+    for block in blocks:
+        told = block(past)
+        past = torch.where(known, past - told.backcast, 0.0)
+        total = total + told.forecast
+        found.append(total)
+    return found
+
+
 class NhitsModel(ReturnNetwork):
     """Stacks of blocks on the size and the direction of scaled returns, with the prior's head.
 
@@ -122,12 +149,23 @@ class NhitsModel(ReturnNetwork):
 
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
+        return self.sums(features)[-1]
+
+    def sums(self, features: Tensor) -> list[Tensor]:
+        """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
         past = features.flip(-1).to(next(self.parameters()).dtype)
-        known, total = known.flip(-1), features.new_zeros(())
-        for block in self.blocks:
-            told = block(past)
-            past = torch.where(known, past - told.backcast, 0.0)
-            total = total + told.forecast
-        return total.flatten(1)
+        parts = sums_of_blocks(self.blocks, past, known.flip(-1))
+        return [each.flatten(1) for each in parts]
+
+    def by_stack(self, closes: Tensor, horizon: int) -> Tensor:
+        """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.
+
+        Those of no stack are a normal's in units of the trailing volatility; the last are the
+        forecast.
+        """
+        reading = self.read(closes)
+        sums = self.sums(reading.features)
+        parts = [torch.zeros_like(sums[0]), *sums]
+        return torch.stack([self.quantiles_of(part, reading, horizon) for part in parts])
