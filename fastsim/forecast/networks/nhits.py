@@ -97,7 +97,14 @@ class NhitsBlock(nn.Module):
 
 
 def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
-    """Sum [B, H, O] of what blocks forecast, each of what those before it left unexplained.
+    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
+    return sums_of_blocks(blocks, past, known)[-1]
+
+
+def sums_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> list[Tensor]:
+    """What each block and those before it forecast together [B, H, O].
+
+    A block is shown what those before it left unexplained.
 
     Parameters
     ----------
@@ -106,12 +113,13 @@ def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor)
     known
         Which of it is [B, 1, L]: the rest stays 0.
     """
-    total = past.new_zeros(())
+    total, found = past.new_zeros(()), []
     for block in blocks:
         told = block(past)
         past = torch.where(known, past - told.backcast, 0.0)
         total = total + told.forecast
-    return total
+        found.append(total)
+    return found
 
 
 class NhitsModel(ReturnNetwork):
@@ -141,7 +149,23 @@ class NhitsModel(ReturnNetwork):
 
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
+        return self.sums(features)[-1]
+
+    def sums(self, features: Tensor) -> list[Tensor]:
+        """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
         past = features.flip(-1).to(next(self.parameters()).dtype)
-        return forecast_of_blocks(self.blocks, past, known.flip(-1)).flatten(1)
+        parts = sums_of_blocks(self.blocks, past, known.flip(-1))
+        return [each.flatten(1) for each in parts]
+
+    def by_stack(self, closes: Tensor, horizon: int) -> Tensor:
+        """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.
+
+        Those of no stack are a normal's in units of the trailing volatility; the last are the
+        forecast.
+        """
+        reading = self.read(closes)
+        sums = self.sums(reading.features)
+        parts = [torch.zeros_like(sums[0]), *sums]
+        return torch.stack([self.quantiles_of(part, reading, horizon) for part in parts])
