@@ -85,11 +85,20 @@ class Chronos2Model(ForecastModel):
     """
 
     card = CARD
+    fit_modes = ("full", "head", "lora")
+    head_names = ("network.output_patch_embedding",)
+    layer_names = ("network.encoder.block",)
     clock: Tensor
 
     def __init__(self, config: Chronos2Config) -> None:
         super().__init__()
-        self.config, self.card = config, replace(CARD, levels=config.quantiles)
+        self.config = config
+        self.card = replace(
+            CARD,
+            max_context=config.context_length,
+            max_horizon=config.max_output_patches * config.input_patch_size,
+            levels=config.quantiles,
+        )
         self.network = Chronos2Network(config)
         self.apply(_initialise)
         patch = config.input_patch_size

@@ -90,7 +90,7 @@ class PriorModel(ReturnNetwork):
         self.register_buffer("feature_deviation", torch.ones(FEATURES))
         self.register_buffer("half_lives", torch.tensor(HALF_LIVES), persistent=False)
 
-    def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
+    def features(self, gaps: GapReturns, scale: Tensor, past: Tensor | None) -> Tensor:
         """Moments of scaled returns at every half-life, recent returns and maxima [B, FEATURES]."""
         scaled = scaled_returns(gaps, scale)  # [B, L - 1]
         size = scaled.abs()
@@ -122,7 +122,7 @@ class PriorModel(ReturnNetwork):
             dim=1,
         )
 
-    def raw(self, features: Tensor) -> Tensor:
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS] from features [B, FEATURES]."""
         features = (features - self.feature_mean.float()) / self.feature_deviation.float()
         features = features.clamp(-INPUT_LIMIT, INPUT_LIMIT).to(self.first.bias.dtype)

@@ -3,6 +3,7 @@
     fit.json              what it is, what it learned from, and what came of it
     model.safetensors     its weights, or else
     adapter.safetensors   those of an adapter, nothing without the base that it names by key
+    model.ckpt            those of TiRex as its official package reads them, with its own median
     base/                 that base, where it is neither shipped nor on a hub and has been copied
     tensorboard/          its curves
     checkpoint.pt         where a fit stands that has not ended, and data/ that it reads from
@@ -37,6 +38,7 @@ from fastsim.forecast.weights import load_exactly, read_json, read_safetensors
 
 FORMAT = 1
 ABOUT, WEIGHTS, ADAPTER, BASE = "fit.json", "model.safetensors", "adapter.safetensors", "base"
+OFFICIAL = "model.ckpt"
 CHECKPOINT, DATA, TENSORBOARD = "checkpoint.pt", "data", "tensorboard"
 FITTED, LAST, KEPT = "fitted", "last", "kept"
 """Where a median is: the network's own, the last close, or that of what it began with."""
