@@ -58,7 +58,8 @@ def skill_words(report: SkillReport, config: SkillConfig) -> list[str]:
         low, high = percent(apart.growth.low), percent(apart.growth.high)
         told.append(sharpe_sentence(apart.sharpe, name, report.books.beside))
         told.append(
-            f"Its log growth a year is {percent(apart.growth.estimate)} more, "
+            f"Log growth a year less that of {report.books.beside}: "
+            f"{percent(apart.growth.estimate)}, "
             f"{100 * apart.growth.level:g}% interval {low} to {high}."
         )
     return told

@@ -25,7 +25,7 @@ from fastsim.stats.bootstrap import Interval
 from fastsim.stats.comparison import (
     DependentMean,
     dependent_mean,
-    newey_west_lags,
+    overlap_lags,
     overlapping,
 )
 from fastsim.stats.ranks import rank_correlation
@@ -109,8 +109,8 @@ def rank_skill(
     """Mean rank IC of scores [R, A] for outcomes [R, A], with two intervals.
 
     Origins of too few assets, or whose assets all tie, have no rank IC and are left out
-    (`fastsim.stats.ranks.rank_correlation`). As many neighbours depend as overlap; Newey and West's
-    weights fall with distance, so their lags are twice that, and blocks of the bootstrap too.
+    (`fastsim.stats.ranks.rank_correlation`). As many neighbours depend as overlap: lags are those
+    of `overlap_lags`, and blocks of the bootstrap twice as long as that.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ def rank_skill(
         return RankSkill(0, torch.nan, None, nothing, torch.nan)
     series = found[there]
     known = torch.stack([~each.isnan() for each in (scores, outcomes, *beyond)]).all(0)
-    shared = 2 * overlapping(rows[there.numpy()], horizon)
-    lags = max(shared, newey_west_lags(len(series)))
+    lags = overlap_lags(rows[there.numpy()], horizon)
+    shared = overlapping(rows[there.numpy()], horizon)
     return RankSkill(
         origins=len(series),
         assets=float(known[there].sum(1).double().mean()),
@@ -139,7 +139,7 @@ def rank_skill(
             torch.ones_like(series),
             lambda mean: mean,
             seed=seed,
-            block=max(BLOCK, shared),
+            block=max(BLOCK, 2 * shared),
         ),
         above=float((series > 0).double().mean()),
     )

