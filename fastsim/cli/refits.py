@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.correction.fit import fit_correction
-from fastsim.forecast.interface import Forecaster
+from fastsim.forecast.interface import Forecaster, ModuleForecaster
 from fastsim.forecast.naming import read_name
 from fastsim.forecast.registry import load_forecaster, load_network
 from fastsim.forecast.season.setting import AUTO, NONE, SUFFIX, UTC
@@ -38,8 +39,10 @@ def refitted(
     config: RefitConfig,
     settings: FitConfig,
     progress: Progress,
-) -> Forecaster:
+) -> list[Forecaster]:
     """A forecaster by name, fitted anew to the bars up to each of the rows that its turn comes at.
+
+    After it comes what every fit begins with, but for random weights, to hold it against.
 
     Parameters
     ----------
@@ -59,13 +62,15 @@ def refitted(
     rows = refit_rows(int(origins[0]), int(origins[-1]), config.refit_every)
     if settings.mode == "volatility" and name.partition(":")[0] != FIT:
         return _correction(name, bars, rows, settings)
-    model, own = _start(name, settings)
+    kind, (model, own) = name.partition(":")[0], _start(name, settings)
     if own.reach < horizon:
         raise ConfigError(
             f"FitConfig.horizons of {name} end at {own.reach}, and {horizon} bars ahead are "
             f"scored: fit longer ones, or score shorter ones"
         )
-    return walk_forward(model, bars, rows, own, how=config.refit, progress=progress)
+    called = f"{Path(name.removeprefix(f'{FIT}:')).name}, refitted" if kind == FIT else ""
+    made = walk_forward(model, bars, rows, own, how=config.refit, name=called, progress=progress)
+    return [made] if own.mode == "scratch" else [made, ModuleForecaster(model)]
 
 
 def _start(name: str, settings: FitConfig) -> Start:
@@ -83,7 +88,9 @@ def _start(name: str, settings: FitConfig) -> Start:
     return Start(load_network(name), settings)
 
 
-def _correction(name: str, bars: Bars, rows: Sequence[int], settings: FitConfig) -> Forecaster:
+def _correction(
+    name: str, bars: Bars, rows: Sequence[int], settings: FitConfig
+) -> list[Forecaster]:
     """A correction of any forecaster's volatility, which has nothing to begin warmly with."""
     check_refits(settings, "scratch")
     if settings.season == NONE or settings.season.endswith(SUFFIX):
@@ -101,4 +108,4 @@ def _correction(name: str, bars: Bars, rows: Sequence[int], settings: FitConfig)
         split=settings.split,
         name=f"{start.card.name}, corrected",
     )
-    return repeated(lambda known: fit_to(known).corrected, bars, rows, start)
+    return [repeated(lambda known: fit_to(known).corrected, bars, rows, start), start]
