@@ -181,3 +181,12 @@ def test_a_correction_of_volatility_is_fitted_anew_with_one_season_around_it(tmp
     fitted = "random-walk-ewma-0.94, refitted"
     assert fitted in names and f"{fitted}, season" not in names
     assert "random-walk-ewma-0.94, season" in names
+
+
+def test_bands_are_set_right_anew_of_any_forecaster(files, tmp_path):
+    out, source = tmp_path / "scores.json", str(files[0] / "bars.parquet")
+    mode = ["--fit.mode", "bands", "--fit.horizons", "1", "5", "--fit.context", "100"]
+    given = ["--source", source, *SMALL, *mode, "--json", str(out), "--refit-every", "300"]
+    evaluate(*given, "--forecaster", "random-walk-ewma-0.94", "--baselines", "none")
+    names = [entry["name"] for entry in json.loads(out.read_text())["forecasters"]]
+    assert names[1:] == ["random-walk-ewma-0.94, refitted", "random-walk-ewma-0.94"]
