@@ -43,6 +43,8 @@ COMMANDS = {
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
     ("forecast", "fit"): "fit:FitCommand",
+    ("forecast", "tune"): "tune:TuneCommand",
+    ("forecast", "embed"): "embed:EmbedCommand",
     ("paper",): "paper:PaperCommand",
     ("paper", "run"): "paper:RunCommand",
     ("paper", "status"): "paper:StatusCommand",

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from fastsim.config import configuration
 from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.interface import ForecastModel, ModelCard
+from fastsim.forecast.networks.patches import pooled
 from fastsim.forecast.weights import find_weights, load_exactly, require_parameters
 
 CARD = ModelCard(
@@ -401,10 +402,7 @@ class TiRexModel(ForecastModel):
         `missing` blank patches go before.
         """
         scale = _scale_of(known)
-        scaled = (known - scale.mean[..., None]) / scale.deviation[..., None]
-        is_known = scaled.isnan().logical_not()
-        filled = torch.where(is_known, scaled, torch.zeros_like(scaled))
-        tokens = torch.cat((filled, is_known.to(filled.dtype)), dim=-1).transpose(0, 1)
+        tokens = _tokens(known, scale)
         future = self._blank.float().expand(done + count - 1, tokens.shape[1], -1)
         x = torch.cat((tokens, future)).to(self._blank.dtype)  # [S, B, 2P]
         x = self._hidden(x, missing)[-count:]  # [count, B, D]
@@ -412,6 +410,17 @@ class TiRexModel(ForecastModel):
         out = torch.unflatten(out, -1, (len(self.config.levels), self.config.patch))
         out = out.permute(1, 0, 3, 2).flatten(1, 2)  # [count, B, Q, P] -> [B, count * P, Q]
         return out * scale.deviation[..., None] + scale.mean[..., None]
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all blocks."""
+        closes = inputs[0].float()[:, -self.config.context :]
+        patch, window = self.config.patch, self.config.context
+        padded = F.pad(closes, (-closes.shape[1] % patch, 0), value=math.nan)
+        known = torch.unflatten(padded, 1, (-1, patch))  # [B, S, P]
+        missing = window // patch - known.shape[1] if self.pad else 0
+        tokens = _tokens(known, _scale_of(known)).to(self._blank.dtype)
+        state = self.out_norm(self._hidden(tokens, missing)).transpose(0, 1)  # [B, S, D]
+        return pooled(state, known.isfinite().any(-1))
 
     def _hidden(self, tokens: Tensor, missing: int) -> Tensor:
         """Tokens [S, B, 2P] after all blocks, [S, B, D], from the state after missing patches."""
@@ -514,6 +523,14 @@ def _scale_of(known: Tensor) -> _Scale:
     mean = flat.nanmean(-1, keepdim=True).nan_to_num(nan=0.0)
     deviation = (flat - mean).square().nanmean(-1, keepdim=True).sqrt().nan_to_num(nan=1.0)
     return _Scale(mean, torch.where(deviation == 0, mean.abs() + _CONSTANT_EPS, deviation))
+
+
+def _tokens(known: Tensor, scale: _Scale) -> Tensor:
+    """Patches [B, S, P] as the network reads them [S, B, 2P]: scaled, and what is known."""
+    scaled = (known - scale.mean[..., None]) / scale.deviation[..., None]
+    is_known = scaled.isnan().logical_not()
+    filled = torch.where(is_known, scaled, torch.zeros_like(scaled))
+    return torch.cat((filled, is_known.to(filled.dtype)), dim=-1).transpose(0, 1)
 
 
 def _scan(inputs: Tensor, kernel: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

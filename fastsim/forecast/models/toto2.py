@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
+from fastsim.forecast.networks.patches import pooled, running_moments
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -388,10 +389,8 @@ class Toto2Model(ForecastModel):
         """Quantiles [B, horizon, Q] in float32, increasing in Q, of closes [B, L]."""
         (close,) = inputs
         patches = scale_patches(close, self.config.patch_size)
-        dtype, ahead = self.unknown_patch.dtype, -(-horizon // self.config.patch_size)
-        series = torch.cat((patches.scaled.to(dtype), (~patches.known).to(dtype)), -1)
-        state = self.patch_proj(series)  # [B, S, D]
-        present = patches.known.any(-1)  # [B, S]
+        ahead = -(-horizon // self.config.patch_size)
+        state, present = self._tokens(patches)
         if ahead > 1:
             future = self.patch_proj(self.unknown_patch).expand(state.shape[0], ahead - 1, -1)
             state = torch.cat((state, future), 1)
@@ -400,6 +399,18 @@ class Toto2Model(ForecastModel):
         quantiles = quantiles[:, :horizon].double().clamp(-LARGEST_QUANTILE, LARGEST_QUANTILE)
         prices: Tensor = quantiles.sinh() * patches.scale + patches.mean
         return prices.float().sort(-1).values
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all layers."""
+        (close,) = inputs
+        state, present = self._tokens(scale_patches(close, self.config.patch_size))
+        return pooled(self.transformer(state, present, state.shape[1]), present)
+
+    def _tokens(self, patches: Patches) -> tuple[Tensor, Tensor]:
+        """Patches as the network reads them [B, S, D], and which of them hold a known close."""
+        dtype = self.unknown_patch.dtype
+        series = torch.cat((patches.scaled.to(dtype), (~patches.known).to(dtype)), -1)
+        return self.patch_proj(series), patches.known.any(-1)
 
 
 def scale_patches(close: Tensor, patch: int) -> Patches:
@@ -421,25 +432,6 @@ def scale_patches(close: Tensor, patch: int) -> Patches:
     scale = torch.maximum(variance.sqrt(), floor.clamp_min(torch.finfo(torch.float32).tiny))
     scaled = torch.where(known, (values - mean) / scale, 0.0).asinh()
     return Patches(scaled, known, mean[:, -1:], scale[:, -1:])
-
-
-def running_moments(values: Tensor, known: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and variance [B, S, 1] of all known values until the end of each patch.
-
-    Parameters
-    ----------
-    values, known
-        [B, S, P], finite also where not known.
-    near
-        [B, 1, 1], a value of each series: moments about it lose no digits to the level of prices.
-    """
-    centred = (values - near) * known
-    count = known.sum(-1, keepdim=True).cumsum(1)
-    total = centred.sum(-1, keepdim=True).cumsum(1)
-    squares = centred.square().sum(-1, keepdim=True).cumsum(1)
-    mean = total / count.clamp_min(1)
-    variance = (squares - total * mean).clamp_min(0.0) / (count - 1).clamp_min(1)
-    return count, mean + near, variance
 
 
 def _fill(padded: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

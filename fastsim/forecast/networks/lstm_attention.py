@@ -64,12 +64,15 @@ class LstmModel(ReturnNetwork):
         """Patches of scaled returns [B, S, C * P]."""
         return patches_of(gaps, scale, self.config.patch)
 
-    def raw(self, features: Tensor) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS]."""
+    def hidden(self, features: Tensor) -> Tensor:
+        """The last state and what it has found [B, D], joined."""
         states, _ = self.recurrent(features.to(self.head.bias.dtype))  # [B, S, D]
         last = states[:, -1]
         scores = (states @ self.question(last)[..., None]) / self.config.hidden**0.5
         found = (scores.float().softmax(1).to(states.dtype) * states).sum(1)  # [B, D]
-        joined = torch.tanh(self.joined(torch.cat([last, found], 1)))
-        raw: Tensor = self.head(self.drop(joined))
+        return torch.tanh(self.joined(torch.cat([last, found], 1)))
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS]."""
+        raw: Tensor = self.head(self.drop(self.hidden(features)))
         return raw

@@ -64,6 +64,7 @@ class Told(NamedTuple):
 
     backcast: Tensor  # [B, C, L]  the part of it that is explained
     forecast: Tensor  # [B, H, O]  what that adds to the forecast
+    hidden: Tensor  # [B, D]  what both are made of
 
 
 class NhitsBlock(nn.Module):
@@ -92,7 +93,7 @@ class NhitsBlock(nn.Module):
         points = torch.unflatten(self.forecast(hidden), 1, (self.horizon[1], -1))  # [B, O, P]
         forecast = functional.interpolate(points.float(), size=self.horizon[0], mode="linear")
         backcast = torch.unflatten(self.backcast(hidden), 1, self.shape)
-        return Told(backcast, forecast.transpose(1, 2))
+        return Told(backcast, forecast.transpose(1, 2), hidden)
 
 
 class NhitsModel(ReturnNetwork):
@@ -120,14 +121,26 @@ class NhitsModel(ReturnNetwork):
         size = torch.where(gaps.known, (scaled.abs() + SIZE_FLOOR).log(), 0.0)
         return torch.stack([size, scaled], 1)
 
+    def hidden(self, features: Tensor) -> Tensor:
+        """What all blocks make their coefficients of, side by side [B, stacks D]."""
+        return torch.cat([told.hidden for told in self._told(features)], 1)
+
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
-        known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
-        # The latest first: windows of pooling begin there.
-        past = features.flip(-1).to(next(self.parameters()).dtype)
-        known, total = known.flip(-1), features.new_zeros(())
-        for block in self.blocks:
-            told = block(past)
-            past = torch.where(known, past - told.backcast, 0.0)
+        total = features.new_zeros(())
+        for told in self._told(features):
             total = total + told.forecast
         return total.flatten(1)
+
+    def _told(self, features: Tensor) -> list[Told]:
+        """What each block makes of what those before have left."""
+        known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
+        # The latest first: windows of pooling begin there.
+        first = self.blocks[0]
+        assert isinstance(first, NhitsBlock)
+        past = features.flip(-1).to(first.forecast.bias.dtype)
+        known, found = known.flip(-1), []
+        for block in self.blocks:
+            found.append(block(past))
+            past = torch.where(known, past - found[-1].backcast, 0.0)
+        return found

@@ -98,11 +98,15 @@ class PatchTransformerModel(ReturnNetwork):
         """Patches of scaled returns [B, S, C * P]."""
         return patches_of(gaps, scale, self.config.patch)
 
-    def raw(self, features: Tensor) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS]."""
+    def hidden(self, features: Tensor) -> Tensor:
+        """The token of the latest patch and the mean of all [B, 2 D], normalised."""
         tokens = self.embedding(features.to(self.head.bias.dtype)) + self.places
         for layer in self.layers:
             tokens = layer(tokens)
-        pooled = torch.cat([tokens[:, -1], tokens.mean(1)], 1)
-        raw: Tensor = self.head(self.norm(pooled))
+        pooled: Tensor = self.norm(torch.cat([tokens[:, -1], tokens.mean(1)], 1))
+        return pooled
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS]."""
+        raw: Tensor = self.head(self.hidden(features))
         return raw

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
 
 
 class ReturnNetwork(ForecastModel):
-    """From closes to quantiles by way of scaled returns; `features` and `raw` are a network's own.
+    """From closes to quantiles by way of scaled returns; `features` to `raw` are a network's own.
 
     Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
     last bar and the price starts from the last one known, so that a gap at the very end is not
@@ -69,8 +69,17 @@ class ReturnNetwork(ForecastModel):
         """What the network looks at [B, ...], from returns [B, CONTEXT - 1] and their scale [B]."""
 
     @abstractmethod
+    def hidden(self, features: Tensor) -> Tensor:
+        """What the head reads [B, D], from features [B, ...]."""
+
+    @abstractmethod
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS] that the knots are made of."""
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """What the head reads [B, D] of closes [B, L], float32."""
+        (closes,) = inputs
+        return self.hidden(self.read(closes).features).float()
 
     def standardise(self, sample: Tensor) -> None:
         """Take from a sample of features [R, ...] what it needs before it learns: nothing."""

@@ -116,28 +116,33 @@ class Mix:
         return Windows(Context(*map(torch.cat, columns)), torch.cat(futures))
 
 
-def windows_at(series: Series, origins: NDArray[np.int64], look: Look) -> Windows:
-    """The windows whose last known bars are at these rows [B], with one future each.
+def contexts_at(series: Series, origins: NDArray[np.int64], length: int) -> Context:
+    """The pasts [B, L] whose last bars are at these rows [B].
 
     Before the first bar of a series a context is missing, and time goes on backwards at the
     series' first step.
     """
     member = np.searchsorted(series.starts, origins, side="right") - 1
     first = series.starts[member][:, None]  # [B, 1]
-    rows = origins[:, None] + np.arange(1 - look.context, 1)  # [B, L]
+    rows = origins[:, None] + np.arange(1 - length, 1)  # [B, L]
     inside = np.maximum(rows, first)
     values = torch.from_numpy(series.values[inside]).float()  # [B, L, 6]
     bars = torch.where(torch.from_numpy(rows >= first)[..., None], values, torch.nan)
     second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
     step = np.maximum(series.stamps[second] - series.stamps[first], 1)
     stamps = series.stamps[inside] + (rows - inside) * step
+    return Context(bars, torch.from_numpy(stamps))
+
+
+def windows_at(series: Series, origins: NDArray[np.int64], look: Look) -> Windows:
+    """The windows whose last known bars are at these rows [B], with one future each."""
     closes = series.values[:, CLOSE]
     after = closes[origins[:, None] + np.array(look.horizons)]  # [B, h]
     with np.errstate(invalid="ignore", divide="ignore"):
         future = np.log(after / closes[origins][:, None])
     known = torch.from_numpy(future).float()
     known = torch.where(known.isfinite(), known, torch.nan)
-    return Windows(Context(bars, torch.from_numpy(stamps)), known[:, None])
+    return Windows(contexts_at(series, origins, look.context), known[:, None])
 
 
 @torch.no_grad()
