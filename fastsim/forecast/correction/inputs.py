@@ -129,8 +129,6 @@ def _volume(volume: Tensor) -> Tensor:
         means = []
         for half in (short, long):
             weight = torch.exp2(-age / half) * known
-            means.append(
-                (torch.where(known, volume, 0.0) * weight).sum(1) / weight.sum(1).clamp_min(TINY)
-            )
+            means.append((traded * weight).sum(1) / weight.sum(1).clamp_min(TINY))
         columns.append(((means[0] + TINY) / (means[1] + TINY)).log())
     return torch.stack(columns, 1)

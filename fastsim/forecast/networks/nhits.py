@@ -10,6 +10,7 @@ all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -96,6 +97,39 @@ class NhitsBlock(nn.Module):
         return Told(backcast, forecast.transpose(1, 2), hidden)
 
 
+def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
+    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
+    return sums_of_blocks(blocks, past, known)[-1]
+
+
+def sums_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> list[Tensor]:
+    """What each block and those before it forecast together [B, H, O].
+
+    A block is shown what those before it left unexplained.
+
+    Parameters
+    ----------
+    past
+        The latest first [B, C, L].
+    known
+        Which of it is [B, 1, L]: the rest stays 0.
+    """
+    total, found = past.new_zeros(()), []
+    for told in told_by_blocks(blocks, past, known):
+        total = total + told.forecast
+        found.append(total)
+    return found
+
+
+def told_by_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> list[Told]:
+    """What each block says, as above."""
+    found: list[Told] = []
+    for block in blocks:
+        found.append(block(past))
+        past = torch.where(known, past - found[-1].backcast, 0.0)
+    return found
+
+
 class NhitsModel(ReturnNetwork):
     """Stacks of blocks on the size and the direction of scaled returns, with the prior's head.
 
@@ -123,24 +157,33 @@ class NhitsModel(ReturnNetwork):
 
     def hidden(self, features: Tensor) -> Tensor:
         """What all blocks make their coefficients of, side by side [B, stacks D]."""
-        return torch.cat([told.hidden for told in self._told(features)], 1)
+        told = told_by_blocks(self.blocks, *self._past(features))
+        return torch.cat([each.hidden for each in told], 1)
 
     def raw(self, features: Tensor) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
-        total = features.new_zeros(())
-        for told in self._told(features):
-            total = total + told.forecast
-        return total.flatten(1)
+        return self.sums(features)[-1]
 
-    def _told(self, features: Tensor) -> list[Told]:
-        """What each block makes of what those before have left."""
-        known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
-        # The latest first: windows of pooling begin there.
+    def sums(self, features: Tensor) -> list[Tensor]:
+        """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
+        parts = sums_of_blocks(self.blocks, *self._past(features))
+        return [each.flatten(1) for each in parts]
+
+    def _past(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first block is shown [B, C, L - 1], the latest first; what of it is known."""
         first = self.blocks[0]
         assert isinstance(first, NhitsBlock)
-        past = features.flip(-1).to(first.forecast.bias.dtype)
-        known, found = known.flip(-1), []
-        for block in self.blocks:
-            found.append(block(past))
-            past = torch.where(known, past - found[-1].backcast, 0.0)
-        return found
+        known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
+        # The latest first: windows of pooling begin there.
+        return features.flip(-1).to(first.forecast.bias.dtype), known.flip(-1)
+
+    def by_stack(self, closes: Tensor, horizon: int) -> Tensor:
+        """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.
+
+        Those of no stack are a normal's in units of the trailing volatility; the last are the
+        forecast.
+        """
+        reading = self.read(closes)
+        sums = self.sums(reading.features)
+        parts = [torch.zeros_like(sums[0]), *sums]
+        return torch.stack([self.quantiles_of(part, reading, horizon) for part in parts])

@@ -87,9 +87,14 @@ class ReturnNetwork(ForecastModel):
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles of the close [B, horizon, Q] from closes [B, L]; NaN if none is known."""
         (closes,) = inputs
-        features, scale, last = self.read(closes)
-        spread = self.curve[:horizon].float() @ self.knots(features)  # [B, horizon, Q]
+        reading = self.read(closes)
+        return self.quantiles_of(self.raw(reading.features), reading, horizon)
+
+    def quantiles_of(self, raw: Tensor, reading: Reading, horizon: int) -> Tensor:
+        """Quantiles [B, horizon, Q] that free numbers [B, KNOTS * OUTPUTS] make of a reading."""
+        spread = self.curve[:horizon].float() @ self.knots_of(raw)  # [B, horizon, Q]
         root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
+        _, scale, last = reading
         return last[:, None, None] * (scale[:, None, None] * root * spread).exp()
 
     def read(self, closes: Tensor) -> Reading:
@@ -101,12 +106,16 @@ class ReturnNetwork(ForecastModel):
         return Reading(self.features(gaps, scale), scale, gaps.last)
 
     def knots(self, features: Tensor) -> Tensor:
-        """Control points [B, KNOTS, Q] of the curves over horizons.
+        """Control points [B, KNOTS, Q] of the curves over horizons."""
+        return self.knots_of(self.raw(features))
+
+    def knots_of(self, raw: Tensor) -> Tensor:
+        """Control points [B, KNOTS, Q] that free numbers [B, KNOTS * OUTPUTS] make.
 
         A log-return quantile over h bars is scale * sqrt(h) * (curve at h). Gaps between
         neighbouring quantiles are softplus, hence positive; those of raw zeros are a normal's.
         """
-        raw = torch.unflatten(self.raw(features).float(), 1, (KNOTS, OUTPUTS))
+        raw = torch.unflatten(raw.float(), 1, (KNOTS, OUTPUTS))
         growth, median, free = raw[..., :1], raw[..., 1:2], raw[..., 2:]
         gaps = functional.softplus(free + self.normal_gaps.float())  # [B, KNOTS, Q - 1]
         above = functional.pad(gaps.cumsum(-1), (1, 0))

@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,6 +27,7 @@ from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.fitted import FittedModel, LastClose
 from fastsim.forecast.training.architectures import architecture
+from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.lora import (
     LoraConfig,
     load_adapter,
@@ -42,6 +43,13 @@ STUDY = "study"
 """Folder of a search that a fit was chosen by, which whoever copies the fit does without."""
 FITTED, LAST, KEPT = "fitted", "last", "kept"
 """Where a median is: the network's own, the last close, or that of what it began with."""
+
+
+class Start(NamedTuple):
+    """What a fit can be done with again."""
+
+    model: ForecastModel
+    config: FitConfig
 
 
 def load_fit(
@@ -61,17 +69,8 @@ def load_fit(
     ForecastError
         There is no whole fit of this network in the folder, or no folder is named.
     """
-    if path is None:
-        what = "what was fitted" if network == "fit" else "what it was fitted to"
-        raise ForecastError(
-            f"forecaster {network!r} has no weights before it is fitted: name the folder of "
-            f"{what}, as in {network}:runs/mine (`fastsim forecast fit` makes it)"
-        )
-    if not (path / ABOUT).is_file():
-        raise ForecastError(f"{path}: no {ABOUT} here: name a folder that holds a whole fit")
-    about = read_json(network, path / ABOUT)
-    if about.get("format") != FORMAT:
-        raise ForecastError(f"{path / ABOUT}: no fit of format {FORMAT}: {about.get('format')!r}")
+    about = _about(path, network)
+    assert path is not None
     if network not in ("fit", about.get("network")):
         raise ForecastError(f"{path} holds a fit of {about.get('network')}, not of {network}")
     try:
@@ -87,6 +86,36 @@ def load_fit(
     load_exactly(network, model, read_safetensors(network, weights), weights)
     model.weights_changed()
     return model.eval()
+
+
+def load_start(path: Path | None) -> Start:
+    """What the fit in a folder began with, and its settings, so that it can be done again.
+
+    Raises
+    ------
+    ForecastError
+        There is no whole fit in the folder, or what it began with is a fit itself, or is not what
+        it was.
+    """
+    about = _about(path, "fit")
+    assert path is not None
+    try:
+        config = from_mapping(FitConfig, about["config"])
+        known, origin = architecture(about["network"]), about["base"]
+        if config.mode == "scratch":
+            with torch.random.fork_rng(devices=[]):
+                return Start(known.make(about["settings"]), config)
+        began = None if known.load is None else _base_of(about, path)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise ForecastError(f"{path / ABOUT}: damaged ({reason})") from None
+    if began is None or fingerprint(began) != origin["key"]:
+        raise ForecastError(
+            f"{path}: what this fit began with, weights {origin['key'][:12]} of "
+            f"{about['network']}, is not at hand to begin with again: name that, and the "
+            f"settings of the fit"
+        )
+    return Start(began, config)
 
 
 def carry_base(folder: Path) -> None:
@@ -111,16 +140,27 @@ def carry_base(folder: Path) -> None:
         shutil.copy2(beside, target.parent)
 
 
+def _about(path: Path | None, network: str) -> dict[str, Any]:
+    """What `fit.json` says of a network's fit; ForecastError if there is none of this format."""
+    if path is None:
+        what = "what was fitted" if network == "fit" else "what it was fitted to"
+        raise ForecastError(
+            f"forecaster {network!r} has no weights before it is fitted: name the folder of "
+            f"{what}, as in {network}:runs/mine (`fastsim forecast fit` makes it)"
+        )
+    if not (path / ABOUT).is_file():
+        raise ForecastError(f"{path}: no {ABOUT} here: name a folder that holds a whole fit")
+    about: dict[str, Any] = read_json(network, path / ABOUT)
+    if about.get("format") != FORMAT:
+        raise ForecastError(f"{path / ABOUT}: no fit of format {FORMAT}: {about.get('format')!r}")
+    return about
+
+
 def _adapted(about: Mapping[str, Any], path: Path, base: ForecastModel | None) -> FittedModel:
     """An adapter on its base, whose tensors it shares."""
-    origin, known = about["base"], architecture(about["network"])
+    origin = about["base"]
     if base is None:
-        assert known.load is not None
-        place = None if origin["path"] is None else Path(origin["path"])
-        if place is not None and (path / BASE / place.name).exists():
-            place = path / BASE / place.name
-        revision = {"revision": origin["revision"]} if origin["revision"] else {}
-        base = known.load(place, **revision)
+        base = _base_of(about, path)
     if fingerprint(base) != origin["key"]:
         raise ForecastError(
             f"{path}: an adapter of {about['network']} with weights {origin['key'][:12]}, and "
@@ -133,6 +173,17 @@ def _adapted(about: Mapping[str, Any], path: Path, base: ForecastModel | None) -
     model = _whole(about, spread, lambda: start)
     model.weights_changed()
     return model.eval()
+
+
+def _base_of(about: Mapping[str, Any], path: Path) -> ForecastModel:
+    """What a fit began with, from beside it, the path that it came from, or the hub."""
+    origin, known = about["base"], architecture(about["network"])
+    assert known.load is not None
+    place = None if origin["path"] is None else Path(origin["path"])
+    if place is not None and (path / BASE / place.name).exists():
+        place = path / BASE / place.name
+    revision = {"revision": origin["revision"]} if origin["revision"] else {}
+    return known.load(place, **revision)
 
 
 def _made(about: Mapping[str, Any]) -> FittedModel:
