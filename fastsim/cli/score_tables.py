@@ -125,7 +125,8 @@ def _worst_table(scoring: Scoring) -> Table:
             mean = relative(entry.scores, other.scores).estimate
             rows.append([SHORT[other.name], f"{mean:.3f}", *map(_worst_cell, worst)])
         columns = (Text("\n".join(column)) for column in zip(*rows, strict=True))
-        table.add_row(Text(name), *columns)
+        if rows:
+            table.add_row(Text(name), *columns)
     return table
 
 

@@ -265,6 +265,8 @@ class ForecastModel(nn.Module, ABC):
     """How it can be fitted; see `fastsim.forecast.training.config.Mode`."""
     head_names: tuple[str, ...] = ()
     """Its parts that are the last layer, which mode head alone moves."""
+    layer_names: tuple[str, ...] = ()
+    """Lists of its layers that can be worked out again on the way back, for less memory."""
 
     def settings(self) -> Mapping[str, Any]:
         """What its forecasts depend on beside card and weights: plain values by name."""

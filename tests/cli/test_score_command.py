@@ -164,3 +164,19 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(flags, told, tmp_path, mo
     assert ended.value.code == 2
     assert told in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_correction_of_volatility_is_fitted_anew_with_one_season_around_it(tmp_path):
+    hours = np.datetime64("2021-01-04", "ns") + np.arange(1500) * np.timedelta64(1, "h")
+    loud = 0.001 + 0.004 * (np.arange(1500) % 24 > 12)
+    returns = loud[:, None] * np.random.default_rng(0).standard_normal((1500, 1))
+    bars = Bars(symbols=("A",), timestamps=hours, close=100 * np.exp(returns.cumsum(0)))
+    write_bars(bars, tmp_path / "hours.parquet")
+    out = tmp_path / "scores.json"
+    mode = ["--fit.mode", "volatility", "--fit.horizons", "1", "5", "--fit.context", "100"]
+    given = ["--source", str(tmp_path / "hours.parquet"), *SMALL, *mode, "--json", str(out)]
+    evaluate(*given, "--forecaster", "random-walk-ewma-0.94", "--refit-every", "400")
+    names = [entry["name"] for entry in json.loads(out.read_text())["forecasters"]]
+    fitted = "random-walk-ewma-0.94, refitted"
+    assert fitted in names and f"{fitted}, season" not in names
+    assert "random-walk-ewma-0.94, season" in names

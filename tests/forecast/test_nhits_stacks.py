@@ -14,7 +14,7 @@ def test_stacks_end_as_the_forecast_and_none_says_volatility_alone():
     model = spread_out(NhitsModel()).eval()
     closes = walks(3, 512)
     with torch.no_grad():
-        told = model.by_stack(closes, 21)
+        told = model.by_stack(closes, horizon=21)
         whole = model(closes, horizon=21)
         reading = model.read(closes)
     assert told.shape == (4, 3, 21, len(LEVELS))

@@ -26,7 +26,7 @@ from fastsim.forecast.networks.chronos2_network import (
     Norm,
     read_settings,
 )
-from fastsim.forecast.networks.patches import pooled
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -86,11 +86,20 @@ class Chronos2Model(ForecastModel):
     """
 
     card = CARD
+    fit_modes = ("full", "head", "lora")
+    head_names = ("network.output_patch_embedding",)
+    layer_names = ("network.encoder.block",)
     clock: Tensor
 
     def __init__(self, config: Chronos2Config) -> None:
         super().__init__()
-        self.config, self.card = config, replace(CARD, levels=config.quantiles)
+        self.config = config
+        self.card = replace(
+            CARD,
+            max_context=config.context_length,
+            max_horizon=config.max_output_patches * config.input_patch_size,
+            levels=config.quantiles,
+        )
         self.network = Chronos2Network(config)
         self.apply(_initialise)
         patch = config.input_patch_size

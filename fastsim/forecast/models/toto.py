@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
-from fastsim.forecast.networks.patches import running_moments
+from fastsim.forecast.networks.toto2_patches import running_moments
 from fastsim.forecast.networks.toto_mixture import Mixture
 from fastsim.forecast.weights import (
     find_checkpoint,

@@ -11,7 +11,7 @@ import torch
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.digests import fingerprint
-from fastsim.forecast.interface import ForecastModel, ModelCard
+from fastsim.forecast.interface import ForecastModel, ModelCard, model_inputs
 from fastsim.forecast.networks.return_network import ReturnNetwork
 from fastsim.forecast.seen import latest_day
 from fastsim.forecast.training.config import FitConfig
@@ -83,5 +83,9 @@ def _standardise(model: ReturnNetwork, lesson: Lesson, config: FitConfig) -> Non
         for number in range(STANDARDISED_BY)
     )
     with torch.no_grad():
-        closes = (windows.context.close.to(config.device) for windows in batches)
-        model.standardise(torch.cat([model.read(each).features.double() for each in closes]))
+        card, device = model.card, torch.device(config.device)
+        inputs = (
+            model_inputs(card, windows.context, card.max_context, device) for windows in batches
+        )
+        features = [model.read(*each).features.double() for each in inputs]
+        model.standardise(torch.cat(features))

@@ -3,6 +3,7 @@
     fit.json              what it is, what it learned from, and what came of it
     model.safetensors     its weights, or else
     adapter.safetensors   those of an adapter, nothing without the base that it names by key
+    model.ckpt            those of TiRex as its official package reads them, with its own median
     base/                 that base, where it is neither shipped nor on a hub and has been copied
     tensorboard/          its curves
     study/                the trials that it is the best of, where it was searched for
@@ -38,6 +39,7 @@ from fastsim.forecast.weights import load_exactly, read_json, read_safetensors
 
 FORMAT = 1
 ABOUT, WEIGHTS, ADAPTER, BASE = "fit.json", "model.safetensors", "adapter.safetensors", "base"
+OFFICIAL = "model.ckpt"
 CHECKPOINT, DATA, TENSORBOARD = "checkpoint.pt", "data", "tensorboard"
 STUDY = "study"
 """Folder of a search that a fit was chosen by, which whoever copies the fit does without."""

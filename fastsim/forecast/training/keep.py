@@ -17,6 +17,8 @@ import fastsim
 from fastsim.config import to_mapping, write_whole
 from fastsim.errors import ConfigError
 from fastsim.forecast.models.fitted import FittedModel, LastClose
+from fastsim.forecast.models.tirex import TiRexModel
+from fastsim.forecast.models.tirex_scratch import has_official_size, write_checkpoint
 from fastsim.forecast.training.architectures import architecture_of, name_of
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import FitResult
@@ -29,6 +31,7 @@ from fastsim.forecast.training.folder import (
     FORMAT,
     KEPT,
     LAST,
+    OFFICIAL,
     WEIGHTS,
 )
 from fastsim.forecast.training.lora import adapter_state
@@ -110,6 +113,8 @@ def save_fit(
         write_whole(folder / ADAPTER, save(_contiguous(adapter_state(model.spread)), told))
     else:
         write_whole(folder / WEIGHTS, save(_contiguous(model.state_dict())))
+        if isinstance(model.spread, TiRexModel) and has_official_size(model.spread.config):
+            write_checkpoint(model.spread, folder / OFFICIAL)
     write_whole(folder / ABOUT, json.dumps(about, indent=2).encode())
     with suppress(FileNotFoundError):
         (folder / CHECKPOINT).unlink()
