@@ -47,13 +47,18 @@ def place_of(level: float, known: Sequence[float]) -> Place:
     """Where a level lies among known ones, of which there are at least two."""
     if level < known[0]:
         low, high, at = (math.log(each) for each in (known[0], known[1], level))
-        return Place(0, (at - low) / (high - low))
+        return Place(0, _share(low, at, high))
     if level > known[-1]:
         low, high, at = (-math.log1p(-each) for each in (known[-2], known[-1], level))
-        return Place(len(known) - 2, (at - low) / (high - low))
+        return Place(len(known) - 2, _share(low, at, high))
     upper = max(1, next(index for index, each in enumerate(known) if each >= level))
     low, high, at = (NORMAL.inv_cdf(each) for each in (known[upper - 1], known[upper], level))
-    return Place(upper - 1, (at - low) / (high - low))
+    return Place(upper - 1, _share(low, at, high))
+
+
+def _share(low: float, at: float, high: float) -> float:
+    """How far a place is on the way; nowhere where rounding leaves no way."""
+    return (at - low) / (high - low) if high > low else 0.0
 
 
 def quantiles_at(quantiles: Tensor, known: Sequence[float], levels: Sequence[float]) -> Tensor:

@@ -60,3 +60,15 @@ def test_settings_reach_the_search():
     assert isinstance(command, TuneCommand)
     assert (command.search.trials, command.search.workers, command.search.prune) == (7, 2, False)
     assert command.fit.mode == "scratch"
+
+
+def test_scores_of_the_best_of_several_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["forecast", "tune", "fastsim-prior", *SMALL, "--trials", "2", "--out", "best"])
+    source = ["--data.num-assets", "2", "--data.start", "2010-01-01", "--step", "400"]
+    main(["forecast", "evaluate", "--forecaster", "fit:best", *source, "--json", "x.json"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "best of 2 trials" in told and "It is the best of 2 trials on validation" in told
+    record = json.loads((tmp_path / "x.json").read_text())
+    trials = {each["name"]: each["trials"] for each in record["forecasters"]}
+    assert trials["best"] == 2 and trials["random-walk-60"] == 1
