@@ -42,6 +42,7 @@ COMMANDS = {
     ("forecast",): "forecast:ForecastCommand",
     ("forecast", "show"): "forecast:ShowCommand",
     ("forecast", "evaluate"): "forecast:ScoreCommand",
+    ("forecast", "skill"): "skill:SkillCommand",
     ("forecast", "fit"): "fit:FitCommand",
     ("forecast", "tune"): "tune:TuneCommand",
     ("forecast", "embed"): "embed:EmbedCommand",

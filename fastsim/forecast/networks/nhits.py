@@ -109,11 +109,6 @@ class NhitsBlock(nn.Module):
         return Told(backcast, forecast.transpose(1, 2), hidden)
 
 
-def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
-    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
-    return sums_of_blocks(blocks, past, known)[-1]
-
-
 def sums_of_blocks(
     blocks: Iterable[nn.Module], past: Tensor, known: Tensor, ahead: Tensor | None = None
 ) -> list[Tensor]:
