@@ -29,7 +29,7 @@ from fastsim.forecast.recalibration.recalibrated import (
     read_at,
     scores_of,
 )
-from fastsim.forecast.registry import load_forecaster
+from fastsim.forecast.registry import load_ensemble, load_forecaster
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.seasonal import Seasonal
 from fastsim.forecast.skill import realised, rises
@@ -351,3 +351,19 @@ def test_too_few_bars_and_a_single_quantile_are_one_clear_line():
         Recalibrated(
             single, LevelMap(torch.tensor([1]), torch.zeros(1, 11)), name="", known_until=None
         )
+
+
+def test_bands_of_a_fit_are_set_right_and_the_fit_travels_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastsim.forecast.training.comparison.FORGETTING_WINDOWS", 64)
+    write_bars(bars_of(normal_returns(1, 500, 2)), tmp_path / "bars.parquet")
+    flags = ["--data.source", str(tmp_path / "bars.parquet"), "--horizons", "1", "3"]
+    few = ["--steps", "4", "--evaluate-every", "2", "--batch-size", "8", "--no-sure"]
+    mine, bands = tmp_path / "mine", tmp_path / "bands"
+    main(["forecast", "fit", "fastsim-prior", *flags, *few, "--mode", "head", "--out", str(mine)])
+    main(["forecast", "fit", f"fit:{mine}", *flags, "--mode", "bands", "--out", str(bands)])
+    both = load_ensemble([f"recalibrated:{bands}", "random-walk-60"])
+    key = both.key
+    shutil.rmtree(mine)
+    bands.rename(tmp_path / "moved")
+    moved = load_ensemble([f"recalibrated:{tmp_path / 'moved'}", "random-walk-60"])
+    assert moved.key == key and moved.members[0].forecaster.card.name == "mine"
