@@ -62,7 +62,7 @@ class Options:
     """What is fitted, and for how long."""
 
     networks: tuple[str, ...] = ("nhits", "lstm", "patch-transformer")
-    steps: int = 200
+    steps: int = 150
     batch: int = 128
     """Windows a step."""
     test_start: str = "2017-01-01"

@@ -44,6 +44,8 @@ COMMANDS = {
     ("forecast", "evaluate"): "forecast:ScoreCommand",
     ("forecast", "skill"): "skill:SkillCommand",
     ("forecast", "fit"): "fit:FitCommand",
+    ("forecast", "tune"): "tune:TuneCommand",
+    ("forecast", "embed"): "embed:EmbedCommand",
     ("paper",): "paper:PaperCommand",
     ("paper", "run"): "paper:RunCommand",
     ("paper", "status"): "paper:StatusCommand",

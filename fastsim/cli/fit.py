@@ -64,7 +64,7 @@ class FitCommand:
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)
-        with _hint():
+        with hint():
             result = fit(
                 model,
                 bars,
@@ -108,7 +108,7 @@ class FitCommand:
 
 
 @contextmanager
-def _hint() -> Iterator[None]:
+def hint() -> Iterator[None]:
     """Let Ctrl-C end with how to go on."""
     try:
         yield
