@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from cells import Row, table
+from forecast_tables import FORECAST_TABLES
 from goals import GOALS, NOT_MEASURED, in_words
 
 ROOT = Path(__file__).parent.parent
@@ -18,8 +18,9 @@ GPU = "gpu"
 """The file of results that there is only once a GPU was at hand."""
 BRIEF = "brief-cpu"
 """Of whole runs on a CPU, by the same program."""
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-Row = dict[str, Any]
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "fitting.md")
+BRIEFLY = "_brief"
+"""What a kind of table ends with that has fewer columns of the same lines."""
 
 
 def table_of(name: str) -> str:
@@ -48,18 +49,11 @@ def table_of(name: str) -> str:
         "replay": replay_table,
         "replay_minutes": minutes_table,
         "decide": decide_table,
-        "official_forecasters": official_table,
-        "accuracy": accuracy_table,
-        "intraday": intraday_table,
         "gpu": gpu_table,
+        **FORECAST_TABLES,
     }
-    return make[kind]([row for row in rows if row["benchmark"] == kind])
-
-
-def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    found = [row for row in rows if row["benchmark"] == kind.removesuffix(BRIEFLY)]
+    return make[kind](found)
 
 
 def decide_table(rows: list[Row]) -> str:
@@ -109,67 +103,6 @@ def minutes_table(rows: list[Row]) -> str:
         for row in rows
     ]
     return table(["minute bars", *(f"{name}, s" for name in parts), "in all, s"], cells)
-
-
-def official_table(rows: list[Row]) -> str:
-    """Our forecasters beside the official packages."""
-    lines = [
-        "| model | batch | ours, forecasts/s | official | ratio |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        names = ("case", "batch_size", "forecasts_per_s", "official_forecasts_per_s", "ratio")
-        lines.append("| " + " | ".join(str(row[name]) for name in names) + " |")
-    return "\n".join(lines)
-
-
-def accuracy_table(rows: list[Row]) -> str:
-    """Forecasters by losses relative to a random walk and to GARCH, with intervals, and the PIT."""
-    head = [
-        "forecaster",
-        "quantile loss / walk",
-        "CRPS / walk",
-        "quantile loss / garch-t",
-        "CRPS / garch-t",
-        "80 % band holds",
-        "PIT in tenths, %",
-        "failed fits",
-        "ms a window",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    for entry in rows[0]["forecasters"]:
-        ratios = [
-            entry["relative"][reference][loss]
-            for reference in ("random-walk-60", "garch-t")
-            for loss in ("quantile_loss", "crps")
-        ]
-        cells = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ratios]
-        low, high = entry["coverage"][1:]
-        cells.append(f"{entry['coverage'][0]:.1%} [{low:.1%}, {high:.1%}]")
-        cells.append(" ".join(f"{100 * share:.0f}" for share in entry["pit"]))
-        cells.append(f"{entry['fallbacks']:,}")
-        cells.append(f"{1000 * entry['seconds'] / entry['windows']:,.1f}")
-        lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def intraday_table(rows: list[Row]) -> str:
-    """Forecasters within the day by loss relative to GARCH, without a season and with one."""
-
-    def interval(given: Sequence[float] | None) -> str:
-        return "" if given is None else "{:.3f} [{:.3f}, {:.3f}]".format(*given)
-
-    cells = [
-        [
-            row["forecaster"],
-            interval(row["over_garch"]),
-            interval(row.get("over_garch_season")),
-            "{:.1%} [{:.1%}, {:.1%}]".format(*row["coverage"]),
-        ]
-        for row in rows
-    ]
-    head = ["forecaster", "loss / garch-t", "loss / garch-t in the profile", "80 % band holds"]
-    return table(head, cells)
 
 
 def env_table(rows: list[Row]) -> str:

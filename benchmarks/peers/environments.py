@@ -74,7 +74,13 @@ SB3_ON_SEKAI = Peer(
     script="sb3_sekai_ppo.py",
     packages=("sekai==0.2.0", *LEARNING),
 )
-PEERS = (SEKAI, FINRL, GYM_TRADING_ENV, TORCHTRADE, SB3_ON_SEKAI)
+NEURALFORECAST = Peer(
+    name="neuralforecast",
+    version="3.3.0",
+    script="neuralforecast_fit.py",
+    packages=("torch==2.13.0", "neuralforecast==3.3.0"),
+)
+PEERS = (SEKAI, FINRL, GYM_TRADING_ENV, TORCHTRADE, SB3_ON_SEKAI, NEURALFORECAST)
 
 
 def python_of(peer: Peer) -> Path:
@@ -108,12 +114,22 @@ def ask(peer: Peer, *arguments: object) -> dict[str, Any]:
     PeerError
         The peer cannot be installed, or its script fails.
     """
-    command = [str(python_of(peer)), str(HERE / peer.script), *map(str, arguments)]
-    lines = _run(command).strip().splitlines()
+    return told_by(python_of(peer), peer.script, *arguments)
+
+
+def told_by(python: Path, script: str, *arguments: object) -> dict[str, Any]:
+    """Run a script of this folder with this Python and return the JSON object it prints last.
+
+    Raises
+    ------
+    PeerError
+        It fails.
+    """
+    lines = _run([str(python), str(HERE / script), *map(str, arguments)]).strip().splitlines()
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, json.JSONDecodeError):
-        raise PeerError(f"{peer.script} printed no JSON object") from None
+        raise PeerError(f"{script} printed no JSON object") from None
     return answer
 
 

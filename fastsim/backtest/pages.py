@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 
 from fastsim.backtest.candles import CandleTables, candle_view, candles_html
-from fastsim.backtest.report import Row, Section, write_report
+from fastsim.backtest.report import write_report
 from fastsim.backtest.results import Results
 from fastsim.backtest.schema import TradeGroup
+from fastsim.backtest.sections import Row, Section
 from fastsim.backtest.wording import percent, ratio
 from fastsim.stats.bootstrap import Interval
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from torch import Tensor
 
 from fastsim.backtest.charts import (
@@ -22,6 +21,7 @@ from fastsim.backtest.charts import (
 from fastsim.backtest.history import History, check_history
 from fastsim.backtest.page import Chart, charts_html, plotly_script
 from fastsim.backtest.refused import refusals_in_words
+from fastsim.backtest.sections import Row, Section, template
 from fastsim.backtest.summary import Summary, YearOfReturns, monthly_returns, summarize
 from fastsim.backtest.wording import (
     COLUMNS,
@@ -32,29 +32,10 @@ from fastsim.backtest.wording import (
     percent,
     ratio,
     sharpe_sentence,
-    typeset,
 )
 from fastsim.config import write_whole
 from fastsim.errors import ConfigError
 from fastsim.stats.bootstrap import Interval
-
-
-class Row(NamedTuple):
-    """One row of a table on the page."""
-
-    name: str
-    cells: Sequence[str]
-    kind: str = ""  # its CSS class
-
-
-class Section(NamedTuple):
-    """A part of the page that not every report has."""
-
-    title: str
-    explain: str
-    header: Sequence[str] = ()  # of a table, if there is one
-    rows: Sequence[Row] = ()
-    html: str = ""  # made by us, escaped already
 
 
 class Pair(NamedTuple):
@@ -117,7 +98,7 @@ def write_report(
     bold, rest = _metrics(history, summary, pair)
     years = monthly_returns(history, focus)
     first, last = (str(stamp)[:10] for stamp in history.timestamps[[0, -1]])
-    text = _template("report.html").render(
+    text = template("report.html", percent=percent, shade=_shade).render(
         title=title,
         subtitle=subtitle,
         history=history,
@@ -141,19 +122,6 @@ def write_report(
         plotly_js=plotly_script(),
     )
     write_whole(path, text.encode())
-
-
-def _template(name: str) -> Template:
-    """A page of this folder; whatever is put into it is escaped unless the page says it is safe."""
-    pages = Environment(
-        loader=PackageLoader("fastsim.backtest", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"typeset": typeset, "percent": percent, "shade": _shade}
-    return pages.get_template(name)
 
 
 def _charts(history: History, pair: Pair, periods: float) -> dict[str, str]:

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import field
-from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import tyro
 from rich.console import Console
 
-from fastsim.cli.files import HowToRead, Reading, require_place
+from fastsim.cli.contenders import contenders, load_models, names_of, references_of
+from fastsim.cli.files import HowToRead, Reading
+from fastsim.cli.score_files import ScoreFiles
 from fastsim.cli.score_tables import score_tables
-from fastsim.cli.scores import (
-    WALK,
-    require_different,
-    score_all,
-    scores_apart,
-    windows_in_words,
-    write_scores,
-)
-from fastsim.cli.seen import all_seen, apart_table, doubts_of, first_scored
-from fastsim.config import configuration
-from fastsim.data.bars import Bars
-from fastsim.data.dates import show_day
-from fastsim.errors import ConfigError
-from fastsim.forecast.evaluate import (
-    Centred,
-    Windows,
-    common_windows,
-    dependent_origins,
-    spaced_origins,
-)
-from fastsim.forecast.interface import (
-    Forecaster,
-    check_horizons,
-)
+from fastsim.cli.scores import Plan, score_all, windows_in_words
+from fastsim.cli.seen import all_seen, apart_table, doubts_of
+from fastsim.config import configuration, to_mapping
+from fastsim.forecast.evaluate import common_windows, spaced_origins
+from fastsim.forecast.interface import check_horizons
 from fastsim.forecast.record import Implementation
-from fastsim.forecast.registry import (
-    load_ensemble,
-    load_forecaster,
-    parse_names,
-)
-from fastsim.forecast.season.setting import AUTO, check_season, resolved, season_of, with_season
+from fastsim.forecast.season.setting import AUTO, check_season, resolved
+from fastsim.forecast.training.config import FitConfig
+from fastsim.forecast.training.walk_forward import RefitConfig
 
 
 @configuration(slots=False)
@@ -51,9 +30,9 @@ class ScoreCommand:
     forecaster: str = "fastsim-prior"
     """Names separated by commas, as for `show`; each is scored on its own."""
     baselines: str = "random-walk-60,random-walk-ewma-0.94"
-    """What they are held against, separated by commas; also garch-t, garch-t-drift, auto-ets and
-    theta, which are fitted to every window, slowly. The first random walk is always scored, and
-    alone if this is "none"."""
+    """What they are held against, separated by commas; also har, garch-t, garch-t-drift, auto-ets
+    and theta, which are fitted to every window, all but har slowly. The first random walk is always
+    scored, and alone if this is "none"."""
     season: str = AUTO
     """Of volatility: a time zone, the .json file of a fitted profile, or "none"; "auto" is UTC
     where bars are shorter than a day, and none else. With one, all are scored with and without."""
@@ -65,12 +44,16 @@ class ScoreCommand:
     context: int = 512
     step: int = 21
     """Bars between origins."""
+    by: tuple[Literal["asset", "period"], ...] = ()
+    """Show scores by asset, or by period, too; the JSON always has both."""
     implementation: Implementation = "fastsim"
     """Whose code runs the forecasters: "official" is the package of those who published them."""
     strict: bool = False
     """Refuse forecasters that may have learned from bars that are scored, instead of warning."""
-    json: Path | None = None
-    """Write all figures, their intervals and the settings to this file, as one JSON object."""
+    files: Annotated[ScoreFiles, tyro.conf.arg(name="")] = field(default_factory=ScoreFiles)
+    refits: Annotated[RefitConfig, tyro.conf.arg(name="")] = field(default_factory=RefitConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    """How what is scored is fitted anew, where --refit-every is given and it is no fit itself."""
     reading: HowToRead = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
@@ -78,80 +61,57 @@ class ScoreCommand:
 
     def __call__(self, console: Console) -> None:
         """Score and show."""
-        require_place("--json", self.json)
+        self.files.check()
         longest = check_horizons(self.horizons)
-        names, references = self._names(), (WALK, *parse_names(self.baselines))
+        names, references = names_of(self.forecaster), references_of(self.baselines)
         bars = self.reading.bars(self.source)
-        origins = spaced_origins(bars, context=self.context, horizon=longest, step=self.step)
-        models = [self._load(name) for name in names]
-        forecasters = [load_forecaster(name) for name in dict.fromkeys(references)]
-        forecasters += [model for model in models if model.card.name not in references]
-        forecasters += self._with_season(forecasters, bars)
-        forecasters += [Centred(model) for model in models if self.centred]
-        require_different(forecasters)
+        first = None if self.refits.refit_every is None else self.refits.first_row(bars)
+        origins = spaced_origins(
+            bars, context=self.context, horizon=longest, step=self.step, first=first
+        )
+        models = load_models(
+            names, bars, origins, longest, self.implementation, self.refits, self.fit, console
+        )
+        season = resolved(self.season, bars.timestamps)
+        forecasters = contenders(models, references, season, centred=self.centred)
         windows = common_windows(bars, forecasters, self.horizons, origins, self.context)
-        scored = first_scored(bars.timestamps, windows, self.horizons)
-        doubts = doubts_of(forecasters, scored, strict=self.strict)
-        entries = score_all(bars, forecasters, self.horizons, windows, self.context, console)
-        sides = scores_apart(entries, scored)
-        lags = dependent_origins(windows, longest)
-        tables = score_tables(entries, self.horizons, lags)
-        for table in (*tables, *([apart_table(sides)] if sides else [])):
+        plan = Plan(bars, self.horizons, self.context, windows)
+        doubts = doubts_of(forecasters, plan.scored, strict=self.strict)
+        scoring = score_all(plan, forecasters, console, levels=self.files.levels)
+        notes = [windows_in_words(windows), *all_seen(models), *doubts]
+        tables = score_tables(scoring, self.by)
+        if scoring.apart:
+            tables.append(apart_table(scoring.apart))
+        for table in tables:
             console.print(table)
-        console.print(self._legend(len(origins), lags), highlight=False)
-        for sentence in (windows_in_words(windows), *all_seen(models), *doubts):
+        console.print(self._legend(plan), highlight=False)
+        for sentence in notes:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-        if self.json is not None:
-            settings = self._settings(len(bars.symbols), bars.timestamps[origins], windows)
-            write_scores(
-                entries,
-                settings,
-                self.json,
-                windows=windows,
-                horizons=self.horizons,
-                sides=sides,
-            )
-            console.print(f"Wrote {self.json}", highlight=False, markup=False, soft_wrap=True)
+        focus = scoring.entries[models[0].card.name] if models else scoring.walk
+        self.files.write(scoring, focus, self._settings(plan), notes, console)
 
-    def _legend(self, origins: int, lags: int) -> str:
+    def _legend(self, plan: Plan) -> str:
         return (
-            f"{origins} origins, horizons {', '.join(map(str, self.horizons))}; brackets are 95 % "
-            f"bootstrap intervals over origins. A ratio below 1 beats what it is held against; p "
-            f"is Diebold and Mariano's, of no difference, with {lags} lags. PIT: share of outcomes "
-            f"in each tenth of the forecast, flat if calibrated."
+            f"{len(plan.windows.origins)} origins, horizons {', '.join(map(str, self.horizons))}; "
+            f"brackets are 95 % bootstrap intervals over origins. A ratio below 1 beats what it is "
+            f"held against; p is Diebold and Mariano's, of no difference, with {plan.lags[-1]} "
+            f"lags. PIT: share of outcomes in each tenth of the forecast, flat if calibrated."
         )
 
-    def _names(self) -> tuple[str, ...]:
-        names = parse_names(self.forecaster)
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"forecaster {name} is named twice: name it once")
-        return names
-
-    def _with_season(self, forecasters: list[Forecaster], bars: Bars) -> list[Forecaster]:
-        """The same once more with a season around them, where there is one."""
-        season = season_of(resolved(self.season, bars.timestamps))
-        if season is None:
-            return []
-        around = [with_season(one, season) for one in forecasters]
-        return [new for new, one in zip(around, forecasters, strict=True) if new is not one]
-
-    def _load(self, name: str) -> Forecaster:
-        return load_ensemble([name], implementation=self.implementation)
-
-    def _settings(
-        self, assets: int, origins: NDArray[np.datetime64], windows: Windows
-    ) -> dict[str, object]:
-        return {
+    def _settings(self, plan: Plan) -> dict[str, object]:
+        settings: dict[str, object] = {
             "source": self.source,
-            "assets": assets,
-            "first_origin": show_day(origins[0]),
-            "last_origin": show_day(origins[-1]),
-            "origins": len(origins),
+            "assets": len(plan.bars.symbols),
+            "first_origin": plan.days[0],
+            "last_origin": plan.days[1],
+            "origins": len(plan.windows.origins),
             "step": self.step,
             "context": self.context,
             "season": self.season,
             "horizons": list(self.horizons),
-            "windows": windows.scored,
-            "skipped": windows.skipped,
+            "windows": plan.windows.scored,
+            "skipped": plan.windows.skipped,
         }
+        if self.refits.refit_every is not None:
+            settings |= {"refits": to_mapping(self.refits), "fit": to_mapping(self.fit)}
+        return settings

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fastsim.cli.correct import correct
+from fastsim.cli.correct import BUILT_ON
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
@@ -19,7 +19,7 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.naming import read_name
 from fastsim.forecast.registry import load_network
-from fastsim.forecast.training.architectures import ARCHITECTURES
+from fastsim.forecast.training.architectures import ARCHITECTURES, from_scratch
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import fit
 from fastsim.forecast.training.keep import Base, require_no_fit, save_fit
@@ -44,6 +44,9 @@ class FitCommand:
     """What to begin with: a name, such as fastsim-prior or fit:FOLDER."""
     out: Path | None = None
     """Folder for what is fitted; by default fits/ with the model, the mode and the data."""
+    architecture: tuple[str, ...] = ()
+    """Sizes of a network from scratch, such as blocks=2 width=64; those that are not given are its
+    own."""
     series: Path | None = None
     """A long frame of other series, CSV or Parquet with columns id, time and value, to learn from
     as well; --others says how much."""
@@ -54,15 +57,14 @@ class FitCommand:
     def __call__(self, console: Console) -> None:
         """Fit, say what came of it, and keep it."""
         folder = self.out or Path("fits") / self._name()
-        if self.fit.mode == "volatility":
-            whole = load_bars(self.data)
-            season, source = self.fit.season, self.data.source
-            correct(self.model, whole, self.fit, folder, season, source, console)
+        if self.fit.mode in BUILT_ON:
+            build, whole = BUILT_ON[self.fit.mode], load_bars(self.data)
+            build(self.model, whole, self.fit, folder, self.data.source, console)
             return
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)
-        with _hint():
+        with hint():
             result = fit(
                 model,
                 bars,
@@ -89,7 +91,12 @@ class FitCommand:
                 f"fit:FOLDER can"
             )
         if self.fit.mode == "scratch" and self.model in ARCHITECTURES:
-            return ARCHITECTURES[self.model].make({})
+            return from_scratch(self.model, self.architecture)
+        if self.architecture:
+            raise ConfigError(
+                f"FitCommand.architecture is of a network from scratch, and {self.model} is what "
+                f"it is: leave it out"
+            )
         return load_network(self.model)
 
     def _base(self) -> Base:
@@ -101,7 +108,7 @@ class FitCommand:
 
 
 @contextmanager
-def _hint() -> Iterator[None]:
+def hint() -> Iterator[None]:
     """Let Ctrl-C end with how to go on."""
     try:
         yield

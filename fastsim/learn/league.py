@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsim.config import configuration, from_mapping, require_between, to_mapping
+from fastsim.config import configuration, require_between
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
@@ -27,9 +27,7 @@ from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-from fastsim.policy.make import policy_with
 from fastsim.policy.policy import Policy
-from fastsim.policy.spec import PolicySpec
 
 
 @configuration
@@ -117,14 +115,10 @@ class LeagueEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes: the markets, the league, who sits where, knows what, and comes next."""
-        policies = [seat.decider.policy for seat in self.snapshots]
         return {
             "env": self.env.state_dict(),
             "seen": flatten(self._seen._replace(flat=None)),
-            "snapshots": [
-                {"spec": to_mapping(policy.spec), "weights": policy.state_dict()}
-                for policy in policies
-            ],
+            "snapshots": [seat.decider.saved for seat in self.snapshots],
             "seats": self._who,
             "memories": [flatten(seat.memory) for seat, _ in self._seated()],
             "generator": self._generator.get_state(),
@@ -140,7 +134,7 @@ class LeagueEnv:
         """
         self.env.load_state_dict(saved["env"])
         self._seen = unflatten(self._seen._replace(flat=None), saved["seen"])
-        self.snapshots = [self._admit(_snapshot(each)) for each in saved["snapshots"]]
+        self.snapshots = [self._admit(Snapshot.of(each)) for each in saved["snapshots"]]
         self._generator.set_state(saved["generator"].cpu())
         who, members = saved["seats"], len(self.scripted) + len(self.snapshots)
         if len(who) != len(self._others) or not bool(((who >= 0) & (who < members)).all()):
@@ -212,11 +206,6 @@ class LeagueEnv:
         for seat, rows in self._seated():
             every[rows] = seat(take(self._seen, rows)).to(action.dtype)
         return every
-
-
-def _snapshot(saved: Mapping[str, Any]) -> Snapshot:
-    spec = from_mapping(PolicySpec, saved["spec"])
-    return Snapshot(policy_with(spec, saved["weights"]))
 
 
 def train_league(trainer: Trainer, league: LeagueEnv, iterations: int) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
 
+from fastsim.config import from_mapping, to_mapping
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation
 from fastsim.market.tape import MarketTape
+from fastsim.policy.make import policy_with
 from fastsim.policy.policy import Encoded, Policy
+from fastsim.policy.spec import PolicySpec
 
 
 class Snapshot(Decider):
@@ -19,6 +23,17 @@ class Snapshot(Decider):
 
     def __init__(self, policy: Policy) -> None:
         self.policy = deepcopy(policy).requires_grad_(False)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Snapshot:
+        """The one whose `saved` this is."""
+        spec = from_mapping(PolicySpec, saved["spec"])
+        return cls(policy_with(spec, saved["weights"]))
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """Its spec and its weights, in tensors and plain values."""
+        return {"spec": to_mapping(self.policy.spec), "weights": self.policy.state_dict()}
 
     @property
     def answers(self) -> str:

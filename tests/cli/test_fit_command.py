@@ -40,6 +40,11 @@ def test_a_fit_is_made_told_of_and_named_by_its_folder(tmp_path, monkeypatch, ca
         (["fastsim-prior", "--horizons", "5", "3"], "--horizons must be bars from 1 up"),
         (["fastsim-prior", "--horizons", "1", "65"], "fastsim-prior forecasts 1 to 64 bars ahead"),
         (["fit:nowhere"], "nowhere: no fit.json here"),
+        (["fastsim-prior", "--dense"], "--dense must be false for fastsim-prior"),
+        (["nhits", "--mode", "scratch", "--covariates", "huor"], "--covariates must be of hour"),
+        (["nhits", "--mode", "scratch", "--architecture", "x"], "--architecture must be of sizes"),
+        (["fastsim-prior", "--architecture", "x=1"], "--architecture is of a network from scratch"),
+        (["chronos2", "--mode", "scratch"], "--mode of chronos-2 must be one of full, head, lora"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
@@ -81,3 +86,35 @@ def test_one_season_is_for_every_mode():
     assert parse(arguments).action.fit.season == "America/New_York"
     for mode in ("volatility", "lora"):
         assert parse([*arguments, "--mode", mode]).action.fit.mode == mode
+
+
+def test_tirex_of_any_size_and_networks_with_covariates_are_made_from_scratch(tmp_path, capsys):
+    few = [*FEW, "--mode", "scratch", "--data.num-assets", "2", "--horizons", "1", "5"]
+    sizes = ["blocks=1", "width=16", "heads=2", "block_hidden=64", "embedding_hidden=16"]
+    more = {
+        "tirex": ["--architecture", *sizes, "context=512", "--dense", "--centre", "fitted"],
+        "nhits": ["--covariates", "weekday,parkinson,volume", "--architecture", "hidden=8"],
+    }
+    for model, given in more.items():
+        main(["forecast", "fit", model, *few, *given, "--out", str(tmp_path / model)])
+        about = json.loads((tmp_path / model / "fit.json").read_text())
+        assert about["network"] == model
+        assert load_forecaster(f"fit:{tmp_path / model}").card.max_horizon == 5
+    assert about["settings"]["covariates"] == ["weekday", "parkinson", "volume"]
+    assert (tmp_path / "tirex" / "model.ckpt").exists()
+    assert "Wrote" in capsys.readouterr().out
+
+
+def test_too_little_memory_is_one_line_with_what_to_make_smaller(tmp_path, monkeypatch, capsys):
+    def short(loop, batches):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr("fastsim.forecast.training.loop.Loop.learn", short)
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", "fit", "fastsim-prior", *FEW, "--out", str(tmp_path / "x")])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "can't allocate memory" in told and "--batch-size" in told
+    assert not (tmp_path / "x" / "fit.json").exists()

@@ -15,7 +15,9 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.correction.corrected import INPUTS, Corrected, Correction
 from fastsim.forecast.correction.fit import fit_correction
 from fastsim.forecast.correction.folder import save_correction
-from fastsim.forecast.correction.inputs import ends_month, inputs_of, ranges
+from fastsim.forecast.correction.inputs import inputs_of
+from fastsim.forecast.covariates.calendar import ends_month
+from fastsim.forecast.covariates.ranges import garman_klass, parkinson
 from fastsim.forecast.evaluate import relative, rolling_origins
 from fastsim.forecast.interface import Context
 from fastsim.forecast.models import prior
@@ -67,7 +69,7 @@ def test_ranges_have_the_variance_of_their_bars():
     whole = np.concatenate([np.zeros((20_000, 1)), path], 1)
     columns = (whole[:, 0], whole.max(1), whole.min(1), whole[:, -1])
     bars = torch.from_numpy(np.exp(np.stack([*columns, columns[0], columns[0]], -1)))
-    for estimate in ranges(bars[None]):
+    for estimate in (parkinson(bars[None]), garman_klass(bars[None])):
         assert float(estimate.mean()) == pytest.approx(1e-4, rel=0.06)
 
 

@@ -15,9 +15,11 @@ from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import Context, ModuleForecaster
+from fastsim.forecast.models.chronos2 import Chronos2Model
 from fastsim.forecast.models.prior import load_prior
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
 from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
+from fastsim.forecast.networks.chronos2_network import Chronos2Config
 from fastsim.forecast.registry import load_forecaster, load_network
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import fit
@@ -49,6 +51,15 @@ TIREX = TiRexConfig(
     blocks=2, width=16, heads=2, block_hidden=16, embedding_hidden=16, patch=4, context=64
 )
 TOTO = Toto2Config(patch_size=8, d_model=16, d_ff=16, num_heads=2, num_layers=2, layer_group_size=2)
+CHRONOS = Chronos2Config(
+    d_model=16,
+    d_kv=4,
+    d_ff=16,
+    num_layers=2,
+    num_heads=2,
+    context_length=64,
+    time_encoding_scale=64,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +76,17 @@ def random_toto():
     return Toto2Model(TOTO).eval()
 
 
-MODELS = {"fastsim-prior": load_prior, "tirex": random_tirex, "toto2-4m": random_toto}
+def random_chronos():
+    torch.manual_seed(0)
+    return Chronos2Model(CHRONOS).eval()
+
+
+MODELS = {
+    "fastsim-prior": load_prior,
+    "tirex": random_tirex,
+    "toto2-4m": random_toto,
+    "chronos2": random_chronos,
+}
 
 
 @pytest.fixture(scope="module")

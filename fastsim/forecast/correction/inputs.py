@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from fastsim.data.bars import CLOSE, HIGH, LOW, OPEN, VOLUME
+from fastsim.data.bars import VOLUME
+from fastsim.forecast.covariates.calendar import hour, month_end, session, weekday
+from fastsim.forecast.covariates.ranges import garman_klass, parkinson
 from fastsim.forecast.interface import Context, Forecast
 from fastsim.forecast.returns import returns_with_gaps
-from fastsim.forecast.season.clock import (
-    DAY,
-    HOURS_OF_WEEK,
-    WEEK,
-    bars_to_come,
-    kinds_of_bars,
-)
+from fastsim.forecast.season.clock import bars_to_come
 
 HALF_LIVES = (1, 2, 4, 8, 16, 32, 64, 128)
 VOLUME_HALF_LIVES = ((4, 64), (16, 128))
 LIMIT = 3.0
 """Of what volatilities and volumes say, in log units."""
 TINY = 1e-30
-MONTH_END_DAYS = 2
-DAYS_OF_400_YEARS = 146_097
 
 
 def inputs_of(context: Context, told: Forecast, local: Tensor) -> Tensor:
@@ -47,7 +39,9 @@ def inputs_of(context: Context, told: Forecast, local: Tensor) -> Tensor:
     gaps = returns_with_gaps(close, torch.arange(close.shape[1], device=close.device))
     square = gaps.returns.square()
     own = told.dispersion(gaps.last).double().clamp_min(TINY)  # [B, H]
-    measured = [square, *(_or(each[:, 1:], square) for each in ranges(context.bars.double()))]
+    bars = context.bars.double()
+    ranges = (estimate(bars)[:, 1:] for estimate in (parkinson, garman_klass))
+    measured = [square, *(_or(each, square) for each in ranges)]
     level = own[:, :1].log()
     volatilities = [0.5 * (_decayed(each, gaps.known) + TINY).log() - level for each in measured]
     shape = (own / own[:, :1]).log()
@@ -58,51 +52,17 @@ def inputs_of(context: Context, told: Forecast, local: Tensor) -> Tensor:
         gaps.returns[:, -1:].abs() / own[:, :1],
         _volume(context.bars[..., VOLUME].double()),
     ]
-    limited = torch.cat(columns, 1).nan_to_num(nan=0.0).clamp(-LIMIT, LIMIT)
+    limited = (
+        torch.cat(columns, 1).nan_to_num(nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)
+    )
     return torch.cat([limited, calendar(local)], 1)
-
-
-def ranges(bars: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of each of `bars` [B, L, 6] from its range: by Parkinson, by Garman and Klass.
-
-    Parkinson (1980): (log high / low)^2 / (4 log 2). Garman and Klass (1980), their practical
-    estimator: (log high / low)^2 / 2 - (2 log 2 - 1) (log close / open)^2.
-    """
-    span = (bars[..., HIGH] / bars[..., LOW]).log().square()
-    body = (bars[..., CLOSE] / bars[..., OPEN]).log().square()
-    parkinson = span / (4.0 * math.log(2.0))
-    return parkinson, 0.5 * span - (2.0 * math.log(2.0) - 1.0) * body
 
 
 def calendar(local: Tensor) -> Tensor:
     """When the next bar is [B, 11]: waves of the day and the week, pauses, and the month's end."""
-    coming = bars_to_come(local, local[:, 0], 1)  # [B, 1]
-    kind = kinds_of_bars(torch.cat([local[:, -1:], coming], 1))
-    day, week = coming % DAY / DAY, coming % WEEK / WEEK
-    waves = [
-        turn(2.0 * math.pi * count * place)
-        for place in (day, week)
-        for count in (1, 2)
-        for turn in (torch.sin, torch.cos)
-    ]
-    pauses = [kind == HOURS_OF_WEEK, kind == HOURS_OF_WEEK + 1]
-    return torch.cat([*waves, *pauses, ends_month(coming)], 1).double()
-
-
-def ends_month(stamps: Tensor) -> Tensor:
-    """Whether stamps lie in the last MONTH_END_DAYS days of a month, of the same shape."""
-    days = stamps // DAY
-    return _month(days) != _month(days + MONTH_END_DAYS)
-
-
-def _month(days: Tensor) -> Tensor:
-    """Months since March of year 0 of days since 1970, by the proleptic Gregorian calendar."""
-    since = days + 719_468  # from 1 March of year 0
-    era = since // DAYS_OF_400_YEARS
-    day = since - era * DAYS_OF_400_YEARS
-    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
-    of_year = day - (365 * year + year // 4 - year // 100)
-    return (era * 400 + year) * 12 + (5 * of_year + 2) // 153
+    coming = torch.cat([local[:, -1:], bars_to_come(local, local[:, 0], 1)], 1)  # [B, 2]
+    told = (reading(coming)[:, -1] for reading in (hour, weekday, session, month_end))
+    return torch.cat(tuple(told), 1)
 
 
 def _or(values: Tensor, instead: Tensor) -> Tensor:
@@ -120,12 +80,13 @@ def _decayed(values: Tensor, known: Tensor) -> Tensor:
 def _volume(volume: Tensor) -> Tensor:
     """How much more is traded of late [B, 2], in logarithms; 0 where there is no volume."""
     known = volume.isfinite() & (volume > 0)
+    traded = torch.where(known, volume, 0.0)
     age = torch.arange(volume.shape[1], device=volume.device).flip(0).double()
     columns = []
     for short, long in VOLUME_HALF_LIVES:
         means = []
         for half in (short, long):
             weight = torch.exp2(-age / half) * known
-            means.append((volume.nan_to_num() * weight).sum(1) / weight.sum(1).clamp_min(TINY))
+            means.append((traded * weight).sum(1) / weight.sum(1).clamp_min(TINY))
         columns.append(((means[0] + TINY) / (means[1] + TINY)).log())
     return torch.stack(columns, 1)

@@ -26,6 +26,7 @@ from fastsim.forecast.networks.chronos2_network import (
     Norm,
     read_settings,
 )
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -85,11 +86,20 @@ class Chronos2Model(ForecastModel):
     """
 
     card = CARD
+    fit_modes = ("full", "head", "lora")
+    head_names = ("network.output_patch_embedding",)
+    layer_names = ("network.encoder.block",)
     clock: Tensor
 
     def __init__(self, config: Chronos2Config) -> None:
         super().__init__()
-        self.config, self.card = config, replace(CARD, levels=config.quantiles)
+        self.config = config
+        self.card = replace(
+            CARD,
+            max_context=config.context_length,
+            max_horizon=config.max_output_patches * config.input_patch_size,
+            levels=config.quantiles,
+        )
         self.network = Chronos2Network(config)
         self.apply(_initialise)
         patch = config.input_patch_size
@@ -138,6 +148,17 @@ class Chronos2Model(ForecastModel):
         known = torch.unflatten(values.isfinite(), -1, (-1, patch)).any(-1)  # [B, S]
         scaled = self.network(past, known, self.tokens(coming.to(dtype), self.most), group)
         return scale.up(scaled[:, :horizon])
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, one patch ahead unknown."""
+        (close,) = inputs
+        patch, dtype = self.config.input_patch_size, self.clock.dtype
+        values = F.pad(scale_of(close).down(close), (-close.shape[-1] % patch, 0), value=math.nan)
+        known = torch.unflatten(values.isfinite(), -1, (-1, patch)).any(-1)  # [B, S]
+        past = self.tokens(values.to(dtype), self.most - values.shape[-1])
+        coming = self.tokens(math.nan * values[:, :patch].to(dtype), self.most)
+        states = self.network.states(past, known, coming, None, None)
+        return pooled(states[:, : known.shape[1]], known)
 
     def tokens(self, values: Tensor, start: int) -> Tensor:
         """What the network reads [B, S, 3 P] of values [B, S P]: times, values, what is known."""

@@ -31,7 +31,9 @@ from torch import Tensor, nn
 
 from fastsim.config import configuration
 from fastsim.errors import ConfigError, ForecastError, one_line
-from fastsim.forecast.interface import ForecastModel, ModelCard
+from fastsim.forecast.interface import ModelCard
+from fastsim.forecast.networks.dense import AfterPatches, DenseModel
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.weights import find_weights, load_exactly, require_parameters
 
 CARD = ModelCard(
@@ -57,7 +59,7 @@ _RMS_EPS = 1e-6
 _HEAD_NORM_EPS = 1e-5
 _CONSTANT_EPS = 1e-5
 """Added to |mean| for the scale of a series that never moves."""
-_WIDTH_MULTIPLE = 64
+WIDTH_MULTIPLE = 64
 
 
 @configuration(slots=False)
@@ -267,7 +269,7 @@ class _Block(nn.Module):
         return x + fed
 
 
-class TiRexModel(ForecastModel):
+class TiRexModel(DenseModel):
     """TiRex on closes [B, L], NaN where missing; quantiles [B, horizon, Q] of the next closes.
 
     A horizon of more than one patch is forecast patch by patch: those already forecast enter as
@@ -287,8 +289,9 @@ class TiRexModel(ForecastModel):
         Where the window is full the two agree.
     """
 
-    fit_modes = ("full", "head", "lora")
+    fit_modes = ("scratch", "full", "head", "lora")
     head_names = ("out_norm", "output_patch_embedding")
+    layer_names = ("blocks",)
     _padding: Tensor  # [1 + most missing patches, blocks, 4, E, 1, W]
     _blank: Tensor  # [2P]  a missing patch
 
@@ -395,23 +398,63 @@ class TiRexModel(ForecastModel):
             done += at_once
         return torch.cat(forecasts, dim=1)[:, :horizon]
 
+    @property
+    def patch(self) -> int:
+        """Closes in a patch."""
+        return self.config.patch
+
+    def after_patches(self, closes: Tensor) -> AfterPatches:
+        """Forecast after the patches of the second half of closes [B, L]."""
+        patch, length = self.config.patch, min(closes.shape[1], self.config.context)
+        tokens = -(-length // patch)
+        recent = closes[:, -length:].float()
+        padded = F.pad(recent, (tokens * patch - length, 0), value=math.nan)
+        known = torch.unflatten(padded, 1, (tokens, patch))  # [B, S, P]
+        first = -(-tokens // 2)
+        scale = _scale_of(known[:, :first])
+        missing = self.config.context // patch - tokens if self.pad else 0
+        x = self._hidden(self._tokens(known, scale), missing)[first - 1 :]  # [S, B, D]
+        out = self._told(x) * scale.deviation[..., None, None] + scale.mean[..., None, None]
+        enough = known[:, :first].isfinite().sum((1, 2)) >= self.card.min_context
+        return AfterPatches(out, enough[:, None].expand(-1, out.shape[1]))
+
     def _next_patches(self, known: Tensor, missing: int, done: int, count: int) -> Tensor:
         """The `count` patches [B, count * P, Q] that follow `known` [B, S, P] and `done` patches.
 
         `missing` blank patches go before.
         """
         scale = _scale_of(known)
+        tokens = self._tokens(known, scale)
+        future = self._blank.expand(done + count - 1, tokens.shape[1], -1)
+        x = torch.cat((tokens, future))  # [S, B, 2P]
+        x = self._hidden(x, missing)[-count:]  # [count, B, D]
+        out = self._told(x).flatten(1, 2)  # [B, count * P, Q]
+        return out * scale.deviation[..., None] + scale.mean[..., None]
+
+    def _tokens(self, known: Tensor, scale: _Scale) -> Tensor:
+        """Scaled closes and whether they are known [S, B, 2P], of patches [B, S, P]."""
         scaled = (known - scale.mean[..., None]) / scale.deviation[..., None]
         is_known = scaled.isnan().logical_not()
         filled = torch.where(is_known, scaled, torch.zeros_like(scaled))
-        tokens = torch.cat((filled, is_known.to(filled.dtype)), dim=-1).transpose(0, 1)
-        future = self._blank.float().expand(done + count - 1, tokens.shape[1], -1)
-        x = torch.cat((tokens, future)).to(self._blank.dtype)  # [S, B, 2P]
-        x = self._hidden(x, missing)[-count:]  # [count, B, D]
+        whole = torch.cat((filled, is_known.to(filled.dtype)), dim=-1).transpose(0, 1)
+        return whole.to(self._blank.dtype)
+
+    def _told(self, x: Tensor) -> Tensor:
+        """Scaled quantiles [B, S, P, Q] after tokens [S, B, D]."""
         out: Tensor = self.output_patch_embedding(self.out_norm(x)).float()
         out = torch.unflatten(out, -1, (len(self.config.levels), self.config.patch))
-        out = out.permute(1, 0, 3, 2).flatten(1, 2)  # [count, B, Q, P] -> [B, count * P, Q]
-        return out * scale.deviation[..., None] + scale.mean[..., None]
+        return out.permute(1, 0, 3, 2)
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all blocks."""
+        closes = inputs[0].float()[:, -self.config.context :]
+        patch, window = self.config.patch, self.config.context
+        padded = F.pad(closes, (-closes.shape[1] % patch, 0), value=math.nan)
+        known = torch.unflatten(padded, 1, (-1, patch))  # [B, S, P]
+        missing = window // patch - known.shape[1] if self.pad else 0
+        tokens = self._tokens(known, _scale_of(known))
+        state = self.out_norm(self._hidden(tokens, missing)).transpose(0, 1)  # [B, S, D]
+        return pooled(state, known.isfinite().any(-1))
 
     def _hidden(self, tokens: Tensor, missing: int) -> Tensor:
         """Tokens [S, B, 2P] after all blocks, [S, B, D], from the state after missing patches."""
@@ -500,7 +543,7 @@ def _config_of(settings: Mapping[str, Any]) -> TiRexConfig:
 
 def _round_up(width: float) -> int:
     """The official width of a feed-forward layer, a multiple of 64 just above `width`."""
-    return int((width + _WIDTH_MULTIPLE - 1) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+    return int((width + WIDTH_MULTIPLE - 1) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
 def _tabulate_padding(model: nn.Module, _loaded: object) -> None:

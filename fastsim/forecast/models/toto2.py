@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
-from fastsim.forecast.interface import ForecastModel, ModelCard
+from fastsim.forecast.interface import ModelCard
+from fastsim.forecast.networks.dense import AfterPatches, DenseModel
+from fastsim.forecast.networks.pooling import pooled
+from fastsim.forecast.networks.toto2_patches import Patches, scale_patches
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -55,9 +58,6 @@ OPTIONS = {
     "use_xpos": (False, True),
 }
 """Options of the official configuration: what a missing one means, and what this code is for."""
-
-MINIMUM_SCALE = 1e-6
-"""Least standard deviation of a series, absolute from price 1 up, relative to the price below."""
 
 LARGEST_QUANTILE = 20.0
 """Bound of the quantiles before sinh: 2e8 standard deviations, where float32 is still finite."""
@@ -126,15 +126,6 @@ class Toto2Config:
         attention = self.residual_attn_ratio * mlp
         earlier = (branch + 1) // 2 * attention**2 + branch // 2 * mlp**2
         return (mlp if branch % 2 else attention) / math.sqrt(self.num_layers + earlier)
-
-
-class Patches(NamedTuple):
-    """A series cut into patches and standardised by what was known at the end of each patch."""
-
-    scaled: Tensor  # [B, S, P]  float64, asinh of standard deviations from the mean, 0 if unknown
-    known: Tensor  # [B, S, P]  bool
-    mean: Tensor  # [B, 1, 1]  float64, of the whole context
-    scale: Tensor  # [B, 1, 1]  float64, its standard deviation
 
 
 class UnitLinear(nn.Linear):
@@ -358,7 +349,7 @@ class QuantileHead(nn.Module):
         return torch.unflatten(quantiles, -1, self.shape)
 
 
-class Toto2Model(ForecastModel):
+class Toto2Model(DenseModel):
     """Toto 2.0 for one series at a time.
 
     The constructor leaves random weights, for tests; `load_toto2` gives the official ones, and the
@@ -368,6 +359,7 @@ class Toto2Model(ForecastModel):
     card = CARD
     fit_modes = ("full", "head", "lora")
     head_names = ("output_head",)
+    layer_names = ("transformer.layers",)
     unknown_patch: Tensor
 
     def __init__(self, config: Toto2Config) -> None:
@@ -388,66 +380,51 @@ class Toto2Model(ForecastModel):
         """Quantiles [B, horizon, Q] in float32, increasing in Q, of closes [B, L]."""
         (close,) = inputs
         patches = scale_patches(close, self.config.patch_size)
-        dtype, ahead = self.unknown_patch.dtype, -(-horizon // self.config.patch_size)
-        series = torch.cat((patches.scaled.to(dtype), (~patches.known).to(dtype)), -1)
-        state = self.patch_proj(series)  # [B, S, D]
+        ahead = -(-horizon // self.config.patch_size)
+        state = self._embedded(patches)
         present = patches.known.any(-1)  # [B, S]
         if ahead > 1:
             future = self.patch_proj(self.unknown_patch).expand(state.shape[0], ahead - 1, -1)
             state = torch.cat((state, future), 1)
             present = F.pad(present, (0, ahead - 1), value=True)
         quantiles = self.output_head(self.transformer(state, present, ahead)).flatten(1, 2)
-        quantiles = quantiles[:, :horizon].double().clamp(-LARGEST_QUANTILE, LARGEST_QUANTILE)
-        prices: Tensor = quantiles.sinh() * patches.scale + patches.mean
-        return prices.float().sort(-1).values
+        mean, scale = patches.mean[:, -1:], patches.scale[:, -1:]
+        return _prices(quantiles[:, :horizon], mean, scale)
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all layers."""
+        (close,) = inputs
+        patches = scale_patches(close, self.config.patch_size)
+        present = patches.known.any(-1)  # [B, S]
+        states = self.transformer(self._embedded(patches), present, present.shape[1])
+        return pooled(states, present)
+
+    @property
+    def patch(self) -> int:
+        """Closes in a patch."""
+        return self.config.patch_size
+
+    def after_patches(self, closes: Tensor) -> AfterPatches:
+        """Forecast after each patch of closes [B, L], scaled by what is known at its end."""
+        patches = scale_patches(closes, self.config.patch_size)
+        present = patches.known.any(-1)  # [B, S]
+        state = self.transformer(self._embedded(patches), present, present.shape[1])
+        quantiles = self.output_head(state)  # [B, S, P, Q]
+        told = _prices(quantiles, patches.mean[..., None], patches.scale[..., None])
+        return AfterPatches(told, patches.seen[..., 0] >= self.card.min_context)
+
+    def _embedded(self, patches: Patches) -> Tensor:
+        """Tokens [B, S, D]."""
+        dtype = self.unknown_patch.dtype
+        series = torch.cat((patches.scaled.to(dtype), (~patches.known).to(dtype)), -1)
+        state: Tensor = self.patch_proj(series)
+        return state
 
 
-def scale_patches(close: Tensor, patch: int) -> Patches:
-    """Cut closes [B, L], NaN where missing, into patches of `patch` bars, padded on the left.
-
-    A patch is standardised by mean and standard deviation of all that is known until its end. The
-    last patch counts as known, its gaps filled with the last known close before them (the first
-    one if there is none): the official model has never seen a context whose end is missing.
-    """
-    padded = F.pad(close.double(), (-close.shape[-1] % patch, 0), value=math.nan)
-    known = padded.isfinite()
-    filled, first = _fill(padded, known)
-    values = torch.unflatten(filled, -1, (-1, patch))  # [B, S, P]
-    known = torch.unflatten(known, -1, (-1, patch))
-    known = torch.cat((known[:, :-1], torch.ones_like(known[:, -1:])), 1)
-
-    _, mean, variance = running_moments(values, known, first[..., None])
-    floor = MINIMUM_SCALE * first.abs().clamp_max(1.0)[..., None]  # [B, 1, 1]
-    scale = torch.maximum(variance.sqrt(), floor.clamp_min(torch.finfo(torch.float32).tiny))
-    scaled = torch.where(known, (values - mean) / scale, 0.0).asinh()
-    return Patches(scaled, known, mean[:, -1:], scale[:, -1:])
-
-
-def running_moments(values: Tensor, known: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and variance [B, S, 1] of all known values until the end of each patch.
-
-    Parameters
-    ----------
-    values, known
-        [B, S, P], finite also where not known.
-    near
-        [B, 1, 1], a value of each series: moments about it lose no digits to the level of prices.
-    """
-    centred = (values - near) * known
-    count = known.sum(-1, keepdim=True).cumsum(1)
-    total = centred.sum(-1, keepdim=True).cumsum(1)
-    squares = centred.square().sum(-1, keepdim=True).cumsum(1)
-    mean = total / count.clamp_min(1)
-    variance = (squares - total * mean).clamp_min(0.0) / (count - 1).clamp_min(1)
-    return count, mean + near, variance
-
-
-def _fill(padded: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill gaps with the last known value, or the first [B, 1] where nothing is known before."""
-    place = torch.ones_like(padded, dtype=torch.int64).cumsum(-1) - 1
-    start = (known.cumsum(-1) == 0).sum(-1, keepdim=True)
-    last = torch.where(known, place, start).cummax(-1).values
-    return padded.gather(-1, last), padded.gather(-1, start)
+def _prices(quantiles: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Quantiles in the unit of closes, increasing, of what the network says."""
+    bounded = quantiles.double().clamp(-LARGEST_QUANTILE, LARGEST_QUANTILE)
+    return (bounded.sinh() * scale + mean).float().sort(-1).values
 
 
 def load_toto2(path: str | Path | None = None, revision: str | None = None) -> Toto2Model:

@@ -7,10 +7,13 @@ so that a shock long ago is found again however many bars lie between.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from fastsim.config import configuration, require_between
+from fastsim.config import configuration, require_between, to_mapping
+from fastsim.forecast.covariates.channels import check_covariates
 from fastsim.forecast.networks.return_network import (
     KNOTS,
     OUTPUTS,
@@ -32,11 +35,16 @@ class LstmConfig:
     hidden: int = 64
     layers: int = 1
     dropout: float = 0.0
+    covariates: tuple[str, ...] = ()
+    """What it reads beside returns; see `fastsim.forecast.covariates.channels`."""
+    zone: str = "UTC"
+    """Of the clock that hours and days are told by."""
 
     def __post_init__(self) -> None:
         for name in ("patch", "hidden", "layers"):
             require_between(self, name, 1)
         require_between(self, "dropout", 0.0, 0.9)
+        check_covariates(self.covariates, self.zone, "LstmConfig.covariates")
 
 
 class LstmModel(ReturnNetwork):
@@ -46,30 +54,41 @@ class LstmModel(ReturnNetwork):
     head_names = ("head",)
 
     def __init__(self, config: LstmConfig | None = None) -> None:
-        super().__init__()
-        self.config = LstmConfig() if config is None else config
-        channels = return_channels() * self.config.patch
-        between = self.config.dropout if self.config.layers > 1 else 0.0
+        config = LstmConfig() if config is None else config
+        super().__init__(config.covariates, config.zone)
+        self.config = config
+        channels = (return_channels() + self.past_width) * config.patch
+        between = config.dropout if config.layers > 1 else 0.0
         self.recurrent = nn.LSTM(
-            channels, self.config.hidden, self.config.layers, batch_first=True, dropout=between
+            channels, config.hidden, config.layers, batch_first=True, dropout=between
         )
-        self.question = nn.Linear(self.config.hidden, self.config.hidden, bias=False)
-        self.joined = nn.Linear(2 * self.config.hidden, self.config.hidden)
-        self.drop = nn.Dropout(self.config.dropout)
-        self.head = nn.Linear(self.config.hidden, KNOTS * OUTPUTS)
+        self.question = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.joined = nn.Linear(2 * config.hidden + KNOTS * self.ahead_width, config.hidden)
+        self.drop = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden, KNOTS * OUTPUTS)
         begin_quietly(self.head)
         self.card = network_card("lstm", self)
 
-    def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
-        """Patches of scaled returns [B, S, C * P]."""
-        return patches_of(gaps, scale, self.config.patch)
+    def settings(self) -> dict[str, Any]:
+        """Sizes and covariates."""
+        return to_mapping(self.config)
 
-    def raw(self, features: Tensor) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS]."""
+    def features(self, gaps: GapReturns, scale: Tensor, past: Tensor | None) -> Tensor:
+        """Patches of scaled returns [B, S, C * P]."""
+        return patches_of(gaps, scale, self.config.patch, past)
+
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """The last state, what it has found and covariates to come [B, D], joined."""
         states, _ = self.recurrent(features.to(self.head.bias.dtype))  # [B, S, D]
         last = states[:, -1]
         scores = (states @ self.question(last)[..., None]) / self.config.hidden**0.5
         found = (scores.float().softmax(1).to(states.dtype) * states).sum(1)  # [B, D]
-        joined = torch.tanh(self.joined(torch.cat([last, found], 1)))
-        raw: Tensor = self.head(self.drop(joined))
+        parts = [last, found]
+        if ahead is not None:
+            parts.append(ahead.flatten(1).to(last))
+        return torch.tanh(self.joined(torch.cat(parts, 1)))
+
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS]."""
+        raw: Tensor = self.head(self.drop(self.hidden(features, ahead)))
         return raw

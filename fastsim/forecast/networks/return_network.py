@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastsim.data.bars import CLOSE
+from fastsim.forecast.covariates.channels import Covariates
 from fastsim.forecast.interface import MEDIAN, ForecastModel, ModelCard
 from fastsim.forecast.returns import GapReturns, returns_with_gaps
 
@@ -35,20 +37,29 @@ TINY = 1e-12
 
 
 class Reading(NamedTuple):
-    """What a network reads from closes."""
+    """What a network reads from closes, and beside them."""
 
     features: Tensor  # [B, ...]  whatever the network makes of scaled returns
     scale: Tensor  # [B]  trailing volatility of a bar, the unit of the network's returns
     last: Tensor  # [B]  latest known close
+    ahead: Tensor | None = None  # [B, KNOTS, F]  covariates of bars to come
 
 
 class ReturnNetwork(ForecastModel):
-    """From closes to quantiles by way of scaled returns; `features` and `raw` are a network's own.
+    """From closes to quantiles by way of scaled returns; `features` to `raw` are a network's own.
 
     Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
     last bar and the price starts from the last one known, so that a gap at the very end is not
     allowed for in the spread. Parameters and constants may be half; arithmetic outside the layers
     is float32.
+
+    Parameters
+    ----------
+    covariates
+        What it reads beside returns, by their names (`COVARIATES`): bars and their timestamps are
+        its inputs then, not closes.
+    zone
+        Of the clock that covariates of the calendar go by.
     """
 
     positions: Tensor  # [CONTEXT]  int64
@@ -56,48 +67,99 @@ class ReturnNetwork(ForecastModel):
     curve: Tensor  # [HORIZON, KNOTS]
     normal_gaps: Tensor  # [Q - 1]
 
-    def __init__(self) -> None:
+    def __init__(self, covariates: tuple[str, ...] = (), zone: str = "UTC") -> None:
         super().__init__()
+        self.beside = Covariates(covariates, zone) if covariates else None
         # Integers, which a half-precision copy of the model leaves as they are.
         self.register_buffer("positions", torch.arange(CONTEXT), persistent=False)
         self.register_buffer("scale_half_life", torch.tensor(SCALE_HALF_LIFE), persistent=False)
         self.register_buffer("curve", horizon_curve(), persistent=False)
         self.register_buffer("normal_gaps", _normal_gaps(), persistent=False)
 
-    @abstractmethod
-    def features(self, gaps: GapReturns, scale: Tensor) -> Tensor:
-        """What the network looks at [B, ...], from returns [B, CONTEXT - 1] and their scale [B]."""
+    @property
+    def past_width(self) -> int:
+        """Covariates of each bar that was."""
+        return 0 if self.beside is None else self.beside.past_width
+
+    @property
+    def ahead_width(self) -> int:
+        """Covariates of each bar to come."""
+        return 0 if self.beside is None else self.beside.ahead_width
 
     @abstractmethod
-    def raw(self, features: Tensor) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS] that the knots are made of."""
+    def features(self, gaps: GapReturns, scale: Tensor, past: Tensor | None) -> Tensor:
+        """What the network looks at [B, ...].
+
+        Parameters
+        ----------
+        gaps
+            Returns [B, CONTEXT - 1].
+        scale
+            Their volatility [B].
+        past
+            Covariates of their bars [B, CONTEXT - 1, C], where there are some.
+        """
+
+    @abstractmethod
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """What the head reads [B, D], of what `raw` takes."""
+
+    @abstractmethod
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS] that the knots are made of.
+
+        From features [B, ...] and covariates of bars to come [B, KNOTS, F], where there are some.
+        """
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """What the head reads [B, D], float32, of what `forward` takes."""
+        reading = self.read(*inputs)
+        return self.hidden(reading.features, reading.ahead).float()
 
     def standardise(self, sample: Tensor) -> None:
         """Take from a sample of features [R, ...] what it needs before it learns: nothing."""
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
-        """Quantiles of the close [B, horizon, Q] from closes [B, L]; NaN if none is known."""
-        (closes,) = inputs
-        features, scale, last = self.read(closes)
-        spread = self.curve[:horizon].float() @ self.knots(features)  # [B, horizon, Q]
-        root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
-        return last[:, None, None] * (scale[:, None, None] * root * spread).exp()
+        """Quantiles of the close [B, horizon, Q] from closes [B, L]; NaN if none is known.
 
-    def read(self, closes: Tensor) -> Reading:
-        """Features, scale and last close of `closes` [B, L]."""
+        With covariates from bars [B, L, 6] and their timestamps [B, L].
+        """
+        reading = self.read(*inputs)
+        return self.quantiles_of(self.raw(reading.features, reading.ahead), reading, horizon)
+
+    def quantiles_of(self, raw: Tensor, reading: Reading, horizon: int) -> Tensor:
+        """Quantiles [B, horizon, Q] that free numbers [B, KNOTS * OUTPUTS] make of a reading."""
+        spread = self.curve[:horizon].float() @ self.knots_of(raw)  # [B, horizon, Q]
+        root = self.positions[1 : horizon + 1, None].float().sqrt()  # [horizon, 1]
+        scale, last = reading.scale[:, None, None], reading.last[:, None, None]
+        return last * (scale * root * spread).exp()
+
+    def read(self, *inputs: Tensor) -> Reading:
+        """Features, scale and last close of what `forward` takes."""
+        closes = inputs[0] if self.beside is None else inputs[0][..., CLOSE]
         # A negative pad crops: shorter contexts are padded on the left, longer ones cut.
-        closes = functional.pad(closes.float(), (CONTEXT - closes.shape[1], 0), value=torch.nan)
+        missing = CONTEXT - closes.shape[1]
+        closes = functional.pad(closes.float(), (missing, 0), value=torch.nan)
         gaps = returns_with_gaps(closes, self.positions)
         scale = trailing_scale(gaps, self._decay(self.scale_half_life))
-        return Reading(self.features(gaps, scale), scale, gaps.last)
+        if self.beside is None:
+            return Reading(self.features(gaps, scale, None), scale, gaps.last)
+        bars, stamps = inputs
+        bars = functional.pad(bars, (0, 0, missing, 0), value=torch.nan)
+        past, ahead = self.beside(bars, self._stamps(stamps, missing), gaps, scale, self.curve)
+        return Reading(self.features(gaps, scale, past), scale, gaps.last, ahead)
 
-    def knots(self, features: Tensor) -> Tensor:
-        """Control points [B, KNOTS, Q] of the curves over horizons.
+    def knots(self, reading: Reading) -> Tensor:
+        """Control points [B, KNOTS, Q] of the curves over horizons."""
+        return self.knots_of(self.raw(reading.features, reading.ahead))
+
+    def knots_of(self, raw: Tensor) -> Tensor:
+        """Control points [B, KNOTS, Q] that free numbers [B, KNOTS * OUTPUTS] make.
 
         A log-return quantile over h bars is scale * sqrt(h) * (curve at h). Gaps between
         neighbouring quantiles are softplus, hence positive; those of raw zeros are a normal's.
         """
-        raw = torch.unflatten(self.raw(features).float(), 1, (KNOTS, OUTPUTS))
+        raw = torch.unflatten(raw.float(), 1, (KNOTS, OUTPUTS))
         growth, median, free = raw[..., :1], raw[..., 1:2], raw[..., 2:]
         gaps = functional.softplus(free + self.normal_gaps.float())  # [B, KNOTS, Q - 1]
         above = functional.pad(gaps.cumsum(-1), (1, 0))
@@ -109,6 +171,13 @@ class ReturnNetwork(ForecastModel):
         """Weights [..., L - 1] of returns, the latest last: 2 to the minus age over half-life."""
         age = self.positions.flip(0)[1:].float()
         return torch.exp2(-age / half_lives.float())
+
+    def _stamps(self, stamps: Tensor, missing: int) -> Tensor:
+        """Timestamps [B, CONTEXT] of [B, L]: before the first, time goes on at the first step."""
+        place = self.positions - missing
+        inside = place.clamp_min(0)
+        step = (stamps[:, 1:2] - stamps[:, :1]).clamp_min(1)
+        return stamps.index_select(1, inside) + (place - inside) * step
 
 
 def trailing_scale(gaps: GapReturns, weights: Tensor) -> Tensor:
@@ -123,18 +192,21 @@ def scaled_returns(gaps: GapReturns, scale: Tensor) -> Tensor:
 
 
 def return_channels() -> int:
-    """How many numbers a bar is to a network that reads patches of them."""
+    """How many numbers a bar is to a network that reads patches of them, beside covariates."""
     return 3
 
 
-def patches_of(gaps: GapReturns, scale: Tensor, patch: int) -> Tensor:
-    """Scaled returns, their sizes in logarithms and whether they are known, by patches [B, S, 3P].
+def patches_of(gaps: GapReturns, scale: Tensor, patch: int, past: Tensor | None = None) -> Tensor:
+    """Scaled returns, their sizes in logarithms and whether they are known, by patches [B, S, C P].
 
-    The latest patch is whole; what lacks before the first return is unknown.
+    The latest patch is whole; what lacks before the first return is unknown. Covariates
+    [B, L - 1, C - 3] stand beside them, where there are some.
     """
     scaled = scaled_returns(gaps, scale)
     size = torch.where(gaps.known, (scaled.abs() + SIZE_FLOOR).log(), 0.0)
     channels = torch.stack([scaled, size, gaps.known.float()], 2)  # [B, L - 1, 3]
+    if past is not None:
+        channels = torch.cat([channels, past], 2)
     missing = -CONTEXT % patch + 1
     padded = functional.pad(channels, (0, 0, missing, 0))
     return torch.unflatten(padded, 1, (-1, patch)).flatten(2)
@@ -146,7 +218,7 @@ def begin_quietly(head: nn.Linear) -> None:
     nn.init.zeros_(head.bias)
 
 
-def network_card(name: str, network: nn.Module) -> ModelCard:
+def network_card(name: str, network: ReturnNetwork) -> ModelCard:
     """What a network of this room is: it has no weights of its own, and has seen no market."""
     return ModelCard(
         name=name,
@@ -155,6 +227,7 @@ def network_card(name: str, network: nn.Module) -> ModelCard:
         max_context=CONTEXT,
         max_horizon=HORIZON,
         levels=LEVELS,
+        inputs="close" if network.beside is None else "bars",
         min_context=LEAST_CLOSES,
         known_until=None,
         known_source="not fitted to anything",

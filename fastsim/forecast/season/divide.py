@@ -70,7 +70,7 @@ class Season(nn.Module):
         season = factors(gaps.returns, known, stamps, horizon, self.before.double())
         steps = _steps(gaps, season.past)  # [B, L - 1]
         returns = torch.where(whole, gaps.returns * gaps.spanned.sqrt() / steps, 0.0)
-        divided = _rebuilt(bars.double(), gaps.last, returns, steps).to(bars)
+        divided = rebuilt(bars.double(), gaps.last, returns, steps).to(bars)
         there = (bar_length(stamps) < DAY) & (known_days(stamps, known) >= LEAST_DAYS)
         return Divided(
             torch.where(there[:, None, None], divided, bars),
@@ -104,7 +104,7 @@ def _steps(gaps: GapReturns, past: Tensor) -> Tensor:
     return ((sums[:, 1:] - sums.gather(1, before)) / spanned).sqrt()
 
 
-def _rebuilt(bars: Tensor, last: Tensor, returns: Tensor, steps: Tensor) -> Tensor:
+def rebuilt(bars: Tensor, last: Tensor, returns: Tensor, steps: Tensor) -> Tensor:
     """Bars [B, L, 6] whose closes have these log returns and end at `last` [B].
 
     Open, high and low keep their place about the close, in units of the bar's step.

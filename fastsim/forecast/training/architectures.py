@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import yaml
 
 from fastsim.config import from_mapping, to_mapping
 from fastsim.errors import ConfigError, did_you_mean
 from fastsim.forecast.interface import ForecastModel
+from fastsim.forecast.models.chronos2 import Chronos2Model, load_chronos2
 from fastsim.forecast.models.prior import PriorModel, load_prior
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel, load_tirex
+from fastsim.forecast.models.tirex_scratch import initialise
 from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model, load_toto2
+from fastsim.forecast.networks.chronos2_network import Chronos2Config
 from fastsim.forecast.networks.lstm_attention import LstmConfig, LstmModel
 from fastsim.forecast.networks.nhits import NhitsConfig, NhitsModel
 from fastsim.forecast.networks.patch_transformer import (
@@ -41,9 +46,8 @@ def _of_config(kind: Any, config: type[Any]) -> Architecture:
 
 
 def _made_tirex(settings: Mapping[str, Any]) -> TiRexModel:
-    """Of weights that are to be loaded: they are undefined until then."""
     sizes = {name: value for name, value in settings.items() if name != "pad"}
-    return TiRexModel(from_mapping(TiRexConfig, sizes), pad=settings["pad"])
+    return initialise(TiRexModel(from_mapping(TiRexConfig, sizes), pad=settings.get("pad", True)))
 
 
 ARCHITECTURES = {
@@ -54,6 +58,7 @@ ARCHITECTURES = {
         TiRexModel, _made_tirex, lambda model: dict(model.settings()), load_tirex
     ),
     "toto2-4m": _of_config(Toto2Model, Toto2Config)._replace(load=load_toto2),
+    "chronos2": _of_config(Chronos2Model, Chronos2Config)._replace(load=load_chronos2),
     "nhits": _of_config(NhitsModel, NhitsConfig),
     "lstm": _of_config(LstmModel, LstmConfig),
     "patch-transformer": _of_config(PatchTransformerModel, PatchTransformerConfig),
@@ -85,3 +90,32 @@ def architecture(name: str) -> Architecture:
             f"{did_you_mean(name, ARCHITECTURES)}"
         )
     return ARCHITECTURES[name]
+
+
+def from_scratch(name: str, choices: Sequence[str] = ()) -> ForecastModel:
+    """A network of this name, its weights random, of sizes such as `hidden=32`.
+
+    Values are as in YAML: `pools=[8,4,1]`.
+
+    Raises
+    ------
+    ConfigError
+        It has no such size, or a choice is none.
+    """
+    found, settings = architecture(name), dict(map(_choice, choices))
+    if choices and not found.settings(found.make({})):
+        raise ConfigError(f"FitCommand.architecture must be empty: {name} has one size alone")
+    return found.make(settings)
+
+
+def _choice(text: str) -> tuple[str, Any]:
+    name, _, value = (part.strip() for part in text.partition("="))
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        given = None
+    if not name or given is None:
+        raise ConfigError(
+            f"FitCommand.architecture must be of sizes such as hidden=32, got {text!r}"
+        )
+    return name, given

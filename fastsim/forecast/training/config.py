@@ -7,10 +7,11 @@ from typing import Literal
 from fastsim.config import configuration, require_between, require_choice
 from fastsim.data.dates import iso_date
 from fastsim.errors import ConfigError, DataError
+from fastsim.forecast.covariates.channels import check_covariates, named_covariates
 from fastsim.forecast.season.setting import check_season
 from fastsim.forecast.training.lora import LoraConfig
 
-Mode = Literal["scratch", "full", "head", "lora", "volatility"]
+Mode = Literal["scratch", "full", "head", "lora", "volatility", "bands"]
 Centre = Literal["kept", "fitted", "last"]
 HORIZONS = (1, 2, 3, 5, 8, 13, 21)
 RATES: dict[Mode, float] = {
@@ -19,6 +20,7 @@ RATES: dict[Mode, float] = {
     "head": 1e-3,
     "lora": 1e-3,
     "volatility": 1.0,
+    "bands": 1.0,
 }
 """Peak of the learning rate where none is given."""
 
@@ -52,13 +54,37 @@ class SplitConfig:
 
 
 @configuration
+class JitterConfig:
+    """Windows of bars that are not quite those that were; each is off at 0."""
+
+    scale: float = 0.0
+    """Deviation of the logarithm of a factor of all log returns of a window, past and to come."""
+    amplitude: float = 0.0
+    """Deviation of the logarithm of a factor of the log returns of the oldest bar, which fades to
+    none at the latest: times long ago were louder or calmer than they were."""
+    time: float = 0.0
+    """Share of windows whose bars are two joined to one."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "amplitude"):
+            require_between(self, name, 0.0, 1.0)
+        require_between(self, "time", 0.0, 0.9)
+
+    @property
+    def moves(self) -> bool:
+        """Whether returns are changed."""
+        return self.scale > 0.0 or self.amplitude > 0.0
+
+
+@configuration
 class FitConfig:
     """How a forecaster is fitted."""
 
     mode: Mode = "full"
     """scratch begins with random weights; full moves all of a model's; head its last layer; lora
     adds a few beside its linear layers; volatility corrects that of any forecaster by what ranges,
-    hours and volume say, beside the season."""
+    hours and volume say, beside the season; bands sets the widths of its bands right where
+    validation says that they are off."""
     centre: Centre = "kept"
     """Where the median is: as before the fit, fitted as well, or at the last close. Years that
     rose teach a drift that the next do not keep, so spread and shape alone are fitted unless you
@@ -93,6 +119,20 @@ class FitConfig:
     sure: bool = True
     """Keep the start unless the fit is better on validation by more than chance, the 95 % interval
     of a block bootstrap; else any gain will do."""
+    covariates: str = ""
+    """What a network from scratch reads beside returns, with commas between: of the calendar, known
+    of bars to come as well, hour, weekday, month-end and session; of the past alone the ranges
+    parkinson, garman-klass and yang-zhang, and the columns open, high, low, volume and amount.
+    One that was fitted before keeps its own."""
+    zone: str = "UTC"
+    """Time zone of the clock that covariates of the calendar go by."""
+    dense: bool = False
+    """Learn from every patch of a context as if it ended there, where a network tells what follows
+    each; each is scaled by what lies before it. Horizons lie within a patch."""
+    growing: float = 0.0
+    """Share of the steps in which horizons are added one after the other, the nearest first."""
+    checkpointing: bool = False
+    """Work layers out again on the way back, rather than hold what they held: less memory."""
     season: str = "auto"
     """The season of volatility that bars are freed of before they are learned from, as that around
     forecasters: "auto" is one by UTC for bars shorter than a day, "none", a time zone, or the file
@@ -106,6 +146,8 @@ class FitConfig:
     seed: int = 0
     device: str = "cpu"
     split: SplitConfig = SplitConfig()
+    jitter: JitterConfig = JitterConfig()
+    """Of bars; what is simulated is new at every step as it is."""
     lora: LoraConfig = LoraConfig()
     """Of mode lora."""
 
@@ -118,7 +160,7 @@ class FitConfig:
             require_between(self, name, 1)
         for name in ("warmup", "seed", "weight_decay"):
             require_between(self, name, 0)
-        for name in ("average", "simulated", "others"):
+        for name in ("average", "simulated", "others", "growing"):
             require_between(self, name, 0.0, 1.0)
         if self.context is not None:
             require_between(self, "context", 2)
@@ -131,6 +173,13 @@ class FitConfig:
                 f"of a batch are at most 1 together, got {self.others:g}"
             )
         check_season(self.season, "FitConfig.season")
+        check_covariates(named_covariates(self.covariates), self.zone, "FitConfig.covariates")
+        if self.mode == "volatility" and (self.covariates or self.dense):
+            name = "covariates" if self.covariates else "dense"
+            raise ConfigError(
+                f"FitConfig.{name} is of networks, and mode volatility corrects what a forecaster "
+                f"says, by ranges, the calendar and volume: leave it out"
+            )
         increasing = self.horizons == tuple(sorted(set(self.horizons)))
         if not self.horizons or not increasing or self.horizons[0] < 1:
             raise ConfigError(

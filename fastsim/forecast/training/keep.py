@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -17,6 +17,8 @@ import fastsim
 from fastsim.config import to_mapping, write_whole
 from fastsim.errors import ConfigError
 from fastsim.forecast.models.fitted import FittedModel, LastClose
+from fastsim.forecast.models.tirex import TiRexModel
+from fastsim.forecast.models.tirex_scratch import has_official_size, write_checkpoint
 from fastsim.forecast.training.architectures import architecture_of, name_of
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.fit import FitResult
@@ -29,6 +31,7 @@ from fastsim.forecast.training.folder import (
     FORMAT,
     KEPT,
     LAST,
+    OFFICIAL,
     WEIGHTS,
 )
 from fastsim.forecast.training.lora import adapter_state
@@ -59,6 +62,7 @@ def save_fit(
     *,
     source: str = "",
     base: Base = HERE,
+    tuned: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what a fit gave into its folder, whole, and drop what it went on from.
 
@@ -70,6 +74,8 @@ def save_fit(
         Of its bars, for people.
     base
         What an adapter is nothing without.
+    tuned
+        What came of the search that it was chosen by, where it was.
 
     Raises
     ------
@@ -95,7 +101,8 @@ def save_fit(
         "lora": to_mapping(config.lora) if config.mode == "lora" else None,
         "known_until": model.card.known_until,
         "data": {"source": source, "fingerprint": result.data},
-        "trials": 1,
+        "trials": model.card.trials,
+        "tuned": None if tuned is None else dict(tuned),
         "config": to_mapping(config),
         "report": result.report.to_json(),
         "versions": {"fastsim": fastsim.__version__, "torch": torch.__version__},
@@ -106,6 +113,8 @@ def save_fit(
         write_whole(folder / ADAPTER, save(_contiguous(adapter_state(model.spread)), told))
     else:
         write_whole(folder / WEIGHTS, save(_contiguous(model.state_dict())))
+        if isinstance(model.spread, TiRexModel) and has_official_size(model.spread.config):
+            write_checkpoint(model.spread, folder / OFFICIAL)
     write_whole(folder / ABOUT, json.dumps(about, indent=2).encode())
     with suppress(FileNotFoundError):
         (folder / CHECKPOINT).unlink()

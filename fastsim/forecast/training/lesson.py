@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastsim.data.bars import Bars
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.interface import ModelCard, check_horizon
 from fastsim.forecast.season.setting import resolved, season_of
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.folder import DATA
+from fastsim.forecast.training.jitter import Jittered
 from fastsim.forecast.training.judge import Judge, judge_of_series, judge_of_simulations
 from fastsim.forecast.training.series import Series, first_stamps, mapped, series_of_bars
 from fastsim.forecast.training.split import (
@@ -83,9 +87,11 @@ def lesson_of(
     origins = split_origins(series, look, config.split)
     judged = spread_origins(series, origins.validation, config.validation_windows)
     season = season_of(resolved(config.season, first_stamps(series)))
-    own: Source = SeriesSource(series, origins.train, look)
+    own = _own(series, origins.train, look, config)
     if season is not None:
         own = Seasonless(own, season, look.horizons)
+    if config.jitter.moves:
+        own = Jittered(own, config.jitter)
     parts = [(own, 1.0 - config.simulated - config.others), (simulated, config.simulated)]
     if others is not None:
         rows = origins_before(others, look, split_stamp(series, config.split))
@@ -98,6 +104,17 @@ def lesson_of(
         series.last_day,
         fingerprint,
     )
+
+
+def _own(series: Series, train: NDArray[np.int64], look: Look, config: FitConfig) -> Source:
+    """Windows of the bars; some of two bars joined to one, if wanted."""
+    own = SeriesSource(series, train, look)
+    share = config.jitter.time
+    if not share:
+        return own
+    twice = Look(2 * look.context, 2 * look.least, tuple(2 * each for each in look.horizons))
+    rows = split_origins(series, twice, config.split).train
+    return Mix([(own, 1.0 - share), (SeriesSource(series, rows, look, joined=2), share)])
 
 
 def _look(card: ModelCard, config: FitConfig) -> Look:

@@ -7,8 +7,9 @@ checkpoint ends with the bits of one that never stopped.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from fastsim.errors import CheckpointError, ForecastError, one_line
 from fastsim.forecast.interface import DTYPES, ForecastModel
 from fastsim.forecast.models.fitted import LastClose
 from fastsim.forecast.training.config import FitConfig
+from fastsim.forecast.training.dense import unfolded
 from fastsim.forecast.training.lora import sharing
 from fastsim.forecast.training.loss import (
     Losses,
@@ -30,7 +32,8 @@ from fastsim.forecast.training.loss import (
     scaled_quantiles,
 )
 from fastsim.forecast.training.modes import moved
-from fastsim.forecast.training.steps import move_average, warm_cosine
+from fastsim.forecast.training.recompute import recomputing
+from fastsim.forecast.training.steps import AdamW, move_average, warm_cosine
 from fastsim.forecast.training.windows import Windows, seeded
 
 FORMAT = 1
@@ -43,22 +46,37 @@ class Student(NamedTuple):
     model: ForecastModel
     centre: ForecastModel | LastClose | None  # as of `FittedModel`
 
-    def scaled(self, windows: Windows, horizons: Tensor) -> Scaled:
+    def losses(self, windows: Windows, horizons: Tensor) -> Losses:
+        """Loss and coverage of each window."""
+        told = self._centred(lambda model: scaled_quantiles(model, windows, horizons, self.device))
+        return losses(told, windows.future, horizons, self.model.card)
+
+    def dense_losses(self, windows: Windows, horizons: Tensor) -> Losses:
+        """Loss and coverage after each patch of the windows, as `unfolded`."""
+        whole = unfolded(self.model, windows, horizons, self.device)
+
+        def told(model: ForecastModel) -> Scaled:
+            if model is self.model:
+                return whole.scaled
+            return unfolded(model, windows, horizons, self.device).scaled
+
+        return losses(self._centred(told), whole.future, horizons, self.model.card)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it learns."""
+        return next(self.model.parameters()).device
+
+    def _centred(self, of: Callable[[ForecastModel], Scaled]) -> Scaled:
         """What it forecasts, in the unit of the loss, its median where it is to be."""
-        device = next(self.model.parameters()).device
-        told = scaled_quantiles(self.model, windows, horizons, device)
+        told = of(self.model)
         if self.centre is None:
             return told
         middle, kept = median_place(self.model.card), None
         if not isinstance(self.centre, LastClose):
             with torch.no_grad():
-                start = scaled_quantiles(self.centre, windows, horizons, device)
-            kept = start.quantiles[..., middle]
+                kept = of(self.centre).quantiles[..., middle]
         return told._replace(quantiles=centred(told.quantiles, middle, kept))
-
-    def losses(self, windows: Windows, horizons: Tensor) -> Losses:
-        """Loss and coverage of each window."""
-        return losses(self.scaled(windows, horizons), windows, horizons, self.model.card)
 
 
 class Loop:
@@ -84,9 +102,7 @@ class Loop:
         self.device = torch.device(config.device)
         self.horizons = torch.tensor(config.horizons, device=self.device)
         self.parameters = list(moved(student.model).values())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=config.rate, weight_decay=config.weight_decay
-        )
+        self.optimiser = AdamW(self.parameters, lr=config.rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "float16")
 
     @property
@@ -100,9 +116,19 @@ class Loop:
         """The learning rate of the next step."""
         return self.config.rate * warm_cosine(self.step, self.config.steps, self.config.warmup)
 
+    @property
+    def reached(self) -> int:
+        """How many of the horizons the next step learns, the nearest first."""
+        growing = self.config.growing * self.config.steps
+        if self.step >= growing:
+            return len(self.horizons)
+        return math.ceil(len(self.horizons) * (self.step + 1) / growing)
+
     def learn(self, batches: list[Windows]) -> float:
         """One step from the mean gradient of these batches; returns the mean loss."""
         config = self.config
+        told = self.student.dense_losses if config.dense else self.student.losses
+        horizons = self.horizons[: self.reached]
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         self.optimiser.zero_grad()
@@ -110,9 +136,13 @@ class Loop:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # of dropout
             torch.manual_seed(seeded(config.seed, "dropout", self.step).initial_seed())
-            for windows in batches:
-                with self._precision():
-                    loss = self.student.losses(windows, self.horizons).pinball.mean()
+            for batch in batches:
+                windows = batch._replace(future=batch.future[..., : len(horizons)])
+                with ExitStack() as stack:
+                    stack.enter_context(self._precision())
+                    if config.checkpointing:
+                        stack.enter_context(recomputing(self.student.model))
+                    loss = told(windows, horizons).pinball.mean()
                 total += float(loss.detach()) / len(batches)
                 scaled = self.scaler.scale(loss / len(batches))
                 scaled.backward()  # type: ignore[no-untyped-call]

@@ -56,10 +56,10 @@ def scaled_quantiles(
     exact = torch.autocast(device.type, enabled=False)  # layers alone may be half
     if isinstance(model, ReturnNetwork):
         with exact:
-            features, scale, _ = model.read(*inputs)
-        knots = model.knots(features)
+            reading = model.read(*inputs)
+        knots = model.knots(reading)
         with exact:
-            return Scaled(model.curve[horizons - 1].float() @ knots.float(), scale)
+            return Scaled(model.curve[horizons - 1].float() @ knots.float(), reading.scale)
     with exact:
         scale, last = scale_of(context.close.to(device, torch.float32))
     quantiles = model(*inputs, horizon=int(horizons.max()))[:, horizons - 1].float()
@@ -82,11 +82,11 @@ def centred(quantiles: Tensor, middle: int, centre: Tensor | None) -> Tensor:
     return moved if centre is None else moved + centre[..., None]
 
 
-def losses(scaled: Scaled, windows: Windows, horizons: Tensor, card: ModelCard) -> Losses:
-    """Loss and coverage of each window."""
+def losses(scaled: Scaled, future: Tensor, horizons: Tensor, card: ModelCard) -> Losses:
+    """Loss and coverage of each window, of what came [B, F, h]."""
     quantiles = scaled.quantiles[:, None]  # [B, 1, h, Q]
     unit = scaled.scale[:, None, None] * horizons.float().sqrt()
-    future = windows.future.to(quantiles.device)  # [B, F, h]
+    future = future.to(quantiles.device)
     known = future.isfinite()
     target = (future.nan_to_num() / unit).clamp(-TARGET_LIMIT, TARGET_LIMIT)
     loss = pinball(quantiles, target, quantiles.new_tensor(card.levels)).mean(-1)

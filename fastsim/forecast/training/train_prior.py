@@ -91,11 +91,11 @@ def batch_loss(model: PriorModel, config: PriorTraining, generator: Generator) -
     """Mean pinball loss of new paths, in units of the trailing volatility times sqrt(h)."""
     closes, future = draw_closes(config, generator)
     with torch.no_grad():
-        features, scale, _ = model.read(closes)
+        reading = model.read(closes)
         bars = draw_horizons(config.horizons, generator)
         target = future.cumsum(-1)[..., bars - 1] * (bars.float().rsqrt())  # [B, futures, h]
-        target = target / scale[:, None, None]
-    quantiles: Tensor = model.curve[bars - 1] @ model.knots(features)  # [B, h, Q]
+        target = target / reading.scale[:, None, None]
+    quantiles: Tensor = model.curve[bars - 1] @ model.knots(reading)  # [B, h, Q]
     return pinball(quantiles[:, None], target, torch.tensor(LEVELS)).mean()
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from fastsim.data.bars import BAR_FIELDS, CLOSE
+from fastsim.data.bars import AMOUNT, BAR_FIELDS, CLOSE, HIGH, LOW, OPEN, VOLUME
 from fastsim.forecast.interface import Context
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.training.series import Series
@@ -48,15 +48,20 @@ class Source(Protocol):
 
 
 class SeriesSource:
-    """Windows of series that end at one of these rows, each as likely as the other."""
+    """Windows of series that end at one of these rows, each as likely as the other.
 
-    def __init__(self, series: Series, origins: NDArray[np.int64], look: Look) -> None:
-        self.series, self.origins, self.look = series, origins, look
+    Their bars are as many of the series, joined to one.
+    """
+
+    def __init__(
+        self, series: Series, origins: NDArray[np.int64], look: Look, joined: int = 1
+    ) -> None:
+        self.series, self.origins, self.look, self.joined = series, origins, look, joined
 
     def draw(self, count: int, generator: Generator) -> Windows:
         """Windows at rows drawn with repetition."""
         chosen = torch.randint(len(self.origins), (count,), generator=generator)
-        return windows_at(self.series, self.origins[chosen.numpy()], self.look)
+        return windows_at(self.series, self.origins[chosen.numpy()], self.look, self.joined)
 
 
 class SimulatedSource:
@@ -116,28 +121,50 @@ class Mix:
         return Windows(Context(*map(torch.cat, columns)), torch.cat(futures))
 
 
-def windows_at(series: Series, origins: NDArray[np.int64], look: Look) -> Windows:
-    """The windows whose last known bars are at these rows [B], with one future each.
-
-    Before the first bar of a series a context is missing, and time goes on backwards at the
-    series' first step.
-    """
-    member = np.searchsorted(series.starts, origins, side="right") - 1
-    first = series.starts[member][:, None]  # [B, 1]
-    rows = origins[:, None] + np.arange(1 - look.context, 1)  # [B, L]
-    inside = np.maximum(rows, first)
-    values = torch.from_numpy(series.values[inside]).float()  # [B, L, 6]
-    bars = torch.where(torch.from_numpy(rows >= first)[..., None], values, torch.nan)
-    second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
-    step = np.maximum(series.stamps[second] - series.stamps[first], 1)
-    stamps = series.stamps[inside] + (rows - inside) * step
+def windows_at(series: Series, origins: NDArray[np.int64], look: Look, joined: int = 1) -> Windows:
+    """The windows whose last known bars are at these rows [B], with one future each, as below."""
+    context = contexts_at(series, origins, look.context, joined)
     closes = series.values[:, CLOSE]
-    after = closes[origins[:, None] + np.array(look.horizons)]  # [B, h]
+    after = closes[origins[:, None] + joined * np.array(look.horizons)]  # [B, h]
     with np.errstate(invalid="ignore", divide="ignore"):
         future = np.log(after / closes[origins][:, None])
     known = torch.from_numpy(future).float()
     known = torch.where(known.isfinite(), known, torch.nan)
-    return Windows(Context(bars, torch.from_numpy(stamps)), known[:, None])
+    return Windows(context, known[:, None])
+
+
+def contexts_at(
+    series: Series, origins: NDArray[np.int64], length: int, joined: int = 1
+) -> Context:
+    """The pasts [B, L] whose last bars are at these rows [B].
+
+    Before the first bar of a series a context is missing, and time goes on backwards at the
+    series' first step. Bars are as many of the series, joined to one.
+    """
+    member = np.searchsorted(series.starts, origins, side="right") - 1
+    first = series.starts[member][:, None]  # [B, 1]
+    ends = origins[:, None] + joined * np.arange(1 - length, 1)  # [B, L]
+    parts = [_bars_at(series, ends - back, first) for back in range(joined - 1, -1, -1)]
+    bars = parts[0] if joined == 1 else _joined(parts)
+    second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
+    step = np.maximum(series.stamps[second] - series.stamps[first], 1)
+    inside = np.maximum(ends, first)
+    stamps = series.stamps[inside] + (ends - inside) * step
+    return Context(bars, torch.from_numpy(stamps))
+
+
+def _bars_at(series: Series, rows: NDArray[np.int64], first: NDArray[np.int64]) -> Tensor:
+    """Bars [B, L, 6] at rows [B, L], NaN before the `first` [B, 1] of their series."""
+    values = torch.from_numpy(series.values[np.maximum(rows, first)]).float()
+    return torch.where(torch.from_numpy(rows >= first)[..., None], values, torch.nan)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Bars [B, L, 6] of several that follow each other: first open, last close, sums of trade."""
+    whole = torch.stack(parts)
+    high, low, sums = whole[..., HIGH].amax(0), whole[..., LOW].amin(0), whole.sum(0)
+    columns = (parts[0][..., OPEN], high, low, parts[-1][..., CLOSE])
+    return torch.stack((*columns, sums[..., VOLUME], sums[..., AMOUNT]), -1)
 
 
 @torch.no_grad()

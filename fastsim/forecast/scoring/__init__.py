@@ -1,0 +1,1 @@
+"""What forecasts are worth on the bars that came."""
