@@ -34,7 +34,8 @@ class Learned:
         self, window: Bars, spec: AgentSpec, forecaster: Forecaster | None, bars: int
     ) -> MarketTape:
         """The last bars of a window, with the features and forecasts that the policy sees."""
-        whole, seen = observed_tape(window, spec.tape), self.policy.history
+        seen = self.policy.history
+        whole = observed_tape(window, spec.tape, seen)
         tape = whole.take(slice(len(whole) - seen, None))
         tape = replace(tape, first=seen - 1, last=seen - 1)
         if forecaster is None:

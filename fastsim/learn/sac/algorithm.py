@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from fastsim.env.nested import flatten, unflatten
 from fastsim.env.observe import Observation
-from fastsim.errors import ConfigError
 from fastsim.learn.algorithm import AlgorithmRecord, Course
 from fastsim.learn.figures import Episodes, Figures, rollout_figures, units_of
 from fastsim.learn.optimizer import adam, descend, falling, follow, set_rate
@@ -32,8 +31,7 @@ from fastsim.learn.rollout import (
 from fastsim.learn.sac.buffer import ReplayBuffer, Steps
 from fastsim.learn.sac.config import SACConfig, check_action, check_capacity
 from fastsim.learn.sac.entropy import Entropy, entropy_of
-from fastsim.learn.sac.networks import Critics, asked
-from fastsim.policy.flat import FlatPolicy
+from fastsim.learn.sac.networks import Critics, asked, require_flat
 from fastsim.policy.policy import Policy, PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
@@ -54,12 +52,7 @@ class SAC:
         self.config, self.course, self.rules = config, course, env.config
         tape = env.tape
         self._units = units_of(env)
-        made = begin_policy(env, policy, course.seed)
-        if not isinstance(made, FlatPolicy):
-            raise ConfigError(
-                f'the critics of "sac" know no PolicyConfig.encoder = "{policy.encoder}": '
-                f'use "mlp", or TrainConfig.algorithm = "ppo"'
-            )
+        made = require_flat(begin_policy(env, policy, course.seed))
         self.policy: Policy = made
         self.table = made.standardize(tape)
         own = env.portfolio_width + tape.num_assets

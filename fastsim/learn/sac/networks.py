@@ -9,7 +9,9 @@ from fastsim.env.actions import ACTIONS, target_weights
 from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
+from fastsim.errors import ConfigError
 from fastsim.policy.flat import FlatPolicy, MarketTable
+from fastsim.policy.policy import Policy
 
 
 class Critic(nn.Module):
@@ -53,6 +55,16 @@ class Critics(nn.Module):
             for critic in (self.one, self.other)
         ]
         return torch.stack(values)
+
+
+def require_flat(policy: Policy) -> FlatPolicy:
+    """The policy; ConfigError unless it sees what critics see, one row per bar."""
+    if not isinstance(policy, FlatPolicy):
+        raise ConfigError(
+            f'the critics of "sac" know no PolicyConfig.encoder = "{policy.spec.network.encoder}": '
+            f'use "mlp", or TrainConfig.algorithm = "ppo"'
+        )
+    return policy
 
 
 def asked(action: Tensor, seen: Observation, rules: EnvConfig) -> Tensor:
