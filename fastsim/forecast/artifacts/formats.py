@@ -263,16 +263,7 @@ def _median(values: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tenso
     return found, torch.zeros_like(found, dtype=torch.int64)
 
 
-def _searchsorted(sequence: Tensor, values: Tensor, *, right: bool = False, **other: Any) -> Any:
-    """Places of values in one sequence, by counting what lies below."""
-    if sequence.dim() != 1 or any(other.values()):
-        return NotImplemented
-    wide = values[..., None]
-    return (sequence <= wide if right else sequence < wide).sum(-1)
-
-
 _FOR_ONNX: dict[Any, Any] = {
-    torch.ops.aten.searchsorted.Tensor: _searchsorted,
     torch.ops.aten.median.dim: _median,
     torch.ops.aten.cummax.default: _running_maximum,
     torch.ops.aten.log1p.default: _log1p,
