@@ -39,8 +39,8 @@ from fastsim.forecast.training.folder import OFFICIAL
 from fastsim.forecast.training.keep import save_fit
 from fastsim.progress import SILENT
 
-PROBE = 20
-"""Steps that tell how many fit into the minutes."""
+PROBE = (10, 50)
+"""Steps of two short fits, whose difference tells how many fit into the minutes."""
 JUDGED = 20
 """Validations."""
 Row = dict[str, Any]
@@ -79,13 +79,14 @@ def main(options: Options) -> None:
         simulated=options.simulated,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        steps=PROBE,
-        evaluate_every=PROBE,
         patience=JUDGED,
         sure=False,
     )
-    _, probe = learned(before, options, config)
-    steps = int(options.minutes * 60.0 * PROBE / probe)
+    few, many = (
+        learned(before, options, replace(config, steps=steps, evaluate_every=steps))[1]
+        for steps in PROBE
+    )
+    steps = int(options.minutes * 60.0 * (PROBE[1] - PROBE[0]) / (many - few))
     whole = replace(config, steps=steps, evaluate_every=max(1, steps // JUDGED))
     result, seconds = learned(before, options, whole)
     folder = Path(mkdtemp()) / "fit"

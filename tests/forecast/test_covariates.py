@@ -363,3 +363,28 @@ def test_models_that_read_closes_alone_refuse_covariates_by_name():
     config = FitConfig(mode="scratch", covariates="hour", season="none")
     with pytest.raises(ConfigError, match="covariates must be empty for fastsim-prior"):
         fit(prior, bars_of(900), config, progress=SILENT)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_halts_late_listings_and_still_assets_are_no_hindrance_to_any_covariate(network):
+    bars = bars_of(700, 3)
+    odd = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for values in odd.values():
+        values[:300, 0] = np.nan  # listed late
+        values[200:240, 1] = np.nan  # halted
+        values[:, 2] = 50.0  # never moves
+    kind, config = NETWORKS[network]
+    config = replace(config, covariates=ALL)
+    fits = FitConfig(
+        mode="scratch",
+        simulated=0.25,
+        steps=4,
+        evaluate_every=2,
+        batch_size=32,
+        validation_windows=40,
+        sure=False,
+        horizons=(1, 3),
+    )
+    report = fit(kind(config), replace(bars, **odd), fits, progress=SILENT).report
+    assert np.isfinite([report.start_loss, report.tried_loss, report.coverage]).all()
+    assert report.tried_loss < report.start_loss
