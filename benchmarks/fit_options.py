@@ -62,20 +62,21 @@ class Options:
 def cases_of(model: str, plain: FitConfig) -> dict[str, tuple[tuple[str, ...], FitConfig]]:
     """Sizes and settings to try with a model, by what they are."""
     sizes = TIREX if model == "tirex" else ()
-    cases = {
-        PLAIN: (sizes, plain),
-        "jitter of scale 0.2": (sizes, replace(plain, jitter=JitterConfig(scale=0.2))),
-        "jitter of amplitude 0.5": (sizes, replace(plain, jitter=JitterConfig(amplitude=0.5))),
-        "jitter of time 0.3": (sizes, replace(plain, jitter=JitterConfig(time=0.3))),
-        "growing horizons 0.5": (sizes, replace(plain, growing=0.5)),
-        "simulated 0.5": (sizes, replace(plain, simulated=0.5)),
-    }
+    cases = {PLAIN: (sizes, plain)}
     if model == "tirex":
         cases["dense"] = (sizes, replace(plain, dense=True))
     else:
         cases["covariates"] = (sizes, replace(plain, covariates=",".join(COVARIATES)))
     if model == "patch-transformer":
         cases["decoder of one layer"] = (("decoder=1", "layers=2"), plain)
+        return cases
+    for name, jitter in (
+        ("jitter of scale 0.2", JitterConfig(scale=0.2)),
+        ("jitter of amplitude 0.5", JitterConfig(amplitude=0.5)),
+        ("jitter of time 0.3", JitterConfig(time=0.3)),
+    ):
+        cases[name] = (sizes, replace(plain, jitter=jitter))
+    cases["growing horizons 0.5"] = (sizes, replace(plain, growing=0.5))
     return cases
 
 

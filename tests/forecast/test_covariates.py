@@ -223,6 +223,20 @@ def test_covariates_of_the_calendar_are_known_of_bars_to_come():
     torch.testing.assert_close(told.ahead[0].double(), wanted, rtol=0, atol=1e-5)
 
 
+def test_a_zone_moves_hours_with_its_clock():
+    winter = int(datetime(2021, 1, 4, tzinfo=UTC).timestamp())
+    summer = int(datetime(2021, 7, 5, tzinfo=UTC).timestamp())
+    bars = table_of(bars_of(100))
+    closes = bars[..., CLOSE].float()
+    gaps = returns_with_gaps(closes, torch.arange(100))
+    for start, ahead in ((winter, -5), (summer, -4)):
+        stamps = start + HOUR * torch.arange(100)[None]
+        given = (gaps, torch.full((1,), 0.01), horizon_curve())
+        told = Covariates(("hour",), "America/New_York")(bars, stamps, *given)
+        wanted = Covariates(("hour",), "UTC")(bars, stamps + ahead * HOUR, *given)
+        assert torch.equal(told.past, wanted.past) and torch.equal(told.ahead, wanted.ahead)
+
+
 def test_what_is_missing_counts_for_nothing_and_ranges_fall_back_on_returns():
     bars, stamps = table_of(bars_of(200)).clone(), HOUR * torch.arange(200)[None]
     bars[:, :50] = math.nan
