@@ -39,9 +39,9 @@ from fastsim.forecast.training.folder import OFFICIAL
 from fastsim.forecast.training.keep import save_fit
 from fastsim.progress import SILENT
 
-PROBE = (10, 50)
-"""Steps of two short fits, whose difference tells how many fit into the minutes."""
-JUDGED = 20
+PROBE = 60
+"""Steps of a short fit that tells how many fit into the minutes."""
+JUDGED = 8
 """Validations."""
 Row = dict[str, Any]
 
@@ -80,13 +80,11 @@ def main(options: Options) -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         patience=JUDGED,
+        validation_windows=2048,
         sure=False,
     )
-    few, many = (
-        learned(before, options, replace(config, steps=steps, evaluate_every=steps))[1]
-        for steps in PROBE
-    )
-    steps = int(options.minutes * 60.0 * (PROBE[1] - PROBE[0]) / (many - few))
+    short = replace(config, steps=PROBE, evaluate_every=PROBE)
+    steps = int(options.minutes * 60.0 * PROBE / learned(before, options, short)[1])
     whole = replace(config, steps=steps, evaluate_every=max(1, steps // JUDGED))
     result, seconds = learned(before, options, whole)
     folder = Path(mkdtemp()) / "fit"
