@@ -19,7 +19,6 @@ from fastsim.progress import SILENT
 HOUR = 3_600
 P = torch.tensor(LEVELS, dtype=torch.float64)
 NORMAL = torch.special.ndtri(P)
-LOW, HIGH = LEVELS.index(0.1), LEVELS.index(0.9)
 STEP = 0.01
 ALPHA, BETA = 0.3, 0.6
 BUSY, CALM = 0.012, 0.003
@@ -89,25 +88,23 @@ LAWS = {
 
 
 def beside(name, count, assets, config):
-    """A fit to a planted law, and the loss and band of that law on the windows that judged it."""
+    """A fit to a planted law, and the loss of that law on the windows that judged it."""
     planted, law, model, changed = LAWS[name]
     bars = planted(count, assets, np.random.default_rng(0))
     config, start = replace(config, **changed), model()
     report = fit(start, bars, config, progress=SILENT).report
-    return report, *of_the_law(law, lesson_of(start.card, bars, None, config, None))
+    return report, loss_of(law, lesson_of(start.card, bars, None, config, None))
 
 
-def of_the_law(law, lesson):
-    """Mean loss, and the share of what came in the 80 % band."""
-    losses, covered = [], []
+def loss_of(law, lesson):
+    losses = []
     for windows in lesson.judge.windows:
         closes = windows.context.close
         unit = scale_of(closes)[0].double()[:, None]
         quantiles = law(closes.double(), windows.context.timestamps) / unit
         error = windows.future[:, 0].double() / unit - quantiles
         losses.append(torch.maximum(P * error, (P - 1.0) * error).mean(1))
-        covered.append((error[:, LOW] >= 0) & (error[:, HIGH] <= 0))
-    return float(torch.cat(losses).mean()), float(torch.cat(covered).double().mean())
+    return float(torch.cat(losses).mean())
 
 
 QUICK = FitConfig(
@@ -129,7 +126,7 @@ LONG = replace(
 
 @pytest.mark.parametrize("name", LAWS)
 def test_a_planted_law_is_approached(name):
-    report, law, _ = beside(name, 1500, 6, QUICK)
+    report, law = beside(name, 1500, 6, QUICK)
     assert not report.keeps_start
     assert report.loss / law < 1.03
     assert report.loss - law < 0.6 * (report.start_loss - law)
@@ -138,11 +135,11 @@ def test_a_planted_law_is_approached(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", LAWS)
 def test_a_planted_law_is_learned_to_half_a_percent_of_its_loss(name):
-    report, law, covered = beside(name, 8000, 8, LONG)
-    print(name, report.start_loss / law, report.loss / law, report.coverage, covered)
+    report, law = beside(name, 8000, 8, LONG)
+    print(name, report.start_loss / law, report.loss / law, report.coverage, report.windows)
     assert report.loss / law < 1.005
-    assert abs(report.coverage - covered) < 0.01
-    assert abs(covered - 0.8) < 0.015
+    error = (0.8 * 0.2 / report.windows) ** 0.5  # of the share that so few windows tell
+    assert abs(report.coverage - 0.8) < 0.01 + error
 
 
 def known_noise(rng, count=900, assets=4):
