@@ -54,7 +54,7 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.python pyproject.toml constraints.txt tests/oracles.txt
-	$(PIP) install --constraint constraints.txt --editable ".[sb3,pettingzoo,plot,yfinance,ccxt,calendars,fracast,baselines,onnx]" --group test
+	$(PIP) install --constraint constraints.txt --editable ".[sb3,pettingzoo,plot,yfinance,ccxt,calendars,fracast,baselines,onnx,tune]" --group test
 	$(PIP) install --no-deps --ignore-requires-python --requirement tests/oracles.txt
 	touch $@ .venv/.run
 

@@ -5,8 +5,10 @@
     python benchmarks/benchmark_forecaster.py --model toto --random-weights --format torchscript \
         --precision int8
     python benchmarks/benchmark_forecaster.py --artifact tirex-float16.pt --device cuda
+    python benchmarks/benchmark_forecaster.py --model fastsim-prior,random-walk-60 --batch-size 1
 
-Latency is that of one call on distinct series, measured after a warm-up and synchronised. The
+Latency is that of one call on distinct series, measured after a warm-up and synchronised; cold, of
+loading and the first call in processes that have met neither. Several models are an ensemble. The
 matrix rate is the best of square float products in the same run; FLOPs are counted by PyTorch's own
 counter on the eager model, for matrix products and convolutions; int8 is held against float32
 products. Look-ups are what the cache of tabulated forecasts serves, reported apart: they are not
@@ -17,15 +19,15 @@ from __future__ import annotations
 
 import json
 import resource
-import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from common import header, matrix_rate, seconds_of
+from common import header, matrix_rate
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,13 +38,20 @@ from fastsim.errors import ConfigError
 from fastsim.forecast.artifacts.export import export, load_artifact
 from fastsim.forecast.artifacts.formats import SUFFIX, ArtifactPrecision
 from fastsim.forecast.cache import MarketForecasts
+from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import (
     Context,
     Forecaster,
     ModuleForecaster,
 )
 from fastsim.forecast.known import FORECASTERS
-from fastsim.forecast.registry import load_forecaster, load_network, random_model
+from fastsim.forecast.latency import Benchmarked, Spread, benchmark_forecaster
+from fastsim.forecast.registry import (
+    load_forecaster,
+    load_network,
+    parse_names,
+    random_model,
+)
 from fastsim.forecast.windows import context_at
 from fastsim.market.tape import MarketTape, make_tape
 
@@ -52,13 +61,15 @@ class Benchmark:
     """What to measure."""
 
     model: str = "fastsim-prior"
-    """A name that `fastsim models` lists."""
+    """A name that `fastsim models` lists, or several with commas, which are one ensemble."""
     artifact: Path | None = None
     """An exported file, instead of a model."""
     path: Path | None = None
     """Local weights, instead of the hub's."""
     batch_size: int = 32
     num_iterations: int = 20
+    cold_runs: int = 3
+    """Processes in which it is loaded and asked once."""
     context: int = 512
     horizon: int = 64
     precision: ArtifactPrecision = "float32"
@@ -71,68 +82,83 @@ class Benchmark:
     """Also write the result to this file."""
 
 
-def forecaster(case: Benchmark, windows: Context) -> tuple[Forecaster, str]:
-    """What is to be measured, and whose weights it has."""
+def made(case: Benchmark, path: Path | None) -> Forecaster:
+    """What is to be measured: the artefact at a path, or models in Python."""
+    if path is not None:
+        return load_artifact(path, case.device)
+    if case.precision == "int8":
+        raise ConfigError("eager models have no int8: add --format torchscript")
+    members = [_member(case, name) for name in parse_names(case.model)]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _member(case: Benchmark, name: str) -> Forecaster:
+    if not case.random_weights:
+        return load_forecaster(name, path=case.path, precision=case.precision, device=case.device)
+    return ModuleForecaster(random_model(name), precision=case.precision, device=case.device)
+
+
+def weights_of(case: Benchmark) -> str:
+    """Whose weights it has."""
     if case.artifact is not None:
-        return load_artifact(case.artifact, case.device), "artifact"
-    card = FORECASTERS.find(case.model).card
-    shipped = card is None or card.hub_id is None
+        return "artifact"
     if case.random_weights:
-        loaded, weights = random_model(case.model), "random"
-    else:
-        loaded = load_network(case.model, case.path)
-        weights = "shipped" if shipped else "official"
-    if case.format == "eager":
-        if case.precision == "int8":
-            raise ConfigError("eager models have no int8: add --format torchscript")
-        return ModuleForecaster(loaded, precision=case.precision, device=case.device), weights
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{SUFFIX[case.format]}"
-        export(
-            loaded,
-            path,
-            windows=windows,
-            horizon=case.horizon,
-            precision=case.precision,
-            format=case.format,
-        )
-        return load_artifact(path, case.device), weights
+        return "random"
+    cards = [FORECASTERS.find(name).card for name in parse_names(case.model)]
+    return "official" if any(card is not None and card.hub_id for card in cards) else "shipped"
 
 
 def measure(case: Benchmark) -> dict[str, object]:
     """Latencies, rates and memory of one case."""
     tape = make_tape(sample_bars("us20"), device="cpu")
     windows = _windows(tape, max(case.batch_size, 33), case.context)
-    found, weights = forecaster(case, windows)
-    precision = found.metadata["precision"] if case.artifact else case.precision
     batch = Context(windows.bars[: case.batch_size], windows.timestamps[: case.batch_size])
-    batch = Context(*(column.to(case.device) for column in batch))
+    with TemporaryDirectory() as folder:
+        path = case.artifact
+        if path is None and case.format != "eager":
+            path = Path(folder) / f"model{SUFFIX[case.format]}"
+            _export(case, path, windows)
+        times = benchmark_forecaster(
+            partial(made, case, path),
+            Context(*(column.to(case.device) for column in batch)),
+            case.horizon,
+            calls=case.num_iterations,
+            processes=case.cold_runs,
+        )
+        return _record(case, times, made(case, path), tape, batch)
 
-    def once() -> None:
-        found.forecast(batch, case.horizon)
 
-    warm = seconds_of(once, case.device)
-    latencies = [seconds_of(once, case.device) for _ in range(case.num_iterations)]
-    rate = case.batch_size / statistics.median(latencies)
+def _export(case: Benchmark, path: Path, windows: Context) -> None:
+    if len(parse_names(case.model)) > 1:
+        raise ConfigError("an ensemble is no artefact: leave out --format, or name one model")
+    export(
+        random_model(case.model) if case.random_weights else load_network(case.model, case.path),
+        path,
+        windows=windows,
+        horizon=case.horizon,
+        precision=case.precision,
+        format=case.format,
+    )
+
+
+def _record(
+    case: Benchmark, times: Benchmarked, found: Forecaster, tape: MarketTape, batch: Context
+) -> dict[str, object]:
+    precision = found.metadata["precision"] if case.artifact else case.precision
     flops = _flops(case, batch)
     matrix = matrix_rate(case.device, precision)
-    per_second = flops / statistics.median(latencies) if flops else None
+    per_second = flops / times.warm.p50 if flops else None
     return header("forecaster", case.device) | {
         "model": found.card.name,
-        "weights": weights,
+        "weights": weights_of(case),
         "format": "artifact" if case.artifact else case.format,
         "precision": precision,
         "batch_size": case.batch_size,
         "context": case.context,
         "horizon": case.horizon,
-        "warm_up_s": round(warm, 4),
-        "latency_ms": {
-            "mean": _milliseconds(statistics.fmean(latencies)),
-            "p50": _milliseconds(statistics.median(latencies)),
-            "p95": _milliseconds(_percentile(latencies, 0.95)),
-            "p99": _milliseconds(_percentile(latencies, 0.99)),
-        },
-        "forecasts_per_s": round(rate, 1),
+        "latency_ms": _milliseconds(times.warm),
+        "cold_ms": None if times.cold is None else _milliseconds(times.cold),
+        "forecasts_per_s": round(times.forecasts_per_s, 1),
         "look_ups_per_s": round(look_up_rate(tape, found, case), 1),
         "peak_memory_mb": round(_peak_memory(case.device), 1),
         "flop_per_forecast": round(flops / case.batch_size) if flops else None,
@@ -184,24 +210,15 @@ def _flops(case: Benchmark, batch: Context) -> int | None:
     """FLOPs of one eager call; None for an artefact, whose code is not Python's to count."""
     if case.artifact is not None:
         return None
-    loaded = random_model(case.model) if case.random_weights else None
-    eager = (
-        load_forecaster(case.model, path=case.path, device=case.device)
-        if loaded is None
-        else ModuleForecaster(loaded, device=case.device)
-    )
+    eager = made(replace(case, precision="float32"), None)
     with FlopCounterMode(display=False) as counter:
-        eager.forecast(batch, case.horizon)
+        eager.forecast(Context(*(column.to(case.device) for column in batch)), case.horizon)
     total: int = counter.get_total_flops()
     return total or None
 
 
-def _percentile(values: list[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share))
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(1e3 * seconds, 3)
+def _milliseconds(times: Spread) -> dict[str, float]:
+    return {name: round(1e3 * seconds, 3) for name, seconds in times._asdict().items()}
 
 
 def _peak_memory(device: str) -> float:

@@ -47,7 +47,7 @@ from fastsim.forecast.evaluate import (
 )
 from fastsim.forecast.interface import Forecast
 from fastsim.forecast.models.baselines import trailing_random_walk
-from fastsim.forecast.networks.nhits import NhitsBlock, NhitsConfig, forecast_of_blocks
+from fastsim.forecast.networks.nhits import NhitsBlock, NhitsConfig, sums_of_blocks
 from fastsim.forecast.training.config import HORIZONS
 
 PAIRS = {"nhits": "NHITS", "lstm": "LSTM", "patch-transformer": "PatchTST"}
@@ -62,7 +62,7 @@ class Options:
     """What is fitted, and for how long."""
 
     networks: tuple[str, ...] = ("nhits", "lstm", "patch-transformer")
-    steps: int = 300
+    steps: int = 150
     batch: int = 128
     """Windows a step."""
     test_start: str = "2017-01-01"
@@ -108,7 +108,7 @@ def distance_from_official(path: Path) -> float:
     blocks = official_blocks(state, series.shape[1], told.shape[1:])
     past, seen = (each.flip(-1)[:, None] for each in (series, known.bool()))
     with torch.no_grad():
-        ours = series[:, -1:, None] + forecast_of_blocks(blocks, past, seen)
+        ours = series[:, -1:, None] + sums_of_blocks(blocks, past, seen)[-1]
     return float((ours - told).abs().max())
 
 

@@ -18,7 +18,7 @@ GPU = "gpu"
 """The file of results that there is only once a GPU was at hand."""
 BRIEF = "brief-cpu"
 """Of whole runs on a CPU, by the same program."""
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "fitting.md")
 BRIEFLY = "_brief"
 """What a kind of table ends with that has fewer columns of the same lines."""
 

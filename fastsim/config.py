@@ -358,10 +358,25 @@ def save_yaml(config: object, path: Path) -> None:
 
 
 def load_yaml(cls: type[Config], path: Path) -> Config:
-    """Read a configuration of type `cls` from a YAML file.
+    """Read a configuration of type `cls` from a YAML file, read as by `read_yaml`."""
+    names = ", ".join(entry.name for entry in fields(cls))  # type: ignore[arg-type]
+    mapping = read_yaml(path, f"keys among {names}")
+    try:
+        return from_mapping(cls, mapping)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {as_keys(str(error), cls)}") from None
+
+
+def read_yaml(path: Path, keys: str = "names") -> dict[str, Any]:
+    """Read a mapping from a YAML file.
 
     Words are text without quotes too, but for true, false and null: ON and NO are names, as are
     000001 and 2018-01-01.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, or it is not readable, or no mapping, of which `keys` says more.
     """
     try:
         mapping = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Plain)
@@ -371,12 +386,8 @@ def load_yaml(cls: type[Config], path: Path) -> Config:
         reason = one_line(error)
         raise ConfigError(f"{path}: not readable as YAML: {reason}") from None
     if not isinstance(mapping, dict):
-        names = ", ".join(entry.name for entry in fields(cls))  # type: ignore[arg-type]
-        raise ConfigError(f"{path}: expected a mapping with keys among {names}")
-    try:
-        return from_mapping(cls, mapping)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {as_keys(str(error), cls)}") from None
+        raise ConfigError(f"{path}: expected a mapping with {keys}")
+    return mapping
 
 
 def write_whole(path: Path, content: bytes) -> None:

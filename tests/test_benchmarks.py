@@ -269,3 +269,38 @@ def test_learning_is_compared_in_turns_and_written_as_tables(load, tmp_path):
     assert [row["algorithm"] for row in rows] == ["league"]
     assert all(min(row["before"], row["after"], row["ratio"]) > 0 for row in rows)
     assert "league" in load("table").learning_table(rows)
+
+
+@pytest.mark.long
+def test_the_forecaster_benchmark_times_a_model_an_ensemble_and_a_file(load, tmp_path, capsys):
+    module = load("benchmark_forecaster")
+    few = {"batch_size": 2, "num_iterations": 3, "cold_runs": 1, "context": 64, "horizon": 3}
+    cases = {
+        "fastsim-prior": module.Benchmark(**few),
+        "fastsim-prior+random-walk-60": module.Benchmark(
+            model="fastsim-prior,random-walk-60", **few
+        ),
+        "file": module.Benchmark(format="torchscript", json=tmp_path / "x.json", **few),
+    }
+    for name, case in cases.items():
+        row = module.measure(case)
+        assert row["model"] == name or name == "file"
+        assert set(row["latency_ms"]) == set(row["cold_ms"]) == {"mean", "p50", "p95", "p99"}
+        assert row["latency_ms"]["p50"] < row["cold_ms"]["p50"]
+        assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+    module.main(cases["file"])
+    assert json.loads((tmp_path / "x.json").read_text())["format"] == "torchscript"
+
+
+def test_the_benchmark_of_artefacts_says_what_the_gate_measured_and_what_is_refused(load):
+    module = load("artifacts")
+    case = module.Benchmark(
+        models=("fastsim-prior", "kronos-mini"),
+        formats=("torchscript",),
+        precisions=("int8",),
+        context=64,
+        horizon=3,
+    )
+    prior, kronos = module.measure(case)
+    assert 0.0 < prior["against_float32"] < 0.3 and prior["weights"] == "shipped"
+    assert "kronos-random cannot be exported in int8" in kronos["refused"]

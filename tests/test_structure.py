@@ -17,6 +17,7 @@ FLOORS = {
     "errors": (),
     "settings": (),
     "config": ("errors", "settings"),
+    "space": ("config",),
     "extensions": ("errors",),
     "devices": ("errors",),
     "progress": (),
@@ -27,7 +28,7 @@ FLOORS = {
     "market": ("data",),
     "synthetic": ("market", "data"),
     "env": ("market", "synthetic", "capture"),
-    "forecast": ("market", "synthetic", "progress", "devices"),
+    "forecast": ("market", "synthetic", "progress", "devices", "space"),
     "signals": ("forecast", "market"),
     "policy": ("env",),
     "backtest": ("env", "stats", "progress"),
@@ -106,7 +107,7 @@ def test_optional_packages_are_not_imported_with_the_package():
     code = (
         "import sys, fastsim, fastsim.cli, fastsim.adapters.gym_env;"
         "optional = {'stable_baselines3', 'yfinance', 'ccxt', 'pandas', 'arch', 'statsforecast'};"
-        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars', 'nautilus_trader'};"
+        "optional |= {'sklearn', 'pettingzoo', 'exchange_calendars', 'nautilus_trader', 'optuna'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     result = subprocess.run(

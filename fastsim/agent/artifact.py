@@ -5,6 +5,7 @@
     strategy.json         the settings of a strategy on signals, and what it trades
     forecaster/           weights of forecasters that neither the package nor a hub has
     season.json           the fitted profile of the season around them
+    embedding.safetensors the projection of their hidden state
     tiers.json            leverage tiers of the perpetual futures that it trades
 
 Files are JSON and safetensors, or a forecaster's own; loading runs no code of the first two.
@@ -19,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastsim.agent.calendar import TradingCalendar
 from fastsim.config import configuration, from_mapping, to_mapping, write_whole
+from fastsim.data.calendar import TradingCalendar
 from fastsim.env.config import EnvConfig
 from fastsim.env.perpetual import margin_by
 from fastsim.errors import CheckpointError, ConfigError, one_line
@@ -34,6 +35,7 @@ from fastsim.market.tape import TapeConfig
 FORMAT = 1
 SPEC, POLICY, FORECASTER = "agent.json", "policy", "forecaster"
 STRATEGY, TIERS, SEASON = "strategy.json", "tiers.json", "season.json"
+EMBEDDING = "embedding.safetensors"
 
 
 @configuration
@@ -102,6 +104,10 @@ def save_spec(folder: Path, spec: AgentSpec) -> None:
     if season.endswith(PROFILE):
         _copy(Path(season), folder / SEASON, "the profile of the season")
         spec = replace(spec, forecast=replace(spec.forecast, season=SEASON))
+    if spec.forecast.embedding:
+        what = "the projection of the embedding"
+        _copy(Path(spec.forecast.embedding), folder / EMBEDDING, what)
+        spec = replace(spec, forecast=replace(spec.forecast, embedding=EMBEDDING))
     mapping = {"format": FORMAT, **to_mapping(spec), "forecasters": list(names)}
     write_whole(folder / SPEC, json.dumps(mapping, indent=2).encode())
 
@@ -178,4 +184,7 @@ def _placed(mapping: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         mapping = {**mapping, "tape": {**tape, "tiers": str(folder / TIERS)}}
     if isinstance(forecast, Mapping) and forecast.get("season") == SEASON:
         mapping = {**mapping, "forecast": {**forecast, "season": str(folder / SEASON)}}
+        forecast = mapping["forecast"]
+    if isinstance(forecast, Mapping) and forecast.get("embedding") == EMBEDDING:
+        mapping = {**mapping, "forecast": {**forecast, "embedding": str(folder / EMBEDDING)}}
     return {**mapping, "forecasters": placed}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.artifact import AgentSpec
-from fastsim.agent.calendar import TradingCalendar
 from fastsim.agent.config import StrategyConfig
 from fastsim.agent.folder import save_parts
 from fastsim.agent.signalling import Signalling
 from fastsim.agent.window import fields_of
 from fastsim.data.bars import Bars
+from fastsim.data.calendar import TradingCalendar
 from fastsim.data.source import load_bars
 from fastsim.errors import ConfigError
 from fastsim.forecast.features import ForecastConfig

@@ -46,9 +46,10 @@ def load_models(
     fit: FitConfig,
     console: Console,
 ) -> list[Forecaster]:
-    """The forecasters of some names; where refits are asked for, fitted anew along the origins.
+    """The forecasters of some names, to be asked about `horizon` bars ahead.
 
-    They are to reach `horizon` bars ahead.
+    Where refits are asked for they are fitted anew along the origins, and what the fits begin with
+    comes after each.
 
     Raises
     ------
@@ -62,7 +63,11 @@ def load_models(
             f"implementation must be fastsim where forecasters are fitted, got {implementation!r}"
         )
     progress = ProgressBars(console, stay=False)
-    return [refitted(name, bars, origins, horizon, refits, fit, progress) for name in names]
+    found: dict[str, Forecaster] = {}
+    for name in names:
+        for one in refitted(name, bars, origins, horizon, refits, fit, progress):
+            found.setdefault(one.key, one)  # several may begin with the same
+    return list(found.values())
 
 
 def contenders(

@@ -68,7 +68,7 @@ class ExportCommand:
         require_place("--out", self.out, SUFFIX[self.format])
         model = load_network(self.model, self.path)
         season = season_of(self.season)
-        if season is not None:
+        if season is not None and not hasattr(model, "season"):
             model = SeasonalModel(model, season)
         card = model.card
         out = self.out or Path(f"{card.name.replace(', ', '-')}-{precision}{SUFFIX[self.format]}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fastsim.cli.correct import correct
+from fastsim.cli.correct import BUILT_ON
 from fastsim.config import configuration
 from fastsim.data.bars import Bars
 from fastsim.data.source import DataConfig, load_bars
@@ -57,15 +57,14 @@ class FitCommand:
     def __call__(self, console: Console) -> None:
         """Fit, say what came of it, and keep it."""
         folder = self.out or Path("fits") / self._name()
-        if self.fit.mode == "volatility":
-            whole = load_bars(self.data)
-            season, source = self.fit.season, self.data.source
-            correct(self.model, whole, self.fit, folder, season, source, console)
+        if self.fit.mode in BUILT_ON:
+            build, whole = BUILT_ON[self.fit.mode], load_bars(self.data)
+            build(self.model, whole, self.fit, folder, self.data.source, console)
             return
         require_no_fit(folder)
         model, bars = self._model(), self._bars()
         others = None if self.series is None else series_of_frame(self.series)
-        with _hint():
+        with hint():
             result = fit(
                 model,
                 bars,
@@ -109,7 +108,7 @@ class FitCommand:
 
 
 @contextmanager
-def _hint() -> Iterator[None]:
+def hint() -> Iterator[None]:
     """Let Ctrl-C end with how to go on."""
     try:
         yield

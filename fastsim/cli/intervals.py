@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastsim.stats.bootstrap import Interval
-from fastsim.stats.comparison import LossDifference
+from fastsim.stats.comparison import DependentMean, LossDifference
 
 LEAST_P = 0.001
 """Smaller p-values are shown as below it."""
@@ -31,7 +31,7 @@ def percent_cell(interval: Interval) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def p_cell(difference: LossDifference | None) -> str:
+def p_cell(difference: LossDifference | DependentMean | None) -> str:
     """A p-value, or "none" where there is no test."""
     if difference is None or math.isnan(difference.p_value):
         return "none"
@@ -59,6 +59,18 @@ def plain_difference(difference: LossDifference | None) -> dict[str, object] | N
         "statistic": plain_number(difference.statistic),
         "p_value": plain_number(difference.p_value, digits=12),
         "lags": difference.lags,
+    }
+
+
+def plain_mean(found: DependentMean | None) -> dict[str, object] | None:
+    """As an object of its parts; null where there is none."""
+    if found is None:
+        return None
+    return {
+        "mean": plain(found.mean),
+        "statistic": plain_number(found.statistic),
+        "p_value": plain_number(found.p_value, digits=12),
+        "lags": found.lags,
     }
 
 

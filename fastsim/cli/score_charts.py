@@ -105,24 +105,29 @@ def with_outcome(fan: Chart, last: float, outcome: Tensor) -> Chart:
 
 
 def stack_chart(told: Sequence[Forecast]) -> Chart:
-    """Width of the 80 % band over horizons, by how many stacks of a network have spoken.
+    """Width of the 80 % band over that of no stack, as one stack of a network after another speaks.
 
     Forecasts are of one window, of no stack, the first, the first two and so on.
     """
     chart = Chart.along({"title": {"text": "bars ahead"}, "automargin": True})
-    last = len(told) - 1
-    for number, (forecast, colour) in enumerate(zip(told, cycle(BOLD_COLOURS), strict=False)):
-        low, high = (forecast.at(level)[0] for level in INNER_BAND)
-        width = (high / low).log().double().tolist()
+    last, widths = len(told) - 1, [_log_width(forecast) for forecast in told]
+    for number, (width, colour) in enumerate(zip(widths, cycle(BOLD_COLOURS), strict=False)):
+        factor = (width / widths[0]).tolist()
         name = {0: "no stack: volatility alone", last: f"all {last} stacks"}.get(
             number, f"the first {number}" if number > 1 else "the first stack"
         )
         dash = "solid" if number else "dot"
         style = {"color": INK if number == last else colour, "dash": dash}
-        chart.traces.append(_line(list(range(1, len(width) + 1)), width, name, style))
-    chart.hover("%{y:.4f}")
-    chart.y_axis.update(title={"text": "Log width of the 80 % band"}, rangemode="tozero")
+        chart.traces.append(_line(list(range(1, len(factor) + 1)), factor, name, style))
+    chart.hover("%{y:.3f}")
+    chart.y_axis["title"] = {"text": "80 % band / that of no stack"}
     return chart
+
+
+def _log_width(forecast: Forecast) -> Tensor:
+    """Width [H] of the 80 % band of one window, in logarithms."""
+    low, high = (forecast.at(level)[0].double() for level in INNER_BAND)
+    return (high / low).log()
 
 
 def _styles() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,38 @@ HEIGHT = 380
 HEAD = ("Forecaster", "Quantile loss / walk", "p", "CRPS / walk", "MASE", "50 %", "80 %", "95 %")
 
 
+class Words(NamedTuple):
+    """What stands above a chart."""
+
+    title: str
+    explain: str
+
+
+OF_THE_FAN = (
+    "The window whose loss is the median of all of this forecaster's, with the closes that came."
+)
+OF_STACKS = (
+    "Width of the 80 % band of the window above, in logarithms, over that of its trailing "
+    "volatility alone, when the stacks of this NHITS speak one after the other."
+)
+EXPLAINED = {
+    "horizons": Words(
+        "Loss by horizon", "Quantile loss over that of the random walk; below 1 is better."
+    ),
+    "periods": Words("Loss by period", "The same by when the forecast was made."),
+    "bands": Words(
+        "What bands hold",
+        "Share of outcomes in bands of 50, 80 and 95 %, with 95 % intervals. A band that the "
+        "levels of a forecaster do not reach is left out.",
+    ),
+    "pit": Words(
+        "Where outcomes fall",
+        "Share in each tenth of the forecast: 10 % each if it is calibrated, more at both ends if "
+        "it is too sure.",
+    ),
+}
+
+
 def write_score_page(scoring: Scoring, focus: Entry, path: Path, notes: Sequence[str]) -> None:
     """Write one HTML file that needs nothing else.
 
@@ -71,61 +104,41 @@ def write_score_page(scoring: Scoring, focus: Entry, path: Path, notes: Sequence
     )
 
 
-def _charts(scoring: Scoring, focus: Entry) -> tuple[dict[str, Chart], dict[str, tuple[str, str]]]:
+def _charts(scoring: Scoring, focus: Entry) -> tuple[dict[str, Chart], dict[str, Words]]:
     """By name: charts, and what stands above each."""
     plan, scores = scoring.plan, {name: each.scores for name, each in scoring.entries.items()}
     walk = scoring.walk
     context, outcome, place = _example(scoring, focus)
-    stamp = show(plan.origin_stamps[int(focus.told.origin[place])])
     symbol = plan.bars.symbols[int(focus.told.asset[place])]
-    reach = len(outcome)
-    told = focus.forecaster.forecast(context, reach)
-    fan = with_outcome(fan_chart(told, context, ""), float(context.close[0, -1]), outcome)
-    fan.layout["margin"] = {"l": 64, "r": 16, "t": 12, "b": 40}
-    fan.layout.pop("title")
+    stamp = show(plan.origin_stamps[int(focus.told.origin[place])])
     parts = {
         name: parts_of(each.told, {WALK: walk.told}, cut_by_period(each.told, plan.origin_stamps))
         for name, each in scoring.entries.items()
     }
     charts = {
-        "fan": fan,
+        "fan": _fan(focus, context, outcome),
         "horizons": horizon_chart(scores, walk.scores, plan.horizons),
         "periods": part_chart(parts, WALK),
         "bands": band_chart(scores),
         "pit": pit_chart(scores),
     }
-    explained = {
-        "fan": (
-            f"{focus.name} on {symbol}, {stamp}",
-            "The window whose loss is the median of all of this forecaster's, with the closes "
-            "that came.",
-        ),
-        "horizons": (
-            "Loss by horizon",
-            "Quantile loss over that of the random walk; below 1 is better.",
-        ),
-        "periods": ("Loss by period", "The same by when the forecast was made."),
-        "bands": (
-            "What bands hold",
-            "Share of outcomes in bands of 50, 80 and 95 %, with 95 % intervals. A band that the "
-            "levels of a forecaster do not reach is left out.",
-        ),
-        "pit": (
-            "Where outcomes fall",
-            "Share in each tenth of the forecast: 10 % each if it is calibrated, more at both "
-            "ends if it is too sure.",
-        ),
-    }
+    explained = {"fan": Words(f"{focus.name} on {symbol}, {stamp}", OF_THE_FAN), **EXPLAINED}
     for number, each in enumerate(scoring.entries.values()):
-        stacks = _stacks(each.forecaster, context, reach)
+        stacks = _stacks(each.forecaster, context, len(outcome))
         if stacks:
             charts[f"stacks{number}"] = stack_chart(stacks)
-            explained[f"stacks{number}"] = (
-                f"What each stack of {each.name} adds",
-                "The 80 % band of the window above, in logarithms, when the stacks of this NHITS "
-                "speak one after the other.",
-            )
+            title = f"What each stack of {each.name} adds"
+            explained[f"stacks{number}"] = Words(title, OF_STACKS)
     return charts, explained
+
+
+def _fan(focus: Entry, context: Context, outcome: Tensor) -> Chart:
+    """The forecast of a context [1, L, 6], with the closes [H] that came."""
+    told = focus.forecaster.forecast(context, len(outcome))
+    fan = with_outcome(fan_chart(told, context, ""), float(context.close[0, -1]), outcome)
+    fan.layout["margin"] = {"l": 64, "r": 16, "t": 12, "b": 40}
+    fan.layout.pop("title")
+    return fan
 
 
 def _example(scoring: Scoring, focus: Entry) -> tuple[Context, Tensor, int]:

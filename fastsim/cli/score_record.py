@@ -77,6 +77,7 @@ def _entry_record(entry: Entry, scoring: Scoring) -> dict[str, Any]:
         "key": entry.forecaster.key,
         "known_until": entry.card.known_until,
         "known_source": entry.card.known_source,
+        "trials": entry.card.trials,
         **_figures(entry.scores, scores, plan.lags[-1]),
         "fallbacks": entry.fallbacks,
         "seconds": round(entry.seconds, 1),

@@ -44,8 +44,8 @@ def score_tables(scoring: Scoring, by: Sequence[str] = ()) -> list[Table]:
     errors = Table("Forecaster", "MASE", "RMSE", "MAPE, %", "Hit rate")
     bands = Table("Forecaster", "50 % band", "80 % band", "95 % band", "PIT")
     lags = scoring.plan.lags[-1]
-    for name, entry in scoring.entries.items():
-        own, title = entry.scores, Text(name)
+    for entry in scoring.entries.values():
+        own, title = entry.scores, Text(entry.title)
         held = []
         for other in references.values():
             held += [cell(relative(own, other)), p_cell(loss_difference(own, other, lags))]
@@ -69,13 +69,13 @@ def _horizon_table(scoring: Scoring) -> Table:
         *(f"{horizons[place]}" for place in shown),
         title="Quantile loss / walk, and the share in the 80 % band, by bars ahead",
     )
-    for name, entry in scoring.entries.items():
+    for entry in scoring.entries.values():
         cells = []
         for place in shown:
             own, other = at_horizon(entry.scores, place), at_horizon(walk, place)
             share = summarise(own).coverage.estimate
             cells.append(f"{relative(own, other).estimate:.3f}\n{100.0 * share:.1f} %")
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(entry.title), *cells)
     return table
 
 
@@ -90,11 +90,11 @@ def _test_table(scoring: Scoring) -> Table:
         title="p that a band holds its share (Kupiec) and is left at independent times "
         "(Christoffersen), by bars ahead",
     )
-    for name, entry in scoring.entries.items():
+    for entry in scoring.entries.values():
         tests = band_tests(entry.told, plan.windows, plan.horizons)
         labels = "\n".join(f"{100.0 * share:.0f} %" for share in BAND_SHARES)
         cells = ["\n".join(map(_pair_of_p, tests[place])) for place in shown]
-        table.add_row(Text(name), labels, *cells)
+        table.add_row(Text(entry.title), labels, *cells)
     return table
 
 
@@ -115,7 +115,7 @@ def _worst_table(scoring: Scoring) -> Table:
         "Worst asset in a period",
         title="Quantile loss in all, and where it is worst",
     )
-    for name, entry in scoring.entries.items():
+    for entry in scoring.entries.values():
         cuts = [_cuts(scoring, entry, kind) for kind in CUTS]
         rows: list[list[str]] = []
         for other in scoring.references.values():
@@ -125,7 +125,8 @@ def _worst_table(scoring: Scoring) -> Table:
             mean = relative(entry.scores, other.scores).estimate
             rows.append([SHORT[other.name], f"{mean:.3f}", *map(_worst_cell, worst)])
         columns = (Text("\n".join(column)) for column in zip(*rows, strict=True))
-        table.add_row(Text(name), *columns)
+        if rows:
+            table.add_row(Text(entry.title), *columns)
     return table
 
 

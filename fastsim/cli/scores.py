@@ -44,6 +44,12 @@ class Entry(NamedTuple):
         return self.card.name
 
     @property
+    def title(self) -> str:
+        """The same, and of how many trials it is the best where it is one of several."""
+        trials = self.card.trials
+        return self.name if trials == 1 else f"{self.name}\nbest of {trials} trials"
+
+    @property
     def card(self) -> ModelCard:
         """What it is."""
         return self.forecaster.card

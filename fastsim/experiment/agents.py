@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastsim.agent.artifact import AgentSpec
-from fastsim.agent.calendar import TradingCalendar
 from fastsim.agent.window import fields_of
 from fastsim.data.bars import Bars
+from fastsim.data.calendar import TradingCalendar
 from fastsim.experiment.config import TrainConfig
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.features import bars_needed

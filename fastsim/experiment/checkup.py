@@ -47,6 +47,7 @@ EXTRAS = {
     "ccxt": Extra(("ccxt",), "no `fastsim data fetch ccxt`"),
     "fracast": Extra(("fracast",), "no forecaster fracast"),
     "onnx": Extra(("onnx", "onnxruntime", "onnxscript"), "no `fastsim export --format onnx`"),
+    "tune": Extra(("optuna",), "no `fastsim forecast tune`"),
     "baselines": Extra(
         ("arch", "statsforecast", "scikit-learn"),
         "no classical forecasters, and no `python agents/baselines.py`",

@@ -15,7 +15,7 @@ from fastsim.env.episode import check_room
 from fastsim.experiment.agents import agent_spec
 from fastsim.experiment.config import Part, TrainConfig
 from fastsim.experiment.notes import SEEN_NOTHING, Seen
-from fastsim.forecast.features import make_forecaster, tabulated_features
+from fastsim.forecast.features import card_of, make_forecaster, tabulated_features
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape, make_tape
 from fastsim.progress import ON_STDERR, Progress
@@ -61,7 +61,7 @@ def load_markets(config: TrainConfig, *, progress: Progress = ON_STDERR) -> Mark
         forecaster = make_forecaster(
             tape, names, config.forecast, validation=split.validation, progress=progress
         )
-        seen = Seen(forecaster.card)
+        seen = Seen(card_of(forecaster, config.forecast))
         tested = replace(parts[1], last=parts[2].last)
         seen.doubts(tested, bars="validation and test bars", strict=config.strict)
         kept = Path(config.runs_dir) / "forecasts"

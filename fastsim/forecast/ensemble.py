@@ -86,6 +86,7 @@ class Ensemble(Counted):
             min_context=least(card.min_context for card in cards),
             known_until=latest_day(cards),
             known_source=sources_of(cards),
+            trials=1 + sum(card.trials - 1 for card in cards),
         )
 
     @property

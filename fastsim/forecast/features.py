@@ -15,10 +15,17 @@ from fastsim.data.frames import bars_back, check_frames, cut, frame_length
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.ensemble import Ensemble, fit_on_market
 from fastsim.forecast.frames import ACROSS, BARS, USUAL, Frame, Together, require_context
-from fastsim.forecast.interface import Forecaster, Precision, check_horizons
+from fastsim.forecast.interface import Forecaster, ModelCard, Precision, check_horizons
+from fastsim.forecast.projection import (
+    check_projection,
+    embedding_features,
+    latest_embedding,
+    read_projection,
+)
 from fastsim.forecast.record import Implementation
 from fastsim.forecast.registry import FITTED, load_ensemble, parse_weights
 from fastsim.forecast.season.setting import AUTO, check_season, resolved
+from fastsim.forecast.seen import latest_day
 from fastsim.forecast.tape import ForecastTape, build_forecast_tape, forecast_last
 from fastsim.market.tape import MarketTape
 from fastsim.progress import ON_STDERR, Progress
@@ -53,6 +60,9 @@ class ForecastConfig:
     across: tuple[int, ...] = ()
     """Bars of the longest frame ahead at which the bars themselves and all frames are averaged, as
     an ensemble: `across.scaled_forecast_return_1`."""
+    embedding: str = ""
+    """A projection of the forecaster's hidden state, the .safetensors file that `fastsim forecast
+    embed` fits on training bars: columns embedding_0 and on. Empty for none."""
 
     def for_bars(self, timestamps: NDArray[np.datetime64]) -> ForecastConfig:
         """The same with a season that is no longer "auto" but what that is of bars at [T]."""
@@ -66,6 +76,7 @@ class ForecastConfig:
         except ForecastError as error:
             raise ConfigError(f"ForecastConfig.{error}") from None
         check_season(self.season, "ForecastConfig.season")
+        check_projection(self.embedding, "ForecastConfig.embedding")
         check_frames(self, "frames")
         if self.across:
             _check_across(self.across, self.frames)
@@ -194,6 +205,15 @@ def tabulated_features(
         made = together.build_tape(tape, folder, batch_size=settings.batch_size, progress=progress)
         longest = _longest(frames)
         features |= longest.columns(made.features(longest.tape), ACROSS)
+    if settings.embedding:
+        features |= embedding_features(
+            tape,
+            forecaster,
+            Path(settings.embedding),
+            folder,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
     return features
 
 
@@ -226,6 +246,8 @@ def latest_features(
         market = _longest(frames).tape
         told = together.last().features(market.take(slice(len(market) - 1, None)))
         features |= {f"{ACROSS}.{name}": values for name, values in told.items()}
+    if settings.embedding:
+        features |= latest_embedding(tape, forecaster, Path(settings.embedding))
     return features
 
 
@@ -291,3 +313,12 @@ def _fitted(
     text = ", ".join(f"{weight:.3f} {member.card.name}" for weight, member in shares)
     progress.say(f"Fitted weights: {text}")
     return Ensemble(forecaster.members, weights, on_failure=forecaster.on_failure)
+
+
+def card_of(forecaster: Forecaster, settings: ForecastConfig) -> ModelCard:
+    """The forecaster's card; it has seen what the projection of its states was fitted on, too."""
+    card = forecaster.card
+    if not settings.embedding:
+        return card
+    until = read_projection(Path(settings.embedding)).until
+    return replace(card, known_until=latest_day([card, replace(card, known_until=until)]))

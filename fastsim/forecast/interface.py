@@ -23,12 +23,15 @@ from torch import Tensor, nn
 from fastsim.data.bars import BAR_FIELDS, CLOSE
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.digests import OWN_CODE, digest_of, fingerprint
+from fastsim.forecast.levels import check_levels, quantiles_at
 from fastsim.forecast.statistics import Counted, counted
 
 Precision = Literal["float32", "float16", "bfloat16"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 UNKNOWN = "unknown"
 """In place of a day: nobody says until when a model has seen markets."""
+ORIGIN = ("known_until", "known_source", "trials")
+"""What a card says of how weights came about, which no forecast depends on."""
 MEDIAN = 0.5
 INNER_BAND = (0.1, 0.9)
 """Levels of the 80 % band that dispersion and confidence are read from."""
@@ -83,6 +86,20 @@ class Forecast(NamedTuple):
         low, high = levels[upper - 1], levels[upper]
         share = (level - low) / (high - low)
         return torch.lerp(self.quantiles[..., upper - 1], self.quantiles[..., upper], share)
+
+    def to_levels(self, levels: Sequence[float]) -> Forecast:
+        """The same at other levels, which increase.
+
+        A normal between two levels and an exponential tail beyond the outermost: see
+        `fastsim.forecast.levels`.
+
+        Raises
+        ------
+        ForecastError
+            They do not increase, or do not lie between 0 and 1.
+        """
+        wanted = check_levels(levels)
+        return Forecast(quantiles_at(self.quantiles, self.levels, wanted), wanted)
 
     def expected_return(self, current_price: Tensor) -> Tensor:
         """Expected log return [B, H] from `current_price` [B]: the mean of the log quantiles."""
@@ -179,6 +196,8 @@ class ModelCard:
     where they have seen no market."""
     known_source: str = ""
     """Who says so."""
+    trials: int = 1
+    """Fits of which it is the best on validation bars: the more, the more of that is luck."""
 
     def __post_init__(self) -> None:
         levels = self.levels
@@ -187,7 +206,7 @@ class ModelCard:
                 f"ModelCard.levels of {self.name} must increase and lie between 0 and 1, "
                 f"got {levels!r}"
             )
-        for name in ("max_context", "max_horizon", "min_context"):
+        for name in ("max_context", "max_horizon", "min_context", "trials"):
             given = getattr(self, name)
             if not given >= 1:
                 raise ConfigError(
@@ -200,9 +219,9 @@ class ModelCard:
             )
 
     def facts(self) -> dict[str, Any]:
-        """What forecasts may depend on: all but what is known of its training data."""
+        """What forecasts may depend on: all but what is known of how it came about."""
         told = asdict(self)
-        return {name: told[name] for name in told if name not in ("known_until", "known_source")}
+        return {name: told[name] for name in told if name not in ORIGIN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +229,7 @@ class Identity:
     """All that a forecast depends on beside its context and horizon, whatever the device.
 
     The key is a hash of the whole record, so a field that is added is part of it at once; of the
-    card, all but what is known of its training data, which changes no forecast.
+    card, all but how its weights came about, which changes no forecast.
     """
 
     card: ModelCard

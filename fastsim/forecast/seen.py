@@ -53,13 +53,17 @@ def may_remember(card: ModelCard, timestamps: NDArray[np.datetime64]) -> NDArray
 
 
 def seen_in_words(card: ModelCard) -> str:
-    """A sentence: until which day a model has seen markets, and who says so."""
+    """Until which day a model has seen markets, by whom, and of how many trials it is the best."""
     source = f" ({card.known_source})" if card.known_source else ""
     if card.known_until is None:
-        return f"{card.name} has seen no market{source}."
-    if card.known_until == UNKNOWN:
-        return f"Until when {card.name} has seen markets is unknown{source}."
-    return f"{card.name} has seen markets until {card.known_until}{source}."
+        told = f"{card.name} has seen no market{source}."
+    elif card.known_until == UNKNOWN:
+        told = f"Until when {card.name} has seen markets is unknown{source}."
+    else:
+        told = f"{card.name} has seen markets until {card.known_until}{source}."
+    if card.trials > 1:
+        told += f" It is the best of {card.trials} trials on validation."
+    return told
 
 
 def doubt(

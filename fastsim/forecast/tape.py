@@ -29,12 +29,13 @@ from fastsim.forecast.interface import (
     Forecast,
     Forecaster,
     can_forecast,
+    check_horizon,
     check_horizons,
 )
 from fastsim.forecast.statistics import Counted
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
-from fastsim.progress import ON_STDERR, Progress
+from fastsim.progress import ON_STDERR, SILENT, Progress
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +263,37 @@ def forecast_last(
     return ForecastTape(_figures(tape, forecaster, rows, told, context_length, most), *told)
 
 
+def forecast_rows(
+    tape: MarketTape,
+    forecaster: Forecaster,
+    rows: Sequence[int],
+    *,
+    horizons: Sequence[int],
+    context_length: int,
+    batch_size: int = 256,
+    progress: Progress = SILENT,
+) -> ForecastTape:
+    """What is forecast at these rows [R] of a tape alone, for every asset [R, A, K]; not kept.
+
+    Raises
+    ------
+    ForecastError
+        The horizons do not fit the forecaster, or a row is not on the tape.
+    """
+    told = Told(tuple(horizons))
+    check_horizon(forecaster.card, check_horizons(told.horizons))
+    size, made = max(1, batch_size // tape.num_assets), []
+    with progress.task(forecaster.card.name, len(rows), unit="origins") as task:
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            each = [context_at(tape, slice(row, row + 1), context_length) for row in chosen]
+            context = Context(*map(torch.cat, zip(*each, strict=True)))
+            made.append(_figures_from(forecaster, context, told, len(context.bars)))
+            task.advance(len(chosen))
+    values = torch.cat(made)
+    return ForecastTape(values.view(len(rows), tape.num_assets, -1), *told)
+
+
 @dataclass
 class _Batch:
     """Series that are asked for at once: half as many once they did not fit."""
@@ -328,7 +360,12 @@ def _figures(
 
     At most so many series are asked for at once.
     """
-    context = context_at(tape, bars, context_length)
+    figures = _figures_from(forecaster, context_at(tape, bars, context_length), told, most)
+    return figures.view(-1, tape.num_assets, figures.shape[-1])
+
+
+def _figures_from(forecaster: Forecaster, context: Context, told: Told, most: int) -> Tensor:
+    """Figures [B, K] of these contexts; as above."""
     close = context.close
     known = can_forecast(forecaster, context)
     ready = (known & close[:, -1].isfinite()).nonzero().squeeze(1)
@@ -341,7 +378,7 @@ def _figures(
         forecast = forecaster.forecast(chosen, max(told.horizons))
         made = figures_of(forecast, chosen.close[:, -1].to(forecast.quantiles), told)
         figures[rows.cpu()] = made[: len(rows)].float().cpu()
-    return figures.view(-1, tape.num_assets, figures.shape[-1])
+    return figures
 
 
 def figures_of(forecast: Forecast, price: Tensor, told: Told) -> Tensor:

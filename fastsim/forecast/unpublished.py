@@ -9,6 +9,8 @@ from fastsim.forecast.correction.folder import load_corrected
 from fastsim.forecast.models.baselines import ewma_random_walk, trailing_random_walk
 from fastsim.forecast.models.classical import auto_ets, garch_t, theta
 from fastsim.forecast.models.har import har
+from fastsim.forecast.recalibration.folder import NAME as RECALIBRATED
+from fastsim.forecast.recalibration.folder import load_recalibrated
 from fastsim.forecast.record import ForecasterRecord
 from fastsim.forecast.training.folder import load_fit
 
@@ -18,6 +20,7 @@ FITS = (
         for name in ("fit", "nhits", "lstm", "patch-transformer")
     ),
     ForecasterRecord(name=CORRECTED, load=load_corrected, builds_on_another=True),
+    ForecasterRecord(name=RECALIBRATED, load=load_recalibrated, builds_on_another=True),
 )
 """What has its weights from a fit, in whose folder they are."""
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fastsim.agent.calendar import DAILY, DAY, TradingCalendar
 from fastsim.data.bars import Bars
+from fastsim.data.calendar import DAILY, DAY, TradingCalendar
 from fastsim.data.dates import rows_between, show_day
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.errors import ConfigError, DataError

@@ -1,11 +1,13 @@
-"""Is one forecaster better than another: a test of their losses that allows for dependence."""
+"""Means of series whose neighbours depend, and of two forecasters' losses: tests of them."""
 
 from __future__ import annotations
 
 from math import nan, sqrt
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastsim.config import whole_number
@@ -15,6 +17,16 @@ from fastsim.stats.student import student_margin, student_p_value
 
 ROUNDING = 16 * torch.finfo(torch.float64).eps
 """A deviation below this share of the largest value is none."""
+
+
+class DependentMean(NamedTuple):
+    """How far the mean of a series whose neighbours depend is from zero."""
+
+    mean: Interval
+    statistic: float
+    p_value: float
+    """Of a mean of zero, against one of either sign."""
+    lags: int
 
 
 class LossDifference(NamedTuple):
@@ -58,16 +70,74 @@ def long_run_variance(values: Tensor, lags: int) -> float:
     return max(float(total) / len(values), 0.0)
 
 
+def dependent_mean(values: Tensor, lags: int, *, level: float = 0.95) -> DependentMean:
+    """The mean of a series [T] whose neighbours up to `lags` away depend, and whether it is zero.
+
+    Its variance is that of `long_run_variance` over T. The statistic is multiplied by
+    `sqrt((T - h) (T - h + 1)) / T` with h = lags + 1, and held against Student's t with T - 1
+    degrees: Harvey, Leybourne and Newbold (1997), "Testing the equality of prediction mean squared
+    errors", International Journal of Forecasting 13(2), equation 9. The interval is that of the
+    same statistic.
+
+    Parameters
+    ----------
+    values
+        In order of time.
+    level
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    DependentMean
+        Statistic and p-value are NaN where values do not vary.
+
+    Raises
+    ------
+    DataError
+        The values are no finite series, or fewer than `lags` + 2.
+    """
+    values = _series(values)
+    length, reach = len(values), whole_number("lags", lags) + 1
+    if length <= reach:
+        raise DataError(f"{lags} lags need at least {reach + 1} values, got {length}")
+    mean = float(values.mean())
+    deviation = sqrt(long_run_variance(values, lags))
+    if deviation <= ROUNDING * float(values.abs().max()):
+        return DependentMean(Interval(mean, mean, mean, level), nan, nan, lags)
+    error = deviation * sqrt(length / ((length - reach) * (length - reach + 1)))
+    margin = student_margin(level, length - 1) * error
+    statistic = mean / error
+    return DependentMean(
+        mean=Interval(mean, mean - margin, mean + margin, level),
+        statistic=statistic,
+        p_value=student_p_value(statistic, length - 1),
+        lags=lags,
+    )
+
+
+def overlapping(rows: NDArray[np.int64], reach: int) -> int:
+    """How many of these rows after one, at most, lie less than `reach` after it; they increase."""
+    later = np.searchsorted(rows, rows + reach) - np.arange(len(rows)) - 1
+    return int(later.max())
+
+
+def overlap_lags(rows: NDArray[np.int64], reach: int) -> int:
+    """Lags for the mean of what is made of outcomes less than `reach` after rows [T], increasing.
+
+    Weights of Newey and West fall with distance, so lags are three times as many as overlap: of 300
+    series of noise 21 bars ahead of each of 1,429 rows, 95 % intervals held zero 94 % of the time,
+    and 90 % with as many as overlap. At least those of `newey_west_lags`.
+    """
+    return max(3 * overlapping(rows, reach), newey_west_lags(len(rows)))
+
+
 def diebold_mariano(differences: Tensor, lags: int, *, level: float = 0.95) -> LossDifference:
     """Test that losses of two forecasters, whose differences [T] are given, are equal on average.
 
     Diebold and Mariano (1995), "Comparing predictive accuracy", Journal of Business & Economic
     Statistics 13(3), with the long-run variance of Newey and West in place of their own, which can
-    be negative. The statistic is multiplied by `sqrt((T - h) (T - h + 1)) / T` with h = lags + 1,
-    and held against Student's t with T - 1 degrees: Harvey, Leybourne and Newbold (1997), "Testing
-    the equality of prediction mean squared errors", International Journal of Forecasting 13(2),
-    equation 9. The interval is that of the same statistic. Simulated at a level of 5 %, moving
-    averages over three periods with T = 300 and 8 lags were told apart 5.9 % of the time.
+    be negative, by `dependent_mean`. Simulated at a level of 5 %, moving averages over three
+    periods with T = 300 and 8 lags were told apart 5.9 % of the time.
 
     Parameters
     ----------
@@ -88,23 +158,7 @@ def diebold_mariano(differences: Tensor, lags: int, *, level: float = 0.95) -> L
     DataError
         The differences are no finite series, or fewer than `lags` + 2.
     """
-    differences = _series(differences)
-    length, reach = len(differences), whole_number("lags", lags) + 1
-    if length <= reach:
-        raise DataError(f"{lags} lags need at least {reach + 1} differences, got {length}")
-    mean = float(differences.mean())
-    deviation = sqrt(long_run_variance(differences, lags))
-    if deviation <= ROUNDING * float(differences.abs().max()):
-        return LossDifference(Interval(mean, mean, mean, level), nan, nan, lags)
-    error = deviation * sqrt(length / ((length - reach) * (length - reach + 1)))
-    margin = student_margin(level, length - 1) * error
-    statistic = mean / error
-    return LossDifference(
-        difference=Interval(mean, mean - margin, mean + margin, level),
-        statistic=statistic,
-        p_value=student_p_value(statistic, length - 1),
-        lags=lags,
-    )
+    return LossDifference(*dependent_mean(differences, lags, level=level))
 
 
 def _series(values: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from worlds import random_bars
 
 from fastsim.agent.agent import Agent
 from fastsim.agent.artifact import AgentSpec, read_spec, save_spec
-from fastsim.agent.calendar import TradingCalendar
 from fastsim.agent.state import AgentState, BrokerAccount
 from fastsim.cli import main
 from fastsim.config import from_mapping
 from fastsim.data.bars import Bars
+from fastsim.data.calendar import TradingCalendar
 from fastsim.data.read import write_bars
 from fastsim.data.source import DataConfig, read_source
 from fastsim.env.config import EnvConfig

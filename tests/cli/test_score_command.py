@@ -110,7 +110,8 @@ def test_what_is_fitted_anew_is_scored_from_there(files, tmp_path, capsys):
     evaluate("--source", source, *SMALL, *refits, "--json", str(out))
     record = json.loads(out.read_text())
     assert record["first_origin"] == "2007-12-31"
-    assert record["forecasters"][-1]["name"] == "fastsim-prior, refitted"
+    names = [entry["name"] for entry in record["forecasters"]]
+    assert names[-2:] == ["fastsim-prior, refitted", "fastsim-prior"]
     assert record["refits"]["refit_every"] == 200 and record["fit"]["mode"] == "head"
 
 
@@ -125,7 +126,7 @@ def test_a_fitted_nhits_is_shown_stack_by_stack(files, tmp_path, capsys):
     assert "What each stack of made adds" in text and text.count("Plotly.newPlot(") == 6
     refits = ["--refit-every", "300", "--html", str(page)]
     evaluate("--source", source, *forecaster, *SMALL, *refits)
-    assert "What each stack of nhits, refitted adds" in page.read_text()
+    assert "What each stack of made, refitted adds" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,28 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(flags, told, tmp_path, mo
     assert ended.value.code == 2
     assert told in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_correction_of_volatility_is_fitted_anew_with_one_season_around_it(tmp_path):
+    hours = np.datetime64("2021-01-04", "ns") + np.arange(1500) * np.timedelta64(1, "h")
+    loud = 0.001 + 0.004 * (np.arange(1500) % 24 > 12)
+    returns = loud[:, None] * np.random.default_rng(0).standard_normal((1500, 1))
+    bars = Bars(symbols=("A",), timestamps=hours, close=100 * np.exp(returns.cumsum(0)))
+    write_bars(bars, tmp_path / "hours.parquet")
+    out = tmp_path / "scores.json"
+    mode = ["--fit.mode", "volatility", "--fit.horizons", "1", "5", "--fit.context", "100"]
+    given = ["--source", str(tmp_path / "hours.parquet"), *SMALL, *mode, "--json", str(out)]
+    evaluate(*given, "--forecaster", "random-walk-ewma-0.94", "--refit-every", "400")
+    names = [entry["name"] for entry in json.loads(out.read_text())["forecasters"]]
+    fitted = "random-walk-ewma-0.94, refitted"
+    assert fitted in names and f"{fitted}, season" not in names
+    assert "random-walk-ewma-0.94, season" in names
+
+
+def test_bands_are_set_right_anew_of_any_forecaster(files, tmp_path):
+    out, source = tmp_path / "scores.json", str(files[0] / "bars.parquet")
+    mode = ["--fit.mode", "bands", "--fit.horizons", "1", "5", "--fit.context", "100"]
+    given = ["--source", source, *SMALL, *mode, "--json", str(out), "--refit-every", "300"]
+    evaluate(*given, "--forecaster", "random-walk-ewma-0.94", "--baselines", "none")
+    names = [entry["name"] for entry in json.loads(out.read_text())["forecasters"]]
+    assert names[1:] == ["random-walk-ewma-0.94, refitted", "random-walk-ewma-0.94"]

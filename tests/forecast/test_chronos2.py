@@ -115,6 +115,17 @@ def test_quantiles_are_the_official_ones(model, official, length, horizon):
 
 
 @torch.inference_mode()
+def test_the_embedding_is_the_mean_of_the_official_states_of_known_patches(model, official):
+    series, patch = with_gaps(200), SMALL.input_patch_size
+    outputs, _, _, count = official.encode(series)
+    states = outputs.last_hidden_state[:, :count]
+    padded = torch.nn.functional.pad(series, (-series.shape[1] % patch, 0), value=math.nan)
+    known = padded.unfold(1, patch, patch).isfinite().any(-1)[..., None]
+    expected = torch.where(known, states, 0.0).sum(1) / known.sum(1)
+    torch.testing.assert_close(model.hidden_state(series), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
 def test_groups_and_known_covariates_are_the_official_ones(model, official):
     series, horizon = with_gaps(200), 40
     together = model.quantiles(series, horizon, group=GROUP)

@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
+import test_chronos2
+import test_timesfm
 import torch
 from forecasters import TinyModel, random_context
 
@@ -18,13 +21,18 @@ from fastsim.forecast.artifacts.export import ROUNDING_BOUND, export, load_artif
 from fastsim.forecast.artifacts.formats import SUFFIX, _asinh, _log1p, _running_maximum, _sinh
 from fastsim.forecast.artifacts.int8 import Int8Linear, quantised
 from fastsim.forecast.interface import Context, ModuleForecaster, model_inputs
+from fastsim.forecast.models.chronos2 import Chronos2Model
 from fastsim.forecast.models.kronos import random_kronos
 from fastsim.forecast.models.prior import load_prior
+from fastsim.forecast.models.timesfm import TimesFMModel
 from fastsim.forecast.models.tirex import TiRexConfig, TiRexModel
 from fastsim.forecast.models.toto import TotoConfig, TotoModel
-from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
+from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model, UnitLinear
 from fastsim.forecast.networks.kronos_network import KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import TokenizerConfig
+from fastsim.forecast.networks.lstm_attention import LstmModel
+from fastsim.forecast.networks.nhits import NhitsModel
+from fastsim.forecast.networks.patch_transformer import PatchTransformerModel
 from fastsim.forecast.registry import load_forecaster
 
 WINDOWS = random_context(40)
@@ -328,6 +336,28 @@ def test_an_onnx_model_may_be_half(tmp_path):
     assert "float16" in load_artifact(path).key
 
 
+class Map(torch.nn.Module):
+    """A linear map of its own class."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(5, 8))
+        self.bias = torch.nn.Parameter(torch.zeros(5))
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+
+class Layerless(TinyModel):
+    """Its map is no linear layer."""
+
+    card = replace(TinyModel.card, name="layerless")
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Map()
+
+
 def test_what_onnx_lacks_is_worked_out_exactly():
     values = torch.randn(3, 37, generator=torch.Generator().manual_seed(0))
     assert torch.equal(_running_maximum(values, 1)[0], values.cummax(1).values)
@@ -390,7 +420,8 @@ def test_bad_onnx_models_are_named_in_one_line(tmp_path, monkeypatch):
         (TinyModel(), "onnx", "bfloat16", "tiny .* as onnx: ONNX Runtime has no bfloat16"),
         (TinyModel(), "onnx", "int8", "tiny .* as onnx: int8 is for torchscript alone"),
         (TinyModel(), "aoti", "int8", "tiny .* as aoti: int8 is for torchscript alone"),
-        (tiny_toto2(), "torchscript", "int8", "Toto-2.0-4m .* in int8: no layer to quantise"),
+        (Layerless(), "torchscript", "int8", "layerless .* in int8: no layer to quantise"),
+        (tiny_kronos(), "torchscript", "int8", "kronos-random .* in int8: it draws its paths"),
     ],
 )
 def test_what_a_format_cannot_hold_is_said_in_one_line(tmp_path, model, format, precision, reason):
@@ -427,6 +458,32 @@ def test_in_int8_a_row_does_not_depend_on_its_neighbours(tmp_path):
         alone = Context(context.bars[row : row + 1], context.timestamps[row : row + 1])
         quantiles = artifact.forecast(alone, 8).quantiles
         torch.testing.assert_close(quantiles[0], together[row], rtol=1e-6, atol=1e-4)
+
+
+def test_a_layer_that_scales_what_it_gives_scales_it_in_int8_too():
+    layer = UnitLinear(3, 2)
+    x = torch.tensor([[1.0, -2.0, 0.5], [30.0, 4.0, 0.1]])
+    rounded = Int8Linear(layer)(x)
+    torch.testing.assert_close(rounded, layer(x), rtol=0.02, atol=0.02)
+    assert not torch.equal(rounded, layer(x))
+
+
+@pytest.mark.parametrize("name", ["toto2", "chronos2", "timesfm", "nhits", "lstm", "patch"])
+def test_models_with_linear_layers_are_exported_in_int8(tmp_path, name):
+    make = {
+        "toto2": tiny_toto2,
+        "chronos2": lambda: Chronos2Model(test_chronos2.SMALL),
+        "timesfm": lambda: TimesFMModel(test_timesfm.SMALL),
+        "nhits": NhitsModel,
+        "lstm": LstmModel,
+        "patch": PatchTransformerModel,
+    }[name]
+    torch.manual_seed(0)
+    model, path = make().eval(), tmp_path / "x.pt"
+    parity = export(model, path, windows=random_context(40, 64), horizon=20, precision="int8")
+    assert parity.against_same_precision <= 1e-4
+    assert 0.0 < parity.against_float32 <= ROUNDING_BOUND["int8"]
+    assert any(isinstance(part, Int8Linear) for part in quantised(model).modules())
 
 
 def test_an_int8_layer_rounds_weights_by_output_and_inputs_by_row():

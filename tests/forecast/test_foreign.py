@@ -71,7 +71,7 @@ def test_the_command_line_scores_and_shows_it(capsys):
     main(["forecast", "evaluate", *source, "--forecaster", f"{HERE}:READY,random-walk-60"])
     told = capsys.readouterr().out
     assert "counting" in told
-    assert told.count("random-walk-60") == 5  # in four tables, and in what it has seen
+    assert told.count("random-walk-60") == 6  # in five tables, and in what it has seen
     main(["forecast", "show", "AAPL", "--forecaster", f"{HERE}:READY"])
     assert "AAPL from 2022" in capsys.readouterr().out
     main(["models"])

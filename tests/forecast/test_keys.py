@@ -33,6 +33,12 @@ from fastsim.forecast.models.toto import TotoConfig, TotoModel
 from fastsim.forecast.models.toto2 import Toto2Config, Toto2Model
 from fastsim.forecast.networks.kronos_network import KronosConfig
 from fastsim.forecast.networks.kronos_tokenizer import TokenizerConfig
+from fastsim.forecast.recalibration.recalibrated import (
+    KNOTS,
+    LevelMap,
+    Recalibrated,
+    normal_scores,
+)
 from fastsim.market.tape import make_tape
 
 TIREX = TiRexConfig(
@@ -69,6 +75,12 @@ def kronos(**sampling):
     )
 
 
+def recalibrated(factor):
+    maps = factor * normal_scores(KNOTS, torch.zeros(0))[None]
+    levels = LevelMap(torch.tensor([1]), maps)
+    return Recalibrated(trailing_random_walk(), levels, name="wide", known_until=None)
+
+
 def artifact(tmp_path):
     path = tmp_path / "tiny.pt"
     export(TinyModel(), path, windows=random_context(33), horizon=4, precision="float32")
@@ -89,12 +101,13 @@ FORECASTERS = {
     "ets": lambda _: auto_ets(),
     "theta": lambda _: theta(),
     "ensemble": lambda _: Ensemble([trailing_random_walk(), ewma_random_walk()]),
+    "recalibrated": lambda _: recalibrated(2.0),
     "artefact": artifact,
 }
 
 
-OF_TRAINING_DATA = ("known_until", "known_source")
-"""Fields of a card that no forecast depends on: `test_seen.py` has them in no key."""
+OF_TRAINING_DATA = ("known_until", "known_source", "trials")
+"""Fields of a card that no forecast depends on, as `test_seen.py` and `test_tune.py` say."""
 
 
 def other(value: Any) -> Any:
@@ -184,6 +197,7 @@ def foreign(forecaster, revision="1"):
     [
         (trailing_random_walk, lambda: trailing_random_walk(levels=LEVELS)),
         (trailing_random_walk, lambda: trailing_random_walk(61)),
+        (lambda: recalibrated(2.0), lambda: recalibrated(2.000001)),
         (ewma_random_walk, lambda: ewma_random_walk(levels=LEVELS)),
         (lambda: ewma_random_walk(0.94), lambda: ewma_random_walk(0.940000001)),
         (

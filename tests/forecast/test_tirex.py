@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import warnings
 
 import pytest
@@ -149,6 +150,17 @@ def test_missing_closes_are_read_as_the_official_package_reads_them(pair, length
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("length", [32, 100, 256])
+def test_the_embedding_is_the_mean_of_the_official_states_of_the_last_block(pair, length):
+    ours, official = pair
+    if not ours.pad:
+        return  # officially the window is always filled
+    closes = walks(4, length)
+    patches = math.ceil(length / 32)
+    states = official.out_norm(official._embed_context(closes)[:, -patches:, -1])
+    torch.testing.assert_close(ours.hidden_state(closes), states.mean(1), rtol=1e-3, atol=1e-4)
+
+
 def test_full_size_is_the_official_one_and_loads_by_its_name(tmp_path):
     model = TiRexModel.random(TiRexConfig(), seed=0)
     save_checkpoint(model, tmp_path / "model.ckpt")

@@ -25,14 +25,13 @@ from fastsim.forecast.interface import Context, ModuleForecaster
 from fastsim.forecast.models import toto
 from fastsim.forecast.models.toto import (
     CARD,
-    Mixture,
     TotoConfig,
     TotoModel,
     enlarge,
     load_toto,
     standardise,
-    student_cdf,
 )
+from fastsim.forecast.networks.toto_mixture import Mixture, student_cdf
 
 SMALL = TotoConfig(
     patch_size=16,

@@ -125,7 +125,9 @@ def test_warm_begins_with_the_fit_before_and_scratch_with_the_start(closes, warm
 
 def test_its_card_has_seen_what_its_start_has_and_its_key_tells_fits_apart(closes, warm):
     assert warm.card.known_until is None and warm.card.name == "fastsim-prior, refitted"
-    assert "before each context" in warm.card.known_source
+    assert warm.card.known_source.startswith(
+        "trained on simulated paths only; fitted anew, to bars"
+    )
     other = walk_forward(poor_prior(), closes, ROWS, replace(FEW, seed=1))
     assert other.key != warm.key
     prior = load_prior()

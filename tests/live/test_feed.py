@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from worlds import random_bars
 
-from fastsim.agent.calendar import TradingCalendar
+from fastsim.data.calendar import TradingCalendar
 from fastsim.data.dates import show
 from fastsim.errors import ConfigError, DataError
 from fastsim.live import feed as feeds

@@ -2,11 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from fastsim.errors import ConfigError, DataError
-from fastsim.stats.comparison import diebold_mariano, long_run_variance, newey_west_lags
+from fastsim.stats.comparison import (
+    dependent_mean,
+    diebold_mariano,
+    long_run_variance,
+    newey_west_lags,
+    overlap_lags,
+    overlapping,
+)
 from fastsim.stats.student import student_p_value
 
 stats = pytest.importorskip("scipy.stats")
@@ -82,7 +90,7 @@ def test_differences_that_do_not_vary_have_no_statistic(level):
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(DataError, match="3 lags need at least 5 differences, got 4"):
+    with pytest.raises(DataError, match="3 lags need at least 5 values, got 4"):
         diebold_mariano(torch.zeros(4), 3)
     with pytest.raises(DataError, match="4 lags need more than 4 values, got 4"):
         long_run_variance(torch.zeros(4), 4)
@@ -92,3 +100,18 @@ def test_what_cannot_be_compared_is_refused():
         diebold_mariano(torch.arange(5.0), -1)
     with pytest.raises(ConfigError, match="level must be between 0 and 1"):
         diebold_mariano(torch.arange(5.0), 0, level=1.0)
+
+
+def test_a_test_of_losses_is_one_of_the_mean_of_their_differences():
+    differences = dependent([200], 0.2)
+    found, mean = diebold_mariano(differences, 5), dependent_mean(differences, 5)
+    assert tuple(found) == tuple(mean) and mean.mean.estimate == float(differences.mean())
+
+
+@pytest.mark.parametrize(("step", "reach", "wanted"), [(1, 21, 20), (5, 21, 4), (21, 21, 0)])
+def test_rows_that_share_what_comes_after_them_are_counted(step, reach, wanted):
+    rows = np.arange(7, 400, step)
+    assert overlapping(rows, reach) == wanted
+    assert overlapping(rows[:2], reach) == min(wanted, 1)
+    assert overlapping(rows[:1], reach) == 0
+    assert overlap_lags(rows, reach) == max(3 * wanted, newey_west_lags(len(rows)))

@@ -19,8 +19,8 @@ from nautilus_trader.model.objects import Price, Quantity
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
 from fastsim.adapters.nautilus.instruments import VenueRules, bar_types, make_instruments
-from fastsim.agent.calendar import TradingCalendar
 from fastsim.data.bars import Bars, FloatArray
+from fastsim.data.calendar import TradingCalendar
 from fastsim.data.dates import show
 from fastsim.errors import ConfigError, DataError, one_line
 

@@ -255,7 +255,16 @@ def _sinh(x: Tensor) -> Any:
     return NotImplemented if x.dtype != torch.float64 else 0.5 * (x.exp() - (-x).exp())
 
 
+def _median(values: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower median, by sorting; no model here reads its indices."""
+    middle = (values.shape[dim] - 1) // 2
+    found = values.sort(dim).values.narrow(dim, middle, 1)
+    found = found if keepdim else found.squeeze(dim)
+    return found, torch.zeros_like(found, dtype=torch.int64)
+
+
 _FOR_ONNX: dict[Any, Any] = {
+    torch.ops.aten.median.dim: _median,
     torch.ops.aten.cummax.default: _running_maximum,
     torch.ops.aten.log1p.default: _log1p,
     torch.ops.aten.asinh.default: _asinh,
@@ -278,6 +287,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            # What an LSTM keeps of its weights, which an export makes anew.
+            warnings.filterwarnings("ignore", message=r".*_flat_weights.*", category=UserWarning)
             warnings.filterwarnings(
                 "ignore", message=r".*torch\.jit\..*", category=DeprecationWarning
             )

@@ -49,7 +49,7 @@ class Correction(nn.Module):
     def forward(self, inputs: Tensor, horizon: int) -> Tensor:
         """Factors [B, H] of the distance from the median, from inputs [B, INPUTS]."""
         ahead = torch.arange(horizon).clamp_max(HORIZON - 1)
-        return (inputs @ self.weights @ self.curve[ahead].T).exp()
+        return (inputs @ self.weights.double() @ self.curve[ahead].T.double()).exp()
 
 
 class Seen(NamedTuple):

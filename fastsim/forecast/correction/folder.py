@@ -8,7 +8,6 @@ base/                 weights of what it corrects, where they came from a path
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from safetensors.torch import save
 
 import fastsim
 from fastsim.config import write_whole
-from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
+from fastsim.errors import FastsimError, ForecastError, one_line
+from fastsim.forecast.based import keep_base, load_base, require_empty, require_key
 from fastsim.forecast.correction.corrected import INPUTS, Corrected, Correction
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.networks.return_network import KNOTS
@@ -31,15 +31,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NAME = "corrected"
-ABOUT, WEIGHTS, BASE = "correction.json", "weights.safetensors", "base"
+ABOUT, WEIGHTS = "correction.json", "weights.safetensors"
 
 
 def require_no_correction(folder: Path) -> None:
     """Raise ConfigError if a correction lies in this folder, or something that is no folder."""
-    if (folder / ABOUT).exists():
-        raise ConfigError(f"{folder} holds a correction already: choose another folder")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file: choose a folder for the correction")
+    require_empty(folder, ABOUT, "correction")
 
 
 def save_correction(
@@ -60,17 +57,11 @@ def save_correction(
     require_no_correction(folder)
     folder.mkdir(parents=True, exist_ok=True)
     corrected = fitted.corrected
-    if path is not None:
-        target = folder / BASE / path.name
-        target.parent.mkdir(exist_ok=True)
-        copy = shutil.copytree if path.is_dir() else shutil.copy2
-        copy(path, target)
-        base = f"{base}{BASE}/{path.name}"
     state = {"weights": corrected.correction.weights, "before": corrected.season.before}
     about = {
         "format": FORMAT,
         "name": corrected.card.name,
-        "base": base,
+        "base": keep_base(folder, base, path),
         "key": corrected.forecaster.key,
         "zone": corrected.season.zone,
         "known_until": corrected.card.known_until,
@@ -116,11 +107,7 @@ def load_corrected(path: Path | None, *, load: Callable[[str], Forecaster]) -> C
     except (KeyError, TypeError, ValueError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         raise ForecastError(f"{path}: damaged ({reason})") from None
-    if made.forecaster.key != about["key"]:
-        raise ForecastError(
-            f"{path} corrects {about['key']}, and {about['base']} is {made.forecaster.key} here: "
-            f"install the version that it was fitted with, or fit it anew"
-        )
+    require_key(made.forecaster, about, path, "corrects")
     return made
 
 
@@ -133,10 +120,8 @@ def _made(
     weights, before = state["weights"], state["before"]
     if weights.shape != (INPUTS, KNOTS) or before.shape != (KINDS,):
         raise ValueError(f"weights of shape {tuple(weights.shape)}, profile {tuple(before.shape)}")
-    head, inside, rest = about["base"].rpartition(f"{BASE}/")
-    base = f"{head}{path / BASE / rest}" if inside else about["base"]
     return Corrected(
-        load(base),
+        load_base(about, path, load),
         Correction(weights.double()),
         Season(about["zone"], before.double()),
         name=about["name"],

@@ -52,7 +52,9 @@ def inputs_of(context: Context, told: Forecast, local: Tensor) -> Tensor:
         gaps.returns[:, -1:].abs() / own[:, :1],
         _volume(context.bars[..., VOLUME].double()),
     ]
-    limited = torch.cat(columns, 1).nan_to_num(nan=0.0).clamp(-LIMIT, LIMIT)
+    limited = (
+        torch.cat(columns, 1).nan_to_num(nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)
+    )
     return torch.cat([limited, calendar(local)], 1)
 
 
@@ -78,12 +80,13 @@ def _decayed(values: Tensor, known: Tensor) -> Tensor:
 def _volume(volume: Tensor) -> Tensor:
     """How much more is traded of late [B, 2], in logarithms; 0 where there is no volume."""
     known = volume.isfinite() & (volume > 0)
+    traded = torch.where(known, volume, 0.0)
     age = torch.arange(volume.shape[1], device=volume.device).flip(0).double()
     columns = []
     for short, long in VOLUME_HALF_LIVES:
         means = []
         for half in (short, long):
             weight = torch.exp2(-age / half) * known
-            means.append((volume.nan_to_num() * weight).sum(1) / weight.sum(1).clamp_min(TINY))
+            means.append((traded * weight).sum(1) / weight.sum(1).clamp_min(TINY))
         columns.append(((means[0] + TINY) / (means[1] + TINY)).log())
     return torch.stack(columns, 1)

@@ -26,6 +26,7 @@ from fastsim.forecast.networks.chronos2_network import (
     Norm,
     read_settings,
 )
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -147,6 +148,17 @@ class Chronos2Model(ForecastModel):
         known = torch.unflatten(values.isfinite(), -1, (-1, patch)).any(-1)  # [B, S]
         scaled = self.network(past, known, self.tokens(coming.to(dtype), self.most), group)
         return scale.up(scaled[:, :horizon])
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, one patch ahead unknown."""
+        (close,) = inputs
+        patch, dtype = self.config.input_patch_size, self.clock.dtype
+        values = F.pad(scale_of(close).down(close), (-close.shape[-1] % patch, 0), value=math.nan)
+        known = torch.unflatten(values.isfinite(), -1, (-1, patch)).any(-1)  # [B, S]
+        past = self.tokens(values.to(dtype), self.most - values.shape[-1])
+        coming = self.tokens(math.nan * values[:, :patch].to(dtype), self.most)
+        states = self.network.states(past, known, coming, None, None)
+        return pooled(states[:, : known.shape[1]], known)
 
     def tokens(self, values: Tensor, start: int) -> Tensor:
         """What the network reads [B, S, 3 P] of values [B, S P]: times, values, what is known."""

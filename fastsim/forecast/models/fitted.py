@@ -44,6 +44,8 @@ class FittedModel(ForecastModel):
         How many bars ahead was learned: further ones are refused.
     known_until
         The last day that fitted it or its start, as in `ModelCard`.
+    trials
+        Fits of which it is the best, likewise.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FittedModel(ForecastModel):
         name: str,
         reach: int,
         known_until: str | None,
+        trials: int = 1,
     ) -> None:
         super().__init__()
         self.spread, self.centre = spread, centre
@@ -65,6 +68,7 @@ class FittedModel(ForecastModel):
             max_horizon=reach,
             known_until=known_until,
             known_source="the bars of its fit, and what it began with",
+            trials=trials,
         )
 
     def settings(self) -> Mapping[str, Any]:

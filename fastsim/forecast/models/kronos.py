@@ -331,6 +331,12 @@ class KronosModel(ForecastModel):
         sampled: Tensor = self.program.sample_bars(*self._read(inputs, noise.shape[2]), noise)
         return sampled[..., CLOSE]
 
+    def sample_paths(self, *inputs: Tensor, horizon: int, paths: int | None) -> Tensor:
+        """Closes [B, S, horizon] of paths, by default those that its quantiles are taken of."""
+        stamps = inputs[1][:, -1]
+        count = self.sampling.paths if paths is None else paths
+        return self.paths(*inputs, noise=uniform_noise(stamps, count, horizon, self.sampling.seed))
+
     @torch.no_grad()
     def bar_quantiles(self, *inputs: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
         """Quantiles [B, horizon, 6, 9] of every column of the bars, float32, over the same paths.

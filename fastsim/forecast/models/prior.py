@@ -122,15 +122,24 @@ class PriorModel(ReturnNetwork):
             dim=1,
         )
 
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """What the head reads [B, WIDTH], from features [B, FEATURES]."""
+        return self._hidden(self._standardised(features))
+
     def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS] from features [B, FEATURES]."""
+        features = self._standardised(features)
+        raw: Tensor = self.head(self._hidden(features)) + self.skip(features)
+        return raw
+
+    def _standardised(self, features: Tensor) -> Tensor:
         features = (features - self.feature_mean.float()) / self.feature_deviation.float()
-        features = features.clamp(-INPUT_LIMIT, INPUT_LIMIT).to(self.first.bias.dtype)
+        return features.clamp(-INPUT_LIMIT, INPUT_LIMIT).to(self.first.bias.dtype)
+
+    def _hidden(self, features: Tensor) -> Tensor:
         hidden = functional.silu(self.first(features))
         hidden = hidden + functional.silu(self.second(hidden))
-        hidden = hidden + functional.silu(self.third(hidden))
-        raw: Tensor = self.head(hidden) + self.skip(features)
-        return raw
+        return hidden + functional.silu(self.third(hidden))
 
     @torch.no_grad()
     def standardise(self, sample: Tensor) -> None:

@@ -126,7 +126,7 @@ class TimesFMModel(ForecastModel):
         square = parts.square().sum(-1, keepdim=True).cumsum(1) / count
         deviation = (square - mean.square()).clamp_min(0.0).sqrt()
         scaled = (parts - mean) / torch.where(deviation < STILL, 1.0, deviation) * known
-        dtype = self.network.tokenizer.hidden_layer.weight.dtype
+        dtype = self.network.tokenizer.hidden_layer.bias.dtype
         patches = torch.cat((scaled.to(dtype), (~known).to(dtype)), -1)
         return patches, mean[:, -1:], deviation[:, -1:]
 

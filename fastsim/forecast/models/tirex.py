@@ -33,6 +33,7 @@ from fastsim.config import configuration
 from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.interface import ModelCard
 from fastsim.forecast.networks.dense import AfterPatches, DenseModel
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.weights import find_weights, load_exactly, require_parameters
 
 CARD = ModelCard(
@@ -443,6 +444,17 @@ class TiRexModel(DenseModel):
         out: Tensor = self.output_patch_embedding(self.out_norm(x)).float()
         out = torch.unflatten(out, -1, (len(self.config.levels), self.config.patch))
         return out.permute(1, 0, 3, 2)
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all blocks."""
+        closes = inputs[0].float()[:, -self.config.context :]
+        patch, window = self.config.patch, self.config.context
+        padded = F.pad(closes, (-closes.shape[1] % patch, 0), value=math.nan)
+        known = torch.unflatten(padded, 1, (-1, patch))  # [B, S, P]
+        missing = window // patch - known.shape[1] if self.pad else 0
+        tokens = self._tokens(known, _scale_of(known))
+        state = self.out_norm(self._hidden(tokens, missing)).transpose(0, 1)  # [B, S, D]
+        return pooled(state, known.isfinite().any(-1))
 
     def _hidden(self, tokens: Tensor, missing: int) -> Tensor:
         """Tokens [S, B, 2P] after all blocks, [S, B, D], from the state after missing patches."""

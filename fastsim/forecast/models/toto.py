@@ -6,7 +6,8 @@ the identity on values.
 
 The official code samples paths. Here the quantiles of the mixture are solved for, and a horizon of
 more than one patch feeds the mean back, as the official mean forecast does. The spread beyond the
-first patch is then what it would be if the mean came true, which is less than the sampled paths'.
+first patch is then what it would be if the mean came true, which is less than the sampled paths';
+`TotoModel.sample_paths` draws those.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ForecastModel, ModelCard
 from fastsim.forecast.networks.toto2_patches import running_moments
+from fastsim.forecast.networks.toto_mixture import Mixture
 from fastsim.forecast.weights import (
     find_checkpoint,
     load_exactly,
@@ -69,11 +71,8 @@ The official code does not, and flattens every price far below 1."""
 RESOLUTION = 1e-6
 """Least deviation, in units of the price, that a series is taken to have."""
 
-WIDEST = 1.8856180831641267
-"""The 0.9 quantile of Student's t with 2 degrees of freedom, the fewest of a component."""
-
-BISECTIONS = 20
-"""Halvings of a bracket, which is then interpolated; a millionth of it is left."""
+PATHS = 256
+"""Drawn where no number is asked for, as officially."""
 
 
 @configuration(slots=False)
@@ -118,58 +117,6 @@ class Series(NamedTuple):
     known: Tensor  # [B, L]  bool
     near: Tensor  # [B, 1]  mean of the known values, enlarged
     lift: Tensor  # [B, 1]  what the prices were multiplied by
-
-
-class Mixture(NamedTuple):
-    """A mixture of K Student's t for each of the next P bars, in standard deviations."""
-
-    weight: Tensor  # [B, P, K]  sums to 1
-    freedom: Tensor  # [B, P, K]  degrees of freedom, at least 2
-    place: Tensor  # [B, P, K]
-    width: Tensor  # [B, P, K]
-
-    def mean(self) -> Tensor:
-        """Mean [B, P]."""
-        return (self.weight * self.place).sum(-1)
-
-    def probability_below(self, value: Tensor) -> Tensor:
-        """Cumulative distribution [B, P, Q] at values [B, P, Q]."""
-        weight, freedom, place, width = (part[:, :, None] for part in self)  # [B, P, 1, K]
-        return (weight * student_cdf((value[..., None] - place) / width, freedom)).sum(-1)
-
-    def quantiles(self, levels: Tensor) -> Tensor:
-        """Quantiles [B, P, Q] at levels [Q] within 0.1 to 0.9, by bisection.
-
-        A quantile of a mixture lies between the least and the greatest of its components', and
-        theirs lie within `WIDEST` widths of their places.
-        """
-        reach = WIDEST * self.width
-        low = (self.place - reach).amin(-1, keepdim=True) + 0.0 * levels
-        high = (self.place + reach).amax(-1, keepdim=True) + 0.0 * levels
-        below_low, below_high = self.probability_below(low), self.probability_below(high)
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            below = self.probability_below(middle)
-            left = below < levels
-            low, below_low = torch.where(left, middle, low), torch.where(left, below, below_low)
-            high, below_high = torch.where(left, high, middle), torch.where(left, below_high, below)
-        share = (levels - below_low) / (below_high - below_low).clamp_min(1e-12)
-        return torch.lerp(low, high, share.clamp(0.0, 1.0))
-
-
-def student_cdf(value: Tensor, freedom: Tensor) -> Tensor:
-    """Cumulative distribution of Student's t by its normal deviate; broadcasts.
-
-    Hill 1970, "Algorithm 395: Student's t-distribution", equation 1. The error of the probability
-    is below 2e-4 at 2 degrees of freedom, 1.1e-5 at 3 and 1.2e-6 at 4.
-    """
-    a = freedom - 0.5
-    b = 48.0 * a * a
-    square = a * torch.log1p(value * value / freedom)
-    deviate = square.sqrt()
-    tail = ((4.0 * square + 33.0) * square + 240.0) * square + 855.0
-    correction = (square + 3.0) / b - tail / (10.0 * b * (b + 0.8 * square * square + 100.0))
-    return 0.5 + 0.5 * torch.erf(deviate * (1.0 + correction) * value.sign() * math.sqrt(0.5))
 
 
 class RMSNorm(nn.Module):
@@ -381,6 +328,30 @@ class TotoModel(ForecastModel):
                 known = torch.cat((known, torch.ones_like(following, dtype=torch.bool)), 1)
         prices: Tensor = torch.cat(pieces, 1)[:, :horizon] / series.lift[..., None]
         return prices.float()
+
+    def sample_paths(self, *inputs: Tensor, horizon: int, paths: int | None) -> Tensor:
+        """Closes [B, S, horizon] of paths, drawn patch by patch, all rows by the same numbers."""
+        (close,) = inputs
+        count, patch = PATHS if paths is None else paths, self.config.patch_size
+        series = enlarge(F.pad(close.double(), (-close.shape[-1] % patch, 0), value=math.nan))
+        values, known, near, lift = series
+        ahead, generator = -(-horizon // patch), torch.Generator().manual_seed(0)
+        noise = torch.rand(count, ahead * patch, 3, generator=generator).to(close.device)
+        noise = noise.repeat(len(close), 1, 1)  # [B S, bars, 3]
+        pieces: list[Tensor] = []
+        for piece in range(ahead):
+            scaled, mean, scale = standardise(values, known, near, patch)
+            mixture = self.model(scaled.to(self.model.unembed.bias.dtype))
+            if piece == 0:  # paths part from here on
+                parts = (*mixture, mean, scale, values, known, near, lift)
+                parts = tuple(part.repeat_interleave(count, 0) for part in parts)
+                mixture, (mean, scale, values, known, near, lift) = Mixture(*parts[:4]), parts[4:]
+            drawn = mixture.sample(noise[:, piece * patch : (piece + 1) * patch]) * scale + mean
+            pieces.append(drawn)
+            values = torch.cat((values, drawn), 1)
+            known = torch.cat((known, torch.ones_like(drawn, dtype=torch.bool)), 1)
+        prices = torch.cat(pieces, 1)[:, :horizon] / lift
+        return torch.unflatten(prices, 0, (-1, count)).float()
 
 
 def enlarge(padded: Tensor) -> Series:

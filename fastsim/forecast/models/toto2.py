@@ -23,6 +23,7 @@ from fastsim.config import configuration, require_between
 from fastsim.errors import ForecastError
 from fastsim.forecast.interface import ModelCard
 from fastsim.forecast.networks.dense import AfterPatches, DenseModel
+from fastsim.forecast.networks.pooling import pooled
 from fastsim.forecast.networks.toto2_patches import Patches, scale_patches
 from fastsim.forecast.weights import (
     find_checkpoint,
@@ -389,6 +390,14 @@ class Toto2Model(DenseModel):
         quantiles = self.output_head(self.transformer(state, present, ahead)).flatten(1, 2)
         mean, scale = patches.mean[:, -1:], patches.scale[:, -1:]
         return _prices(quantiles[:, :horizon], mean, scale)
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """Mean state [B, D] of the patches that hold a known close, after all layers."""
+        (close,) = inputs
+        patches = scale_patches(close, self.config.patch_size)
+        present = patches.known.any(-1)  # [B, S]
+        states = self.transformer(self._embedded(patches), present, present.shape[1])
+        return pooled(states, present)
 
     @property
     def patch(self) -> int:

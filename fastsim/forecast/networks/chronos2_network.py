@@ -227,8 +227,10 @@ class Encoder(nn.Module):
         self.final_layer_norm = Norm(config.d_model, config.layer_norm_epsilon)
         self.rotation = Rotation(config)
 
-    def forward(self, state: Tensor, known: Tensor, group: Tensor | None, keep: int) -> Tensor:
-        """Map tokens [B, S, D] to the last `keep` of them; `known` [B, S] are those to look at."""
+    def forward(
+        self, state: Tensor, known: Tensor, group: Tensor | None, keep: int | None
+    ) -> Tensor:
+        """Map tokens [B, S, D] to the last `keep` of them, all if None; `known` are looked at."""
         seen = known[:, None, None]  # [B, 1, 1, S]
         mask = None if group is None else group_mask(group, known)
         last = len(self.block) - 1
@@ -271,13 +273,24 @@ class Chronos2Network(nn.Module):
         group
             [B], series with the same number read each other; None for each alone.
         """
-        ahead = future.shape[1]
-        divider = self.shared.weight[1].expand(past.shape[0], 1, -1)
-        tokens = (self.input_patch_embedding(past), divider, self.input_patch_embedding(future))
-        seen = F.pad(known, (0, 1 + ahead), value=True)
-        state = self.encoder(torch.cat(tokens, 1), seen, group, ahead)
+        state = self.states(past, known, future, group, future.shape[1])
         quantiles = torch.unflatten(self.output_patch_embedding(state), -1, self.shape)
         out: Tensor = quantiles.transpose(-1, -2).flatten(1, 2)
+        return out
+
+    def states(
+        self,
+        past: Tensor,
+        known: Tensor,
+        future: Tensor,
+        group: Tensor | None,
+        keep: int | None,
+    ) -> Tensor:
+        """The last `keep` of the tokens [B, S + 1 + F, D] after all layers; all if None."""
+        divider = self.shared.weight[1].expand(past.shape[0], 1, -1)
+        tokens = (self.input_patch_embedding(past), divider, self.input_patch_embedding(future))
+        seen = F.pad(known, (0, 1 + future.shape[1]), value=True)
+        out: Tensor = self.encoder(torch.cat(tokens, 1), seen, group, keep)
         return out
 
 

@@ -77,8 +77,8 @@ class LstmModel(ReturnNetwork):
         """Patches of scaled returns [B, S, C * P]."""
         return patches_of(gaps, scale, self.config.patch, past)
 
-    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS]."""
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """The last state, what it has found and covariates to come [B, D], joined."""
         states, _ = self.recurrent(features.to(self.head.bias.dtype))  # [B, S, D]
         last = states[:, -1]
         scores = (states @ self.question(last)[..., None]) / self.config.hidden**0.5
@@ -86,6 +86,9 @@ class LstmModel(ReturnNetwork):
         parts = [last, found]
         if ahead is not None:
             parts.append(ahead.flatten(1).to(last))
-        joined = torch.tanh(self.joined(torch.cat(parts, 1)))
-        raw: Tensor = self.head(self.drop(joined))
+        return torch.tanh(self.joined(torch.cat(parts, 1)))
+
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS]."""
+        raw: Tensor = self.head(self.drop(self.hidden(features, ahead)))
         return raw

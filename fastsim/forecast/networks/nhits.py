@@ -71,6 +71,7 @@ class Told(NamedTuple):
 
     backcast: Tensor  # [B, C, L]  the part of it that is explained
     forecast: Tensor  # [B, H, O]  what that adds to the forecast
+    hidden: Tensor  # [B, D]  what both are made of
 
 
 class NhitsBlock(nn.Module):
@@ -105,12 +106,7 @@ class NhitsBlock(nn.Module):
         points = torch.unflatten(self.forecast(hidden), 1, (self.horizon[1], -1))  # [B, O, P]
         forecast = functional.interpolate(points.float(), size=self.horizon[0], mode="linear")
         backcast = torch.unflatten(self.backcast(hidden), 1, self.shape)
-        return Told(backcast, forecast.transpose(1, 2))
-
-
-def forecast_of_blocks(blocks: Iterable[nn.Module], past: Tensor, known: Tensor) -> Tensor:
-    """Sum [B, H, O] of what blocks forecast: the last of `sums_of_blocks`."""
-    return sums_of_blocks(blocks, past, known)[-1]
+        return Told(backcast, forecast.transpose(1, 2), hidden)
 
 
 def sums_of_blocks(
@@ -130,11 +126,20 @@ def sums_of_blocks(
         What is known of the bars to come [B, A], if anything.
     """
     total, found = past.new_zeros(()), []
-    for block in blocks:
-        told = block(past, ahead)
-        past = torch.where(known, past - told.backcast, 0.0)
+    for told in told_by_blocks(blocks, past, known, ahead):
         total = total + told.forecast
         found.append(total)
+    return found
+
+
+def told_by_blocks(
+    blocks: Iterable[nn.Module], past: Tensor, known: Tensor, ahead: Tensor | None
+) -> list[Told]:
+    """What each block says, as above."""
+    found: list[Told] = []
+    for block in blocks:
+        found.append(block(past, ahead))
+        past = torch.where(known, past - found[-1].backcast, 0.0)
     return found
 
 
@@ -170,18 +175,29 @@ class NhitsModel(ReturnNetwork):
         channels = torch.stack([size, scaled], 1)
         return channels if past is None else torch.cat([channels, past.transpose(1, 2)], 1)
 
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """What all blocks make their coefficients of, side by side [B, stacks D]."""
+        told = told_by_blocks(self.blocks, *self._seen(features, ahead))
+        return torch.cat([each.hidden for each in told], 1)
+
     def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS]: the sum of what all blocks forecast."""
         return self.sums(features, ahead)[-1]
 
     def sums(self, features: Tensor, ahead: Tensor | None = None) -> list[Tensor]:
         """What each block and those before it forecast together [B, KNOTS * OUTPUTS]."""
+        parts = sums_of_blocks(self.blocks, *self._seen(features, ahead))
+        return [each.flatten(1) for each in parts]
+
+    def _seen(self, features: Tensor, ahead: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the first block is shown: the past, what of it is known, and what is to come."""
+        first = self.blocks[0]
+        assert isinstance(first, NhitsBlock)
         known = (features != 0).any(1, keepdim=True)  # [B, 1, L - 1]
         # The latest first: windows of pooling begin there.
-        past = features.flip(-1).to(next(self.parameters()).dtype)
+        past = features.flip(-1).to(first.forecast.bias.dtype)
         coming = None if ahead is None else ahead.flatten(1).to(past)
-        parts = sums_of_blocks(self.blocks, past, known.flip(-1), coming)
-        return [each.flatten(1) for each in parts]
+        return past, known.flip(-1), coming
 
     def by_stack(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [S + 1, B, horizon, Q] of closes [B, L]: of no stack, of the first, ... of all.

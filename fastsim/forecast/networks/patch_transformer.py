@@ -167,24 +167,35 @@ class PatchTransformerModel(ReturnNetwork):
         """Patches of scaled returns [B, S, C * P]."""
         return patches_of(gaps, scale, self.config.patch, past)
 
-    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
-        """Free numbers [B, KNOTS * OUTPUTS]."""
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """The token of the latest patch and the mean of all [B, 2 D], normalised.
+
+        With a decoder its answers for all control points, side by side.
+        """
         dtype = self.head.bias.dtype
         tokens = self.embedding(features.to(dtype)) + self.places
         coming = None if ahead is None else ahead.to(dtype)
         if self.config.decoder:
-            return self._decoded(tokens, coming)
+            return self._decoded(tokens, coming).flatten(1)
         patches = tokens.shape[1]
         if coming is not None:
             tokens = torch.cat([tokens, self.coming(coming.flatten(1))[:, None]], 1)
         for layer in self.layers:
             tokens = layer(tokens)
         pooled = torch.cat([tokens[:, patches - 1], tokens.mean(1)], 1)
-        raw: Tensor = self.head(self.norm(pooled))
-        return raw
+        seen: Tensor = self.norm(pooled)
+        return seen
+
+    def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """Free numbers [B, KNOTS * OUTPUTS]."""
+        hidden = self.hidden(features, ahead)
+        if self.config.decoder:
+            hidden = torch.unflatten(hidden, 1, (KNOTS, -1))
+        raw: Tensor = self.head(hidden)
+        return raw.flatten(1)
 
     def _decoded(self, tokens: Tensor, coming: Tensor | None) -> Tensor:
-        """What the decoder makes of embedded patches [B, S, D] and the covariates to come."""
+        """The decoder's answers [B, KNOTS, D] of patches [B, S, D] and covariates to come."""
         for layer in self.layers:
             tokens = layer(tokens)
         past = self.past_norm(tokens)
@@ -193,5 +204,5 @@ class PatchTransformerModel(ReturnNetwork):
             questions = questions + self.coming(coming)
         for layer in self.decoder:
             questions = layer(questions, past)
-        raw: Tensor = self.head(self.norm(questions)).flatten(1)
-        return raw
+        answers: Tensor = self.norm(questions)
+        return answers

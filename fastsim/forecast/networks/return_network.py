@@ -46,7 +46,7 @@ class Reading(NamedTuple):
 
 
 class ReturnNetwork(ForecastModel):
-    """From closes to quantiles by way of scaled returns; `features` and `raw` are a network's own.
+    """From closes to quantiles by way of scaled returns; `features` to `raw` are a network's own.
 
     Closes may be missing (NaN) anywhere: see `returns_with_gaps`. Horizons count from the context's
     last bar and the price starts from the last one known, so that a gap at the very end is not
@@ -101,11 +101,20 @@ class ReturnNetwork(ForecastModel):
         """
 
     @abstractmethod
+    def hidden(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """What the head reads [B, D], of what `raw` takes."""
+
+    @abstractmethod
     def raw(self, features: Tensor, ahead: Tensor | None = None) -> Tensor:
         """Free numbers [B, KNOTS * OUTPUTS] that the knots are made of.
 
         From features [B, ...] and covariates of bars to come [B, KNOTS, F], where there are some.
         """
+
+    def hidden_state(self, *inputs: Tensor) -> Tensor:
+        """What the head reads [B, D], float32, of what `forward` takes."""
+        reading = self.read(*inputs)
+        return self.hidden(reading.features, reading.ahead).float()
 
     def standardise(self, sample: Tensor) -> None:
         """Take from a sample of features [R, ...] what it needs before it learns: nothing."""

@@ -108,7 +108,7 @@ def together(parts: list[WindowScores]) -> WindowScores:
 
 
 def chosen_windows(told: WindowScores, chosen: Tensor) -> WindowScores:
-    """Some of the windows [W], bool, alone."""
+    """Some of the windows alone: bool [W], or their places in order."""
     return WindowScores(*(part[chosen] for part in told))
 
 

@@ -77,9 +77,10 @@ def crossed(one: Cuts, other: Cuts) -> Cuts:
 
 def parts_of(told: WindowScores, others: dict[str, WindowScores], cuts: Cuts) -> list[Part]:
     """A forecaster on each part, beside others on the same windows, by their names."""
+    counts = torch.bincount(cuts.label, minlength=len(cuts.names)).tolist()
+    parts = torch.split(cuts.label.argsort(stable=True), counts)  # each origin by origin
     found = []
-    for place, name in enumerate(cuts.names):
-        chosen = cuts.label == place
+    for name, chosen in zip(cuts.names, parts, strict=True):
         own = by_origin(chosen_windows(told, chosen))
         many = len(own.windows) >= LEAST_ORIGINS
         summary = summarise(own)
@@ -90,7 +91,7 @@ def parts_of(told: WindowScores, others: dict[str, WindowScores], cuts: Cuts) ->
         found.append(
             Part(
                 name=name,
-                windows=int(chosen.sum()),
+                windows=len(chosen),
                 origins=len(own.windows),
                 quantile_loss=_with_ends(summary.quantile_loss, many),
                 coverage_50=_with_ends(summary.coverage_50, many),

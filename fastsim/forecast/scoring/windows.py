@@ -21,7 +21,7 @@ from fastsim.forecast.interface import (
     check_horizon,
     check_horizons,
 )
-from fastsim.stats.comparison import newey_west_lags
+from fastsim.stats.comparison import newey_west_lags, overlapping
 
 STILL = 4 * float(np.finfo(np.float32).eps)
 """A mean move of a bar below this share of the price is none: forecasts are float32."""
@@ -142,8 +142,7 @@ def dependent_origins(windows: Windows, horizon: int) -> int:
     in spells, so at least as many as `newey_west_lags` takes.
     """
     rows = windows.rows
-    overlapping = np.searchsorted(rows, rows + horizon) - np.arange(len(rows)) - 1
-    return max(int(overlapping.max()), newey_west_lags(len(rows)))
+    return max(overlapping(rows, horizon), newey_west_lags(len(rows)))
 
 
 def origins_apart(rows: NDArray[np.int64], horizon: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,12 @@ class SeasonalModel(ForecastModel):
     def settings(self) -> Mapping[str, Any]:
         """The network's, and the zone."""
         return {**self.model.settings(), "zone": self.season.zone}
+
+    def for_export(self) -> ForecastModel:
+        """The same around the network in the form that an artefact is made of."""
+        plain = copy.copy(self)
+        plain._modules = {**self._modules, "model": self.model.for_export()}
+        return plain
 
     def forward(self, *inputs: Tensor, horizon: int) -> Tensor:
         """Quantiles [B, horizon, Q] from bars [B, L, 6] and timestamps [B, L]."""

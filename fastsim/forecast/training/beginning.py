@@ -15,6 +15,7 @@ from fastsim.forecast.interface import ForecastModel, ModelCard, model_inputs
 from fastsim.forecast.networks.return_network import ReturnNetwork
 from fastsim.forecast.seen import latest_day
 from fastsim.forecast.training.config import FitConfig
+from fastsim.forecast.training.judge import Verdict
 from fastsim.forecast.training.lesson import Lesson, lesson_of
 from fastsim.forecast.training.loop import Student
 from fastsim.forecast.training.modes import centre_of, parts_of, to_be_fitted
@@ -29,11 +30,14 @@ class Beginning(NamedTuple):
     """All that is there before the first step."""
 
     start: Student
+    before: Verdict  # of it
     lesson: Lesson
     known_until: str | None
     """Of what will come out, as in `ModelCard`."""
     base: str
     """Key of the caller's weights that are fitted; empty from scratch."""
+    trials: int
+    """Of which the caller's weights are the best; 1 from scratch."""
 
 
 def begin(
@@ -55,8 +59,15 @@ def begin(
     if config.mode == "scratch" and isinstance(begun, ReturnNetwork):
         _standardise(begun, lesson, config)
     start = Student(begun, centre_of(begun, own, kept, config))
-    base = "" if config.mode == "scratch" else fingerprint(own)
-    return Beginning(start, lesson, _known_until(model.card, lesson, config), base)
+    new = config.mode == "scratch"
+    return Beginning(
+        start,
+        lesson.judge.verdict(start),
+        lesson,
+        known_until=_known_until(model.card, lesson, config),
+        base="" if new else fingerprint(own),
+        trials=1 if new else model.card.trials,
+    )
 
 
 def _known_until(card: ModelCard, lesson: Lesson, config: FitConfig) -> str | None:

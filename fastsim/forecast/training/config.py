@@ -11,7 +11,7 @@ from fastsim.forecast.covariates.channels import check_covariates, named_covaria
 from fastsim.forecast.season.setting import check_season
 from fastsim.forecast.training.lora import LoraConfig
 
-Mode = Literal["scratch", "full", "head", "lora", "volatility"]
+Mode = Literal["scratch", "full", "head", "lora", "volatility", "bands"]
 Centre = Literal["kept", "fitted", "last"]
 HORIZONS = (1, 2, 3, 5, 8, 13, 21)
 RATES: dict[Mode, float] = {
@@ -20,6 +20,7 @@ RATES: dict[Mode, float] = {
     "head": 1e-3,
     "lora": 1e-3,
     "volatility": 1.0,
+    "bands": 1.0,
 }
 """Peak of the learning rate where none is given."""
 
@@ -82,7 +83,8 @@ class FitConfig:
     mode: Mode = "full"
     """scratch begins with random weights; full moves all of a model's; head its last layer; lora
     adds a few beside its linear layers; volatility corrects that of any forecaster by what ranges,
-    hours and volume say, beside the season."""
+    hours and volume say, beside the season; bands sets the widths of its bands right where
+    validation says that they are off."""
     centre: Centre = "kept"
     """Where the median is: as before the fit, fitted as well, or at the last close. Years that
     rose teach a drift that the next do not keep, so spread and shape alone are fitted unless you

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,13 @@ from fastsim.forecast.training.lesson import Lesson
 from fastsim.forecast.training.loop import Loop, load_state, save_state, values_of
 from fastsim.forecast.training.windows import Windows, made_ahead, seeded
 from fastsim.progress import Progress
+
+Watch = Callable[[int, float], None]
+"""Takes the step and the loss of a validation, once its state is written; may raise to end it."""
+
+
+def _nobody(_step: int, _loss: float) -> None:
+    """Let it go on."""
 
 
 class Course:
@@ -47,8 +54,8 @@ class Course:
         config = self.loop.config
         return self.loop.step >= config.steps or self.waited >= config.patience
 
-    def run(self, start: Verdict, progress: Progress) -> None:
-        """Learn to the end, from wherever it is."""
+    def run(self, start: Verdict, progress: Progress, watch: Watch = _nobody) -> None:
+        """Learn to the end, from wherever it is; `watch` is told of each validation."""
         config, loop = self.loop.config, self.loop
         if self.ended:
             return
@@ -70,6 +77,7 @@ class Course:
                     curves.epoch(_figures(total / count, verdict, loop.rate), loop.step)
                     told |= {"validation": f"validation {verdict.loss:.4f}"}
                     total, count = 0.0, 0
+                    watch(loop.step, verdict.loss)
                 task.advance(loss=f"loss {loss:.4f}", **dict(sorted(told.items(), reverse=True)))
 
     def _draw(self, number: int) -> Windows:

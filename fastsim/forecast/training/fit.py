@@ -14,7 +14,7 @@ from fastsim.data.bars import Bars
 from fastsim.forecast.digests import digest_of, fingerprint
 from fastsim.forecast.interface import ForecastModel
 from fastsim.forecast.models.fitted import FittedModel
-from fastsim.forecast.training.beginning import begin
+from fastsim.forecast.training.beginning import Beginning, begin
 from fastsim.forecast.training.comparison import compared
 from fastsim.forecast.training.config import FitConfig
 from fastsim.forecast.training.course import Course
@@ -35,6 +35,14 @@ class FitResult(NamedTuple):
     """Key of the weights that it began with; empty from scratch."""
     data: str
     """Fingerprint of those bars; empty of none."""
+
+
+class Fitting(NamedTuple):
+    """A fit that is put together, at its first step or where its folder has it."""
+
+    beginning: Beginning
+    course: Course
+    name: str
 
 
 def fit(
@@ -78,27 +86,55 @@ def fit(
         The folder holds the state of another fit.
     """
     config = FitConfig() if config is None else config
-    start, lesson, known_until, base = begin(model, data, others, config, folder)
-    before = lesson.judge.verdict(start)
+    fitting = put_together(model, data, config, others=others, name=name, folder=folder)
+    fitting.course.run(fitting.beginning.before, progress)
+    return result_of(fitting)
+
+
+def put_together(
+    model: ForecastModel,
+    data: Bars | Series | None,
+    config: FitConfig,
+    *,
+    others: Series | None,
+    name: str,
+    folder: Path | None,
+) -> Fitting:
+    """Make what a fit needs, as `fit` does; errors as there."""
+    beginning = begin(model, data, others, config, folder)
+    start, lesson = beginning.start, beginning.lesson
     loop = Loop(start._replace(model=sharing(start.model, learned=True)), config)
     weights = fingerprint(start.model)
     identity = digest_of([to_mapping(config), lesson.fingerprint, weights, name])
     course = Course(loop, lesson, identity, folder)
-    course.run(before, progress)
+    return Fitting(beginning, course, name or f"{model.card.name}-{config.mode}")
+
+
+def result_of(fitting: Fitting, trials: int = 1) -> FitResult:
+    """What comes of a fit whose course has been run: the best of it, or its start.
+
+    Parameters
+    ----------
+    trials
+        Fits of which it is the best, on the same validation.
+    """
+    beginning, course, name = fitting
+    start, loop = beginning.start, course.loop
     take_values(loop.average, course.best)
     tried = loop.judged
-    report = compared(start, tried, before, course)
+    report = compared(start, tried, beginning.before, course)
     kept = start if report.keeps_start else tried
     whole = FittedModel(
         kept.model,
         kept.centre,
-        name=name or f"{model.card.name}-{config.mode}",
-        reach=config.reach,
-        known_until=known_until,
+        name=name,
+        reach=loop.config.reach,
+        known_until=beginning.known_until,
+        trials=trials + beginning.trials - 1,
     )
     return FitResult(
         whole.cpu().requires_grad_(False).eval(),
         report,
-        base,
-        lesson.fingerprint,
+        beginning.base,
+        beginning.lesson.fingerprint,
     )

@@ -6,6 +6,7 @@
     model.ckpt            those of TiRex as its official package reads them, with its own median
     base/                 that base, where it is neither shipped nor on a hub and has been copied
     tensorboard/          its curves
+    study/                the trials that it is the best of, where it was searched for
     checkpoint.pt         where a fit stands that has not ended, and data/ that it reads from
 
 `fit.json` is written last: a folder without it holds no fit.
@@ -40,6 +41,8 @@ FORMAT = 1
 ABOUT, WEIGHTS, ADAPTER, BASE = "fit.json", "model.safetensors", "adapter.safetensors", "base"
 OFFICIAL = "model.ckpt"
 CHECKPOINT, DATA, TENSORBOARD = "checkpoint.pt", "data", "tensorboard"
+STUDY = "study"
+"""Folder of a search that a fit was chosen by, which whoever copies the fit does without."""
 FITTED, LAST, KEPT = "fitted", "last", "kept"
 """Where a median is: the network's own, the last close, or that of what it began with."""
 
@@ -118,11 +121,13 @@ def load_start(path: Path | None) -> Start:
 
 
 def carry_base(folder: Path) -> None:
-    """Copy the base of an adapter into the folder that it is in, where it came from a path.
+    """Let a copy of a fit's folder stand alone: with an adapter's base that came from a path.
 
-    So the folder stands alone. Other folders, of fits or not, are left as they are.
+    The trials of a search are dropped. Folders that hold no fit are left as they are.
     """
     about = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).is_file() else {}
+    if about:
+        shutil.rmtree(folder / STUDY, ignore_errors=True)
     found = (about.get("base") or {}).get("path")
     if about.get("lora") is None or found is None or (folder / BASE).exists():
         return
@@ -195,5 +200,5 @@ def _whole(
 ) -> FittedModel:
     centres: dict[str, Callable[[], ForecastModel | LastClose | None]]
     centres = {FITTED: lambda: None, LAST: LastClose, KEPT: start}
-    named = {name: about[name] for name in ("name", "reach", "known_until")}
+    named = {name: about[name] for name in ("name", "reach", "known_until", "trials")}
     return FittedModel(spread, centres[about["centre"]](), **named)

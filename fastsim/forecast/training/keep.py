@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -62,6 +62,7 @@ def save_fit(
     *,
     source: str = "",
     base: Base = HERE,
+    tuned: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what a fit gave into its folder, whole, and drop what it went on from.
 
@@ -73,6 +74,8 @@ def save_fit(
         Of its bars, for people.
     base
         What an adapter is nothing without.
+    tuned
+        What came of the search that it was chosen by, where it was.
 
     Raises
     ------
@@ -98,7 +101,8 @@ def save_fit(
         "lora": to_mapping(config.lora) if config.mode == "lora" else None,
         "known_until": model.card.known_until,
         "data": {"source": source, "fingerprint": result.data},
-        "trials": 1,
+        "trials": model.card.trials,
+        "tuned": None if tuned is None else dict(tuned),
         "config": to_mapping(config),
         "report": result.report.to_json(),
         "versions": {"fastsim": fastsim.__version__, "torch": torch.__version__},

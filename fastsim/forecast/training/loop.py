@@ -33,7 +33,7 @@ from fastsim.forecast.training.loss import (
 )
 from fastsim.forecast.training.modes import moved
 from fastsim.forecast.training.recompute import recomputing
-from fastsim.forecast.training.steps import move_average, warm_cosine
+from fastsim.forecast.training.steps import AdamW, move_average, warm_cosine
 from fastsim.forecast.training.windows import Windows, seeded
 
 FORMAT = 1
@@ -102,9 +102,7 @@ class Loop:
         self.device = torch.device(config.device)
         self.horizons = torch.tensor(config.horizons, device=self.device)
         self.parameters = list(moved(student.model).values())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=config.rate, weight_decay=config.weight_decay
-        )
+        self.optimiser = AdamW(self.parameters, lr=config.rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "float16")
 
     @property

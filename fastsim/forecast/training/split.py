@@ -126,6 +126,26 @@ def origins_before(series: Series, look: Look, border: int) -> NDArray[np.int64]
     return rows
 
 
+def origins_after(series: Series, look: Look, border: int, gap: int) -> NDArray[np.int64]:
+    """Origins whose first target is at least `gap` bars after this second; DataError if none.
+
+    Contexts may begin before it.
+    """
+    found = []
+    for first, stop in zip(series.starts[:-1].tolist(), series.starts[1:].tolist(), strict=True):
+        closes, stamps = series.values[first:stop, CLOSE], series.stamps[first:stop]
+        usable = usable_origins(closes, stamps, look)
+        begin = int(np.searchsorted(stamps, border)) + max(gap - 1, 0)
+        found.append(first + usable[usable >= begin])
+    rows = np.concatenate(found)
+    if not len(rows):
+        raise DataError(
+            f"no window for the test: its bars hold no target {gap} bars after their beginning "
+            f"with {look.horizons[-1]} bars in all: let it begin earlier"
+        )
+    return rows
+
+
 class Spread(NamedTuple):
     """Rows that stand for many."""
 

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import math
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, whose methods here do not import its compiler: that takes seconds and 118 MB."""
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 def warm_cosine(step: int, steps: int, warmup: int) -> float:

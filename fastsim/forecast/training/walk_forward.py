@@ -25,6 +25,7 @@ from fastsim.forecast.interface import (
     Forecast,
     Forecaster,
     ForecastModel,
+    ModelCard,
     ModuleForecaster,
     can_forecast,
     check_request,
@@ -87,6 +88,9 @@ class RefitConfig:
         return row
 
 
+SINCE = "fitted anew, to bars before those that it is asked about"
+
+
 class Fitted(NamedTuple):
     """A forecaster, and the second since 1970 UTC of the last bar that it was fitted to."""
 
@@ -103,18 +107,19 @@ class WalkForward(Counted):
         In order of time.
     name
         Of the whole.
-    known_until
-        Of what the fits began with: bars that fitted them come before all they are asked about.
+    start
+        What it was that the fits began with, None for random weights: it has seen what that has, as
+        bars that fitted it come before all that it is asked about.
     """
 
-    def __init__(self, fits: Sequence[Fitted], *, name: str, known_until: str | None) -> None:
+    def __init__(self, fits: Sequence[Fitted], *, name: str, start: ModelCard | None) -> None:
         self.fits = tuple(fits)
         self._until = torch.tensor([each.until for each in fits])
         self.card = replace(
             fits[0].forecaster.card,
             name=name,
-            known_until=known_until,
-            known_source="what it began with; it is fitted anew to bars before each context's end",
+            known_until=None if start is None else start.known_until,
+            known_source="; ".join(([start.known_source] if start else []) + [SINCE]),
         )
         season = getattr(fits[0].forecaster, "season", None)
         if season is not None:
@@ -205,6 +210,7 @@ def walk_forward(
     config: FitConfig,
     *,
     how: Refit = "warm",
+    name: str = "",
     progress: Progress = SILENT,
 ) -> WalkForward:
     """Fit a model anew to the bars up to each of some rows.
@@ -218,6 +224,8 @@ def walk_forward(
         The last bar that each fit knows, increasing.
     config
         Of each fit. Warm fits after one of mode scratch are of mode full.
+    name
+        Of the whole; by default the model's, refitted.
     progress
         Told of each fit.
 
@@ -228,7 +236,7 @@ def walk_forward(
     """
     check_refits(config, how)
     seconds = bars.timestamps.astype("datetime64[s]").astype(np.int64)
-    name = f"{model.card.name}, refitted"
+    name = name or f"{model.card.name}, refitted"
     fits: list[Fitted] = []
     begun, settings = model, config
     for number, row in enumerate(rows):
@@ -238,8 +246,7 @@ def walk_forward(
         if how == "warm":
             begun = result.model
             settings = replace(config, mode="full") if config.mode == "scratch" else config
-    known_until = None if config.mode == "scratch" else model.card.known_until
-    return WalkForward(fits, name=name, known_until=known_until)
+    return WalkForward(fits, name=name, start=None if config.mode == "scratch" else model.card)
 
 
 def repeated(
@@ -251,5 +258,4 @@ def repeated(
     """
     seconds = bars.timestamps.astype("datetime64[s]").astype(np.int64)
     fits = [Fitted(int(seconds[row]), fit_to(bars.take(slice(0, row + 1)))) for row in rows]
-    name = f"{start.card.name}, refitted"
-    return WalkForward(fits, name=name, known_until=start.card.known_until)
+    return WalkForward(fits, name=f"{start.card.name}, refitted", start=start.card)

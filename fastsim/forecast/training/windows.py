@@ -122,27 +122,35 @@ class Mix:
 
 
 def windows_at(series: Series, origins: NDArray[np.int64], look: Look, joined: int = 1) -> Windows:
-    """The windows whose last known bars are at these rows [B], with one future each.
-
-    Before the first bar of a series a context is missing, and time goes on backwards at the
-    series' first step. Bars are as many of the series, joined to one.
-    """
-    member = np.searchsorted(series.starts, origins, side="right") - 1
-    first = series.starts[member][:, None]  # [B, 1]
-    ends = origins[:, None] + joined * np.arange(1 - look.context, 1)  # [B, L]
-    parts = [_bars_at(series, ends - back, first) for back in range(joined - 1, -1, -1)]
-    bars = parts[0] if joined == 1 else _joined(parts)
-    second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
-    step = np.maximum(series.stamps[second] - series.stamps[first], 1)
-    inside = np.maximum(ends, first)
-    stamps = series.stamps[inside] + (ends - inside) * step
+    """The windows whose last known bars are at these rows [B], with one future each, as below."""
+    context = contexts_at(series, origins, look.context, joined)
     closes = series.values[:, CLOSE]
     after = closes[origins[:, None] + joined * np.array(look.horizons)]  # [B, h]
     with np.errstate(invalid="ignore", divide="ignore"):
         future = np.log(after / closes[origins][:, None])
     known = torch.from_numpy(future).float()
     known = torch.where(known.isfinite(), known, torch.nan)
-    return Windows(Context(bars, torch.from_numpy(stamps)), known[:, None])
+    return Windows(context, known[:, None])
+
+
+def contexts_at(
+    series: Series, origins: NDArray[np.int64], length: int, joined: int = 1
+) -> Context:
+    """The pasts [B, L] whose last bars are at these rows [B].
+
+    Before the first bar of a series a context is missing, and time goes on backwards at the
+    series' first step. Bars are as many of the series, joined to one.
+    """
+    member = np.searchsorted(series.starts, origins, side="right") - 1
+    first = series.starts[member][:, None]  # [B, 1]
+    ends = origins[:, None] + joined * np.arange(1 - length, 1)  # [B, L]
+    parts = [_bars_at(series, ends - back, first) for back in range(joined - 1, -1, -1)]
+    bars = parts[0] if joined == 1 else _joined(parts)
+    second = np.minimum(first + 1, series.starts[member + 1][:, None] - 1)
+    step = np.maximum(series.stamps[second] - series.stamps[first], 1)
+    inside = np.maximum(ends, first)
+    stamps = series.stamps[inside] + (ends - inside) * step
+    return Context(bars, torch.from_numpy(stamps))
 
 
 def _bars_at(series: Series, rows: NDArray[np.int64], first: NDArray[np.int64]) -> Tensor:

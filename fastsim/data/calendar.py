@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsim.agent.exchange import is_session, require_exchange
 from fastsim.config import configuration
 from fastsim.data.dates import show
+from fastsim.data.exchange import is_session, require_exchange
 from fastsim.errors import DataError
 
 DAY = 86_400.0
@@ -186,6 +186,10 @@ class TradingCalendar:
             or weekday_keys & set(self.nth_weekdays)
             or after_easter in self.easter_days
         )
+
+    def expects(self, day: date) -> bool:
+        """Whether there is to be a bar on a day."""
+        return self._is_expected(day, ())
 
     def _refuse_order(self, timestamps: Stamps, row: int) -> None:
         stamp = show(timestamps[row])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from dateutil.easter import easter as published
 
-from fastsim.agent import exchange
-from fastsim.agent.calendar import TradingCalendar, easter
 from fastsim.config import from_mapping, to_mapping
+from fastsim.data import exchange
+from fastsim.data.calendar import TradingCalendar, easter
 from fastsim.data.source import DataConfig, read_source
 from fastsim.errors import ConfigError, DataError
 
