@@ -1,6 +1,7 @@
 """What the options of a fit are worth on daily prices, one at a time.
 
-    python benchmarks/fit_options.py --json benchmarks/results/fit-options.json
+    python benchmarks/fit_options.py --steps 100 --models nhits patch-transformer \
+        --json benchmarks/results/fit-options.json
 
 A network from scratch, its bars those of `us20` and `tech4` before validation, is fitted as it is
 and with each option, over several seeds; what is told is its loss on validation, over that of the
