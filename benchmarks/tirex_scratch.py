@@ -39,9 +39,9 @@ from fastsim.forecast.training.folder import OFFICIAL
 from fastsim.forecast.training.keep import save_fit
 from fastsim.progress import SILENT
 
-PROBE = 20
-"""Steps that tell how many fit into the minutes."""
-JUDGED = 20
+PROBE = 60
+"""Steps of a short fit that tells how many fit into the minutes."""
+JUDGED = 8
 """Validations."""
 Row = dict[str, Any]
 
@@ -79,13 +79,12 @@ def main(options: Options) -> None:
         simulated=options.simulated,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        steps=PROBE,
-        evaluate_every=PROBE,
         patience=JUDGED,
+        validation_windows=2048,
         sure=False,
     )
-    _, probe = learned(before, options, config)
-    steps = int(options.minutes * 60.0 * PROBE / probe)
+    short = replace(config, steps=PROBE, evaluate_every=PROBE)
+    steps = int(options.minutes * 60.0 * PROBE / learned(before, options, short)[1])
     whole = replace(config, steps=steps, evaluate_every=max(1, steps // JUDGED))
     result, seconds = learned(before, options, whole)
     folder = Path(mkdtemp()) / "fit"

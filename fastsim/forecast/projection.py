@@ -25,8 +25,6 @@ from fastsim.errors import ConfigError, ForecastError, one_line
 from fastsim.forecast.embeddings import embed
 from fastsim.forecast.ensemble import Ensemble
 from fastsim.forecast.interface import Context, Forecaster, can_forecast
-from fastsim.forecast.memo import Remembering
-from fastsim.forecast.season.seasonal import Seasonal
 from fastsim.forecast.tape import LEAST_ROWS, tabulated
 from fastsim.forecast.windows import context_at, market_fingerprint
 from fastsim.market.tape import MarketTape
@@ -240,8 +238,9 @@ def _whose(forecaster: Forecaster, projection: Projection) -> Forecaster:
 
 def _within(forecaster: Forecaster) -> Iterator[Forecaster]:
     yield forecaster
-    if isinstance(forecaster, Seasonal | Remembering):
-        yield from _within(forecaster.forecaster)
+    inner = getattr(forecaster, "forecaster", None)  # of one that is around another
+    if inner is not None:
+        yield from _within(inner)
     if isinstance(forecaster, Ensemble):
         for member in forecaster.members:
             yield from _within(member)

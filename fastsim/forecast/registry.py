@@ -11,8 +11,7 @@ import torch
 
 from fastsim.errors import ConfigError, FastsimError, ForecastError, one_line
 from fastsim.forecast.artifacts.export import load_artifact
-from fastsim.forecast.correction.corrected import Corrected
-from fastsim.forecast.correction.network import network_of
+from fastsim.forecast.artifacts.network import network_of
 from fastsim.forecast.ensemble import Ensemble, normalized
 from fastsim.forecast.foreign import ForeignForecaster, source_digest
 from fastsim.forecast.interface import (
@@ -87,11 +86,9 @@ def load_network(name: str, path: Path | None = None) -> ForecastModel:
     """The network behind a forecaster's name, to export; ForecastError if it is none."""
     named = _with_path(read_name(name), name, path)
     loaded = None if named.record is None else _load(named, name)
-    if isinstance(loaded, Corrected):
-        loaded = network_of(loaded)
-    if not isinstance(loaded, ForecastModel):
+    if loaded is None:
         raise ForecastError(f"{name} is no network: there is nothing to export")
-    return loaded
+    return loaded if isinstance(loaded, ForecastModel) else network_of(loaded)
 
 
 def load_ensemble(

@@ -223,6 +223,20 @@ def test_covariates_of_the_calendar_are_known_of_bars_to_come():
     torch.testing.assert_close(told.ahead[0].double(), wanted, rtol=0, atol=1e-5)
 
 
+def test_a_zone_moves_hours_with_its_clock():
+    winter = int(datetime(2021, 1, 4, tzinfo=UTC).timestamp())
+    summer = int(datetime(2021, 7, 5, tzinfo=UTC).timestamp())
+    bars = table_of(bars_of(100))
+    closes = bars[..., CLOSE].float()
+    gaps = returns_with_gaps(closes, torch.arange(100))
+    for start, ahead in ((winter, -5), (summer, -4)):
+        stamps = start + HOUR * torch.arange(100)[None]
+        given = (gaps, torch.full((1,), 0.01), horizon_curve())
+        told = Covariates(("hour",), "America/New_York")(bars, stamps, *given)
+        wanted = Covariates(("hour",), "UTC")(bars, stamps + ahead * HOUR, *given)
+        assert torch.equal(told.past, wanted.past) and torch.equal(told.ahead, wanted.ahead)
+
+
 def test_what_is_missing_counts_for_nothing_and_ranges_fall_back_on_returns():
     bars, stamps = table_of(bars_of(200)).clone(), HOUR * torch.arange(200)[None]
     bars[:, :50] = math.nan
@@ -363,3 +377,28 @@ def test_models_that_read_closes_alone_refuse_covariates_by_name():
     config = FitConfig(mode="scratch", covariates="hour", season="none")
     with pytest.raises(ConfigError, match="covariates must be empty for fastsim-prior"):
         fit(prior, bars_of(900), config, progress=SILENT)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_halts_late_listings_and_still_assets_are_no_hindrance_to_any_covariate(network):
+    bars = bars_of(700, 3)
+    odd = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for values in odd.values():
+        values[:300, 0] = np.nan  # listed late
+        values[200:240, 1] = np.nan  # halted
+        values[:, 2] = 50.0  # never moves
+    kind, config = NETWORKS[network]
+    config = replace(config, covariates=ALL)
+    fits = FitConfig(
+        mode="scratch",
+        simulated=0.25,
+        steps=4,
+        evaluate_every=2,
+        batch_size=32,
+        validation_windows=40,
+        sure=False,
+        horizons=(1, 3),
+    )
+    report = fit(kind(config), replace(bars, **odd), fits, progress=SILENT).report
+    assert np.isfinite([report.start_loss, report.tried_loss, report.coverage]).all()
+    assert report.tried_loss < report.start_loss

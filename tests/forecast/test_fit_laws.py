@@ -92,14 +92,19 @@ def beside(name, count, assets, config):
     planted, law, model, changed = LAWS[name]
     bars = planted(count, assets, np.random.default_rng(0))
     config, start = replace(config, **changed), model()
+    report = fit(start, bars, config, progress=SILENT).report
+    return report, loss_of(law, lesson_of(start.card, bars, None, config, None))
+
+
+def loss_of(law, lesson):
     losses = []
-    for windows in lesson_of(start.card, bars, None, config, None).judge.windows:
+    for windows in lesson.judge.windows:
         closes = windows.context.close
         unit = scale_of(closes)[0].double()[:, None]
         quantiles = law(closes.double(), windows.context.timestamps) / unit
         error = windows.future[:, 0].double() / unit - quantiles
         losses.append(torch.maximum(P * error, (P - 1.0) * error).mean(1))
-    return fit(start, bars, config, progress=SILENT).report, float(torch.cat(losses).mean())
+    return float(torch.cat(losses).mean())
 
 
 QUICK = FitConfig(
@@ -131,9 +136,10 @@ def test_a_planted_law_is_approached(name):
 @pytest.mark.parametrize("name", LAWS)
 def test_a_planted_law_is_learned_to_half_a_percent_of_its_loss(name):
     report, law = beside(name, 8000, 8, LONG)
-    print(name, report.start_loss / law, report.loss / law, report.coverage)
+    print(name, report.start_loss / law, report.loss / law, report.coverage, report.windows)
     assert report.loss / law < 1.005
-    assert abs(report.coverage - 0.8) < 0.01
+    error = (0.8 * 0.2 / report.windows) ** 0.5  # of the share that so few windows tell
+    assert abs(report.coverage - 0.8) < 0.01 + error
 
 
 def known_noise(rng, count=900, assets=4):

@@ -40,7 +40,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out], float32."""
-        rows = x.flatten(0, -2)
+        rows = x.reshape(-1, x.shape[-1])
         step = rows.abs().amax(-1, keepdim=True).clamp_min(_TINY) / STEPS  # [rows, 1]
         product = torch._int_mm((rows / step).round().to(torch.int8), self.whole.t())
         out = product.to(torch.float32) * step * self.scale

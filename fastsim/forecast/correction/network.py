@@ -9,15 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from fastsim.data.bars import CLOSE
-from fastsim.errors import ForecastError
-from fastsim.forecast.correction.corrected import Corrected, Correction, widened
+from fastsim.forecast.correction.corrected import Correction, widened
 from fastsim.forecast.correction.inputs import inputs_of
 from fastsim.forecast.interface import (
     Context,
     Forecast,
     ForecastModel,
     ModelCard,
-    ModuleForecaster,
 )
 from fastsim.forecast.season.clock import Offsets, local_time
 from fastsim.forecast.season.divide import Season
@@ -57,14 +55,3 @@ class CorrectedModel(ForecastModel):
         grown = told.quantiles * divided.growth[..., None]
         prices: Tensor = divided.last.double()[:, None, None] * grown.exp()
         return prices.float()
-
-
-def network_of(corrected: Corrected) -> CorrectedModel:
-    """A corrected forecaster as a network; ForecastError where what it corrects is none."""
-    inner = corrected.forecaster
-    if not isinstance(inner, ModuleForecaster):
-        raise ForecastError(
-            f"{corrected.card.name} corrects {inner.card.name}, which is no network: there is "
-            f"nothing to export"
-        )
-    return CorrectedModel(inner.model, corrected.correction, corrected.season, corrected.card)

@@ -58,13 +58,13 @@ class LevelMap(nn.Module):
 
     def forward(self, horizon: int) -> Tensor:
         """Scores [H, K] at KNOTS of every horizon up to one."""
-        roots = self.horizons.double().sqrt()
+        maps, roots = self.maps.double(), self.horizons.double().sqrt()
         ahead = torch.arange(1, horizon + 1, device=roots.device).double().sqrt()
         if len(roots) == 1:
-            return self.maps.expand(horizon, -1)
+            return maps.expand(horizon, -1)
         upper = torch.searchsorted(roots, ahead).clamp(1, len(roots) - 1)
         share = (ahead - roots[upper - 1]) / (roots[upper] - roots[upper - 1])
-        return torch.lerp(self.maps[upper - 1], self.maps[upper], share.clamp(0.0, 1.0)[:, None])
+        return torch.lerp(maps[upper - 1], maps[upper], share.clamp(0.0, 1.0)[:, None])
 
 
 def mapped(scores: Tensor, maps: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def read_at(returns: Tensor, scores: Tensor, wanted: Tensor) -> Tensor:
     upper = torch.searchsorted(scores, wanted.contiguous()).clamp(1, len(scores) - 1)  # [H, Q]
     low, high = scores[upper - 1], scores[upper]
     share = (wanted - low) / (high - low)
-    index = upper.expand(len(returns), -1, -1)
+    index = upper + torch.zeros_like(returns[:, :1, :1], dtype=torch.int64)  # whatever the batch
     below, above = returns.gather(-1, index - 1), returns.gather(-1, index)
     return below + share * (above - below)
 
@@ -111,6 +111,19 @@ def scores_of(returns: Tensor, scores: Tensor, outcome: Tensor) -> Tensor:
     found = (low + share * (high - low)).squeeze(-1)
     spread = returns[..., -1] > returns[..., 0]
     return found.masked_fill(~(outcome.isfinite() & spread & found.isfinite()), torch.nan)
+
+
+def set_right(told: Forecast, last: Tensor, maps: Tensor) -> Forecast:
+    """Quantiles read where maps [H, K] say, as log returns from `last` [B], in place of prices.
+
+    Those of horizons whose map changes nothing stay as they are.
+    """
+    changes = (maps != normal_scores(KNOTS, maps)).any(-1)  # [H]
+    scores = normal_scores(told.levels, told.quantiles)
+    own = told.log_returns(last).quantiles.double()
+    returns = read_at(own, scores, mapped(scores, maps))
+    moved = (last[:, None, None] * returns.exp()).to(told.quantiles).cummax(-1).values
+    return Forecast(torch.where(changes[:, None], moved, told.quantiles), told.levels)
 
 
 class Recalibrated(Counted):
@@ -182,8 +195,4 @@ class Recalibrated(Counted):
             return told
         closes = context.close.to(told.quantiles.device, torch.float64)
         last = returns_with_gaps(closes, torch.arange(closes.shape[1], device=closes.device)).last
-        scores = normal_scores(told.levels, told.quantiles)
-        own = told.log_returns(last).quantiles.double()
-        returns = read_at(own, scores, mapped(scores, maps))
-        moved = (last[:, None, None] * returns.exp()).to(told.quantiles).cummax(-1).values
-        return Forecast(torch.where(changes[:, None], moved, told.quantiles), told.levels)
+        return set_right(told, last, maps)
