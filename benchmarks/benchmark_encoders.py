@@ -144,7 +144,7 @@ def peer_training(case: Benchmark, tape: MarketTape) -> Callable[[], float]:
         def forward(self, seen: Tensor) -> Tensor:
             width = shape[0] * shape[1] * shape[2]
             windows = seen[:, :width].view(-1, *shape).permute(1, 0, 2, 3).flatten(1, 2)
-            encoded = torch.tanh(self.encoder(windows))[0].view(len(seen), -1)
+            encoded = self.encoder(windows)[0].reshape(len(seen), -1)
             return torch.cat([encoded, seen[:, width:]], -1)
 
     env = SB3VecEnv(
