@@ -27,7 +27,7 @@ from fastsim.learn.trainer import Trainer
 from fastsim.market.block import Block
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import KnownTables, MarketTape, impact_scale
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicyConfig
 
 BLOCK = 1e6

@@ -33,9 +33,10 @@ from fastsim.env.players import SCRIPTED
 from fastsim.env.reward import RewardConfig
 from fastsim.errors import ConfigError
 from fastsim.experiment.folder import start_run
-from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
+from fastsim.learn.league import LeagueConfig, LeagueEnv, play_match, train_league
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import MarketTape

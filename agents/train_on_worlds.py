@@ -25,7 +25,7 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.fresh import FreshWorlds
 from fastsim.synthetic.models import fit

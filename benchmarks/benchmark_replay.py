@@ -38,7 +38,8 @@ from fastsim.data.sample import sample_bars
 from fastsim.data.source import DataConfig, load_bars
 from fastsim.env.config import EnvConfig
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import Policy, new_policy
+from fastsim.policy.make import new_policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 from fastsim.stats.bootstrap import sharpe_difference
 

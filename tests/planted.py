@@ -23,11 +23,16 @@ RULES = EnvConfig(
 )
 
 
-def planted_tape(*, revealing: bool, seed: int = 0, bars: int = 2000) -> tuple[MarketTape, float]:
-    """The market and the log growth of its best all-or-nothing policy after costs."""
+def planted_tape(
+    *, revealing: bool, seed: int = 0, bars: int = 2000, ahead: int = 1
+) -> tuple[MarketTape, float]:
+    """The market and the log growth of its best all-or-nothing policy after costs.
+
+    The feature is known so many bars ahead, and shown at no bar after that.
+    """
     generator = np.random.default_rng(seed)
     log_return = generator.choice([-0.02, -0.002, 0.002, 0.02], (bars, 1))
-    signal = np.append(log_return[1:], [[0.0]], axis=0) * 100.0
+    signal = np.append(log_return[ahead:], np.zeros((ahead, 1)), axis=0) * 100.0
     if not revealing:
         signal = generator.permutation(signal)
     days = np.datetime64("2000-01-03", "ns") + np.arange(bars) * np.timedelta64(24, "h")

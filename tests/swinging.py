@@ -14,7 +14,7 @@ from fastsim.config import from_mapping
 from fastsim.env.actions import ACTIONS
 from fastsim.experiment.config import TrainConfig
 from fastsim.experiment.markets import Markets, load_markets
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 

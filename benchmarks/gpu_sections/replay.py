@@ -12,7 +12,7 @@ from fastsim.data.sample import sample_bars
 from fastsim.env.config import EnvConfig
 from fastsim.experiment.replays import play
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 ROUNDS = 2

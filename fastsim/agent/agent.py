@@ -22,7 +22,7 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.forecast.interface import Forecaster
 from fastsim.market.tape import MarketTape, make_tape
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.progress import ON_STDERR, Progress
 
 

@@ -87,7 +87,7 @@ def seen_of(
 ) -> Observation:
     """What is seen of it at a close, by its entries; `rules` begin with the initial wealth."""
     holdings = torch.from_numpy(held.holdings)[None]
-    here, nothing = torch.zeros(1, dtype=torch.int64), holdings[:, :0]
+    here, nothing = torch.tensor([len(tape) - 1]), holdings[:, :0]
     cash = holdings.new_tensor([held.cash])
     account = Account(
         Portfolio(holdings, cash),
@@ -100,7 +100,7 @@ def seen_of(
         account=account,
         wealth=account.portfolio.wealth,
         peak=cash.new_tensor([state.peak_wealth]),
-        episode=Episode(here, here, here, here > 0),
+        episode=Episode(here, here, torch.zeros_like(here), here < 0),
         tape=tape,
         config=rules,
     )

@@ -14,8 +14,9 @@ from fastsim.env.observe import feature_columns
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.forecast.artifacts.formats import Format, open_program, pack
 from fastsim.market.features import FEATURE_LIMIT
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 from fastsim.policy.normalize import OBSERVATION_LIMIT
+from fastsim.policy.policy import Policy
 
 MOST_APART = 1e-6
 """What weights of the file may differ by from the policy's."""
@@ -30,7 +31,7 @@ class PolicyProgram(nn.Module):
     own_mean: Tensor
     own_std: Tensor
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: FlatPolicy) -> None:
         super().__init__()
         spec, width = policy.spec, policy.spec.network.hidden
         self.split = len(spec.symbols) * len(spec.features)
@@ -75,8 +76,8 @@ def export_policy(policy: Policy, path: Path, *, format: Format = "torchscript")
     ForecastError
         The format cannot hold it, or the weights differ by more than `MOST_APART`.
     """
-    if type(policy) is not Policy:
-        raise ConfigError(f"a {type(policy).__name__} cannot be exported, only a Policy")
+    if type(policy) is not FlatPolicy:
+        raise ConfigError(f"a {type(policy).__name__} cannot be exported, only a FlatPolicy")
     if ACTIONS.find(policy.spec.action).brackets:
         raise ConfigError(
             f"a policy whose action is {policy.spec.action!r} asks for distances of stops and "
@@ -107,7 +108,7 @@ def export_policy(policy: Policy, path: Path, *, format: Format = "torchscript")
     return apart
 
 
-def _actions(policy: Policy, seen: Tensor) -> Tensor:
+def _actions(policy: FlatPolicy, seen: Tensor) -> Tensor:
     """What the policy itself says to flat observations."""
     spec = policy.spec
     split = len(spec.symbols) * len(spec.features)
@@ -117,7 +118,7 @@ def _actions(policy: Policy, seen: Tensor) -> Tensor:
     return actions
 
 
-def _observations(policy: Policy, rows: int) -> Tensor:
+def _observations(policy: FlatPolicy, rows: int) -> Tensor:
     """Random observations [rows, A F + P], some of them beyond the bounds of any."""
     spec = policy.spec
     width = len(spec.symbols) * len(spec.features) + len(spec.portfolio)

@@ -18,7 +18,7 @@ from fastsim.env.observe import Observation, feature_columns
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.forecast.interface import Forecaster
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.progress import Progress
 
 

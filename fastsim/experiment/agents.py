@@ -14,6 +14,7 @@ from fastsim.forecast.features import bars_needed
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.registry import parse_names
 from fastsim.market.tape import MarketTape
+from fastsim.policy.spec import MLP
 
 
 def agent_spec(
@@ -23,6 +24,8 @@ def agent_spec(
     needed = config.tape.features.bars_needed(bars.timestamps)
     if forecaster is not None:
         needed = max(needed, bars_needed(bars.timestamps, config.forecast, forecaster))
+    if config.policy.encoder != MLP:
+        needed += config.policy.window - 1
     return AgentSpec(
         tape=replace(config.tape, fill=tape.fill),
         env=config.env,

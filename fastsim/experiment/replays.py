@@ -9,7 +9,7 @@ from fastsim.backtest.summary import summarize
 from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.progress import SILENT, Progress
 
 AGENT = "agent"

@@ -17,7 +17,7 @@ from fastsim.experiment.markets import Markets, load_markets
 from fastsim.experiment.replays import REPLAY_SECONDS, REPLAYS, validate
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.folder import save_policy
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import make_spec
 from fastsim.progress import ON_STDERR, Progress, Whole, whole
 

@@ -218,9 +218,9 @@ def tabulated_features(
 
 
 def latest_features(
-    tape: MarketTape, forecaster: Forecaster, settings: ForecastConfig
+    tape: MarketTape, forecaster: Forecaster, settings: ForecastConfig, *, bars: int = 1
 ) -> dict[str, Tensor]:
-    """Features [1, A] at the last bar of a tape alone, as `tabulated_features` has them; not kept.
+    """Features [bars, A] at the last bars of a tape, as `tabulated_features` has them; not kept.
 
     Raises
     ------
@@ -233,21 +233,26 @@ def latest_features(
     length, frames = _context(settings, forecaster), _frames(tape, settings)
     together = _together(tape, frames, forecaster, settings)
 
-    def latest(market: MarketTape, name: str) -> dict[str, Tensor]:
-        require_context(len(market), name, length)
-        told = forecast_last(market, forecaster, horizons=settings.horizons, context_length=length)
-        return told.features(market.take(slice(len(market) - 1, None)))
+    def latest(market: MarketTape, name: str, count: int) -> dict[str, Tensor]:
+        require_context(len(market), name, length + count - 1)
+        told = forecast_last(
+            market, forecaster, horizons=settings.horizons, context_length=length, bars=count
+        )
+        return told.features(market.take(slice(len(market) - count, None)))
 
-    features = latest(tape, BARS)
+    features = latest(tape, BARS, bars)
     for frame in frames:
-        told = latest(frame.tape, frame.name)
-        features |= {f"{frame.name}.{name}": values for name, values in told.items()}
+        seen = frame.seen_at(bars)
+        told = latest(frame.tape, frame.name, len(frame.tape) - int(seen[0]))
+        features |= {f"{frame.name}.{n}": each[seen - seen[0]] for n, each in told.items()}
     if together is not None:
-        market = _longest(frames).tape
-        told = together.last().features(market.take(slice(len(market) - 1, None)))
-        features |= {f"{ACROSS}.{name}": values for name, values in told.items()}
+        longest = _longest(frames)
+        market, seen = longest.tape, longest.seen_at(bars)
+        count = len(market) - int(seen[0])
+        told = together.last(count).features(market.take(slice(len(market) - count, None)))
+        features |= {f"{ACROSS}.{n}": each[seen - seen[0]] for n, each in told.items()}
     if settings.embedding:
-        features |= latest_embedding(tape, forecaster, Path(settings.embedding))
+        features |= latest_embedding(tape, forecaster, Path(settings.embedding), bars)
     return features
 
 

@@ -66,6 +66,10 @@ class Frame:
         spans = cut(tape.timestamps, name, owner)
         return cls(name=name, tape=_higher(tape, spans), spans=spans)
 
+    def seen_at(self, bars: int) -> Tensor:
+        """Which of the K had closed last [bars] at each of the last bars of the market."""
+        return torch.from_numpy(self.spans.closed[-bars:] - 1)
+
     def columns(self, features: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         """Features [K, A] as what is known of them at every bar [T, A], prefix before the name."""
 
@@ -155,8 +159,8 @@ class Together(NamedTuple):
         )
         return ForecastTape(table.values, self.horizons)
 
-    def last(self) -> ForecastTape:
-        """What is forecast at the last bar of the longest frame alone [1, A, K]; not kept.
+    def last(self, bars: int = 1) -> ForecastTape:
+        """What is forecast at the last bars of the longest frame alone [bars, A, K]; not kept.
 
         Raises
         ------
@@ -166,10 +170,10 @@ class Together(NamedTuple):
         reach, longest = self.forecaster.card.max_horizon, self.members[-1].tape
         for member in self.members:
             if int(member.steps[-1]) * min(self.horizons) <= reach:
-                require_context(int(member.last[-1]) + 1, member.name, self.context_length)
-        require_context(len(longest), self.members[-1].name, USUAL)
-        row = slice(len(longest) - 1, len(longest))
-        return ForecastTape(self.figures(row, longest.num_assets), self.horizons)
+                require_context(int(member.last[-bars]) + 1, member.name, self.context_length)
+        require_context(len(longest) - bars + 1, self.members[-1].name, USUAL)
+        rows = slice(len(longest) - bars, len(longest))
+        return ForecastTape(self.figures(rows, longest.num_assets), self.horizons)
 
     def figures(self, rows: slice, most: int) -> Tensor:
         """Figures [bars, A, K] of bars of the longest frame; NaN where nobody can forecast."""

@@ -167,9 +167,11 @@ def embedding_features(
     return columns_of(table.values, projection)
 
 
-def latest_embedding(tape: MarketTape, forecaster: Forecaster, path: Path) -> dict[str, Tensor]:
-    """The same at the last bar of a tape alone [1, A]; not kept."""
-    projection, last = read_projection(path), slice(len(tape) - 1, len(tape))
+def latest_embedding(
+    tape: MarketTape, forecaster: Forecaster, path: Path, bars: int = 1
+) -> dict[str, Tensor]:
+    """The same at the last bars of a tape alone [bars, A]; not kept."""
+    projection, last = read_projection(path), slice(len(tape) - bars, len(tape))
     told = projected(tape, forecaster, projection, last, max(LEAST_ROWS, tape.num_assets))
     return columns_of(told, projection)
 

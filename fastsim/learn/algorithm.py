@@ -17,7 +17,7 @@ from fastsim.config import require_count
 from fastsim.env.kernels.choose import Backend
 from fastsim.learn.figures import Figures
 from fastsim.learn.rollout import CollectConfig, Environment
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicyConfig
 
 _SEED_STRIDE = 1_000_003

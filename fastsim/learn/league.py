@@ -8,14 +8,13 @@ tail (Vinyals et al. 2019 call it a league; fictitious self-play, Heinrich et al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastsim.config import configuration, from_mapping, require_between, to_mapping
+from fastsim.config import configuration, require_between
 from fastsim.env.config import EnvConfig
 from fastsim.env.core import Transition
 from fastsim.env.decide import Decider, Seat
@@ -25,10 +24,10 @@ from fastsim.env.kernels.stepper import Stepper
 from fastsim.env.nested import flatten, take, unflatten
 from fastsim.env.observe import Observation
 from fastsim.errors import CheckpointError, ConfigError
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy, policy_with
-from fastsim.policy.spec import PolicySpec
+from fastsim.policy.policy import Policy
 
 
 @configuration
@@ -46,38 +45,6 @@ class LeagueConfig:
         require_between(self, "snapshot_every", 1)
         require_between(self, "keep", 1)
         require_between(self, "scripted_share", 0, 1)
-
-
-class Encoded(NamedTuple):
-    """A market as a policy knows it by heart."""
-
-    tape: MarketTape
-    first: int  # bar of the first row
-    rows: Tensor  # [B, 2 hidden]  its market part
-
-
-class Snapshot(Decider):
-    """A policy as it was: it decides without exploration and learns no more."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = deepcopy(policy).requires_grad_(False)
-
-    @property
-    def answers(self) -> str:
-        """Actions of the mode that it was made for."""
-        return self.policy.answers
-
-    def study(self, tape: MarketTape, rules: EnvConfig, /) -> Encoded:
-        """Encode every bar once; ConfigError if the policy was made for another market."""
-        table = self.policy.standardize(self.policy.study(tape, rules))
-        return Encoded(tape, table.first, self.policy.encode(table.rows))
-
-    def decide(self, market: Encoded, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
-        """Most likely actions [n, W]."""
-        if seen.view is not None:
-            return self.policy.act(market.tape, seen), memory
-        mean: Tensor = self.policy(market.rows[seen.bar - market.first], seen.portfolio).mean
-        return mean, memory
 
 
 class LeagueEnv:
@@ -148,14 +115,10 @@ class LeagueEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes: the markets, the league, who sits where, knows what, and comes next."""
-        policies = [seat.decider.policy for seat in self.snapshots]
         return {
             "env": self.env.state_dict(),
             "seen": flatten(self._seen._replace(flat=None)),
-            "snapshots": [
-                {"spec": to_mapping(policy.spec), "weights": policy.state_dict()}
-                for policy in policies
-            ],
+            "snapshots": [seat.decider.saved for seat in self.snapshots],
             "seats": self._who,
             "memories": [flatten(seat.memory) for seat, _ in self._seated()],
             "generator": self._generator.get_state(),
@@ -171,7 +134,7 @@ class LeagueEnv:
         """
         self.env.load_state_dict(saved["env"])
         self._seen = unflatten(self._seen._replace(flat=None), saved["seen"])
-        self.snapshots = [self._admit(_snapshot(each)) for each in saved["snapshots"]]
+        self.snapshots = [self._admit(Snapshot.of(each)) for each in saved["snapshots"]]
         self._generator.set_state(saved["generator"].cpu())
         who, members = saved["seats"], len(self.scripted) + len(self.snapshots)
         if len(who) != len(self._others) or not bool(((who >= 0) & (who < members)).all()):
@@ -243,11 +206,6 @@ class LeagueEnv:
         for seat, rows in self._seated():
             every[rows] = seat(take(self._seen, rows)).to(action.dtype)
         return every
-
-
-def _snapshot(saved: Mapping[str, Any]) -> Snapshot:
-    spec = from_mapping(PolicySpec, saved["spec"])
-    return Snapshot(policy_with(spec, saved["weights"]))
 
 
 def train_league(trainer: Trainer, league: LeagueEnv, iterations: int) -> None:

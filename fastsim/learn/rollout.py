@@ -20,7 +20,8 @@ from fastsim.env.slots import View
 from fastsim.errors import ConfigError
 from fastsim.learn.fused.coverage import uncovered_policy
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import MarketTable, Policy, PolicyOutput, new_policy
+from fastsim.policy.make import new_policy
+from fastsim.policy.policy import Policy, PolicyOutput, Table
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 
@@ -222,7 +223,7 @@ def record_view(rollout: Rollout, step: int, observation: Observation) -> None:
 def collect(
     env: Environment,
     policy: Policy,
-    table: MarketTable,
+    table: Table,
     rollout: Rollout,
     generator: torch.Generator,
     kept: Kept | None = None,
@@ -284,11 +285,11 @@ class Kept:
         return self._rooms
 
 
-def _actor(policy: Policy, table: MarketTable, rollout: Rollout, kept: Kept) -> _Actor:
+def _actor(policy: Policy, table: Table, rollout: Rollout, kept: Kept) -> _Actor:
     """The policy by hand, where that is known, or as a module."""
-    at_once = rollout.view is None and len(table.rows) <= rollout.reward.numel()
+    at_once = rollout.view is None and table.bars <= rollout.reward.numel()
     if uncovered_policy(policy, table) or torch.is_autocast_enabled(table.rows.device.type):
-        known = policy.encode(table.rows) if at_once else None
+        known = policy.encode_table(table) if at_once else None
         return _Module(policy, table, known, torch.empty_like(rollout.action))
     sizes = (policy, table, len(rollout.bar[0]))
     if kept.acting is None or not kept.acting.fits(*sizes, at_once=at_once):
@@ -304,8 +305,8 @@ class _Module(NamedTuple):
     """The policy as a module."""
 
     policy: Policy
-    table: MarketTable
-    known: Tensor | None  # [B, 2 hidden]  each bar once for the whole rollout
+    table: Table
+    known: Tensor | None  # [B, ...]  each bar once for the whole rollout
     means: Tensor  # [T, N, W]
 
     def act(self, rollout: Rollout, step: int) -> None:
@@ -323,14 +324,12 @@ class _Module(NamedTuple):
         rollout.log_prob.copy_(said.log_prob(rollout.action))
 
 
-def decide(
-    policy: Policy, table: MarketTable, known: Tensor | None, seen: Observation
-) -> PolicyOutput:
-    """What the policy says to what is seen, from market parts `known` [B, 2 hidden] if they are."""
+def decide(policy: Policy, table: Table, known: Tensor | None, seen: Observation) -> PolicyOutput:
+    """What the policy says to what is seen, from market parts `known` [B, ...] if they are."""
     if known is None:
         market = policy.look_up(table, seen.bar, seen.view)
     else:
-        market = known[seen.bar - table.first]
+        market = policy.pick(known, table.place(seen.bar))
     output: PolicyOutput = policy(market, seen.portfolio)
     return output
 

@@ -23,7 +23,7 @@ from fastsim.learn.checkpoint import load_checkpoint, load_into, save_checkpoint
 from fastsim.learn.figures import Figures, read
 from fastsim.learn.rollout import CollectConfig, Environment, require_next_step
 from fastsim.market.tape import MarketTape
-from fastsim.policy.network import Policy
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicyConfig, read_spec
 from fastsim.synthetic.fresh import FreshWorlds
 

@@ -414,14 +414,15 @@ def make_tape(
     )
 
 
-def observed_tape(bars: Bars, config: TapeConfig) -> MarketTape:
-    """What is known of bars, in float32 on a CPU, for whoever looks at the last of them.
+def observed_tape(bars: Bars, config: TapeConfig, seen: int = 1) -> MarketTape:
+    """What is known of bars, in float32 on a CPU, for whoever looks at the last `seen` of them.
 
-    Nothing follows a bar there, so that nobody can trade on it. What is known at the last bar is as
+    Nothing follows a bar there, so that nobody can trade on it. What is known at those bars is as
     `make_tape` has it, but for what impact is scaled by; features and volatility of bars that are
-    too far back to matter for it are NaN. Errors as `make_features`.
+    too far back to matter for them are NaN. Errors as `make_features`.
     """
-    recent = bars.take(slice(-config.features.bars_needed(bars.timestamps), None))
+    needed = config.features.bars_needed(bars.timestamps) + seen - 1
+    recent = bars.take(slice(-needed, None))
     features = make_features(recent, config.features)
     unknown = np.full_like(bars.close, np.nan)
     sigma, table = unknown.copy(), np.full((*bars.close.shape, len(features)), np.nan)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fastsim.config import to_mapping, write_whole
 from fastsim.errors import CheckpointError, one_line
-from fastsim.policy.network import Policy, policy_with
+from fastsim.policy.make import policy_with
+from fastsim.policy.policy import Policy
 from fastsim.policy.spec import PolicySpec, read_spec
 
 FORMAT = 1

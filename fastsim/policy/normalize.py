@@ -56,13 +56,17 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, values: Tensor, valid: Tensor | None = None) -> None:
         """Take in `values` [M, P], or only their rows where `valid` [M]."""
-        mean, square_sum, count = batch_moments(values, valid)
+        mean, square_sum, count = self.moments_of(values, valid)
         total = self.count + count
         delta = mean - self.mean
         share = count / total.clamp_min(1.0)
         self.square_sum += square_sum + delta.square() * self.count * share
         self.mean += delta * share
         self.count.copy_(total)
+
+    def moments_of(self, values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and squared deviations, per column, of a batch as `batch_moments` has them."""
+        return batch_moments(values, valid)
 
     @contextmanager
     def held(self, dtype: torch.dtype) -> Iterator[None]:

@@ -15,11 +15,15 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import CheckpointError, ConfigError, one_line
+from fastsim.extensions import require_known
 from fastsim.market.tape import FillPrice, MarketTape
+from fastsim.policy.encoders import ENCODERS
+from fastsim.policy.own import OwnColumns, own_columns
 from fastsim.stats.metrics import periods_per_year
 
 ALIKE = 1.2
 """Bars whose lengths differ by a smaller factor are of one length: those of months are."""
+MLP = "mlp"
 _SHOWN = 8
 
 
@@ -32,10 +36,29 @@ class PolicyConfig:
     initial_std: float = 0.3
     """Standard deviation of the Gaussian on each action at the start. On logits, 1 would turn the
     whole portfolio over at every step."""
+    encoder: str = "mlp"
+    """What looks at the market: "mlp" at the last bar's features of all assets in one row; "conv",
+    "gru" and "attention" at the last `window` bars of each asset, all by the same weights, and so
+    do your own as "package.module:object" (see docs/howto/encoder.md)."""
+    window: int = 60
+    """Bars that an encoder of windows looks back on, the last included."""
+    channels: int = 16
+    """Numbers that it makes of an asset's window."""
+    across: bool = False
+    """Whether assets then attend to one another, in no order."""
 
     def __post_init__(self) -> None:
         require_between(self, "hidden", 1)
         require_between(self, "initial_std", 0, 10, open_low=True)
+        require_between(self, "window", 1)
+        require_between(self, "channels", 1)
+        if self.encoder != MLP:
+            require_known(self, "encoder", ENCODERS)
+        elif self.across:
+            raise ConfigError(
+                f"PolicyConfig.across is for encoders of windows, such as {', '.join(ENCODERS)}: "
+                f'PolicyConfig.encoder = "{MLP}" sees all assets in one row'
+            )
 
 
 @configuration
@@ -70,6 +93,17 @@ class PolicySpec:
                 raise ConfigError(f"PolicySpec.{name} must not be empty")
 
     @property
+    def by_asset(self) -> bool:
+        """Whether all assets are looked at by the same weights: then any others will do."""
+        return self.network.encoder != MLP
+
+    @property
+    def own(self) -> OwnColumns:
+        """How the columns of the portfolio follow one another."""
+        first = "slot0" if self.pooled else self.symbols[0]
+        return own_columns(self.portfolio, first, len(self.symbols))
+
+    @property
     def action_width(self) -> int:
         """W, numbers in an action."""
         return action_width(self.action, len(self.symbols))
@@ -83,11 +117,14 @@ class PolicySpec:
             drawn = RandomizeConfig(assets=(1, tape.num_assets))
             rules = replace(rules, randomize=drawn)
         here = make_spec(tape, rules, self.network)
-        for kind, wanted, given in (
+        compared: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             ("the assets", self.symbols, here.symbols),
             ("the features", self.features, here.features),
             ("the portfolio columns", self.portfolio, here.portfolio),
-        ):
+        )
+        if self.by_asset:
+            compared = (compared[1], ("the portfolio columns", self.own.names, here.own.names))
+        for kind, wanted, given in compared:
             if wanted != given:
                 raise _misfit(kind, *_apart(wanted, given))
         for kind, ours, theirs in (
@@ -107,6 +144,12 @@ def make_spec(
     tape: MarketTape, rules: EnvConfig, network: PolicyConfig, *, forecaster: str = "none"
 ) -> PolicySpec:
     """What a policy of this size is made for that learns on this market under these rules."""
+    if network.encoder != MLP and rules.randomize.volatility:
+        raise ConfigError(
+            f'PolicyConfig.encoder = "{network.encoder}" encodes each bar once, and '
+            f"RandomizeConfig.volatility shows every episode another market: leave that out, or "
+            f'use PolicyConfig.encoder = "{MLP}"'
+        )
     real = tape.worlds == 1
     return PolicySpec(
         symbols=tape.symbols,

@@ -41,6 +41,13 @@ RUNS = {
     "tech4": {"data": {"source": "tech4"}, "forecaster": "fastsim-prior"},
     "us20": {"data": {"source": "us20"}, "forecaster": "fastsim-prior"},
     "weights": {"data": {"source": "tech4"}, "forecaster": "none", "env": {"action": "weights"}},
+    "windows": {
+        "data": {"source": "tech4"},
+        "forecaster": "fastsim-prior",
+        "forecast": {"frames": ["1w"], "context_length": 64},
+        "tape": {"features": {"frames": ["1w"]}},
+        "policy": SMALL["policy"] | {"encoder": "conv", "window": 10, "channels": 8},
+    },
     "weeks": {
         "data": {"source": "tech4"},
         "forecaster": "fastsim-prior",
@@ -131,13 +138,13 @@ def assert_decides_as_the_run(folder, every):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["tech4", "us20", "weights", "weeks"])
+@pytest.mark.parametrize("name", ["tech4", "us20", "weights", "weeks", "windows"])
 def test_it_decides_by_its_last_bars_as_in_its_run(runs, name):
     assert_decides_as_the_run(runs(name), every=101)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["tech4", "us20", "weeks"])
+@pytest.mark.parametrize("name", ["tech4", "us20", "weeks", "windows"])
 def test_it_decides_at_every_test_bar_as_in_its_run(runs, name):
     assert_decides_as_the_run(runs(name), every=1)
 

@@ -22,7 +22,8 @@ from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError, ForecastError
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy, new_policy
+from fastsim.policy.flat import FlatPolicy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -86,7 +87,7 @@ def test_what_disagrees_is_not_written(tmp_path, monkeypatch):
         export_policy(policy, tmp_path / "policy.pt")
     assert not list(tmp_path.iterdir())
 
-    class Mine(Policy):
+    class Mine(FlatPolicy):
         pass
 
     with pytest.raises(ConfigError, match="a Mine cannot be exported"):

@@ -24,7 +24,8 @@ from fastsim.env.config import EnvConfig
 from fastsim.env.decide import Decider
 from fastsim.env.impact import ImpactConfig
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy, new_policy
+from fastsim.policy.flat import FlatPolicy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 TAPE = make_tape(random_bars(120, 5, seed=1, holes=True), TapeConfig(features=SHORT_FEATURES))
@@ -212,7 +213,7 @@ def test_threads_share_the_portfolios_and_change_no_bit(threads):
 
 
 def test_who_can_say_ahead_is_compiled_and_a_class_that_decides_otherwise_is_asked():
-    class Bold(Policy):
+    class Bold(FlatPolicy):
         def act(self, tape, observation):
             return -super().act(tape, observation)
 

@@ -24,9 +24,10 @@ from fastsim.env.players import SCRIPTED, Momentum, Noise
 from fastsim.env.portfolio_columns import portfolio_names
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ActionError, ConfigError
-from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match
+from fastsim.learn.league import LeagueConfig, LeagueEnv, play_match
+from fastsim.learn.snapshot import Snapshot
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 ASSETS = 3

@@ -26,14 +26,15 @@ from fastsim.errors import ConfigError
 from fastsim.experiment.replays import play
 from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.tape import build_forecast_tape
-from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, train_league
+from fastsim.learn.league import LeagueConfig, LeagueEnv, train_league
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import make_batch, ppo_losses
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.block import Block
 from fastsim.market.tape import KnownTables, MarketTape, TapeConfig, make_tape
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 ASSETS, HORIZON = 4, 8

@@ -22,7 +22,7 @@ from fastsim.learn.config import LearningConfig
 from fastsim.learn.rollout import CollectConfig, begin_policy
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds

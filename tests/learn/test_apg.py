@@ -26,7 +26,8 @@ from fastsim.learn.rollout import CollectConfig, Rollout, begin_rollout, empty_r
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy, PolicyOutput
+from fastsim.policy.flat import FlatPolicy
+from fastsim.policy.policy import PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
 ASSETS, ROWS, STEPS = 3, 6, 14
@@ -42,7 +43,7 @@ def make(action="logits", dtype=torch.float64, **rules):
     return PortfolioEnv(tape, ROWS, config, backend="torch")
 
 
-class Exact(Policy):
+class Exact(FlatPolicy):
     """The policy without its rounding to float32, which differences of the fourth digit show."""
 
     def forward(self, market, portfolio):

@@ -32,7 +32,7 @@ from fastsim.learn.rollout import (
 )
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 from fastsim.policy.spec import PolicyConfig
 
 CPU = torch.device("cpu")
@@ -176,7 +176,7 @@ def test_a_layer_that_is_frozen_stays_and_the_rest_learns_as_by_autograd():
 
 
 def own_forward(policy):
-    policy.forward = MethodType(Policy.forward, policy)
+    policy.forward = MethodType(FlatPolicy.forward, policy)
 
 
 def another_layer(policy):

@@ -17,9 +17,10 @@ from fastsim.env.nested import flatten
 from fastsim.env.players import Momentum, Noise
 from fastsim.errors import CheckpointError, ConfigError
 from fastsim.learn.checkpoint import load_checkpoint
-from fastsim.learn.league import LeagueConfig, LeagueEnv, Snapshot, play_match, train_league
+from fastsim.learn.league import LeagueConfig, LeagueEnv, play_match, train_league
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.policy.spec import PolicyConfig
 
@@ -47,12 +48,12 @@ def test_snapshots_stay_as_they_were_while_the_learner_goes_on():
     league, trainer = make_league(scripted_share=0.0)
     train_league(trainer, league, 1)
     [snapshot] = league.snapshots
-    policy, market = snapshot.decider.policy, snapshot.market.rows.clone()
+    policy, market = snapshot.decider.policy, snapshot.market.parts.clone()
     before = weights_of(policy)
     assert [member for member, _ in league.seats] == [2]  # nobody else plays
     trainer.iterate()
     assert all(map(torch.equal, weights_of(policy), before))
-    assert torch.equal(snapshot.market.rows, market)
+    assert torch.equal(snapshot.market.parts, market)
     assert not all(map(torch.equal, weights_of(trainer.policy), before))
     assert not any(value.requires_grad for value in policy.parameters())
 
@@ -128,7 +129,7 @@ def everything(league, trainer):
         "reward scale": weights_of(trainer.algorithm.reward_scale),
         "rollout": flatten(trainer.algorithm.rollout),
         "portfolios": flatten(league.env.state),
-        "snapshots": snapshots + [each.market.rows for each in league.snapshots],
+        "snapshots": snapshots + [each.market.parts for each in league.snapshots],
         "seats": [part for who, rows in league.seats for part in (torch.tensor(who), rows)],
         "draws": [league._generator.get_state()],
     }

@@ -12,7 +12,7 @@ from fastsim.learn.optimizer import Adam, adam, descend
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import make_optimizer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import new_policy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, make_spec
 
 

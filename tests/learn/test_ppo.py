@@ -32,13 +32,14 @@ from fastsim.learn.rollout import (
     empty_rollout,
 )
 from fastsim.learn.trainer import Trainer
-from fastsim.policy.network import MarketTable, Policy, PolicyOutput
+from fastsim.policy.flat import FlatPolicy, MarketTable
 from fastsim.policy.normalize import RunningMoments
+from fastsim.policy.policy import PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
 
 @pytest.fixture
-def experience() -> tuple[MarketTable, Policy, Rollout]:
+def experience() -> tuple[MarketTable, FlatPolicy, Rollout]:
     tape, _ = planted_tape(revealing=True, bars=400)
     env = PortfolioEnv(tape, 16, RULES)
     policy = begin_policy(env, PolicyConfig(hidden=8, initial_std=0.5), seed=0)

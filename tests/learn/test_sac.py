@@ -25,7 +25,7 @@ from fastsim.learn.sac.config import SACConfig
 from fastsim.learn.sac.entropy import entropy_of
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import PolicyOutput
+from fastsim.policy.policy import PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 from fastsim.synthetic.brownian import GeometricBrownian
 from fastsim.synthetic.fresh import FreshWorlds

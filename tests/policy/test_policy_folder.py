@@ -22,8 +22,8 @@ from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
 from fastsim.learn.trainer import Trainer
 from fastsim.market.tape import TapeConfig, make_tape
+from fastsim.policy.flat import FlatPolicy
 from fastsim.policy.folder import load_policy, save_policy
-from fastsim.policy.network import Policy
 from fastsim.policy.spec import PolicyConfig
 
 TAPE = make_tape(random_bars(80, 3, seed=1), TapeConfig(features=SHORT_FEATURES))
@@ -31,7 +31,7 @@ RULES = EnvConfig(action="logits", episode=EpisodeConfig(horizon=10))
 
 
 @pytest.fixture(scope="module")
-def trained() -> Policy:
+def trained() -> FlatPolicy:
     collect = CollectConfig(num_envs=8, rollout_steps=8)
     trainer = Trainer(TAPE, RULES, PPOConfig(), PolicyConfig(hidden=8), collect, iterations=2)
     for _ in range(2):
@@ -227,7 +227,7 @@ def test_what_is_no_policy_is_named_in_one_line(folder, name):
 
 
 def test_weights_of_another_policy_of_the_same_shape_are_refused(trained, folder, tmp_path):
-    other = Policy(replace(trained.spec, symbols=("A", "B", "C")))
+    other = FlatPolicy(replace(trained.spec, symbols=("A", "B", "C")))
     save_policy(other, tmp_path / "other")
     shutil.copy(tmp_path / "other" / WEIGHTS, folder / WEIGHTS)
     with pytest.raises(CheckpointError, match=r"belongs to another spec\.json"):

@@ -17,13 +17,15 @@ from fastsim.env.impact import ImpactConfig
 from fastsim.env.orders import OrderConfig
 from fastsim.env.randomize import RandomizeConfig
 from fastsim.errors import ConfigError
-from fastsim.learn.league import Snapshot, play_match
+from fastsim.learn.league import play_match
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import CollectConfig
+from fastsim.learn.snapshot import Snapshot
 from fastsim.learn.trainer import Trainer
 from fastsim.market.costs import CostConfig
 from fastsim.market.tape import TapeConfig, make_tape
-from fastsim.policy.network import Policy, new_policy
+from fastsim.policy.flat import FlatPolicy
+from fastsim.policy.make import new_policy
 from fastsim.policy.spec import PolicyConfig, PolicySpec, make_spec
 from fastsim.synthetic.garch import Garch
 from fastsim.synthetic.worlds import make_worlds
@@ -166,7 +168,7 @@ def test_a_policy_of_drawn_assets_acts_where_every_asset_has_its_own_slot():
 
 
 def test_a_policy_needs_no_tape_and_learns_its_moments_from_one():
-    policy = Policy(SPEC)
+    policy = FlatPolicy(SPEC)
     assert policy.market_moments.count == 0
     policy.fit_moments(TAPE)
     rows = TAPE.known.features[TAPE.first : TAPE.last + 1].flatten(1).double()

@@ -37,7 +37,7 @@ from fastsim.learn.rollout import (
     begin_rollout,
     empty_rollout,
 )
-from fastsim.policy.network import Policy, PolicyOutput
+from fastsim.policy.policy import Policy, PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
 BETAS = (0.7, 0.95)

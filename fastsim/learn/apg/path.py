@@ -10,7 +10,7 @@ from torch import Tensor
 from fastsim.env.core import step
 from fastsim.env.state import EnvParams, EnvState
 from fastsim.learn.rollout import Rollout, decide, keep, record
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.policy import Policy, Table
 
 
 class Path(NamedTuple):
@@ -24,7 +24,7 @@ def roll_out(
     params: EnvParams,
     state: EnvState,
     policy: Policy,
-    table: MarketTable,
+    table: Table,
     rollout: Rollout,
     generator: torch.Generator,
 ) -> tuple[EnvState, Path]:
@@ -36,8 +36,8 @@ def roll_out(
     steps = len(rollout.action)
     record(rollout, 0, rollout.seen(steps))
     known = None
-    if rollout.view is None and len(table.rows) <= rollout.reward.numel():
-        known = policy.encode(table.rows)  # [B, 2 hidden]  each bar once for the whole rollout
+    if rollout.view is None and table.bars <= rollout.reward.numel():
+        known = policy.encode_table(table)  # [B, ...]  each bar once for the whole rollout
     seen = rollout.seen(0)
     seen = seen._replace(portfolio=seen.portfolio.clone())  # its place will be written over
     rewards, portfolios = [], [seen.portfolio]

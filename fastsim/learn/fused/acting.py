@@ -24,7 +24,7 @@ from fastsim.learn.fused.passes import (
 )
 from fastsim.learn.fused.threads import one_thread_each, share
 from fastsim.learn.rollout import Rollout
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.flat import FlatPolicy, MarketTable
 
 
 class Acting:
@@ -36,7 +36,9 @@ class Acting:
         Encode every bar of the table to begin with, rather than those that are seen when they are.
     """
 
-    def __init__(self, policy: Policy, table: MarketTable, num_envs: int, *, at_once: bool) -> None:
+    def __init__(
+        self, policy: FlatPolicy, table: MarketTable, num_envs: int, *, at_once: bool
+    ) -> None:
         kernels.forget_stale()
         self.policy, self.table, self._at_once = policy, table, at_once
         own = has_own_encoder(policy)
@@ -49,7 +51,7 @@ class Acting:
         self._room = partial(empty_room, self._weights, num_envs, columns)
         self._rooms: list[Room] = []
 
-    def fits(self, policy: Policy, table: MarketTable, num_envs: int, *, at_once: bool) -> bool:
+    def fits(self, policy: FlatPolicy, table: MarketTable, num_envs: int, *, at_once: bool) -> bool:
         """Whether this was made for just these."""
         if self.policy is not policy or self.table is not table:
             return False

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fastsim.capture import records
 from fastsim.learn.optimizer import Adam
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.flat import FlatPolicy
 from fastsim.policy.normalize import RunningMoments
+from fastsim.policy.policy import Policy, Table
 
 _METHODS = ("forward", "encode", "look_up", "show", "standardized")
 _LAYERS = ("market_hidden", "portfolio_hidden", "actor", "critic")
@@ -21,7 +22,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _GRADIENT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
-def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTable) -> list[str]:
+def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: Table) -> list[str]:
     """What is asked for and not known here, in words; nothing if the passes by hand may be taken.
 
     They are those of `on_device`, where steps are recorded, or those for a CPU. An encoder of bars
@@ -36,19 +37,19 @@ def uncovered(policy: Policy, optimizer: torch.optim.Optimizer, table: MarketTab
     return [*chain(*found)]
 
 
-def uncovered_policy(policy: Policy, table: MarketTable) -> list[str]:
+def uncovered_policy(policy: Policy, table: Table) -> list[str]:
     """The same of one that only acts, which is known on a CPU alone."""
     named = dict(policy.named_parameters())
     numbers = [*named.values(), table.rows]
     return [*chain(_of_policy(policy, named), _of_types(numbers), _not_on_cpu(numbers))]
 
 
-def on_device(table: MarketTable) -> bool:
+def on_device(table: Table) -> bool:
     """Whether steps are recorded where the table lies, so that nothing is read from there."""
     return records(table.rows.device)
 
 
-def has_own_encoder(policy: Policy) -> bool:
+def has_own_encoder(policy: FlatPolicy) -> bool:
     """Whether its encoder of bars is the one that is known by hand: a layer, and its tanh."""
     encoder = policy.market_encoder
     if type(encoder) is not nn.Sequential or len(encoder) != 2 or _hooked(encoder):
@@ -60,8 +61,11 @@ def has_own_encoder(policy: Policy) -> bool:
 
 
 def _of_policy(policy: Policy, named: dict[str, nn.Parameter]) -> Iterator[str]:
+    if not isinstance(policy, FlatPolicy):
+        yield f'PolicyConfig.encoder = "{policy.spec.network.encoder}"'
+        return
     for name in _METHODS:
-        if getattr(type(policy), name) is not getattr(Policy, name) or name in vars(policy):
+        if getattr(type(policy), name) is not getattr(FlatPolicy, name) or name in vars(policy):
             yield f"a {name} of the policy's own"
     for name in _LAYERS:
         layer = getattr(policy, name, None)
@@ -108,9 +112,7 @@ def _not_on_cpu(numbers: list[Tensor]) -> Iterator[str]:
             yield f"tensors on {device}" + (", where steps are recorded" if records(device) else "")
 
 
-def _of_device(
-    own: list[Tensor], optimizer: torch.optim.Optimizer, table: MarketTable
-) -> Iterator[str]:
+def _of_device(own: list[Tensor], optimizer: torch.optim.Optimizer, table: Table) -> Iterator[str]:
     if find_spec("triton") is None:
         yield f"tensors on {table.rows.device} without the package triton"
     for device in {each.device for each in own} - {table.rows.device}:

@@ -10,7 +10,7 @@ import torch
 from fastsim.learn.fused import numba_kernels as kernels
 from fastsim.learn.fused.layout import Array
 from fastsim.learn.fused.passes import Weights
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 
 
 class _Moved(NamedTuple):
@@ -27,7 +27,7 @@ class _Moved(NamedTuple):
 class Descent:
     """Takes the steps of a `torch.optim.Adam`, whose moments stay where they are, in its form."""
 
-    def __init__(self, policy: Policy, optimizer: torch.optim.Adam, weights: Weights) -> None:
+    def __init__(self, policy: FlatPolicy, optimizer: torch.optim.Adam, weights: Weights) -> None:
         self.policy, self.optimizer, self.weights = policy, optimizer, weights
         self.gradient = torch.zeros(weights.layout.size)
         places = weights.layout.places

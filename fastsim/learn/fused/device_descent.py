@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastsim.learn.fused import launches
 from fastsim.learn.fused.layout import ENCODER, Layout
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 
 
 class Weights(NamedTuple):
@@ -53,7 +53,7 @@ class DeviceDescent:
     """Takes the steps of a `torch.optim.Adam`, whose moments stay where they are, in its form."""
 
     def __init__(
-        self, policy: Policy, optimizer: torch.optim.Adam, layout: Layout, max_norm: float
+        self, policy: FlatPolicy, optimizer: torch.optim.Adam, layout: Layout, max_norm: float
     ) -> None:
         self.policy, self.optimizer, self.layout = policy, optimizer, layout
         device = policy.log_std.device
@@ -104,7 +104,7 @@ class DeviceDescent:
         )
 
 
-def frozen(policy: Policy) -> list[str]:
+def frozen(policy: FlatPolicy) -> list[str]:
     """Parameters that do not learn."""
     return [name for name, each in policy.named_parameters() if not each.requires_grad]
 

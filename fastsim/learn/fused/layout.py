@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 
 LANES = 8
 """Rows have a multiple of so many numbers."""
@@ -75,12 +75,12 @@ class OfBars(NamedTuple):
     encoder_bias: Array | None  # [E+]
 
 
-def shapes_of(policy: Policy) -> list[tuple[str, torch.Size]]:
+def shapes_of(policy: FlatPolicy) -> list[tuple[str, torch.Size]]:
     """Names and shapes of its parameters, by which it is known whether a layout still fits."""
     return [(name, each.shape) for name, each in policy.named_parameters()]
 
 
-def lay_out(policy: Policy, *, own_encoder: bool) -> Layout:
+def lay_out(policy: FlatPolicy, *, own_encoder: bool) -> Layout:
     """The layout of this policy's parameters; those of a foreign encoder come last, as they are."""
     shapes = {name: tuple(shape) for name, shape in shapes_of(policy)}
     encoder = [name for name in shapes if name.startswith(ENCODER)]

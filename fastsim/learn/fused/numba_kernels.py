@@ -16,13 +16,12 @@ import numpy as np
 from fastsim.env.kernels.compiled import forget_old_code
 from fastsim.env.kernels.numba_jit import jit as compiled
 from fastsim.env.kernels.numba_prefetch import prefetch_row
-from fastsim.learn.fused.constants import DOWN, FACTS, FAR, HALF_LOG_2_PI, UP
+from fastsim.learn.fused.constants import FACTS, HALF_LOG_2_PI
 from fastsim.policy.normalize import OBSERVATION_LIMIT
+from fastsim.policy.tanh_numba import tanh
 
 _real = np.float32
 _ZERO, _HALF, _ONE, _LIMIT = map(_real, (0.0, 0.5, 1.0, OBSERVATION_LIMIT))
-_FAR = _real(FAR)
-_UP, _DOWN = (tuple(map(_real, numbers)) for numbers in (UP, DOWN))
 
 
 _AHEAD = 4
@@ -34,18 +33,7 @@ jit = partial(compiled, inline=False)
 
 def forget_stale() -> None:
     """Drop what numba has kept of an older state of these files."""
-    forget_old_code(adam, "learn")
-
-
-@jit
-def tanh(x: Any) -> Any:
-    """Hyperbolic tangent to some roundings of float32: the rational function of Eigen and XLA."""
-    x = _FAR if x > _FAR else x
-    x = -_FAR if x < -_FAR else x
-    y = x * x
-    up = ((_UP[0] * y + _UP[1]) * y + _UP[2]) * y + _UP[3]
-    up = (((up * y + _UP[4]) * y + _UP[5]) * y + _UP[6]) * x
-    return up / (((_DOWN[0] * y + _DOWN[1]) * y + _DOWN[2]) * y + _DOWN[3])
+    forget_old_code(adam, "learn", "policy")
 
 
 @jit

@@ -1,6 +1,6 @@
 """The policy forward and back by hand, part by part of its rows, in rooms that are made once.
 
-It is the network of `fastsim.policy.network`, and its numbers to rounding: bars are encoded, their
+It is the network of `fastsim.policy.flat`, and its numbers to rounding: bars are encoded, their
 market parts gathered and the portfolio's added; then back, where the gradients of samples at one
 bar are added up before they go on. Parts of the rows are of one size whoever works on them, and
 what they leave is added up in their order, so that the bits do not depend on the threads.
@@ -23,7 +23,7 @@ from fastsim.learn.fused.layout import (
     of_samples,
     padded,
 )
-from fastsim.policy.network import Policy
+from fastsim.policy.flat import FlatPolicy
 from fastsim.policy.normalize import RunningMoments
 
 SAMPLES = 2048
@@ -44,14 +44,14 @@ class Weights:
     here: `read` takes over what it is now.
     """
 
-    def __init__(self, policy: Policy, layout: Layout) -> None:
+    def __init__(self, policy: FlatPolicy, layout: Layout) -> None:
         self.layout, flat = layout, torch.zeros(layout.size)
         self.blocks = {name: place.of(flat) for name, place in layout.places.items()}
         self.samples, self.bars = of_samples(layout, flat), of_bars(layout, flat, 0)
         self.read(policy)
 
     @torch.no_grad()
-    def read(self, policy: Policy) -> None:
+    def read(self, policy: FlatPolicy) -> None:
         """Copy the weights and what standardises the portfolio."""
         for name, parameter in policy.named_parameters():
             place = self.layout.places[name]

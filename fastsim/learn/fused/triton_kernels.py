@@ -12,8 +12,9 @@ Annotations are not deferred in this file, because the compiler reads them.
 import triton
 import triton.language as tl
 
-from fastsim.learn.fused.constants import DOWN, FAR, HALF_LOG_2_PI, UP
+from fastsim.learn.fused.constants import HALF_LOG_2_PI
 from fastsim.policy.normalize import OBSERVATION_LIMIT
+from fastsim.policy.tanh import DOWN, FAR, UP
 
 _LIMIT = tl.constexpr(OBSERVATION_LIMIT)
 _HALF_LOG_2_PI = tl.constexpr(HALF_LOG_2_PI)

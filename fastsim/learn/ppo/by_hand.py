@@ -41,7 +41,7 @@ from fastsim.learn.fused.passes import (
 from fastsim.learn.fused.threads import share
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import Batch, Tally
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.flat import FlatPolicy, MarketTable
 
 
 class Order(NamedTuple):
@@ -58,7 +58,7 @@ class ByHand:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: FlatPolicy,
         optimizer: torch.optim.Adam,
         table: MarketTable,
         batch: Batch,
@@ -104,7 +104,7 @@ class ByHand:
 
     def fits(
         self,
-        policy: Policy,
+        policy: FlatPolicy,
         optimizer: torch.optim.Adam,
         table: MarketTable,
         batch: Batch,

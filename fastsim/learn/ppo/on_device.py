@@ -18,7 +18,7 @@ from fastsim.learn.fused.device_descent import DeviceDescent, frozen, numbers_of
 from fastsim.learn.fused.layout import ENCODER, lay_out, padded, shapes_of
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import Batch, Tally
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.flat import FlatPolicy, MarketTable
 
 
 class OnDevice:
@@ -30,7 +30,7 @@ class OnDevice:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: FlatPolicy,
         optimizer: torch.optim.Adam,
         table: MarketTable,
         batch: Batch,
@@ -78,7 +78,7 @@ class OnDevice:
 
     def fits(
         self,
-        policy: Policy,
+        policy: FlatPolicy,
         optimizer: torch.optim.Adam,
         table: MarketTable,
         batch: Batch,

@@ -17,7 +17,7 @@ from fastsim.learn.fused.layout import shapes_of
 from fastsim.learn.fused.threads import one_thread_each
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.ppo.update import Batch, Tally, learn
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.policy import Policy, Table
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Steps:
         return vars(self) | {"_hand": None, "_parts": None}
 
     def begin(
-        self, policy: Policy, optimizer: torch.optim.Adam, table: MarketTable, batch: Batch
+        self, policy: Policy, optimizer: torch.optim.Adam, table: Table, batch: Batch
     ) -> object:
         """Choose who takes an iteration's steps on minibatches of this batch.
 

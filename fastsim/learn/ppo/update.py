@@ -15,7 +15,7 @@ from fastsim.learn.figures import mean_where
 from fastsim.learn.optimizer import adam
 from fastsim.learn.ppo.config import PPOConfig
 from fastsim.learn.rollout import Rollout
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.policy.policy import Policy, Table
 
 
 class Batch(NamedTuple):
@@ -124,7 +124,7 @@ def matmul_precision(config: PPOConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def ppo_losses(policy: Policy, table: MarketTable, batch: Batch, config: PPOConfig) -> Losses:
+def ppo_losses(policy: Policy, table: Table, batch: Batch, config: PPOConfig) -> Losses:
     """Clipped surrogate and value losses of a minibatch."""
     with matmul_precision(config, batch.bar.device):
         output = policy(policy.look_up(table, batch.bar, batch.view), batch.portfolio)
@@ -153,7 +153,7 @@ def ppo_losses(policy: Policy, table: MarketTable, batch: Batch, config: PPOConf
 def learn(
     policy: Policy,
     optimizer: torch.optim.Adam,
-    table: MarketTable,
+    table: Table,
     batch: Batch,
     config: PPOConfig,
     tally: Tally,

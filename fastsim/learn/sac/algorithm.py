@@ -31,8 +31,8 @@ from fastsim.learn.rollout import (
 from fastsim.learn.sac.buffer import ReplayBuffer, Steps
 from fastsim.learn.sac.config import SACConfig, check_action, check_capacity
 from fastsim.learn.sac.entropy import Entropy, entropy_of
-from fastsim.learn.sac.networks import Critics, asked
-from fastsim.policy.network import PolicyOutput
+from fastsim.learn.sac.networks import Critics, asked, require_flat
+from fastsim.policy.policy import Policy, PolicyOutput
 from fastsim.policy.spec import PolicyConfig
 
 
@@ -52,8 +52,9 @@ class SAC:
         self.config, self.course, self.rules = config, course, env.config
         tape = env.tape
         self._units = units_of(env)
-        self.policy = begin_policy(env, policy, course.seed)
-        self.table = self.policy.standardize(tape)
+        made = require_flat(begin_policy(env, policy, course.seed))
+        self.policy: Policy = made
+        self.table = made.standardize(tape)
         own = env.portfolio_width + tape.num_assets
         features = self.table.rows.shape[1]
         self.critics = Critics(features, own, policy.hidden, course.seed).to(tape.device)

@@ -16,7 +16,7 @@ from fastsim.env.actions import action_bounds
 from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
-from fastsim.policy.network import PolicyOutput
+from fastsim.policy.policy import PolicyOutput
 
 _OF_NORMAL = 0.5 * math.log(2.0 * math.pi * math.e)
 """Entropy of a standard normal number."""

@@ -9,7 +9,9 @@ from fastsim.env.actions import ACTIONS, target_weights
 from fastsim.env.config import EnvConfig
 from fastsim.env.observe import Observation
 from fastsim.env.slots import masked
-from fastsim.policy.network import MarketTable, Policy
+from fastsim.errors import ConfigError
+from fastsim.policy.flat import FlatPolicy, MarketTable
+from fastsim.policy.policy import Policy
 
 
 class Critic(nn.Module):
@@ -44,7 +46,7 @@ class Critics(nn.Module):
             self.one, self.other = (Critic(features, own, hidden) for _ in range(2))
 
     def forward(
-        self, policy: Policy, table: MarketTable, seen: Observation, weights: Tensor
+        self, policy: FlatPolicy, table: MarketTable, seen: Observation, weights: Tensor
     ) -> Tensor:
         """Values [2, M] of asking for `weights` [M, A], by each; the policy standardises."""
         own = torch.cat([policy.portfolio_moments(seen.portfolio), weights], dim=-1)
@@ -53,6 +55,16 @@ class Critics(nn.Module):
             for critic in (self.one, self.other)
         ]
         return torch.stack(values)
+
+
+def require_flat(policy: Policy) -> FlatPolicy:
+    """The policy; ConfigError unless it sees what critics see, one row per bar."""
+    if not isinstance(policy, FlatPolicy):
+        raise ConfigError(
+            f'the critics of "sac" know no PolicyConfig.encoder = "{policy.spec.network.encoder}": '
+            f'use "mlp", or TrainConfig.algorithm = "ppo"'
+        )
+    return policy
 
 
 def asked(action: Tensor, seen: Observation, rules: EnvConfig) -> Tensor:

@@ -1,4 +1,4 @@
-"""The actor and critic: what the shared market says, once per bar, and what the portfolio adds.
+"""A policy that sees one row per bar: what the shared market says, and what the portfolio adds.
 
 The hidden layer of both heads is linear in an encoding of the bar and in the portfolio, so its
 market part is a function of the bar alone. `encode` computes that part for a table of bars, whose
@@ -9,7 +9,7 @@ assets or their volatility, no two samples see the same market, and each is enco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from fastsim.env.ahead import Ahead, Network
-from fastsim.env.config import EnvConfig
-from fastsim.env.decide import Decider
 from fastsim.env.observe import Observation, features_at
 from fastsim.env.slots import View
 from fastsim.market.tape import MarketTape
 from fastsim.policy.normalize import OBSERVATION_LIMIT, RunningMoments
+from fastsim.policy.policy import Policy, PolicyOutput, linear
 from fastsim.policy.spec import PolicySpec
 
 AHEAD = 256
@@ -30,39 +29,28 @@ AHEAD = 256
 differs in its last bits."""
 
 
-class PolicyOutput(NamedTuple):
-    """A diagonal Gaussian over actions, and the value of the state."""
-
-    mean: Tensor  # [N, W]
-    log_std: Tensor  # [W]
-    value: Tensor  # [N]
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Log density [N] of `action` [N, W]."""
-        scaled = (action - self.mean) * torch.exp(-self.log_std)
-        constant = 0.5 * math.log(2.0 * math.pi) * action.shape[-1]
-        return -0.5 * scaled.square().sum(-1) - self.log_std.sum() - constant
-
-    def entropy(self) -> Tensor:
-        """Entropy [] of the Gaussian, the same in every state."""
-        return (self.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
-
-
 class MarketTable(NamedTuple):
-    """Standardised features of the bars that episodes use; no parameter changes them."""
+    """Standardised features of the bars that episodes use, as `Table` says."""
 
     rows: Tensor  # [B, A F]
     first: int  # bar of the first row
-    tape: MarketTape  # what they were made from
+    tape: MarketTape
+
+    @property
+    def bars(self) -> int:
+        """B."""
+        return len(self.rows)
+
+    def place(self, bar: Tensor) -> Tensor:
+        """Rows of these bars [N]."""
+        return bar - self.first
 
 
-class Policy(nn.Module, Decider):
-    """Gaussian policy over actions of width W, with value function, for markets of its spec.
+class FlatPolicy(Policy):
+    """A policy that sees the last bar's features of all assets in one row.
 
-    The market's features are standardised by their moments over the bars of `fit_moments`, the
-    portfolio's by running moments; both are buffers and travel with the weights. Where any asset
-    may stand in a slot, moments are pooled: those of a feature over all assets, so that a number
-    means the same whichever asset it is of.
+    Where any asset may stand in a slot, moments are pooled: those of a feature over all assets, so
+    that a number means the same whichever asset it is of.
     """
 
     def __init__(self, spec: PolicySpec) -> None:
@@ -73,11 +61,11 @@ class Policy(nn.Module, Decider):
         width, actions = spec.network.hidden, spec.action_width
         self.market_moments = RunningMoments(each if spec.pooled else features)
         self.portfolio_moments = RunningMoments(portfolio)
-        self.market_encoder = nn.Sequential(_linear(features, width), nn.Tanh())
+        self.market_encoder = nn.Sequential(linear(features, width), nn.Tanh())
         self.market_hidden = nn.Linear(width, 2 * width)
         self.portfolio_hidden = nn.Linear(portfolio, 2 * width, bias=False)
-        self.actor = _linear(width, actions, gain=0.01)
-        self.critic = _linear(width, 1, gain=1.0)
+        self.actor = linear(width, actions, gain=0.01)
+        self.critic = linear(width, 1, gain=1.0)
         self.log_std = nn.Parameter(torch.full((actions,), math.log(spec.network.initial_std)))
         self._begin_hidden()
 
@@ -85,26 +73,12 @@ class Policy(nn.Module, Decider):
         """Take in what the market shows at the bars of `tape` that episodes use."""
         self.market_moments.update(self._by_moment(_rows(tape)).flatten(0, 1))
 
-    @property
-    def answers(self) -> str:
-        """Actions of the mode that it was made for."""
-        return self.spec.action
-
-    def study(self, tape: MarketTape, rules: EnvConfig, /) -> MarketTape:
-        """The tape; ConfigError if the policy was made for another market."""
-        self.spec.check(tape, rules)
-        return tape
-
-    def decide(self, tape: MarketTape, seen: Observation, memory: Any, /) -> tuple[Tensor, Any]:
-        """Most likely actions [n, W], without exploration."""
-        return self.act(tape, seen), memory
-
     @torch.no_grad()
     def ahead(self, tape: MarketTape, bars: Tensor, memory: Any, /) -> tuple[Ahead, Any] | None:
         """The actor, with its market part at these bars [B]; None of a network of another kind."""
         moments, hidden, actor = self.portfolio_moments, self.portfolio_hidden, self.actor
         kinds = (type(self), *map(type, (moments, hidden, actor)))
-        if kinds != (Policy, RunningMoments, nn.Linear, nn.Linear):
+        if kinds != (FlatPolicy, RunningMoments, nn.Linear, nn.Linear):
             return None
         width, dtype = actor.in_features, actor.weight.dtype
         return Network(
@@ -143,6 +117,10 @@ class Policy(nn.Module, Decider):
         """Market part [B, 2 hidden] of the hidden layer, from standardised features [B, A F]."""
         hidden: Tensor = self.market_hidden(self.market_encoder(rows))
         return hidden
+
+    def encode_table(self, table: MarketTable) -> Tensor:
+        """Market part [B, 2 hidden] of every bar of a table."""
+        return self.encode(table.rows)
 
     def show(self, table: MarketTable, bar: Tensor, view: View) -> Tensor:
         """Standardised features [M, A F] of samples at `bar` [M] with views of their own."""
@@ -198,7 +176,7 @@ class Policy(nn.Module, Decider):
         """Start each head's hidden layer orthogonal in its joint inputs, market and portfolio."""
         width = self.market_hidden.in_features
         for rows in (slice(0, width), slice(width, 2 * width)):
-            joint = _linear(width + self.portfolio_hidden.in_features, width).weight.detach()
+            joint = linear(width + self.portfolio_hidden.in_features, width).weight.detach()
             self.market_hidden.weight.data[rows] = joint[:, :width]
             self.portfolio_hidden.weight.data[rows] = joint[:, width:]
         nn.init.zeros_(self.market_hidden.bias)
@@ -207,33 +185,3 @@ class Policy(nn.Module, Decider):
 def _rows(tape: MarketTape) -> Tensor:
     stop = len(tape) - tape.bars_per_world + tape.last + 1  # of the last world
     return tape.known.features[tape.first : stop]
-
-
-def new_policy(spec: PolicySpec, tape: MarketTape, *, seed: int) -> Policy:
-    """A policy that has learned nothing, on the tape's device, with weights of this seed.
-
-    PyTorch's own random numbers stay as they were.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        policy = Policy(spec)
-    policy.to(tape.device).fit_moments(tape)
-    return policy
-
-
-def policy_with(spec: PolicySpec, weights: Mapping[str, Tensor]) -> Policy:
-    """A policy with these weights and moments, a `state_dict`, where they lie; RuntimeError if not.
-
-    No random number is drawn, and no time is spent on weights that would be overwritten.
-    """
-    with torch.device("meta"):
-        policy = Policy(spec)
-    policy.load_state_dict(weights, assign=True)
-    return policy
-
-
-def _linear(inputs: int, outputs: int, *, gain: float = math.sqrt(2.0)) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
