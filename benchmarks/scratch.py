@@ -1,9 +1,10 @@
 """A prior that `fastsim forecast fit` makes from scratch, beside the one that ships.
 
-    OMP_NUM_THREADS=1 python benchmarks/scratch.py --json benchmarks/results/scratch-prior.json
+    OMP_NUM_THREADS=1 python benchmarks/scratch.py --steps 500 \
+        --json benchmarks/results/scratch-prior.json
 
-Random weights are fitted to simulated worlds alone, as many steps and worlds a step as the shipped
-prior was trained with. Both are then judged by worlds that neither has met.
+Random weights are fitted to simulated worlds alone, by default as many steps and worlds a step as
+the shipped prior was trained with. Both are then judged by worlds that neither has met.
 """
 
 from __future__ import annotations

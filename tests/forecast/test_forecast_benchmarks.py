@@ -118,8 +118,9 @@ def test_where_the_season_is_strong_the_recommended_mean_beats_garch(load):
     world = module.World(season="strong", law="log volatility", holes=1)
     few = module.Options(bars=3000, assets=2, step=37)
     row = module.row_of(world, few, seed=4)
-    assert row["combined_over_garch"][0] < 0.97
-    assert row["combined_over_garch"][0] < row["combined_over_garch"][2]
+    estimate, _, high = row["combined_over_garch"]
+    assert estimate < 0.99
+    assert high < 1.0
     assert row["windows"] == 2 * len(range(int(0.7 * row["bars"]), row["bars"] - 21, 37))
     table = load("forecast_tables").worlds_table([row])
     assert "| 60 min | all | strong | log volatility | 1 |" in table
