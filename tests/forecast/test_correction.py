@@ -25,6 +25,7 @@ from fastsim.forecast.models.baselines import trailing_random_walk
 from fastsim.forecast.registry import load_forecaster
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.seasonal import Seasonal
+from fastsim.forecast.season.setting import read_season
 from fastsim.forecast.training.config import SplitConfig
 
 WALK = trailing_random_walk(60)
@@ -196,6 +197,9 @@ def test_what_was_fitted_is_kept_in_a_folder(fitted, tmp_path):
     folder = tmp_path / "mine"
     save_correction(fit, folder, base="random-walk-60", path=None, source="here")
     kept = load_forecaster(f"corrected:{folder}")
+    theirs = read_season(folder / "season.json")
+    assert theirs.zone == fit.corrected.season.zone
+    assert torch.equal(theirs.before, fit.corrected.season.before)
     assert kept.key == fit.corrected.key
     context = context_of(bars, slice(0, 512))
     one, other = (each.forecast(context, 5).quantiles for each in (kept, fit.corrected))

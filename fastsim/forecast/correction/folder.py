@@ -2,6 +2,7 @@
 
 correction.json       what it corrects, by name and key, and what came of the fit
 weights.safetensors   its weights and the profile of the season
+season.json           that profile for other forecasters, as `--season` takes it
 base/                 weights of what it corrects, where they came from a path
 """
 
@@ -24,6 +25,7 @@ from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.networks.return_network import KNOTS
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.profile import KINDS
+from fastsim.forecast.season.setting import write_season
 from fastsim.forecast.weights import read_json, read_safetensors
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NAME = "corrected"
-ABOUT, WEIGHTS = "correction.json", "weights.safetensors"
+ABOUT, WEIGHTS, SEASON = "correction.json", "weights.safetensors", "season.json"
 
 
 def require_no_correction(folder: Path) -> None:
@@ -72,6 +74,7 @@ def save_correction(
         "versions": {"fastsim": fastsim.__version__, "torch": torch.__version__},
     }
     write_whole(folder / WEIGHTS, save({name: each.contiguous() for name, each in state.items()}))
+    write_season(corrected.season, folder / SEASON)
     write_whole(folder / ABOUT, json.dumps(about, indent=2).encode())
 
 
