@@ -67,6 +67,11 @@ def below(room: str) -> set[str]:
     return {room} | {deep for floor in FLOORS[room] for deep in below(floor)}
 
 
+def test_no_two_files_of_tests_have_one_name():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_imports_point_one_way():
     for path in PACKAGE.rglob("*.py"):
         room = room_of(path)

@@ -83,6 +83,7 @@ def test_a_whole_days_volume_bought_at_its_listing_and_sold_costs_what_the_close
     assert 1e4 * sum(costs) / traded == pytest.approx(172.0, abs=1.0)  # basis points
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_late_listing_whose_price_is_moved_costs_what_the_closed_form_says(backend):
     config = EnvConfig(

@@ -443,6 +443,7 @@ def test_info_names_what_was_settled():
     assert told["funding"] == 0.0 and told["cost"] == 0.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("players", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_futures_are_in_the_fused_step_of_one_player_and_of_several(players):
     bars = bars_of(STILL)

@@ -74,6 +74,7 @@ def play(env, one, other):
     return env.step(torch.tensor([[one], [other]], dtype=torch.float64)).outcome
 
 
+@pytest.mark.long
 @each_backend
 def test_one_bar_stops_the_one_and_pays_the_other(backend):
     env = make_env(bars_of((100, 101, 88, 92)), backend, orders=BOTH)
