@@ -4,7 +4,7 @@
         --validation-start 2022-07-01 --test-start 2023-01-01 \
         --json benchmarks/results/intraday-fx.json
 
-fastsim-prior, an exponentially weighted walk and GARCH(1,1)-t are scored as they are, with the
+fastsim-prior, an exponentially weighted walk, HAR and GARCH(1,1)-t are scored as they are, with the
 season that each context shows, with the profile of the bars before the test, and with a correction
 of volatility fitted to those bars; last the mean of the correction and GARCH, both in the profile.
 GARCH looks back as far as the others and is fitted anew every `--refit-every` bars. Every
@@ -39,6 +39,7 @@ from fastsim.forecast.evaluate import Scores, common_windows, relative, rolling_
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.memo import Remembering
 from fastsim.forecast.models.baselines import ewma_random_walk
+from fastsim.forecast.models.har import har
 from fastsim.forecast.registry import load_forecaster
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.seasonal import Seasonal
@@ -127,6 +128,8 @@ def forecasters_of(corrected: Corrected, zone: str, refit_every: int = 50) -> di
         "fastsim-prior, profile": Seasonal(prior, profile),
         "ewma": walk,
         "ewma, profile": Seasonal(walk, profile),
+        "har": har(),
+        "har, profile": Seasonal(har(), profile),
         GARCH_SEASON: in_profile,
         "fastsim-prior, profile and correction": kept,
         COMBINED: Ensemble([kept, in_profile]),

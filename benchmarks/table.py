@@ -43,6 +43,8 @@ def table_of(name: str) -> str:
         "planted_algorithms": algorithms_table,
         "before_after": before_after_table,
         "learning": learning_table,
+        "encoders": encoders_table,
+        "encoders_peer": encoders_peer_table,
         "learning_peers": learning_peers_table,
         "learning_train": learning_train_table,
         "rules": rules_table,
@@ -315,6 +317,40 @@ def learning_table(rows: list[Row]) -> str:
             f"{row['before']:,.0f}",
             f"{row['after']:,.0f}",
             f"{row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def encoders_table(rows: list[Row]) -> str:
+    """Training by what looks at the market, beside the policy that sees the last bar."""
+    head = ["encoder", "window", "environments x assets", "frames/CPU s", "mlp's", "ratio"]
+    cells = [
+        (
+            row["encoder"],
+            str(row["window"]),
+            f"{row['num_envs']:,} x {row['num_assets']}",
+            f"{row['frames_per_s']:,.0f}",
+            f"{row['mlp_frames_per_s']:,.0f}",
+            f"{row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def encoders_peer_table(rows: list[Row]) -> str:
+    """The same encoder as another library's extractor of features."""
+    head = ["peer", "encoder", "environments, theirs and ours", "theirs", "ours", "ours over it"]
+    cells = [
+        (
+            row["peer"],
+            f"{row['encoder']}, {row['window']} bars",
+            f"{row['num_envs']:,} and {row['ours_num_envs']:,}",
+            f"{row['frames_per_s']:,.0f}",
+            f"{row['ours_frames_per_s']:,.0f}",
+            f"{row['ratio']:.1f}",
         )
         for row in rows
     ]

@@ -31,7 +31,7 @@ RUN = [block for block in BLOCKS if block.reason is None]
 PROGRAMS = [block for block in RUN if block.language == "python"]
 CONSOLES = [block for block in RUN if block.language == "console"]
 NOT_RUN = [block for block in BLOCKS if block.reason is not None]
-MARKS = 28
+MARKS = 29
 """Blocks that are not run."""
 INLINE = [(page, command) for page in PAGES for command in inline_commands(page)]
 UNDERSTOOD_ONLY = ("pip ", "make ", "git ")

@@ -76,6 +76,11 @@ def export_policy(policy: Policy, path: Path, *, format: Format = "torchscript")
     ForecastError
         The format cannot hold it, or the weights differ by more than `MOST_APART`.
     """
+    if policy.spec.by_asset:
+        raise ConfigError(
+            f'a policy of PolicyConfig.encoder = "{policy.spec.network.encoder}" cannot be '
+            f'exported as a file, only one of "mlp"'
+        )
     if type(policy) is not FlatPolicy:
         raise ConfigError(f"a {type(policy).__name__} cannot be exported, only a FlatPolicy")
     if ACTIONS.find(policy.spec.action).brackets:

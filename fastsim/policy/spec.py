@@ -53,12 +53,20 @@ class PolicyConfig:
         require_between(self, "window", 1)
         require_between(self, "channels", 1)
         if self.encoder != MLP:
-            require_known(self, "encoder", ENCODERS)
+            _require_encoder(self)
         elif self.across:
             raise ConfigError(
                 f"PolicyConfig.across is for encoders of windows, such as {', '.join(ENCODERS)}: "
                 f'PolicyConfig.encoder = "{MLP}" sees all assets in one row'
             )
+
+
+def _require_encoder(config: PolicyConfig) -> None:
+    """Raise ConfigError unless its encoder of windows is known; "mlp" is none of them."""
+    try:
+        require_known(config, "encoder", ENCODERS)
+    except ConfigError as error:
+        raise ConfigError(f'{error}, and "{MLP}"') from None
 
 
 @configuration

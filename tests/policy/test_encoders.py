@@ -6,6 +6,7 @@ import pytest
 import torch
 from worlds import SHORT_FEATURES, random_bars
 
+from fastsim.agent.export import export_policy
 from fastsim.env.config import EnvConfig
 from fastsim.env.environment import PortfolioEnv
 from fastsim.env.episode import EpisodeConfig
@@ -265,7 +266,7 @@ def test_what_does_not_go_together_is_refused():
         ConfigError, match=r"PolicyConfig.across is for encoders of windows, such as conv"
     ):
         PolicyConfig(across=True)
-    with pytest.raises(ConfigError, match=r"no encoder is called 'lstm'"):
+    with pytest.raises(ConfigError, match=r"no encoder is called 'lstm'.*, and \"mlp\""):
         PolicyConfig(encoder="lstm")
     collect = CollectConfig(num_envs=8, rollout_steps=6)
     tape = make_tape(BARS, CONFIG)
@@ -273,6 +274,12 @@ def test_what_does_not_go_together_is_refused():
         ConfigError, match=r'the critics of "sac" know no PolicyConfig.encoder = "conv"'
     ):
         Trainer(tape, RULES, SACConfig(), config(), collect, algorithm="sac", iterations=1)
+
+
+def test_a_file_of_weights_alone_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'encoder = "conv" cannot be exported as a file, only'):
+        export_policy(policy_for(), tmp_path / "policy.pt")
+    assert not any(tmp_path.iterdir())
 
 
 def test_moments_of_assets_are_those_of_all_assets_in_units_of_an_equal_share():
