@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastsim.forecast.around import Around
 from fastsim.forecast.correction.inputs import inputs_of
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import (
@@ -17,14 +18,10 @@ from fastsim.forecast.interface import (
     Forecaster,
     Identity,
     ModelCard,
-    can_forecast,
-    check_request,
-    no_forecasts,
 )
 from fastsim.forecast.networks.return_network import HORIZON, KNOTS, horizon_curve
 from fastsim.forecast.season.clock import Offsets, local_time
 from fastsim.forecast.season.divide import Season
-from fastsim.forecast.statistics import Counted, counted
 
 INPUTS = 41
 """Columns of `inputs_of`."""
@@ -80,7 +77,7 @@ def widened(told: Forecast, last: Tensor, factor: Tensor) -> Forecast:
     return Forecast(middle + (returns - middle) * factor[..., None], told.levels)
 
 
-class Corrected(Counted):
+class Corrected(Around):
     """A forecaster with its season around it and its volatility corrected; its median stays."""
 
     def __init__(
@@ -117,22 +114,8 @@ class Corrected(Counted):
             settings={"forecaster": self.forecaster.key, "zone": self.season.zone},
         )
 
-    @property
-    def key(self) -> str:
-        """Name, and the hash of its identity."""
-        return self.identity.key
-
-    def can_forecast(self, context: Context) -> Tensor:
-        """Which series [B] the forecaster itself can."""
-        return can_forecast(self.forecaster, context)
-
-    @counted
-    @torch.inference_mode()
-    def forecast(self, context: Context, horizon: int) -> Forecast:
-        """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
-        check_request(self.card, context, horizon)
-        if not len(context.bars):
-            return no_forecasts(self.card, horizon)
+    def say(self, context: Context, horizon: int) -> Forecast:
+        """The forecast of bars without their season, widened, and with it."""
         seen = seen_by(self.forecaster, self.season, context, horizon)
         told = widened(seen.told, seen.last, self.correction(seen.inputs, horizon))
         grown = told.quantiles * seen.growth[..., None]

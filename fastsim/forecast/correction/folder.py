@@ -18,15 +18,13 @@ from safetensors.torch import save
 
 import fastsim
 from fastsim.config import write_whole
-from fastsim.errors import FastsimError, ForecastError, one_line
-from fastsim.forecast.based import keep_base, load_base, require_empty, require_key
+from fastsim.forecast.based import Kind, keep_base, require_empty
 from fastsim.forecast.correction.corrected import INPUTS, Corrected, Correction
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.networks.return_network import KNOTS
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.profile import KINDS
 from fastsim.forecast.season.setting import write_season
-from fastsim.forecast.weights import read_json, read_safetensors
 
 if TYPE_CHECKING:
     from fastsim.forecast.correction.fit import CorrectionFit
@@ -34,11 +32,20 @@ if TYPE_CHECKING:
 FORMAT = 1
 NAME = "corrected"
 ABOUT, WEIGHTS, SEASON = "correction.json", "weights.safetensors", "season.json"
+KIND = Kind(
+    name=NAME,
+    what="correction",
+    does="corrects",
+    mode="volatility",
+    format=FORMAT,
+    about=ABOUT,
+    weights=WEIGHTS,
+)
 
 
 def require_no_correction(folder: Path) -> None:
     """Raise ConfigError if a correction lies in this folder, or something that is no folder."""
-    require_empty(folder, ABOUT, "correction")
+    require_empty(folder, ABOUT, KIND.what)
 
 
 def save_correction(
@@ -92,39 +99,15 @@ def load_corrected(path: Path | None, *, load: Callable[[str], Forecaster]) -> C
         No folder is named, it holds no whole correction, or what it corrects is no longer what it
         was.
     """
-    if path is None:
-        raise ForecastError(
-            f"forecaster {NAME!r} is of a folder: name it, as in {NAME}:fits/mine "
-            f"(`fastsim forecast fit --mode volatility` makes it)"
-        )
-    if not (path / ABOUT).is_file():
-        raise ForecastError(f"{path}: no {ABOUT} here: name a folder that holds a correction")
-    about = read_json(NAME, path / ABOUT)
-    if about.get("format") != FORMAT:
-        raise ForecastError(f"{path / ABOUT}: no correction of format {FORMAT}")
-    state = read_safetensors(NAME, path / WEIGHTS)
-    try:
-        made = _made(about, state, path, load)
-    except FastsimError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        reason = one_line(f"{type(error).__name__}: {error}", 200)
-        raise ForecastError(f"{path}: damaged ({reason})") from None
-    require_key(made.forecaster, about, path, "corrects")
-    return made
+    return KIND.read(path, _made, load)
 
 
-def _made(
-    about: dict[str, Any],
-    state: dict[str, torch.Tensor],
-    path: Path,
-    load: Callable[[str], Forecaster],
-) -> Corrected:
+def _made(about: dict[str, Any], state: dict[str, torch.Tensor], base: Forecaster) -> Corrected:
     weights, before = state["weights"], state["before"]
     if weights.shape != (INPUTS, KNOTS) or before.shape != (KINDS,):
         raise ValueError(f"weights of shape {tuple(weights.shape)}, profile {tuple(before.shape)}")
     return Corrected(
-        load_base(about, path, load),
+        base,
         Correction(weights.double()),
         Season(about["zone"], before.double()),
         name=about["name"],

@@ -17,15 +17,13 @@ from safetensors.torch import save
 
 import fastsim
 from fastsim.config import write_whole
-from fastsim.errors import FastsimError, ForecastError, one_line
-from fastsim.forecast.based import keep_base, load_base, require_empty, require_key
+from fastsim.forecast.based import Kind, keep_base, require_empty
 from fastsim.forecast.interface import Forecaster
 from fastsim.forecast.recalibration.recalibrated import KNOTS, LevelMap, Recalibrated
 from fastsim.forecast.season.divide import Season
 from fastsim.forecast.season.profile import KINDS
 from fastsim.forecast.season.seasonal import Seasonal
 from fastsim.forecast.season.setting import with_season
-from fastsim.forecast.weights import read_json, read_safetensors
 
 if TYPE_CHECKING:
     from fastsim.forecast.recalibration.fit import RecalibrationFit
@@ -33,11 +31,20 @@ if TYPE_CHECKING:
 FORMAT = 1
 NAME = "recalibrated"
 ABOUT, WEIGHTS = "recalibration.json", "weights.safetensors"
+KIND = Kind(
+    name=NAME,
+    what="recalibration",
+    does="recalibrates",
+    mode="bands",
+    format=FORMAT,
+    about=ABOUT,
+    weights=WEIGHTS,
+)
 
 
 def require_no_recalibration(folder: Path) -> None:
     """Raise ConfigError if a recalibration lies in this folder, or something that is no folder."""
-    require_empty(folder, ABOUT, "recalibration")
+    require_empty(folder, ABOUT, KIND.what)
 
 
 def save_recalibration(
@@ -93,34 +100,10 @@ def load_recalibrated(path: Path | None, *, load: Callable[[str], Forecaster]) -
         No folder is named, it holds no whole recalibration, or that forecaster is no longer what it
         was.
     """
-    if path is None:
-        raise ForecastError(
-            f"forecaster {NAME!r} is of a folder: name it, as in {NAME}:fits/mine "
-            f"(`fastsim forecast fit --mode bands` makes it)"
-        )
-    if not (path / ABOUT).is_file():
-        raise ForecastError(f"{path}: no {ABOUT} here: name a folder that holds a recalibration")
-    about = read_json(NAME, path / ABOUT)
-    if about.get("format") != FORMAT:
-        raise ForecastError(f"{path / ABOUT}: no recalibration of format {FORMAT}")
-    state = read_safetensors(NAME, path / WEIGHTS)
-    try:
-        made = _made(about, state, path, load)
-    except FastsimError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        reason = one_line(f"{type(error).__name__}: {error}", 200)
-        raise ForecastError(f"{path}: damaged ({reason})") from None
-    require_key(made.forecaster, about, path, "recalibrates")
-    return made
+    return KIND.read(path, _made, load)
 
 
-def _made(
-    about: dict[str, Any],
-    state: dict[str, torch.Tensor],
-    path: Path,
-    load: Callable[[str], Forecaster],
-) -> Recalibrated:
+def _made(about: dict[str, Any], state: dict[str, torch.Tensor], base: Forecaster) -> Recalibrated:
     horizons, maps, zone = state["horizons"], state["maps"].double(), about["zone"]
     if maps.shape != (len(horizons), len(KNOTS)) or not bool((maps.diff(dim=1) >= 0).all()):
         raise ValueError(f"a map of shape {tuple(maps.shape)}, or one that does not grow")
@@ -128,7 +111,7 @@ def _made(
         raise ValueError(f"a profile of shape {tuple(state['before'].shape)}")
     season = None if zone is None else Season(zone, state["before"])
     return Recalibrated(
-        with_season(load_base(about, path, load), season),
+        with_season(base, season),
         LevelMap(horizons, maps),
         name=about["name"],
         known_until=about["known_until"],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsim.errors import ForecastError
+from fastsim.forecast.around import Around
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import (
     Context,
@@ -17,12 +18,8 @@ from fastsim.forecast.interface import (
     Forecaster,
     Identity,
     ModelCard,
-    can_forecast,
-    check_request,
-    no_forecasts,
 )
 from fastsim.forecast.returns import returns_with_gaps
-from fastsim.forecast.statistics import Counted, counted
 
 if TYPE_CHECKING:
     from fastsim.forecast.season.divide import Season
@@ -126,7 +123,7 @@ def set_right(told: Forecast, last: Tensor, maps: Tensor) -> Forecast:
     return Forecast(torch.where(changes[:, None], moved, told.quantiles), told.levels)
 
 
-class Recalibrated(Counted):
+class Recalibrated(Around):
     """A forecaster whose bands are widened or narrowed by level and horizon; its median stays.
 
     What season is around the forecaster by then is its own: it gets no other.
@@ -172,22 +169,8 @@ class Recalibrated(Counted):
             settings={"forecaster": self.forecaster.key},
         )
 
-    @property
-    def key(self) -> str:
-        """Name, and the hash of its identity."""
-        return self.identity.key
-
-    def can_forecast(self, context: Context) -> Tensor:
-        """Which series [B] the forecaster itself can."""
-        return can_forecast(self.forecaster, context)
-
-    @counted
-    @torch.inference_mode()
-    def forecast(self, context: Context, horizon: int) -> Forecast:
-        """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
-        check_request(self.card, context, horizon)
-        if not len(context.bars):
-            return no_forecasts(self.card, horizon)
+    def say(self, context: Context, horizon: int) -> Forecast:
+        """The forecast, read where the map says."""
         told = self.forecaster.forecast(context, horizon)
         maps = self.levels(horizon).to(told.quantiles.device)
         changes = (maps != normal_scores(KNOTS, maps)).any(-1)  # [H]

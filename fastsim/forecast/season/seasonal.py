@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
+from fastsim.forecast.around import Around
 from fastsim.forecast.digests import fingerprint
 from fastsim.forecast.interface import (
     Context,
@@ -15,18 +13,15 @@ from fastsim.forecast.interface import (
     Forecaster,
     Identity,
     ModelCard,
-    can_forecast,
-    check_request,
 )
 from fastsim.forecast.season.clock import DAY, bar_length
 from fastsim.forecast.season.divide import Season, multiplied
-from fastsim.forecast.statistics import Counted, counted
 
 LEAST_BARS = 3
 """Of a context, for the lengths of its bars to be told."""
 
 
-class Seasonal(Counted):
+class Seasonal(Around):
     """A forecaster that is shown bars without their season, whose forecasts are given it again.
 
     Bars of a day or longer have none, and are forecast as the forecaster itself does, to the bit.
@@ -48,20 +43,8 @@ class Seasonal(Counted):
         settings = {"forecaster": self.forecaster.key, "zone": self.season.zone}
         return Identity(card=self.card, weights=fingerprint(self.season), settings=settings)
 
-    @property
-    def key(self) -> str:
-        """Name, and the hash of its identity."""
-        return self.identity.key
-
-    def can_forecast(self, context: Context) -> Tensor:
-        """Which series [B] the forecaster itself can."""
-        return can_forecast(self.forecaster, context)
-
-    @counted
-    @torch.inference_mode()
-    def forecast(self, context: Context, horizon: int) -> Forecast:
-        """Forecast the next `horizon` closes; ForecastError as the forecaster itself."""
-        check_request(self.card, context, horizon)
+    def say(self, context: Context, horizon: int) -> Forecast:
+        """The forecast of bars without their season, with it."""
         if not has_season(context):
             return self.forecaster.forecast(context, horizon)
         divided = self.season(*context, horizon)
